@@ -1,0 +1,37 @@
+"""Checks of static facts (shape, dtype) that hold, and may raise, while tracing."""
+
+__all__ = ["check_linear", "check_scores_and_labels"]
+
+import jax.numpy as jnp
+
+
+def check_scores_and_labels(scores, labels) -> None:
+    """Raise unless `scores` is floating (..., K) and `labels` is integer (...)."""
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(
+            f"`scores` must be floating, got {scores.dtype}. Convert them with `.astype(float)`."
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"`labels` must be integer classes, got {labels.dtype}. "
+            "Turn one-hot labels into classes with `labels.argmax(-1)`."
+        )
+    if labels.shape != scores.shape[:-1]:
+        raise ValueError(
+            f"`labels` must have shape scores.shape[:-1] = {scores.shape[:-1]}, "
+            f"got {labels.shape}. Broadcasting would pair scores with wrong labels."
+        )
+
+
+def check_linear(weights, bias, inputs) -> None:
+    """Raise unless `weights` (K, D), `bias` (K,) and `inputs` (..., D) fit together."""
+    if weights.ndim != 2 or bias.shape != weights.shape[:1]:
+        raise ValueError(
+            f"`weights` must be (K, D) and `bias` (K,), got {weights.shape} and {bias.shape}. "
+            "One row of `weights` and one entry of `bias` belong to each class."
+        )
+    if inputs.ndim == 0 or inputs.shape[-1] != weights.shape[1]:
+        raise ValueError(
+            f"`inputs` must have D = {weights.shape[1]} features on the last axis, as `weights` "
+            f"has, got shape {inputs.shape}. Flatten images, or append the one of the bias trick."
+        )

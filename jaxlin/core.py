@@ -1,0 +1,40 @@
+"""The nouns of the house: what every other module takes and returns.
+
+N examples, D features, K classes. All are `NamedTuple`s, hence pytrees: they pass through
+`jax.jit`, `jax.vmap` and `jax.grad` as they are.
+"""
+
+__all__ = ["Batch", "DataError", "LinearParams"]
+
+from typing import NamedTuple
+
+from jax import Array
+from jax.typing import ArrayLike
+
+
+class LinearParams(NamedTuple):
+    """The parameters of `scores = inputs @ weights.T + bias`.
+
+    Shapes are the lecture's, W [K x D] and b [K], which are also scikit-learn's `coef_` and
+    `intercept_`.
+    """
+
+    weights: Array
+    """(K, D), floating: row k is the template of class k."""
+    bias: Array
+    """(K,), floating: the score of class k at the origin. Never regularized."""
+
+
+class Batch(NamedTuple):
+    """Examples, their classes, and how much each one counts."""
+
+    inputs: ArrayLike
+    """(N, D), floating or uint8 (raw pixels)."""
+    labels: ArrayLike
+    """(N,), integer, in [0, K)."""
+    weights: ArrayLike | None = None
+    """(N,), nonnegative; `None` counts every example once. Weight 0 is how padding is masked."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used: the message names the file, what is wrong and what to do."""

@@ -1,0 +1,182 @@
+"""Losses: how wrong the scores of one example are, given its true class.
+
+Every loss maps `scores` (..., K) and integer `labels` (...) to one value per example, shape
+(...). None averages: weights and means belong to `jaxlin.objectives`. All are pure, so they
+compose with `jax.jit`, `jax.vmap` and `jax.grad`.
+
+A hinge is named after the margins it looks at; s_y is the score of the true class:
+
+    weston_watkins_hinge   sum over j != y of max(0, s_j - s_y + margin)     (the lecture's SVM)
+    crammer_singer_hinge   max over j != y of max(0, s_j - s_y + margin)
+    one_vs_rest_hinge      max(0, margin - s_y) + sum over j != y of max(0, margin + s_j)
+
+and each has a `squared_` form, in which every max(0, .) is squared. On a kink, where a max(0, .)
+is exactly at 0, the gradient is the lecture's strict indicator 1(. > 0), hence 0: `jax.nn.relu`
+has that subgradient, where `jnp.maximum` would split the tie and give 1/2.
+
+Labels must lie in [0, K). Their values are unknown while tracing, so no loss can check them
+(-1 would silently mean "last class"); `jaxlin.data` checks them once, on loading.
+"""
+
+__all__ = [
+    "crammer_singer_hinge",
+    "one_vs_rest_hinge",
+    "softmax_cross_entropy",
+    "squared_crammer_singer_hinge",
+    "squared_one_vs_rest_hinge",
+    "squared_weston_watkins_hinge",
+    "weston_watkins_hinge",
+]
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlin._checks import check_scores_and_labels
+
+
+def softmax_cross_entropy(scores: Array, labels: Array) -> Array:
+    """-log softmax(scores)[label] = logsumexp(s) - s_y, in nats.
+
+    Arguments and errors are those of `weston_watkins_hinge`.
+
+    Returns:
+      (...), nonnegative up to rounding; log K where all scores are equal. Finite for finite
+      scores: logsumexp subtracts the largest before exponentiating.
+
+    Source: the CS231n notes, "Softmax classifier"; Bishop, PRML (2006), 4.3.4. Often called
+      "softmax loss" for short, though softmax is only the squashing function.
+
+    >>> softmax_cross_entropy(jnp.zeros(10), jnp.array(3)).round(4).item()  # log 10
+    2.3026...
+    """
+    scores, labels = _checked(scores, labels)
+    return jax.nn.logsumexp(scores, axis=-1) - _score_of(labels, scores)[..., 0]
+
+
+def weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
+    """Sum over the wrong classes j of max(0, s_j - s_y + margin): the lecture's SVM loss.
+
+    Convex and piecewise linear in `scores`.
+
+    Args:
+      scores: (..., K), floating.
+      labels: (...), integer, in [0, K).
+      margin: the lead the true class must have over each other (the lecture's Delta); scalar,
+        may be traced.
+
+    Returns:
+      (...), nonnegative; 0 exactly where the true class leads by at least `margin`.
+
+    Raises:
+      TypeError: `scores` are not floating, or `labels` not integer.
+      ValueError: `labels.shape` differs from `scores.shape[:-1]`.
+
+    Source: Weston and Watkins (1999); the CS231n notes, "Multiclass SVM". Not the max over j of
+      Crammer and Singer, which `optax` offers as `multiclass_hinge_loss`.
+
+    >>> weston_watkins_hinge(jnp.array([13.0, -7.0, 11.0]), jnp.array(0), margin=10).item()
+    8.0
+    """
+    return jnp.sum(_shortfalls_of_wrong(scores, labels, margin), axis=-1)
+
+
+def squared_weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
+    """Sum over the wrong classes j of max(0, s_j - s_y + margin)^2: smooth, no kinks.
+
+    Arguments and errors are those of `weston_watkins_hinge`.
+
+    Source: the CS231n notes, "L2-SVM"; Tang (2013), arXiv:1306.0239.
+
+    >>> squared_weston_watkins_hinge(jnp.array([0.0, 1.0, 0.5]), jnp.array(0)).item()
+    6.25
+    """
+    return jnp.sum(_shortfalls_of_wrong(scores, labels, margin) ** 2, axis=-1)
+
+
+def crammer_singer_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
+    """max(0, margin + max over j != y of s_j - s_y): only the strongest rival counts.
+
+    Where rivals tie for the maximum the gradient goes to the first of them, one subgradient
+    among several. Arguments and errors are those of `weston_watkins_hinge`.
+
+    Source: Crammer and Singer (2001), JMLR 2, 265-292; "Structured SVM" in the course's demo.
+
+    >>> crammer_singer_hinge(jnp.array([1.0, 2.0, 3.0]), jnp.array(0)).item()
+    3.0
+    """
+    return _largest_shortfall(scores, labels, margin)
+
+
+def squared_crammer_singer_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
+    """max(0, margin + max over j != y of s_j - s_y)^2.
+
+    Arguments and errors are those of `weston_watkins_hinge`; ties as in `crammer_singer_hinge`.
+
+    >>> squared_crammer_singer_hinge(jnp.array([1.0, 2.0, 3.0]), jnp.array(0)).item()
+    9.0
+    """
+    return _largest_shortfall(scores, labels, margin) ** 2
+
+
+def one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
+    """Sum over all classes k of max(0, margin - t_k s_k), t_k = 1 for the label, else -1.
+
+    K binary support vector machines side by side: each class against the rest. Arguments and
+    errors are those of `weston_watkins_hinge`.
+
+    Source: "One vs. All" in the course's demo; Rifkin and Klautau (2004), JMLR 5, 101-141.
+
+    >>> one_vs_rest_hinge(jnp.array([0.5, -2.0, 0.25]), jnp.array(0)).item()
+    1.75
+    """
+    return jnp.sum(_shortfalls_of_all(scores, labels, margin), axis=-1)
+
+
+def squared_one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
+    """Sum over all classes k of max(0, margin - t_k s_k)^2, t_k = 1 for the label, else -1.
+
+    What scikit-learn's `LinearSVC` minimizes by default. Arguments and errors are those of
+    `weston_watkins_hinge`.
+
+    >>> squared_one_vs_rest_hinge(jnp.array([0.5, -2.0, 0.0]), jnp.array(0)).item()
+    1.25
+    """
+    return jnp.sum(_shortfalls_of_all(scores, labels, margin) ** 2, axis=-1)
+
+
+def _checked(scores, labels) -> tuple[Array, Array]:
+    scores, labels = jnp.asarray(scores), jnp.asarray(labels)
+    check_scores_and_labels(scores, labels)
+    return scores, labels
+
+
+def _score_of(labels: Array, scores: Array) -> Array:
+    """The true class's score, (..., 1): the axis is kept, so that it broadcasts."""
+    return jnp.take_along_axis(scores, labels[..., None], axis=-1)
+
+
+def _is_label(labels: Array, scores: Array) -> Array:
+    return labels[..., None] == jnp.arange(scores.shape[-1], dtype=labels.dtype)
+
+
+def _shortfalls_of_wrong(scores, labels, margin) -> Array:
+    """max(0, s_j - s_y + margin) for j != y and 0 for j = y, (..., K)."""
+    scores, labels = _checked(scores, labels)
+    shortfalls = jax.nn.relu(scores - _score_of(labels, scores) + margin)
+    return jnp.where(_is_label(labels, scores), 0, shortfalls)
+
+
+def _largest_shortfall(scores, labels, margin) -> Array:
+    """max(0, margin + max over j != y of s_j - s_y), (...); 0 where there is no other class."""
+    scores, labels = _checked(scores, labels)
+    rivals = jnp.where(_is_label(labels, scores), -jnp.inf, scores)
+    rival = _score_of(jnp.argmax(rivals, axis=-1), rivals)[..., 0]
+    return jax.nn.relu(rival - _score_of(labels, scores)[..., 0] + margin)
+
+
+def _shortfalls_of_all(scores, labels, margin) -> Array:
+    """max(0, margin - t_k s_k), (..., K), with t_k = 1 for the label and -1 for the others."""
+    scores, labels = _checked(scores, labels)
+    return jax.nn.relu(margin + jnp.where(_is_label(labels, scores), -scores, scores))

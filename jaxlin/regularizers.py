@@ -1,0 +1,54 @@
+"""Regularizers: a penalty R(W) on the weights alone; the bias is never penalized.
+
+The objective adds `strength * R(W)` to the mean loss. With `l2` that is the negative logarithm
+of a Gaussian prior: minimizing mean loss + strength * sum(W**2) over N examples is maximum a
+posteriori estimation with independent normal weights of variance 1 / (2 * N * strength)
+(`prior_variance`), which is also scikit-learn's `C`.
+"""
+
+__all__ = ["l1", "l2", "none", "prior_variance"]
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def l2(weights: Array) -> Array:
+    """Sum of squares, without a factor 1/2: the lecture's R(W).
+
+    Source: the CS231n notes, "Regularization", R(W) = sum over k, l of W_{k,l}^2.
+
+    >>> l2(jnp.array([[1.0, -2.0]])).item()
+    5.0
+    """
+    return jnp.sum(jnp.square(weights))
+
+
+def l1(weights: Array) -> Array:
+    """Sum of absolute values: favours weights that are exactly zero (a Laplace prior).
+
+    >>> l1(jnp.array([[1.0, -2.0]])).item()
+    3.0
+    """
+    return jnp.sum(jnp.abs(weights))
+
+
+def none(weights: Array) -> Array:
+    """No penalty: always 0.
+
+    >>> none(jnp.array([[1.0, -2.0]])).item()
+    0.0
+    """
+    return jnp.zeros((), weights.dtype)
+
+
+def prior_variance(strength: ArrayLike, examples: int) -> ArrayLike:
+    """Variance of the Gaussian prior that `strength` times `l2` stands for, given N examples.
+
+    N times the objective is sum of losses + N * strength * sum(W**2); a normal prior of variance
+    v contributes sum(W**2) / (2 v), hence v = 1 / (2 * N * strength).
+
+    >>> prior_variance(0.5, examples=4)
+    0.25
+    """
+    return 1 / (2 * examples * strength)
