@@ -158,7 +158,7 @@ def _score_of(labels: Array, scores: Array) -> Array:
 
 
 def _is_label(labels: Array, scores: Array) -> Array:
-    return labels[..., None] == jnp.arange(scores.shape[-1], dtype=labels.dtype)
+    return jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
 
 
 def _shortfalls_of_wrong(scores, labels, margin) -> Array:

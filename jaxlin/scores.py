@@ -43,7 +43,8 @@ def linear(params: LinearParams, inputs: ArrayLike) -> Array:
     check_linear(weights, bias, inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = inputs.astype(weights.dtype)
-    return inputs @ weights.T + bias
+    products = inputs @ weights.T
+    return products + jnp.broadcast_to(bias, products.shape)
 
 
 def fold_bias(params: LinearParams) -> Array:
