@@ -1,0 +1,90 @@
+"""The command line: `jaxlin COMMAND [options]`.
+
+A command is a module of this folder: a frozen dataclass `Options`, whose documented fields are
+the command's options, and `run(options) -> int`, the exit code. Only the module of the command
+that was asked for is imported, and it imports JAX only inside `run`, so every `--help` is quick.
+
+Exit codes: 0 done, 1 failure, 2 usage or bad data, 130 interrupted.
+"""
+
+__all__ = ["COMMANDS", "main"]
+
+import difflib
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "Train a linear classifier and write a run folder with its report.",
+    "evaluate": "Measure a trained classifier on data with labels.",
+    "predict": "Classify pictures or arrays with a trained classifier.",
+    "report": "Draw a run's pictures and page again.",
+    "data": "List, describe, fetch and verify data sets.",
+    "info": "Show versions and devices.",
+}
+
+_HELP = """\
+usage: jaxlin COMMAND [options]
+
+Linear image classification in JAX: train, prove the gradient, look at the loss.
+
+commands:
+{commands}
+
+`jaxlin COMMAND --help` shows the options of a command; `jaxlin --version` the version.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code; a user's mistake costs one sentence."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        table = "\n".join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())
+        print(_HELP.format(commands=table), end="")
+        return 0
+    if argv[0] in ("-V", "--version"):
+        from jaxlin import __version__
+
+        print(f"jaxlin {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        return _refuse(f"`{name}` is not a command. {_nearest(name, COMMANDS)}")
+    return _guarded(name, rest)
+
+
+def _guarded(name: str, rest: list[str]) -> int:
+    """Run a command; turn what a user can cause into one sentence and an exit code."""
+    try:
+        from jaxlin.cli.common import parse
+
+        module = import_module(f"jaxlin.cli.{name}")
+        return module.run(parse(module.Options, rest, command=name))
+    except KeyboardInterrupt:
+        print("jaxlin: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError) as error:
+        if os.environ.get("JAXLIN_TRACEBACK"):
+            raise
+        return _refuse(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
+    """The message of `error` on one line; for an operating system's error, with its file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    text = " ".join(str(error).split())
+    return text or f"{type(error).__name__} (set JAXLIN_TRACEBACK=1 to see where)."
+
+
+def _refuse(sentence: str) -> int:
+    print(f"jaxlin: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _nearest(word: str, known) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"Known are: {', '.join(known)}."

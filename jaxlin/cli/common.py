@@ -1,0 +1,189 @@
+"""What the commands share: parsing, options that name data, output folders, printing."""
+
+__all__ = [
+    "DataOptions",
+    "OutputOptions",
+    "check_out",
+    "emit",
+    "from_config",
+    "parse",
+    "prepare_out",
+    "say",
+    "write_json",
+]
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which examples."""
+
+    data: str = "digits"
+    """digits, mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    data_dir: Path | None = None
+    """The folder that holds the files of a named data set."""
+    labels: Path | None = None
+    """The labels of a .npy (without it: `labels.npy` beside)."""
+    test: Path | None = None
+    """A file or folder that gives the test set of a file or folder."""
+    image_size: int | None = None
+    """Side in pixels to which pictures are resized (without it: that of the first picture)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where results go."""
+
+    out: Path | None = None
+    """Folder to write (without it: a new one under `runs`)."""
+    overwrite: bool = False
+    """Write into a folder that is not empty."""
+    json: bool = False
+    """Print one JSON object on stdout; everything for people goes to stderr."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """Print nothing but errors and --json."""
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
+    """Print more."""
+
+
+def parse(options_type, argv: list[str], *, command: str):
+    """Options from the command line; values of `--config FILE` become the defaults.
+
+    A mistake raises `ValueError` with one sentence; `--help` prints and exits with 0.
+    """
+    default = from_config(options_type, argv)
+    keywords = {} if default is None else {"default": default}
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.cli(
+                options_type,
+                args=argv,
+                prog=f"jaxlin {command}",
+                config=(tyro.conf.FlagCreatePairsOff,),
+                **keywords,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ValueError(_one_sentence(caught.getvalue(), argv, command, options_type)) from None
+
+
+def _one_sentence(printed: str, argv, command: str, options_type) -> str:
+    """What the parser printed in a box, as one sentence with the nearest known name."""
+    known = sorted(_flags(options_type))
+    for word in argv:
+        flag = word.split("=")[0]
+        if re.fullmatch(r"--[a-zA-Z][\w.-]*", flag) and known and _kebab(flag) not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else f"See `jaxlin {command} --help`."
+            return f"`{flag}` is not an option of `jaxlin {command}`. {hint}"
+    lines = [line.strip("│╭╰─╮╯┃┏┗━┓┛ ") for line in printed.splitlines()]
+    text = " ".join(line for line in lines if line and "For full helptext" not in line)
+    text = re.sub(r"^(Parsing error|Invalid choice|Missing|Required options?)\s*:?\s*", "", text)
+    return f"{text.strip().rstrip('.')}. See `jaxlin {command} --help`."
+
+
+def _flags(options_type) -> set[str]:
+    """The long options of a flat dataclass; empty for unions of subcommands."""
+    if not dataclasses.is_dataclass(options_type):
+        return set()
+    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options_type)} | {
+        "--help"
+    }
+
+
+def _kebab(flag: str) -> str:
+    return "--" + flag[2:].replace("_", "-")
+
+
+def from_config(options_type, argv: list[str]):
+    """Defaults from the file that `--config` names, or `None` where it is not given."""
+    path = None
+    for i, word in enumerate(argv):
+        if word == "--config" and i + 1 < len(argv):
+            path = Path(argv[i + 1])
+        elif word.startswith("--config="):
+            path = Path(word.split("=", 1)[1])
+    if path is None or "config" not in getattr(options_type, "__dataclass_fields__", {}):
+        return None
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file to read options from.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error}).") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object of options, got {type(values).__name__}.")
+    fields = {field.name: field for field in dataclasses.fields(options_type)}
+    unknown = sorted(values.keys() - fields.keys())
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], fields, n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise ValueError(f"{path}: `{unknown[0]}` is not an option.{hint}")
+    paths = {name for name, field in fields.items() if "Path" in str(field.type)}
+    values = {k: Path(v) if k in paths and v is not None else v for k, v in values.items()}
+    return options_type(**values)
+
+
+def check_out(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds something already."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file, and --out must be a folder. Choose another name.")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ValueError(
+            f"{folder}: the folder is not empty. Choose another --out, or add --overwrite."
+        )
+    parent = next(p for p in [folder, *folder.absolute().parents] if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: cannot be written. Choose another --out.")
+
+
+def prepare_out(out: Path | None, *, name: str, overwrite: bool) -> Path:
+    """The output folder, made; without `out` the first free `runs/NAME`, `runs/NAME-2`, ..."""
+    if out is None:
+        out = Path("runs") / name
+        count = 1
+        while out.exists() and any(out.iterdir()):
+            count += 1
+            out = Path("runs") / f"{name}-{count}"
+    check_out(out, overwrite=overwrite)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{out}: cannot be made ({error.strerror}). Choose another --out."
+        ) from None
+    return out
+
+
+def say(*words, quiet: bool = False) -> None:
+    """Print for people: on stderr, so that stdout stays for machines."""
+    if not quiet:
+        print(*words, file=sys.stderr, flush=True)
+
+
+def emit(value) -> None:
+    """Print one JSON object on stdout."""
+    json.dump(value, sys.stdout, default=str)
+    sys.stdout.write("\n")
+
+
+def write_json(path: Path, value) -> None:
+    """Write JSON through a temporary file, so that a reader never sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    os.replace(part, path)

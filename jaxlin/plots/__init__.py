@@ -1,0 +1,1 @@
+"""Pictures: they draw finished results, compute nothing, and know no global state."""
