@@ -1,0 +1,187 @@
+"""A trained classifier: parameters, the preprocessing they expect, and what they are for.
+
+A model is saved as safetensors (no code can hide in it) with its description in the metadata.
+"""
+
+__all__ = ["FORMAT_VERSION", "Model", "load", "save", "score_function", "scores"]
+
+import json
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin.core import DataError, LinearParams
+from jaxlin.preprocess import Preprocessing, apply, fold
+from jaxlin.scores import linear
+
+FORMAT_VERSION = 1
+
+
+class Model(NamedTuple):
+    """All that is needed to classify, and nothing of the training data."""
+
+    params: LinearParams
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...] | None
+    loss: str
+    """The name of the loss it was trained with, as on the command line."""
+
+
+def score_function(preprocessing: Preprocessing, *, dtype=None) -> Callable:
+    """`score(params, inputs)` on raw inputs: the linear scores of the preprocessed inputs.
+
+    Integer inputs (pixels) are never expanded into a preprocessed copy: shift and scale are
+    folded into the parameters, which costs K * D instead of N * D operations a batch and has the
+    same gradient. Floating inputs are shifted first, because a mean that is large against the
+    spread would cancel digits. `dtype` is that of the product (bfloat16, say); sums and scores
+    stay in the dtype of the parameters.
+    """
+
+    def score(params: LinearParams, inputs) -> jax.Array:
+        inputs = jnp.asarray(inputs)
+        if jnp.issubdtype(inputs.dtype, jnp.integer):
+            params = fold(preprocessing, params)
+        else:
+            inputs = apply(preprocessing, inputs)
+        if dtype is None:
+            return linear(params, inputs)
+        narrow = linear(
+            LinearParams(params.weights.astype(dtype), jnp.zeros_like(params.bias, dtype)),
+            inputs.astype(dtype),
+        )
+        wide = narrow.astype(params.bias.dtype)
+        return wide + jnp.broadcast_to(params.bias, wide.shape)
+
+    return score
+
+
+def scores(model: Model, inputs, *, rows: int = 4096) -> np.ndarray:
+    """Scores (N, K) of raw inputs (N, D), in blocks of `rows`.
+
+    The last block is filled up with zeros, so that a row's scores do not depend on how many
+    other rows there are.
+
+    Raises:
+      DataError: `inputs` have another number of features than the model.
+    """
+    features = model.params.weights.shape[1]
+    if inputs.ndim != 2 or inputs.shape[1] != features:
+        raise DataError(
+            f"The inputs have shape {inputs.shape}, and the model wants {features} features an "
+            "example. Evaluate it on data of the shape it was trained on."
+        )
+    out = np.empty((len(inputs), len(model.params.bias)), np.asarray(model.params.bias).dtype)
+    for start in range(0, len(inputs), rows):
+        block = np.asarray(inputs[start : start + rows])
+        filled = np.zeros((rows, features), block.dtype)
+        filled[: len(block)] = block
+        out[start : start + rows] = _block_scores(model.params, model.preprocessing, filled)[
+            : len(block)
+        ]
+    return out
+
+
+def _block_scores(params, preprocessing, block):
+    arrays = (jnp.asarray(preprocessing.shift), jnp.asarray(preprocessing.scale))
+    return np.asarray(_jitted_scores(preprocessing.kind, params, arrays, block))
+
+
+@partial(jax.jit, static_argnums=0)
+def _jitted_scores(kind, params, arrays, block):
+    return score_function(Preprocessing(kind, *arrays))(params, block)
+
+
+def save(path: Path, model: Model) -> None:
+    """Write `model` as safetensors, and read it back to see that it is what was meant."""
+    from safetensors.numpy import save as to_bytes
+
+    tensors = {
+        "weights": model.params.weights,
+        "bias": model.params.bias,
+        "shift": model.preprocessing.shift,
+        "scale": model.preprocessing.scale,
+    }
+    # safetensors writes the buffer of a strided array as it lies: garbage, without an error.
+    tensors = {name: np.ascontiguousarray(np.asarray(value)) for name, value in tensors.items()}
+    metadata = {
+        "format": "jaxlin",
+        "format_version": str(FORMAT_VERSION),
+        "classes": json.dumps(list(model.class_names)),
+        "preprocessing": model.preprocessing.kind,
+        "image_shape": json.dumps(None if model.image_shape is None else list(model.image_shape)),
+        "loss": model.loss,
+    }
+    part = Path(path).with_name(Path(path).name + ".part")
+    part.write_bytes(to_bytes(tensors, metadata=metadata))
+    again, _ = _read(part)
+    if any(not np.array_equal(again[name], tensors[name]) for name in tensors):
+        raise OSError(f"{path}: what was written differs from the model. Is the disk sound?")
+    part.replace(path)
+
+
+def load(path: Path) -> Model:
+    """Read a model that `save` wrote.
+
+    Raises:
+      DataError: not such a file, or of a newer format, or its parts do not fit together.
+    """
+    path = Path(path)
+    tensors, metadata = _read(path)
+    if metadata.get("format") != "jaxlin":
+        raise DataError(
+            f"{path}: not a jaxlin model (its metadata has no `format: jaxlin`). Give a "
+            "`model.safetensors` that `jaxlin train` wrote."
+        )
+    written = metadata.get("format_version", "")
+    if written != str(FORMAT_VERSION):
+        raise DataError(
+            f"{path}: has format version {written!r}, and this jaxlin reads version "
+            f"{FORMAT_VERSION}. Use the jaxlin that wrote it, or train again."
+        )
+    try:
+        classes = tuple(map(str, json.loads(metadata["classes"])))
+        shape = json.loads(metadata["image_shape"])
+        weights, bias = tensors["weights"], tensors["bias"]
+        shift, scale = tensors["shift"], tensors["scale"]
+        sizes = (len(classes), shift.shape[0])
+        fits = weights.shape == sizes and bias.shape == sizes[:1] and scale.shape == shift.shape
+        finite = all(np.isfinite(tensors[name]).all() for name in ("weights", "bias", "scale"))
+        loss, kind = metadata["loss"], metadata["preprocessing"]
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: is incomplete ({error}). Train again.") from None
+    if not fits or not finite:
+        raise DataError(
+            f"{path}: weights {weights.shape}, bias {bias.shape}, {len(classes)} classes and "
+            f"{shift.shape[0]} features do not fit together, or are not finite. Train again."
+        )
+    return Model(
+        LinearParams(weights, bias),
+        Preprocessing(kind, shift, scale),
+        classes,
+        None if shape is None else tuple(map(int, shape)),
+        loss,
+    )
+
+
+def _read(path: Path):
+    """Tensors and metadata; every way in which the file can be broken is a `DataError`."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such model file. Train one with `jaxlin train`.")
+    try:
+        with path.open("rb") as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+        if size > min(path.stat().st_size, 100_000_000):
+            raise DataError(f"{path}: not a safetensors file (its header lies). Train again.")
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, struct.error, OSError) as error:
+        raise DataError(f"{path}: not a readable safetensors file ({error}). Train again.") from None
