@@ -19,7 +19,9 @@ Labels must lie in [0, K). Their values are unknown while tracing, so no loss ca
 """
 
 __all__ = [
+    "LOSSES",
     "crammer_singer_hinge",
+    "named",
     "one_vs_rest_hinge",
     "softmax_cross_entropy",
     "squared_crammer_singer_hinge",
@@ -27,6 +29,9 @@ __all__ = [
     "squared_weston_watkins_hinge",
     "weston_watkins_hinge",
 ]
+
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -144,6 +149,29 @@ def squared_one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike
     1.25
     """
     return jnp.sum(_shortfalls_of_all(scores, labels, margin) ** 2, axis=-1)
+
+
+LOSSES = {
+    "softmax": softmax_cross_entropy,
+    "hinge": weston_watkins_hinge,
+    "crammer-singer": crammer_singer_hinge,
+    "one-vs-rest": one_vs_rest_hinge,
+    "squared-hinge": squared_weston_watkins_hinge,
+    "squared-crammer-singer": squared_crammer_singer_hinge,
+    "squared-one-vs-rest": squared_one_vs_rest_hinge,
+}
+"""Every loss by its short name, the one of the command line. All but softmax take `margin`."""
+
+
+def named(name: str, *, margin: ArrayLike = 1) -> Callable[[Array, Array], Array]:
+    """The loss of a short name, with its margin set (softmax has none).
+
+    >>> named("hinge", margin=10)(jnp.array([13.0, -7.0, 11.0]), jnp.array(0)).item()
+    8.0
+    """
+    if name not in LOSSES:
+        raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}, got {name!r}.")
+    return LOSSES[name] if name == "softmax" else partial(LOSSES[name], margin=margin)
 
 
 def _checked(scores, labels) -> tuple[Array, Array]:

@@ -184,4 +184,6 @@ def _read(path: Path):
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, struct.error, OSError) as error:
-        raise DataError(f"{path}: not a readable safetensors file ({error}). Train again.") from None
+        raise DataError(
+            f"{path}: not a readable safetensors file ({error}). Train again."
+        ) from None

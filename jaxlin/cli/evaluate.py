@@ -1,0 +1,112 @@
+"""Measure a trained classifier on data with labels."""
+
+__all__ = ["Options", "run"]
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure a trained classifier on data with labels.
+
+    Without --data: on the test set that the run was trained beside. A named set is measured on
+    its test part, a file or a folder on all its rows (of a folder or an archive that has a test
+    part, on that).
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    data: str | None = None
+    """digits, mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    data_dir: Path | None = None
+    """The folder that holds the files of a named data set."""
+    labels: Path | None = None
+    """The labels of a .npy (without it: `labels.npy` beside)."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+def run(options: Options) -> int:
+    """Print accuracy and loss of a run on a data set."""
+    from jaxlin import losses, models
+    from jaxlin.cli.common import emit
+    from jaxlin.cli.runs import load_run
+    from jaxlin.cli.training import measure
+
+    model, config = load_run(options.run)
+    data = _data(options, model, config)
+    scores = models.scores(model, data.inputs)
+    loss = losses.named(model.loss, margin=config.get("margin", 1.0))
+    measured = {"run": str(options.run), "data": data.name} | measure(model, data, loss, scores)
+    if options.json:
+        emit(measured)
+        return 0
+    low, high = measured["accuracy_interval"]
+    print(f"{data.name}: {measured['n']:,} examples")
+    print(f"accuracy    {measured['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f})")
+    print(f"loss        {measured['loss']:.4f}  ({model.loss})")
+    for name, share in measured["per_class"].items():
+        print(f"  {name:<18} {'no examples' if share is None else f'{share:.4f}'}")
+    return 0
+
+
+def _data(options: Options, model, config: dict):
+    """The examples to measure on, checked against the model."""
+    from jaxlin.cli.runs import run_data
+    from jaxlin.core import DataError
+    from jaxlin.data import NAMED, load_splits
+
+    if options.data is None:
+        chosen = config | {
+            key: str(value)
+            for key in ("data_dir", "labels")
+            if (value := getattr(options, key)) is not None
+        }
+        _, data = run_data(chosen)
+        if data is None:
+            raise DataError(
+                f"{options.run}: was trained without a test set. Say what to measure on: --data."
+            )
+    else:
+        train, test = load_splits(options.data, data_dir=options.data_dir, labels=options.labels,
+                                  image_size=_side(model))  # fmt: skip
+        whole = options.data not in NAMED and str(options.data).endswith((".npy", ".npz"))
+        data = train if whole or test is None else test
+    return _fitting(data, model)
+
+
+def _side(model) -> int | None:
+    """The size to which pictures are brought, so that they fit the model."""
+    shape = model.image_shape
+    return shape[0] if shape is not None and shape[0] == shape[1] else None
+
+
+def _fitting(data, model):
+    """`data` with the model's numbering of the classes, or a sentence."""
+    import numpy as np
+
+    from jaxlin.core import DataError
+
+    features = model.params.weights.shape[1]
+    if data.inputs.shape[1] != features:
+        raise DataError(
+            f"{data.name}: has {data.inputs.shape[1]} features an example, and the model wants "
+            f"{features}. Evaluate it on data of the shape it was trained on."
+        )
+    known = {name: label for label, name in enumerate(model.class_names)}
+    if data.class_names == tuple(map(str, range(len(data.class_names)))) and (
+        len(data.class_names) <= len(known)
+    ):  # labels that have numbers for names are numbered as the model's classes are
+        return data._replace(class_names=model.class_names)
+    strangers = [name for name in data.class_names if name not in known]
+    if strangers:
+        raise DataError(
+            f"{data.name}: has the class {strangers[0]!r}, and the model knows "
+            f"{', '.join(model.class_names[:10])}{', ...' if len(known) > 10 else ''}. "
+            "Evaluate it on data with the classes it was trained on."
+        )
+    labels = np.array([known[name] for name in data.class_names], np.int32)[data.labels]
+    return data._replace(labels=labels, class_names=model.class_names)

@@ -1,0 +1,104 @@
+"""Train a linear classifier and write a run folder with its report."""
+
+__all__ = ["Options", "run"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxlin.cli.common import DataOptions, OutputOptions, check_out, emit, prepare_out, say
+
+LossName = Literal[
+    "softmax",
+    "hinge",
+    "crammer-singer",
+    "one-vs-rest",
+    "squared-hinge",
+    "squared-crammer-singer",
+    "squared-one-vs-rest",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions, OutputOptions):
+    """Train a linear classifier and write a run folder with its report."""
+
+    loss: LossName = "softmax"
+    """softmax cross-entropy; hinge (Weston-Watkins, the lecture's SVM); or another hinge."""
+    margin: float = 1.0
+    """The hinges' margin (the lecture's Delta)."""
+    strength: float = 1e-4
+    """Factor of the regularizer in the objective, mean loss + strength * R(W)."""
+    regularizer: Literal["l2", "l1", "none"] = "l2"
+    """R(W): sum of squares, sum of absolute values, or nothing. The bias is free."""
+    preprocess: Literal["none", "scale", "center", "standardize"] = "standardize"
+    """Raw; each feature to [-1, 1]; minus the mean image; or also divided by its spread."""
+    optimizer: Literal[
+        "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "lars"
+    ] = "adam"
+    """How a gradient becomes a step."""
+    step_size: float | None = None
+    """Size of the first step, the learning rate (without it: one that suits the optimizer)."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """How the step size falls over the run."""
+    batch_size: int = 256
+    """Examples a step; 1 is single-example SGD, all of them gradient descent."""
+    epochs: int | None = None
+    """Passes over the training examples (without it: 30, or more for a small set)."""
+    steps: int | None = None
+    """Steps in all, instead of epochs."""
+    validation: float = 0.1
+    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation accuracy."""
+    limit: int | None = None
+    """Use only this many training examples, drawn by the seed."""
+    seed: int = 0
+    """Decides every random choice of the run."""
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Arithmetic; bfloat16 holds for the products, parameters and sums stay float32."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Read options from the config.json of a run; other options override it."""
+
+
+def run(options: Options) -> int:
+    """Train as `options` say; return the exit code."""
+    _check(options)
+    if options.out is not None:
+        check_out(options.out, overwrite=options.overwrite)
+
+    from jaxlin.cli.training import prepare, train_and_write
+
+    job = prepare(options)
+    out = prepare_out(
+        options.out, name=f"{job.train.name}-{options.loss}", overwrite=options.overwrite
+    )
+    results, status = train_and_write(job, options, out)
+    if options.json:
+        emit(results)
+    if status:
+        say(f"jaxlin: {status}")
+        return 1
+    return 0
+
+
+def _check(options: Options) -> None:
+    """Refuse numbers that cannot be meant, in one sentence each."""
+    for name in ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")
+        if value is not None and value == float("inf"):
+            raise ValueError(f"--{name.replace('_', '-')} must be finite, got {value}.")
+    for name in ("strength", "validation", "margin"):
+        value = getattr(options, name)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--{name} must be 0 or more and finite, got {value}.")
+    if options.seed < 0:
+        raise ValueError(f"--seed must be 0 or more, got {options.seed}.")
+    if options.epochs is not None and options.steps is not None:
+        raise ValueError("--epochs and --steps exclude each other. Give one of them.")
+    if options.patience is not None and options.validation == 0:
+        raise ValueError("--patience needs validation examples. Give --validation, say 0.1.")

@@ -1,0 +1,300 @@
+"""The main job: from options to a trained model and a complete run folder."""
+
+__all__ = ["Job", "judged", "measure", "prepare", "split_data", "train_and_write"]
+
+import dataclasses
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin import losses, metrics, models, preprocess, regularizers, train
+from jaxlin.batches import steps_per_epoch
+from jaxlin.cli.common import say, write_json
+from jaxlin.cli.environment import environment
+from jaxlin.cli.progress import progress
+from jaxlin.cli.runs import run_data, write_pictures, write_predictions
+from jaxlin.core import Batch, DataError, LinearParams
+from jaxlin.data import NAMED, Dataset
+from jaxlin.objectives import compose
+
+# First steps that suit features of spread 1; raw pixels want smaller ones.
+STEP_SIZES = {
+    **{"sgd": 1e-2, "momentum": 1e-3, "nesterov": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3},
+    **{"adam": 1e-3, "adamw": 1e-3, "lion": 1e-4, "lars": 1.0},
+}
+NOT_ABOUT_THE_RUN = ("config", "out", "overwrite", "json", "quiet", "verbose")
+
+
+class Job(NamedTuple):
+    """What is to be done: data in their three parts, and the resolved options."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+    config: dict
+    """Every option that decides the numbers, all defaults filled in."""
+
+
+def prepare(options) -> Job:
+    """Load and split the data, and fill in the options that depend on them."""
+    if options.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    values = _values(options)
+    parts = split_data(values)
+    return Job(*parts, _resolved(values, len(parts[0].labels)))
+
+
+def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """The training, validation and test examples of a configuration; its seed decides."""
+    train_set, test_set = run_data(config)
+    rng = np.random.default_rng(config["seed"])
+    examples, limit = len(train_set.labels), config["limit"]
+    if limit is not None and limit < examples:
+        train_set = _rows(train_set, np.sort(rng.permutation(examples)[:limit]))
+    train_set, validation = _split(train_set, config["validation"], rng)
+    if len(np.unique(train_set.labels)) < 2:
+        raise DataError(
+            f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "
+            "only. A classifier needs two: raise --limit or lower --validation."
+        )
+    return train_set, validation, test_set
+
+
+def _rows(data: Dataset, rows) -> Dataset:
+    return data._replace(inputs=data.inputs[rows], labels=data.labels[rows])
+
+
+def _split(data: Dataset, validation: float, rng) -> tuple[Dataset, Dataset | None]:
+    """Keep a share (below 1) or a number (from 1 on) of the examples for validation."""
+    examples = len(data.labels)
+    count = round(validation * examples) if validation < 1 else int(validation)
+    if validation == 0:
+        return data, None
+    if not 1 <= count < examples:
+        raise ValueError(
+            f"--validation {validation:g} would keep {count} of {examples} training examples. "
+            "Give a share between 0 and 1 or a smaller number."
+        )
+    order = rng.permutation(examples)
+    return _rows(data, np.sort(order[count:])), _rows(data, np.sort(order[:count]))
+
+
+def _values(options) -> dict:
+    """The options that decide the numbers, with paths that hold from any folder."""
+    values = dataclasses.asdict(options)
+    for name in NOT_ABOUT_THE_RUN:
+        values.pop(name)
+    for name, value in values.items():
+        if isinstance(value, Path):
+            values[name] = str(value.absolute())
+    if options.data not in NAMED:
+        values["data"] = str(Path(options.data).absolute())
+    return values
+
+
+def _resolved(values: dict, examples: int) -> dict:
+    """`values` with the defaults that depend on the optimizer and the data filled in."""
+    if values["step_size"] is None:
+        values["step_size"] = STEP_SIZES[values["optimizer"]]
+    if values["epochs"] is None and values["steps"] is None:
+        # Small sets need more passes for the same number of steps: 30 epochs, at least 3,000 steps.
+        per_epoch = steps_per_epoch(examples, values["batch_size"])
+        values["epochs"] = min(300, max(30, -(-3000 // per_epoch)))
+    return values
+
+
+def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
+    """Train, evaluate, and write every file of the run folder.
+
+    Returns:
+      What `results.json` holds, and a sentence if the run diverged, else "".
+    """
+    config, chatty = job.config, not options.quiet
+    write_json(out / "config.json", config)
+    write_json(out / "env.json", environment())
+    examples = len(job.train.labels)
+    if config["batch_size"] > examples:
+        say(f"The batch is the full {examples} examples.", quiet=options.quiet)
+    started = time.perf_counter()
+    statistics = preprocess.fit(job.train.inputs, config["preprocess"])
+    fitted = _fit(job, statistics, out, chatty=chatty, verbose=options.verbose)
+    dtype = np.float64 if config["dtype"] == "float64" else np.float32
+    model = models.Model(
+        LinearParams(*(np.asarray(leaf, dtype) for leaf in fitted.params)),
+        statistics,
+        tuple(job.train.class_names),
+        job.train.image_shape,
+        config["loss"],
+    )
+    models.save(out / "model.safetensors", model)
+    results, scores = _evaluate(job, model)
+    results |= {
+        "n_train": examples,
+        "n_validation": 0 if job.validation is None else len(job.validation.labels),
+        "steps": int(fitted.state.step),
+        "status": fitted.status,
+        "data": {"name": job.train.name, "fingerprint": job.train.fingerprint},
+        "seconds": {
+            "compile": fitted.compile_seconds,
+            "train": fitted.train_seconds,
+            "total": time.perf_counter() - started,
+        },
+    }
+    write_json(out / "results.json", results)
+
+    split, data = judged(job.train, job.validation, job.test)
+    write_predictions(out / "predictions.csv", model, data, scores[split], split=split)
+    write_pictures(out, model, data, scores[split], split=split, results=results, config=config)
+    _say_results(results, out, quiet=options.quiet)
+    return results, _divergence(fitted, job, statistics) if fitted.status == "diverged" else ""
+
+
+def judged(train_set, validation, test) -> tuple[str, Dataset]:
+    """The part of the data that pictures and predictions are about: the least seen one."""
+    named = {"test": test, "validation": validation, "train": train_set}
+    return next((split, data) for split, data in named.items() if data is not None)
+
+
+def _fit(job: Job, statistics, out: Path, *, chatty: bool, verbose: bool) -> train.Fit:
+    """Run the training loop, with a progress bar and one line of JSON a record."""
+    config = job.config
+    examples, features = job.train.inputs.shape
+    classes = len(job.train.class_names)
+    steps = config["steps"] or config["epochs"] * steps_per_epoch(examples, config["batch_size"])
+    dtype = jnp.float64 if config["dtype"] == "float64" else jnp.float32
+    loss = losses.named(config["loss"], margin=config["margin"])
+    penalty = getattr(regularizers, config["regularizer"])
+    strength, decay = config["strength"], 0.0
+    if config["optimizer"] == "adamw" and config["regularizer"] == "l2":
+        strength, decay = 0.0, 2 * strength  # decoupled: the step shrinks the weights itself
+    score = models.score_function(
+        jax.tree.map(jnp.asarray, statistics._replace(kind=None))._replace(kind=statistics.kind),
+        dtype=jnp.bfloat16 if config["dtype"] == "bfloat16" else None,
+    )
+    descent = train.trainer(
+        partial(compose(score, loss, penalty), strength=strength),
+        train.optimizer(
+            config["optimizer"],
+            train.schedule(config["schedule"], config["step_size"], steps),
+            decay=decay,
+        ),
+    )
+    validate = None
+    if job.validation is not None:
+
+        def validate(params):
+            model = models.Model(params, statistics, job.train.class_names, None, config["loss"])
+            measured = _measure(model, job.validation, loss)
+            return measured["loss"], measured["accuracy"]
+
+    log = (out / "metrics.jsonl").open("w")
+    with log, progress(steps, show=chatty, verbose=verbose) as bar:
+
+        def on_record(record: train.Record) -> None:
+            log.write(json.dumps(record._asdict()) + "\n")
+            log.flush()
+            bar(record)
+
+        return train.run(
+            descent,
+            LinearParams(jnp.zeros((classes, features), dtype), jnp.zeros(classes, dtype)),
+            Batch(job.train.inputs, job.train.labels.astype(np.int32)),
+            key=jax.random.key(config["seed"]),
+            steps=steps,
+            batch_size=config["batch_size"],
+            validate=validate,
+            patience=config["patience"],
+            on_record=on_record,
+        )
+
+
+def _measure(model, data: Dataset, loss, scores=None) -> dict:
+    """Accuracy with its interval, and the mean loss, of one part of the data."""
+    scores = models.scores(model, data.inputs) if scores is None else scores
+    accuracy = metrics.accuracy(scores, data.labels)
+    values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(data.labels, np.int32)))
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": list(metrics.wilson_interval(accuracy, len(data.labels))),
+        "loss": float(values.mean(dtype=np.float64)),
+        "n": len(data.labels),
+    }
+
+
+def measure(model, data: Dataset, loss, scores: np.ndarray) -> dict:
+    """Everything `results.json` says of a part of the data that was not trained on."""
+    measured = _measure(model, data, loss, scores)
+    per_class = metrics.per_class_accuracy(scores, data.labels)
+    names = model.class_names
+    measured["per_class"] = {
+        name: None if np.isnan(share) else float(share)
+        for name, share in zip(names, per_class, strict=True)
+    }
+    if len(names) > 5:
+        measured["top_5_accuracy"] = metrics.top_k_accuracy(scores, data.labels, k=5)
+    if model.loss == "softmax":
+        probabilities = np.asarray(jax.nn.softmax(scores.astype(np.float64), axis=1))
+        measured["calibration_error"] = metrics.expected_calibration_error(
+            probabilities, data.labels
+        )
+    if len(names) <= 200:
+        measured["confusion"] = metrics.confusion_matrix(scores, data.labels).tolist()
+    return measured
+
+
+def _evaluate(job: Job, model) -> tuple[dict, dict]:
+    """Results of every part, and the scores they came from."""
+    loss = losses.named(job.config["loss"], margin=job.config["margin"])
+    results: dict = {"train": None, "validation": None, "test": None}
+    scores = {}
+    for split in results:
+        data = getattr(job, split)
+        if data is not None:
+            scores[split] = models.scores(model, data.inputs)
+            measured = measure(model, data, loss, scores[split])
+            results[split] = measured
+    penalty = getattr(regularizers, job.config["regularizer"])
+    weights = jnp.asarray(model.params.weights)
+    results["objective"] = results["train"]["loss"] + job.config["strength"] * float(
+        penalty(weights)
+    )
+    return results, scores
+
+
+def _divergence(fitted: train.Fit, job: Job, statistics) -> str:
+    """The sentence for a loss that is no longer a number."""
+    block = preprocess.apply(statistics, np.asarray(job.train.inputs[:1000]))
+    scale = float(np.sqrt(np.mean(np.square(np.asarray(block, np.float64)))))
+    return (
+        f"the loss was no longer finite at step {fitted.history[-1].step} with step size "
+        f"{job.config['step_size']:g} and features of size {scale:.3g}: lower --step-size, or "
+        "use --preprocess standardize; the last finite model was kept."
+    )
+
+
+def _say_results(results: dict, out: Path, *, quiet: bool) -> None:
+    for split in ("train", "validation", "test"):
+        part = results[split]
+        if part is not None:
+            low, high = part["accuracy_interval"]
+            say(
+                f"{split:<11} accuracy {part['accuracy']:.4f}  "
+                f"(95 % interval {low:.4f} to {high:.4f}, {part['n']:,} examples)  "
+                f"loss {part['loss']:.4f}",
+                quiet=quiet,
+            )
+    if results["test"] is None:
+        say("test        none was given (--test FILE gives one)", quiet=quiet)
+    seconds = results["seconds"]
+    say(
+        f"objective   {results['objective']:.6f}  after {results['steps']:,} steps in "
+        f"{seconds['train']:.1f} s (and {seconds['compile']:.1f} s to compile)",
+        quiet=quiet,
+    )
+    say(f"Look at     {out / 'report.html'}", quiet=quiet)

@@ -1,0 +1,147 @@
+"""The page of a run: what was trained, how well it does, and what it gets wrong."""
+
+__all__ = ["Mistake", "training_page"]
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from jaxlin.report.page import Section, chart, figure_tag, image_tag, page, table
+
+
+class Mistake(NamedTuple):
+    """An example that was classified wrong."""
+
+    row: int
+    true: str
+    predicted: str
+    note: str
+    """What the classifier gave: a probability or a score."""
+    png: bytes | None
+    """Its picture, where the inputs are pictures."""
+
+
+def training_page(
+    *,
+    results: Mapping,
+    config: Mapping,
+    environment: Mapping,
+    records: Sequence[Mapping],
+    templates: Figure | None,
+    confusion: Figure | None,
+    mistakes: Sequence[Mistake],
+    split: str,
+) -> str:
+    """One self-contained HTML page of a finished run."""
+    sections = [
+        Section("", _numbers(results)),
+        Section("Curves", _curves(records)),
+    ]
+    if templates is not None:
+        note = (
+            "Each row of the weights as a picture: where it is bright the class likes a bright "
+            "pixel, where it is dark a dark one. One linear scale serves all classes."
+        )
+        tag = figure_tag(templates, alt="Templates of the classes", caption=note)
+        sections.append(Section("Templates", tag))
+    if confusion is not None:
+        sections.append(Section("Confusion", figure_tag(confusion, alt="Confusion matrix")))
+    if results[split].get("per_class"):
+        sections.append(Section("Classes", _classes(results[split]["per_class"], split)))
+    if mistakes:
+        sections.append(Section("Worst mistakes", _mistakes(mistakes, split)))
+    sections.append(Section("Configuration", table(list(config.items()))))
+    sections.append(Section("Environment", table([(k, _flat(v)) for k, v in environment.items()])))
+    name = results["data"]["name"]
+    lead = f"A linear classifier, trained on {results['n_train']:,} examples in " + (
+        f"{results['seconds']['train']:.1f} s ({results['steps']:,} steps)."
+    )
+    return page(f"{name}: {config['loss']}", sections, lead=lead)
+
+
+def _numbers(results: Mapping) -> Markup:
+    cells = []
+    for split in ("test", "validation", "train"):
+        part = results[split]
+        if part is None:
+            if split == "test":
+                cells.append(("none", "test accuracy: no test set was given"))
+            continue
+        low, high = part["accuracy_interval"]
+        cells.append(
+            (
+                f"{100 * part['accuracy']:.2f} %",
+                f"{split} accuracy, 95 % interval {100 * low:.1f} to {100 * high:.1f}",
+            )
+        )
+    cells.append((f"{results['objective']:.4f}", "objective on the training examples"))
+    divs = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in cells)
+    return Markup(f'<div class="numbers">{divs}</div>')
+
+
+def _curves(records: Sequence[Mapping]) -> Markup:
+    """Loss and accuracy over the epochs, with values where the mouse points."""
+    from plotly.graph_objects import Scatter
+    from plotly.subplots import make_subplots
+
+    validated = [r for r in records if r["validation_accuracy"] is not None]
+    figure = make_subplots(specs=[[{"secondary_y": bool(validated)}]])
+    epochs = [r["epoch"] for r in records]
+    hover = "epoch %{x:g}<br>%{y:.4f}"
+    figure.add_trace(
+        Scatter(x=epochs, y=[r["loss"] for r in records], name="training objective",
+                mode="lines+markers", line={"color": "#2c5fa8"}, hovertemplate=hover)
+    )  # fmt: skip
+    if validated:
+        epochs = [r["epoch"] for r in validated]
+        figure.add_trace(
+            Scatter(x=epochs, y=[r["validation_loss"] for r in validated], name="validation loss",
+                    mode="lines+markers", line={"color": "#d1603d"}, hovertemplate=hover)
+        )  # fmt: skip
+        figure.add_trace(
+            Scatter(x=epochs, y=[r["validation_accuracy"] for r in validated],
+                    name="validation accuracy", mode="lines+markers",
+                    line={"color": "#2f8f6b", "dash": "dot"}, hovertemplate=hover),
+            secondary_y=True,
+        )  # fmt: skip
+        figure.update_yaxes(title_text="accuracy", secondary_y=True, showgrid=False)
+    figure.update_traces(marker={"size": 4})
+    figure.update_xaxes(title_text="epoch")
+    figure.update_yaxes(title_text="loss", secondary_y=False)
+    figure.update_layout(legend={"orientation": "h", "y": 1.12}, hovermode="x unified")
+    return chart(figure)
+
+
+def _classes(per_class: Mapping, split: str) -> Markup:
+    shares = sorted(per_class.items(), key=lambda item: -1 if item[1] is None else -item[1])
+    rows = [(name, "no examples" if s is None else f"{100 * s:.1f} %") for name, s in shares]
+    if len(rows) > 40:
+        rows = [*rows[:20], ("…", ""), *rows[-20:]]
+    return table(rows, head=("class", f"{split} accuracy"))
+
+
+def _mistakes(mistakes: Sequence[Mistake], split: str) -> Markup:
+    """The examples of highest loss, with their pictures where they have any."""
+    if mistakes[0].png is None:
+        rows = [(m.row, m.true, m.predicted, m.note) for m in mistakes]
+        return table(rows, head=(f"{split} row", "true class", "predicted", ""))
+    cells = Markup("").join(
+        Markup("<figure>{}<figcaption>{} taken for <b>{}</b><br>{}, row {}</figcaption></figure>")
+        .format(
+            image_tag(m.png or b"", alt=f"row {m.row}", width=128, pixelated=True),
+            m.true, m.predicted, m.note, m.row,
+        )
+        for m in mistakes
+    )  # fmt: skip
+    return Markup('<p>Those with the highest loss.</p><div class="gallery">{}</div>').format(cells)
+
+
+def _flat(value) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(map(str, value))
+    return str(value)
