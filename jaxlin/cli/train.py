@@ -40,7 +40,8 @@ class Options(DataOptions, OutputOptions):
     ] = "adam"
     """How a gradient becomes a step."""
     step_size: float | None = None
-    """Size of the first step, the learning rate (without it: one that suits the optimizer)."""
+    """Size of the first step, the learning rate (without it: one that suits the optimizer and the
+    number and size of the features)."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """How the step size falls over the run."""
     batch_size: int = 256

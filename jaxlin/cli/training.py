@@ -23,10 +23,13 @@ from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset
 from jaxlin.objectives import compose
 
-# First steps that suit features of spread 1; raw pixels want smaller ones.
+# The default step size is c / (D * size**power) for D features of root mean square `size`. A step
+# of Adam's kind moves every weight by the same amount, hence a score by D * size times that; a
+# step of plain gradient descent is itself proportional to the features.
 STEP_SIZES = {
-    **{"sgd": 1e-2, "momentum": 1e-3, "nesterov": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3},
-    **{"adam": 1e-3, "adamw": 1e-3, "lion": 1e-4, "lars": 1.0},
+    **{"sgd": (1.0, 2), "momentum": (0.2, 2), "nesterov": (0.2, 2), "adagrad": (8.0, 1)},
+    **{"rmsprop": (0.8, 1), "adam": (0.8, 1), "adamw": (0.8, 1), "lion": (0.2, 1)},
+    "lars": (1.0, 0),
 }
 NOT_ABOUT_THE_RUN = ("config", "out", "overwrite", "json", "quiet", "verbose")
 
@@ -37,6 +40,8 @@ class Job(NamedTuple):
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
+    statistics: preprocess.Preprocessing
+    """Fitted on the training examples alone."""
     config: dict
     """Every option that decides the numbers, all defaults filled in."""
 
@@ -47,7 +52,8 @@ def prepare(options) -> Job:
         jax.config.update("jax_enable_x64", True)
     values = _values(options)
     parts = split_data(values)
-    return Job(*parts, _resolved(values, len(parts[0].labels)))
+    statistics = preprocess.fit(parts[0].inputs, options.preprocess)
+    return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
 
 
 def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
@@ -98,15 +104,25 @@ def _values(options) -> dict:
     return values
 
 
-def _resolved(values: dict, examples: int) -> dict:
+def _resolved(values: dict, inputs, statistics) -> dict:
     """`values` with the defaults that depend on the optimizer and the data filled in."""
     if values["step_size"] is None:
-        values["step_size"] = STEP_SIZES[values["optimizer"]]
+        factor, power = STEP_SIZES[values["optimizer"]]
+        features = 1 if values["optimizer"] == "lars" else inputs.shape[1]
+        size = _feature_size(inputs, statistics) or 1.0
+        values["step_size"] = float(f"{factor / (features * size**power):.3g}")
     if values["epochs"] is None and values["steps"] is None:
         # Small sets need more passes for the same number of steps: 30 epochs, at least 3,000 steps.
-        per_epoch = steps_per_epoch(examples, values["batch_size"])
+        per_epoch = steps_per_epoch(len(inputs), values["batch_size"])
         values["epochs"] = min(300, max(30, -(-3000 // per_epoch)))
     return values
+
+
+def _feature_size(inputs, statistics) -> float:
+    """Root mean square of the preprocessed features, over up to 1,000 rows."""
+    block = np.asarray(inputs[:: max(1, len(inputs) // 1000)])
+    values = np.asarray(preprocess.apply(statistics, block), np.float64)
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
@@ -122,12 +138,11 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
     if config["batch_size"] > examples:
         say(f"The batch is the full {examples} examples.", quiet=options.quiet)
     started = time.perf_counter()
-    statistics = preprocess.fit(job.train.inputs, config["preprocess"])
-    fitted = _fit(job, statistics, out, chatty=chatty, verbose=options.verbose)
+    fitted = _fit(job, out, chatty=chatty, verbose=options.verbose)
     dtype = np.float64 if config["dtype"] == "float64" else np.float32
     model = models.Model(
         LinearParams(*(np.asarray(leaf, dtype) for leaf in fitted.params)),
-        statistics,
+        job.statistics,
         tuple(job.train.class_names),
         job.train.image_shape,
         config["loss"],
@@ -152,7 +167,7 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
     write_predictions(out / "predictions.csv", model, data, scores[split], split=split)
     write_pictures(out, model, data, scores[split], split=split, results=results, config=config)
     _say_results(results, out, quiet=options.quiet)
-    return results, _divergence(fitted, job, statistics) if fitted.status == "diverged" else ""
+    return results, _divergence(fitted, job) if fitted.status == "diverged" else ""
 
 
 def judged(train_set, validation, test) -> tuple[str, Dataset]:
@@ -161,9 +176,9 @@ def judged(train_set, validation, test) -> tuple[str, Dataset]:
     return next((split, data) for split, data in named.items() if data is not None)
 
 
-def _fit(job: Job, statistics, out: Path, *, chatty: bool, verbose: bool) -> train.Fit:
+def _fit(job: Job, out: Path, *, chatty: bool, verbose: bool) -> train.Fit:
     """Run the training loop, with a progress bar and one line of JSON a record."""
-    config = job.config
+    config, statistics = job.config, job.statistics
     examples, features = job.train.inputs.shape
     classes = len(job.train.class_names)
     steps = config["steps"] or config["epochs"] * steps_per_epoch(examples, config["batch_size"])
@@ -267,10 +282,9 @@ def _evaluate(job: Job, model) -> tuple[dict, dict]:
     return results, scores
 
 
-def _divergence(fitted: train.Fit, job: Job, statistics) -> str:
+def _divergence(fitted: train.Fit, job: Job) -> str:
     """The sentence for a loss that is no longer a number."""
-    block = preprocess.apply(statistics, np.asarray(job.train.inputs[:1000]))
-    scale = float(np.sqrt(np.mean(np.square(np.asarray(block, np.float64)))))
+    scale = _feature_size(job.train.inputs, job.statistics)
     return (
         f"the loss was no longer finite at step {fitted.history[-1].step} with step size "
         f"{job.config['step_size']:g} and features of size {scale:.3g}: lower --step-size, or "

@@ -1,0 +1,187 @@
+"""The compiled loop against the lecture's loop in NumPy, and its promises on bits and batches."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxlin import losses, train
+from jaxlin.batches import epoch_plan
+from jaxlin.core import Batch, LinearParams
+from jaxlin.objectives import compose
+from jaxlin.scores import linear
+
+KEY = jax.random.key(3)
+OBJECTIVE = partial(compose(linear, losses.weston_watkins_hinge), strength=0.01)
+START = LinearParams(jnp.zeros((3, 5)), jnp.zeros(3))
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(2)
+    return Batch(rng.normal(size=(21, 5)), rng.integers(0, 3, 21).astype(np.int32))
+
+
+def last(iterator):
+    *_, (state, _) = iterator
+    return state
+
+
+def assert_same_bits(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def hand_written_sgd(data, *, steps, batch_size, step_size):
+    """The lecture's minibatch loop with the hand-derived gradient of the SVM loss."""
+    weights, bias = np.zeros((3, 5)), np.zeros(3)
+    per_epoch = -(-21 // batch_size)
+    for step in range(steps):
+        plan = epoch_plan(KEY, step // per_epoch, 21, batch_size)
+        rows = plan.rows[step % per_epoch][plan.weights[step % per_epoch] == 1]
+        grad_w, grad_b = 0.02 * weights, np.zeros(3)
+        for x, y in zip(data.inputs[rows], data.labels[rows], strict=True):
+            scores = weights @ x + bias
+            for j in range(3):
+                if j != y and scores[j] - scores[y] + 1 > 0:
+                    grad_w[j] += x / len(rows)
+                    grad_w[y] -= x / len(rows)
+                    grad_b[j] += 1 / len(rows)
+                    grad_b[y] -= 1 / len(rows)
+        weights = weights - step_size * grad_w
+        bias = bias - step_size * grad_b
+    return weights, bias
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 21, 100])
+def test_the_loop_is_the_lectures_for_every_batch_size(batch_size, data):
+    descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
+    state = last(
+        train.chunks(descent, descent.init(START), data, key=KEY, steps=30, batch_size=batch_size)
+    )
+    weights, bias = hand_written_sgd(data, steps=30, batch_size=min(batch_size, 21), step_size=0.1)
+    # 30 steps of additions of numbers of size 1: a few hundred eps.
+    np.testing.assert_allclose(state.params.weights, weights, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(state.params.bias, bias, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 2, 3])
+def test_chunks_of_any_length_give_the_same_bits(chunk_steps, data):
+    descent = train.trainer(OBJECTIVE, optax.adam(0.1))
+    run = partial(train.chunks, descent, descent.init(START), data, key=KEY, steps=11, batch_size=8)
+    assert_same_bits(last(run()), last(run(chunk_steps=chunk_steps)))
+
+
+def test_a_continued_run_gives_the_bits_of_an_unbroken_one(data):
+    descent = train.trainer(OBJECTIVE, optax.adam(0.1))
+    run = partial(train.chunks, descent, data=data, key=KEY, batch_size=8)
+    broken = last(run(state=descent.init(START), steps=4))
+    assert_same_bits(
+        last(run(state=broken, steps=11)), last(run(state=descent.init(START), steps=11))
+    )
+
+
+def test_the_chunk_is_the_step_repeated(data):
+    descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
+    state = descent.init(START)
+    plan = epoch_plan(KEY, 0, 21, 8)
+    for rows, weights in zip(*plan, strict=True):
+        state, _ = descent.step(state, Batch(data.inputs[rows], data.labels[rows], weights))
+    looped = last(train.chunks(descent, descent.init(START), data, key=KEY, steps=3, batch_size=8))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-15), looped, state)
+
+
+def test_sample_weights_count(data):
+    descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
+    counts = np.array([0.0, 1, 2] * 7)
+    copies = Batch(
+        np.repeat(data.inputs, counts.astype(int), axis=0),
+        np.repeat(data.labels, counts.astype(int)),
+    )
+    states = [
+        last(train.chunks(descent, descent.init(START), d, key=KEY, steps=5, batch_size=100))
+        for d in (data._replace(weights=counts), copies)
+    ]
+    np.testing.assert_allclose(states[0].params.weights, states[1].params.weights, rtol=1e-12)
+
+
+def test_one_compilation_serves_partial_batches_and_partial_epochs(data):
+    traces = []
+
+    def objective(params, batch):
+        traces.append(1)
+        return OBJECTIVE(params, batch)
+
+    descent = train.trainer(objective, optax.sgd(0.1))
+    train.run(descent, START, data, key=KEY, steps=7, batch_size=8)
+    assert len(traces) == 1
+
+
+def test_best_parameters_on_validation_are_returned(data):
+    descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
+    accuracies = iter([0.5, 0.9, 0.7, 0.9])
+    seen = []
+
+    def validate(params):
+        seen.append(params)
+        return 1.0, next(accuracies)
+
+    fitted = train.run(descent, START, data, key=KEY, steps=12, batch_size=8, validate=validate)
+    assert_same_bits(fitted.params, seen[1])
+    assert [record.validation_accuracy for record in fitted.history] == [0.5, 0.9, 0.7, 0.9]
+
+
+def test_patience_stops_early(data):
+    descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
+    fitted = train.run(
+        *(descent, START, data), key=KEY, steps=300, batch_size=8,
+        validate=lambda params: (1.0, 0.5), patience=2,
+    )  # fmt: skip
+    assert fitted.status == "stopped early"
+    assert len(fitted.history) == 3
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_finite_model(data):
+    descent = train.trainer(compose(linear, losses.squared_weston_watkins_hinge), optax.sgd(1e60))
+    fitted = train.run(descent, START, data, key=KEY, steps=300, batch_size=8)
+    assert fitted.status == "diverged"
+    assert len(fitted.history) < 100
+    assert np.isfinite(fitted.params.weights).all()
+
+
+def test_all_optimizers_lower_the_loss(data):
+    labels = (data.inputs @ np.arange(5.0) > 0).astype(np.int32)
+    for name in train.OPTIMIZERS:
+        size = 1.0 if name == "lars" else 0.01
+        start = jax.tree.map(lambda leaf: leaf + 0.01, START)  # lars scales by the weights' norm
+        fitted = train.run(
+            train.trainer(OBJECTIVE, train.optimizer(name, size)),
+            start, Batch(data.inputs, labels), key=KEY, steps=60, batch_size=8,
+        )  # fmt: skip
+        assert fitted.history[-1].loss < fitted.history[0].loss, name
+
+
+def test_adamw_decays_the_weights_and_not_the_bias():
+    zero = train.trainer(
+        lambda params, batch: 0.0 * params.bias.sum(), train.optimizer("adamw", 0.5, decay=0.2)
+    )
+    state = zero.init(LinearParams(jnp.ones((2, 3)), jnp.ones(2)))
+    state, _ = zero.step(state, Batch(jnp.zeros((1, 3)), jnp.zeros(1, int)))
+    np.testing.assert_allclose(state.params.weights, 0.9)
+    np.testing.assert_array_equal(state.params.bias, 1.0)
+
+
+@pytest.mark.parametrize("name", train.SCHEDULES)
+def test_schedules_start_at_the_step_size(name):
+    law = train.schedule(name, 0.5, 100)
+    assert float(law(0)) == pytest.approx(0.5)
+    assert float(law(100)) == pytest.approx(0.5 if name == "constant" else 0.0, abs=1e-9)
+
+
+def test_names_that_are_unknown_are_refused():
+    with pytest.raises(ValueError, match="`optimizer` must be one of sgd"):
+        train.optimizer("sdg", 0.1)
+    with pytest.raises(ValueError, match="`schedule` must be one of constant"):
+        train.schedule("cosin", 0.1, 10)
