@@ -1,0 +1,133 @@
+"""Preprocessing: an affine map of every feature, fitted on the training examples alone.
+
+    preprocessed = (inputs - shift) * scale
+
+with statistics in float64, gathered in blocks so that a memory map larger than RAM is fine. The
+kinds are the lecture's: "center" subtracts the mean image, "scale" brings every feature to
+[-1, 1]; "standardize" also divides by the spread; "none" leaves the inputs alone.
+
+The map is linear in the parameters' place as well: `fold` gives parameters that score raw inputs
+as the original ones score preprocessed inputs, so that pixels stay uint8 in memory.
+"""
+
+__all__ = ["KINDS", "Preprocessing", "apply", "fit", "fold"]
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlin.core import LinearParams
+
+KINDS = ("none", "scale", "center", "standardize")
+_BLOCK_BYTES = 64 << 20  # of float64 numbers at a time
+
+
+class Preprocessing(NamedTuple):
+    """A fitted map (inputs - shift) * scale."""
+
+    kind: str
+    """One of `KINDS`; a name only, the numbers are below."""
+    shift: ArrayLike
+    """(D,) float64."""
+    scale: ArrayLike
+    """(D,) float64."""
+
+
+def fit(inputs: np.ndarray, kind: str) -> Preprocessing:
+    """Fit the map on training inputs.
+
+    Args:
+      inputs: (N, D), floating or integer, possibly a memory map.
+      kind: "none"; "center" (shift = mean); "standardize" (also scale = 1 / standard deviation;
+        a constant feature keeps scale 1); "scale" (to [-1, 1]: bytes by their range 0..255,
+        other inputs by each feature's own range; a constant feature goes to 0).
+
+    Raises:
+      ValueError: `kind` is not one of `KINDS`.
+
+    Source: the CS231n notes, "Image data preprocessing". The rule for constant features is
+      scikit-learn's `StandardScaler`'s.
+
+    >>> fit(np.array([[0, 10], [2, 10]]), "standardize").scale.tolist()
+    [1.0, 1.0]
+    """
+    features = inputs.shape[1]
+    zeros, ones = np.zeros(features), np.ones(features)
+    if kind == "none":
+        return Preprocessing(kind, zeros, ones)
+    if kind == "center":
+        return Preprocessing(kind, _mean(inputs), ones)
+    if kind == "standardize":
+        mean = _mean(inputs)
+        variance = _mean_square(inputs, mean)
+        # Rounding leaves a constant feature with a variance of about (eps * mean)^2.
+        noise = 10 * np.finfo(np.float64).eps * np.abs(mean)
+        constant = variance <= np.maximum(noise * np.sqrt(len(inputs)), 1e-150) ** 2
+        return Preprocessing(kind, mean, 1 / np.sqrt(np.where(constant, 1.0, variance)))
+    if kind == "scale":
+        if inputs.dtype == np.uint8:
+            return Preprocessing(kind, zeros + 127.5, ones / 127.5)
+        low, high = _range(inputs)
+        half = (high - low) / 2
+        return Preprocessing(kind, (low + high) / 2, 1 / np.where(half == 0, 1.0, half))
+    raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+
+
+def apply(preprocessing: Preprocessing, inputs: ArrayLike) -> Array:
+    """Preprocessed inputs (..., D), floating (integers become the default float).
+
+    >>> centered = fit(np.array([[0.0, 4.0], [2.0, 8.0]]), "center")
+    >>> apply(centered, np.array([[1.0, 7.0]])).tolist()
+    [[0.0, 1.0]]
+    """
+    inputs = jnp.asarray(inputs)
+    dtype = jnp.result_type(inputs, jnp.float32)
+    inputs = inputs.astype(dtype)
+    shift, scale = (
+        jnp.broadcast_to(jnp.asarray(part, dtype), inputs.shape) for part in preprocessing[1:]
+    )
+    return (inputs - shift) * scale
+
+
+def fold(preprocessing: Preprocessing, params: LinearParams) -> LinearParams:
+    """Parameters that score raw inputs as `params` score preprocessed ones.
+
+    W (x - shift) * scale + b = (W * scale) x + (b - (W * scale) shift). Differentiable: the
+    gradient in `params` is that of the preprocessed problem.
+
+    >>> centered = fit(np.array([[0.0, 4.0], [2.0, 8.0]]), "center")
+    >>> fold(centered, LinearParams(jnp.array([[1.0, 2.0]]), jnp.array([0.5]))).bias.tolist()
+    [-12.5]
+    """
+    dtype = params.weights.dtype
+    shift, scale = (jnp.asarray(part, dtype) for part in preprocessing[1:])
+    weights = params.weights * jnp.broadcast_to(scale, params.weights.shape)
+    return LinearParams(weights, params.bias - weights @ shift)
+
+
+def _blocks(inputs):
+    rows = max(1, _BLOCK_BYTES // (8 * max(1, inputs.shape[1])))
+    for start in range(0, len(inputs), rows):
+        yield np.asarray(inputs[start : start + rows])
+
+
+def _mean(inputs) -> np.ndarray:
+    return sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(inputs)) / len(inputs)
+
+
+def _mean_square(inputs, mean) -> np.ndarray:
+    """Mean square about `mean`: a second pass, because E[x^2] - mean^2 cancels digits."""
+    total = sum(np.square(block - mean).sum(axis=0) for block in _blocks(inputs))
+    return total / len(inputs)
+
+
+def _range(inputs) -> tuple[np.ndarray, np.ndarray]:
+    extremes = [
+        (block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64))
+        for block in _blocks(inputs)
+    ]
+    low, high = zip(*extremes, strict=True)
+    return np.min(low, axis=0), np.max(high, axis=0)
