@@ -4,7 +4,7 @@ N examples, D features, K classes. All are `NamedTuple`s, hence pytrees: they pa
 `jax.jit`, `jax.vmap` and `jax.grad` as they are.
 """
 
-__all__ = ["Batch", "DataError", "LinearParams"]
+__all__ = ["Batch", "DataError", "LinearParams", "Solution"]
 
 from typing import NamedTuple
 
@@ -34,6 +34,28 @@ class Batch(NamedTuple):
     """(N,), integer, in [0, K)."""
     weights: ArrayLike | None = None
     """(N,), nonnegative; `None` counts every example once. Weight 0 is how padding is masked."""
+
+
+class Solution(NamedTuple):
+    """Where a solver stopped, and a proof of how far from the optimum that is.
+
+    The least objective that any parameters reach lies in [`lower_bound`, `objective`].
+    """
+
+    params: LinearParams
+    objective: float
+    """Weighted mean loss + penalty at `params`."""
+    lower_bound: float
+    """No parameters have a smaller objective: the value of a dual feasible point."""
+    gap: float
+    """`objective - lower_bound`, nonnegative."""
+    gradient_norm: float
+    """Euclidean norm of the (sub)gradient that the solver saw last, bias included."""
+    iterations: int
+    evaluations: float
+    """Passes over the data: a value with its gradient counts 1, either product alone 1/2."""
+    status: int
+    """Why the solver stopped; `jaxlin.solvers.describe(status)` says it in words."""
 
 
 class DataError(ValueError):

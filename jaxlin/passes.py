@@ -1,0 +1,378 @@
+"""Passes over the rows of a data set in cache-sized chunks: the one place that streams and masks.
+
+A full-batch gradient needs scores = X W^T and then R^T X, with R the derivative of the loss in
+the scores. Doing both while a chunk of rows is hot reads X once instead of twice, and keeps raw
+pixels as uint8 in memory: `(raw - shift) * scale` is folded into the products. Scores are class
+first, (K, R) for a chunk of R rows: K is small and the rows are what a processor vectorizes over.
+
+`open_rows` returns one of two readers with the same methods. `DeviceRows` runs XLA programs on
+the array's device, or on slices of a memory map that does not fit. `HostRows` runs NumPy and
+SciPy, for sparse matrices and for problems so small that a compilation would cost more than the
+fit. The last chunk overlaps the one before it, and the rows seen twice weigh 0 the second time,
+so that no copy is padded.
+"""
+
+__all__ = ["DeviceRows", "HostRows", "open_rows"]
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jax import lax
+
+SMALL_PROBLEM = 2_000_000
+"""Multiplications (N * D * K) under which NumPy finishes before XLA has compiled."""
+RESIDENT_BYTES = 4 << 30
+"""Memory maps and chunked sources beyond this are read part by part in every pass."""
+PART_BYTES = 256 << 20
+
+
+def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=None):
+    """A reader of the rows `(inputs - shift) * scale`.
+
+    Args:
+      inputs: (N, D) array (NumPy or JAX; floating or integer), memory map, scipy sparse matrix,
+        or any object with `shape`, `dtype` and slices that NumPy can read (a chunked source).
+      classes: K, for the size of a chunk.
+      shift, scale: (D,) or `None`.
+      dtype: of the arithmetic; default float64 for float64 inputs, else float32.
+      host: `True` for NumPy, `False` for XLA, `None` chooses by size.
+
+    Returns:
+      `HostRows` or `DeviceRows`.
+
+    >>> rows = open_rows(np.array([[0, 2], [4, 6]], np.uint8), 3, scale=np.array([0.5, 0.5]))
+    >>> rows.scores(np.ones((3, 2)), np.zeros(3))[0].tolist()
+    [1.0, 5.0]
+    """
+    size, features = inputs.shape
+    sparse = scipy.sparse.issparse(inputs)
+    if dtype is None:
+        dtype = np.float64 if np.dtype(inputs.dtype) == np.float64 else np.float32
+    if host is None:
+        host = sparse or size * features * classes <= SMALL_PROBLEM
+    if sparse and shift is not None and np.any(np.asarray(shift)):
+        raise ValueError(
+            "`inputs` is sparse and cannot be shifted: subtracting a mean would fill every zero. "
+            "Scale it without shift, or pass a dense array."
+        )
+    reader = HostRows if host or sparse else DeviceRows
+    return reader(inputs, classes, shift, scale, np.dtype(dtype))
+
+
+class _Rows:
+    """What both readers know: shapes, the affine map of the rows, and how deep sums are."""
+
+    def __init__(self, inputs, classes, shift, scale, dtype):
+        self.inputs, self.dtype = inputs, dtype
+        self.size, self.features = inputs.shape
+        self.shift = np.zeros(self.features) if shift is None else np.asarray(shift, np.float64)
+        self.scale = np.ones(self.features) if scale is None else np.asarray(scale, np.float64)
+        for name, values in (("shift", self.shift), ("scale", self.scale)):
+            if values.shape != (self.features,):
+                raise ValueError(
+                    f"`{name}` must have one entry per feature, ({self.features},), "
+                    f"got {values.shape}."
+                )
+        self.chunk = _chunk_size(self.size, self.features, classes)
+        self._radius = None
+
+    @property
+    def depth(self) -> int:
+        """The most additions that one entry of a sum over rows goes through, for error bounds."""
+        return self.chunk + -(-self.size // self.chunk) + 8
+
+    def _folded(self, weights, bias):
+        """Weights and bias that act on the raw rows, float64."""
+        weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
+        raw_weights = weights * self.scale
+        return raw_weights, bias - raw_weights @ self.shift
+
+    def _unfolded(self, products, sums):
+        """(R^T x) of the mapped rows from R^T raw and the sums of R."""
+        products, sums = np.asarray(products, np.float64), np.asarray(sums, np.float64)
+        return (products - np.outer(sums, self.shift)) * self.scale
+
+
+def _chunk_size(size, features, classes):
+    """Rows of a chunk: about 10 MB of features and scores, between 256 and 4,096, and even."""
+    most = int(np.clip(3e6 // (features / 4 + classes), 256, 4096))
+    blocks = max(1, -(-size // most))
+    return -(-size // blocks)
+
+
+class HostRows(_Rows):
+    """Rows in NumPy or SciPy: no compilation, and CSR products."""
+
+    xp = np
+
+    def __init__(self, inputs, classes, shift, scale, dtype):
+        if scipy.sparse.issparse(inputs):
+            inputs = scipy.sparse.csr_matrix(inputs)
+        else:
+            inputs = np.asarray(inputs)
+        super().__init__(inputs, classes, shift, scale, dtype)
+        self.chunk = self.size
+        self._mapped = {}
+
+    def _rows(self, dtype):
+        """The mapped rows (sparse ones unscaled: their scale is folded into the weights)."""
+        dtype = np.dtype(dtype)
+        if dtype not in self._mapped:
+            if scipy.sparse.issparse(self.inputs):
+                rows = self.inputs.astype(dtype)
+            else:
+                rows = ((self.inputs.astype(np.float64) - self.shift) * self.scale).astype(dtype)
+            self._mapped[dtype] = rows
+        return self._mapped[dtype]
+
+    def scores(self, weights, bias, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        weights, bias = np.asarray(weights), np.asarray(bias)
+        rows = self._rows(dtype)
+        if scipy.sparse.issparse(rows):
+            product = np.ascontiguousarray((rows @ (weights * self.scale).astype(dtype).T).T)
+        else:
+            product = weights.astype(dtype) @ rows.T
+        return product + bias.astype(dtype)[:, None]
+
+    def transpose(self, residuals, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        rows, residuals = self._rows(dtype), np.asarray(residuals, dtype)
+        sums = residuals.sum(1, dtype=np.float64)
+        if scipy.sparse.issparse(rows):
+            product = np.asarray((rows.T @ residuals.T).T, np.float64) * self.scale
+        else:
+            product = np.asarray(residuals @ rows, np.float64)
+        return product, sums
+
+    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        scores = self.scores(weights, bias, dtype)
+        value, residuals = rowwise(np, scores, labels, counts.astype(dtype), *extra)
+        product, sums = self.transpose(residuals, dtype)
+        return float(value), product, sums
+
+    def sample(self, indices, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        rows = self._rows(dtype)[indices]
+        if scipy.sparse.issparse(rows):
+            return (rows.toarray() * self.scale).astype(dtype)
+        return rows
+
+    def radius(self) -> float:
+        if self._radius is None:
+            rows = self.inputs
+            if scipy.sparse.issparse(rows):
+                squares = rows.astype(np.float64).power(2) @ self.scale**2
+            else:
+                squares = (rows.astype(np.float64) * self.scale) ** 2 @ np.ones(self.features)
+            self._radius = _norm_bound(squares.max(), self.shift * self.scale)
+        return self._radius
+
+
+class DeviceRows(_Rows):
+    """Rows in XLA programs: chunks in a scan, on whatever device holds or receives them."""
+
+    xp = jnp
+
+    def __init__(self, inputs, classes, shift, scale, dtype):
+        super().__init__(inputs, classes, shift, scale, dtype)
+        item = np.dtype(inputs.dtype).itemsize
+        array = isinstance(inputs, (np.ndarray, jax.Array)) and not isinstance(inputs, np.memmap)
+        self._parts = [slice(0, self.size)]
+        self._resident = None
+        if array or self.size * self.features * item <= RESIDENT_BYTES:
+            if not isinstance(inputs, jax.Array):
+                inputs = _as_device(np.asarray(inputs[:]))
+            self._resident = inputs
+        else:
+            rows = max(self.chunk, PART_BYTES // (self.features * item) // self.chunk * self.chunk)
+            self._parts = [
+                slice(start, min(start + rows, self.size)) for start in range(0, self.size, rows)
+            ]
+
+    def _each(self):
+        for part in self._parts:
+            if self._resident is not None:
+                yield part, self._resident
+            else:
+                yield part, _as_device(np.asarray(self.inputs[part]))
+
+    def scores(self, weights, bias, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        with _precision(dtype):
+            weights, bias, shift = self._arguments(weights, bias, dtype)
+            blocks = [
+                _scores(weights, bias, shift, rows, chunk=min(self.chunk, rows.shape[0]))
+                for _, rows in self._each()
+            ]
+            return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+
+    def transpose(self, residuals, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        products, sums = 0.0, 0.0
+        with _precision(dtype):
+            residuals = jnp.asarray(residuals, dtype)
+            shift = jnp.asarray(self._subtracted(), dtype)
+            for part, rows in self._each():
+                block = residuals if self._resident is not None else residuals[:, part]
+                found = _transpose(block, shift, rows, chunk=min(self.chunk, rows.shape[0]))
+                products += np.asarray(found[0], np.float64)
+                sums += np.asarray(found[1], np.float64)
+        return self._mapped_back(products, sums), sums
+
+    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        value, products, sums = 0.0, 0.0, 0.0
+        with _precision(dtype):
+            weights, bias, shift = self._arguments(weights, bias, dtype)
+            counts = jnp.asarray(counts, dtype)
+            for part, rows in self._each():
+                whole = self._resident is not None
+                found = _fused(
+                    weights,
+                    bias,
+                    shift,
+                    rows,
+                    labels if whole else labels[part],
+                    counts if whole else counts[part],
+                    extra,
+                    rowwise=rowwise,
+                    chunk=min(self.chunk, rows.shape[0]),
+                )
+                value += float(np.asarray(found[0], np.float64).sum())
+                products += np.asarray(found[1], np.float64)
+                sums += np.asarray(found[2], np.float64)
+        return value, self._mapped_back(products, sums), sums
+
+    def sample(self, indices, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        source = self.inputs if self._resident is None else self._resident
+        if isinstance(source, jax.Array) and isinstance(self.inputs, np.ndarray):
+            source = self.inputs
+        rows = np.asarray(source[np.sort(indices)])
+        rows = (rows.astype(dtype) - self.shift.astype(dtype)) * self.scale.astype(dtype)
+        order = np.empty(len(indices), np.int64)
+        order[np.argsort(indices, kind="stable")] = np.arange(len(indices))
+        return rows[order]
+
+    def radius(self) -> float:
+        if self._radius is None:
+            largest = 0.0
+            with _precision(np.float64):
+                squared = jnp.asarray(self.scale**2, np.float64)
+                for _, rows in self._each():
+                    chunk = min(self.chunk, rows.shape[0])
+                    largest = max(largest, float(_largest_square(rows, squared, chunk=chunk)))
+            self._radius = _norm_bound(largest, self.shift * self.scale)
+        return self._radius
+
+    def _subtracted(self):
+        """Integers take the shift folded into the bias; floats lose digits so, and subtract it."""
+        floating = jnp.issubdtype(self.inputs.dtype, jnp.floating)
+        return self.shift if floating else np.zeros(self.features)
+
+    def _arguments(self, weights, bias, dtype):
+        weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
+        raw_weights, subtracted = weights * self.scale, self._subtracted()
+        raw_bias = bias - raw_weights @ (self.shift - subtracted)
+        return tuple(jnp.asarray(a, dtype) for a in (raw_weights, raw_bias, subtracted))
+
+    def _mapped_back(self, products, sums):
+        return (products - np.outer(sums, self.shift - self._subtracted())) * self.scale
+
+
+def _norm_bound(largest_square, shift):
+    return float(np.sqrt(largest_square) * (1 + 1e-9) + np.linalg.norm(shift))
+
+
+def _precision(dtype):
+    return jax.enable_x64(np.dtype(dtype) == np.float64 or jax.config.jax_enable_x64)
+
+
+def _as_device(array):
+    """On the device in its own dtype: a float64 array is not silently cut to float32."""
+    with _precision(array.dtype):
+        return jnp.asarray(array)
+
+
+def _chunks(rows, chunk):
+    """How to walk: the number of chunks, and `read(i) -> (start, rows, fresh (R,) bool)`."""
+    size = rows.shape[0]
+
+    def start_of(i):
+        return jnp.minimum(i * chunk, size - chunk)
+
+    def fresh(i):
+        return start_of(i) + jnp.arange(chunk) >= i * chunk
+
+    return -(-size // chunk), start_of, fresh
+
+
+def _read(rows, start, chunk, shift):
+    block = lax.dynamic_slice_in_dim(rows, start, chunk).astype(shift.dtype)
+    return block - shift[None, :] if jnp.issubdtype(rows.dtype, jnp.floating) else block
+
+
+@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+def _fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) -> Any:
+    blocks, start_of, fresh = _chunks(rows, chunk)
+
+    def step(carry, i):
+        start = start_of(i)
+        block = _read(rows, start, chunk, shift)
+        own = lax.dynamic_slice_in_dim(labels, start, chunk)
+        count = lax.dynamic_slice_in_dim(counts, start, chunk) * fresh(i)
+        scores = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
+        value, residuals = rowwise(jnp, scores, own, count, *extra)
+        return (carry[0] + residuals @ block, carry[1] + residuals.sum(1)), value
+
+    zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
+    (products, sums), values = lax.scan(step, zero, jnp.arange(blocks))
+    return values, products, sums
+
+
+@partial(jax.jit, static_argnames="chunk")
+def _scores(weights, bias, shift, rows, *, chunk):
+    blocks, start_of, _ = _chunks(rows, chunk)
+
+    def step(scores, i):
+        block = _read(rows, start_of(i), chunk, shift)
+        found = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
+        return lax.dynamic_update_slice(scores, found, (0, start_of(i))), None
+
+    empty = jnp.zeros((weights.shape[0], rows.shape[0]), weights.dtype)
+    return lax.scan(step, empty, jnp.arange(blocks))[0]
+
+
+@partial(jax.jit, static_argnames="chunk")
+def _transpose(residuals, shift, rows, *, chunk):
+    blocks, start_of, fresh = _chunks(rows, chunk)
+
+    def step(carry, i):
+        start = start_of(i)
+        block = _read(rows, start, chunk, shift)
+        found = lax.dynamic_slice_in_dim(residuals, start, chunk, axis=1) * fresh(i)[None, :]
+        return (carry[0] + found @ block, carry[1] + found.sum(1)), None
+
+    classes = residuals.shape[0]
+    zero = (
+        jnp.zeros((classes, rows.shape[1]), residuals.dtype),
+        jnp.zeros(classes, residuals.dtype),
+    )
+    return lax.scan(step, zero, jnp.arange(blocks))[0]
+
+
+@partial(jax.jit, static_argnames="chunk")
+def _largest_square(rows, squared_scale, *, chunk):
+    blocks, start_of, _ = _chunks(rows, chunk)
+
+    def step(largest, i):
+        block = lax.dynamic_slice_in_dim(rows, start_of(i), chunk).astype(squared_scale.dtype)
+        return jnp.maximum(largest, (block**2 @ squared_scale).max()), None
+
+    return lax.scan(step, jnp.zeros((), squared_scale.dtype), jnp.arange(blocks))[0]

@@ -1,0 +1,281 @@
+r"""Lower bounds on the optimum that are proofs, evaluated in float64 from the data.
+
+Write each loss as a maximum over dual variables (`jaxlin.solvers.duals`),
+loss(s, y) = max_a r(a) . s + gain(a), with gain(a) = margin sum(a) - h(a) (entropy for softmax).
+For *any* feasible a_i, one per example, and any W, b,
+
+    sum_i c_i loss_i + penalty(W)  >=  <G, W> + b . rho + penalty(W) + sum_i c_i gain(a_i),
+    G = sum_i c_i r(a_i) x_i^T,     rho = sum_i c_i r(a_i).
+
+If the dual point balances, rho = 0, the bias drops out, and minimizing over W alone leaves
+Fenchel's lower bound (Rockafellar, 1970, section 31; for l2 also Shalev-Shwartz and Zhang, 2013)
+
+    sum_i c_i gain(a_i) - sum max(0, |G| - l1_strength)^2 / (4 strength),
+
+with nothing subtracted where strength = 0 and |G| <= l1_strength: the point is shrunk by
+l1_strength / max |G| to get there. The dual points are the maximizers at the current scores;
+near the optimum they are near optimal.
+
+Balance. Newton's method in the K biases nearly balances the maximizers, since the derivative of
+the mean smoothed loss in b is rho. What is left is removed by moving mass between classes:
+for softmax by a row-stochastic K x K matrix that sends each class's excess to the classes in
+deficit, so that every a_i stays on its simplex; for the pairs (true class y against rival k) by
+factors on the K x K flows F_yk = sum over y_i = y of c_i a_ik, whose in- and outflow must agree
+(a weighted Laplacian system), scaled to at most 1 so that every a_i stays feasible; for
+one-vs-rest by shrinking the heavier side of each class.
+
+Rounding. Sums over rows have relative error at most depth * 2^-53 (Higham, 2002, section 3.1),
+which bounds the error of G and rho. What remains of rho multiplies the optimal bias, bounded by
+Jensen's inequality over the rows of a class: b_j - b_k <= P / c(k) + sqrt(2 P / strength) radius,
+where P is any objective that was reached. Both are subtracted from the bound.
+"""
+
+__all__ = ["Certificate", "certify", "objective_at"]
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.problem import Problem, penalty, runner
+
+UNIT = 2.0**-53
+
+
+class Certificate(NamedTuple):
+    """Both sides of the optimum, from one point."""
+
+    objective: float
+    """At `weights` and `bias`."""
+    bias: np.ndarray
+    """(K,): the bias given, or a better one for the same weights."""
+    lower_bound: float
+    gradient: np.ndarray
+    """(K, D): G + 2 strength W at the balanced dual point, float64."""
+    evaluations: float
+
+
+def certify(problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0) -> Certificate:
+    """The objective at `weights` and the best lower bound that their scores give.
+
+    Args:
+      problem: what is minimized.
+      weights, bias: (K, D), (K,).
+      smoothing, anchor: of the maximizers of non-smooth losses.
+    """
+    weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
+    form, extra = problem.form, (problem.margin, smoothing, anchor)
+    with jax.enable_x64(True):
+        scores = problem.rows.scores(weights, bias, np.float64)
+        data = (scores, problem.labels, problem.xp.asarray(problem.counts))
+        run = runner(problem)
+        loss = float(run(_loss_at, form, *data, np.zeros_like(bias), *extra))
+        shift = np.zeros_like(bias)
+        if problem.fit_intercept and problem.classes > 1:
+            shift = _balanced_bias(run, form, data, extra)
+            moved = float(run(_loss_at, form, *data, shift, *extra))
+            if moved < loss:
+                loss, bias = moved, bias + shift
+        mixing = np.eye(problem.classes) if form.geometry == "softmax" else 1.0
+        mixing = mixing * np.ones((problem.classes, problem.classes))
+        if problem.fit_intercept:
+            for _ in range(3):
+                flows = np.asarray(run(_flows, form, *data, shift, mixing, *extra))
+                mixing, done = _rebalanced(form, flows, mixing, problem.masses)
+                if done:
+                    break
+        found = run(_dual_point, form, *data, shift, mixing, *extra)
+        residuals, gain, size = found[0], float(found[1]), float(found[2])
+        products, sums = problem.rows.transpose(residuals, np.float64)
+    objective = loss + penalty(problem, weights)
+    bound = _bound(problem, products, sums, gain, size, objective)
+    return Certificate(objective, bias, bound, products + 2 * problem.strength * weights, 3.0)
+
+
+def _bound(problem: Problem, products, sums, gain, size, objective) -> float:
+    """Fenchel's bound with its rounding error taken off; never below 0, which bounds every loss."""
+    rows, strength, l1 = problem.rows, problem.strength, problem.l1_strength
+    if strength == 0 and l1 == 0:
+        return 0.0
+    relative = (rows.depth + problem.classes + 64) * UNIT
+    radius = rows.radius()
+    error = 2 * relative * size * radius  # of G, in Frobenius norm
+    shrink = 1.0
+    if strength == 0:
+        largest = np.abs(products).max() + error
+        shrink = min(1.0, l1 / largest) if largest > 0 else 1.0
+        # gain(shrink * a) >= shrink * gain(a): gains are concave and 0 at r = 0
+        quadratic = 0.0
+    else:
+        excess = np.maximum(np.abs(products) - l1, 0)
+        norm = float(np.linalg.norm(excess)) + error
+        quadratic = norm**2 / (4 * strength) * (1 + 64 * UNIT)
+    bound = shrink * gain - quadratic - 2 * relative * (abs(gain) + 1)
+    if problem.fit_intercept:
+        off = np.abs(sums) + relative * size
+        bound -= float(off.sum()) * _bias_bound(problem, objective, radius)
+    return max(float(bound), 0.0)
+
+
+def _bias_bound(problem: Problem, objective, radius) -> float:
+    """Between any two classes, how far apart an optimal bias can be."""
+    norm = np.inf
+    if problem.strength > 0:
+        norm = np.sqrt(objective / problem.strength)
+    if problem.l1_strength > 0:
+        norm = min(norm, objective / problem.l1_strength)
+    least = float(problem.masses[problem.masses > 0].min())
+    if problem.form.geometry == "one-vs-rest":
+        least = min(least, float((1 - problem.masses).min()))
+    if least <= 0:
+        return 0.0  # a single class: its bias carries no imbalance
+    slack = max(objective / least, np.sqrt(objective / least))
+    return slack + problem.margin + np.sqrt(2) * norm * radius
+
+
+def _loss_at(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores + shift[:, None], own, margin)
+    return (counts * form.loss(xp, z, own)).sum()
+
+
+def _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores + shift[:, None], own, margin)
+    return form.maximizer(xp, z, smoothing, anchor), z, own
+
+
+def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
+    """Mean smoothed loss, its derivative and second derivative in the bias."""
+    a, z, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    value = (counts * form.smoothed(xp, z, own, a, smoothing, anchor)).sum()
+    slope = (counts[None, :] * form.residuals(xp, a, own)).sum(1)
+    bend = form.bend(xp, a, smoothing)
+    q = form.pull(xp, bend, own)
+    weighted = counts[None, :] * bend.diagonal
+    if form.geometry == "pairs":
+        edges = own.astype(weighted.dtype) @ weighted.T
+        second = xp.diag(edges.sum(0) + edges.sum(1)) - edges - edges.T
+    else:
+        second = xp.diag(weighted.sum(1))
+    return value, slope, second - (q * (counts * bend.kappa)[None, :]) @ q.T
+
+
+def _balanced_bias(run, form, data, extra, steps=30):
+    """Newton in K dimensions with halving: the bias at which the maximizers balance."""
+    classes = data[0].shape[0]
+    shift = np.zeros(classes)
+    value, slope, second = (np.asarray(x) for x in run(_bias_newton, form, *data, shift, *extra))
+    for _ in range(steps):
+        size = np.abs(slope).max()
+        if size < 1e-15:
+            break
+        ridge = np.trace(second) / classes * 1e-10 + 1e-14
+        step = -np.linalg.solve(second + ridge * np.eye(classes) + ridge, slope)
+        for _ in range(12):
+            trial = shift + step
+            found = [np.asarray(x) for x in run(_bias_newton, form, *data, trial, *extra)]
+            better = found[0] <= value + 1e-4 * slope @ step
+            if better or (np.abs(found[1]).max() < size and found[0] <= value + 1e-15 * abs(value)):
+                break
+            step = step / 4
+        else:
+            break
+        done = size < 1e-10 and np.abs(found[1]).max() > 0.1 * size
+        shift, (value, slope, second) = trial, found
+        if done:
+            break
+    return shift
+
+
+def _mixed(xp, form, a, labels, own, mixing):
+    """The dual point after mass was moved between classes; still feasible."""
+    if form.geometry == "softmax":
+        return mixing.T @ a
+    return a * xp.take(mixing.T, labels, axis=1)
+
+
+def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+    """(K, K): the weighted dual mass of class k in the rows of class y."""
+    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a = _mixed(xp, form, a, labels, own, mixing)
+    return (own * counts[None, :]) @ a.T
+
+
+def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a = _mixed(xp, form, a, labels, own, mixing)
+    residuals = counts[None, :] * form.residuals(xp, a, own)
+    gain = (counts * form.gain(xp, a, margin)).sum()
+    return residuals, gain, xp.sqrt((residuals**2).sum(0)).sum()
+
+
+def _rebalanced(form, flows, mixing, masses):
+    """`mixing` after one more correction, and whether the flows balanced already."""
+    if form.geometry == "softmax":
+        have = flows.sum(0)
+        off = have - masses
+        if np.abs(off).max() < 4 * UNIT:
+            return mixing, True
+        excess, deficit = np.maximum(off, 0), np.maximum(-off, 0)
+        if not deficit.any():
+            return mixing, True
+        share = np.divide(excess, have, out=np.zeros_like(have), where=have > 0)
+        move = np.diag(1 - share) + np.outer(share, deficit / deficit.sum())
+        return mixing @ move, False
+    if form.geometry == "one-vs-rest":
+        inside = np.diag(flows)
+        outside = flows.sum(0) - inside
+        goal = np.minimum(inside, outside)
+        if np.abs(inside - outside).max() < 4 * UNIT:
+            return mixing, True
+        down = np.divide(goal, inside, out=np.ones_like(goal), where=inside > 0)
+        others = np.divide(goal, outside, out=np.ones_like(goal), where=outside > 0)
+        factor = np.where(np.eye(len(goal), dtype=bool), down[None, :], others[None, :])
+        return mixing * factor, False
+    return _circulation(flows, mixing, capped=not form.smooth and "squared" not in form.name)
+
+
+def _circulation(flows, mixing, capped):
+    """Factors on the flows between classes after which in- and outflow agree."""
+    start = flows
+    total = np.ones_like(flows)
+    for _ in range(60):
+        off = flows.sum(0) - flows.sum(1)  # inflow minus outflow
+        if np.abs(off).max() < 2 * UNIT:
+            break
+        both = flows + flows.T
+        laplacian = np.diag(both.sum(0)) - both
+        lift = np.linalg.lstsq(laplacian, off, rcond=1e-13)[0]
+        factor = np.maximum(1 + lift[:, None] - lift[None, :], 0.1)
+        total = total * factor
+        if capped:
+            used = total[start > 0]
+            total = np.minimum(total / max(used.max(initial=1.0), 1.0), 1)
+        flows = start * total
+    else:
+        if np.abs(flows.sum(0) - flows.sum(1)).max() > 1e-9:
+            return np.zeros_like(mixing), True  # nothing balances: the trivial dual point
+    return mixing * total, np.array_equal(total, np.ones_like(total))
+
+
+def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
+    """The objective in float64, and a bias at which a further class would cost nothing."""
+    with jax.enable_x64(True):
+        scores = problem.rows.scores(weights, bias, np.float64)
+        data = (scores, problem.labels, problem.xp.asarray(problem.counts))
+        extra = (problem.margin, 1.0, 0.0)
+        zero = np.zeros(problem.classes)
+        loss, least = (
+            float(x) for x in runner(problem)(_loss_and_least, problem.form, *data, zero, *extra)
+        )
+    below = 80.0 if problem.form.geometry == "softmax" else 2 * problem.margin
+    if problem.form.geometry == "one-vs-rest":
+        return loss + penalty(problem, weights), -problem.margin
+    return loss + penalty(problem, weights), least - below
+
+
+def _loss_and_least(xp, form, scores, labels, counts, shift, *extra):
+    own = own_of(xp, labels, scores.shape[0])
+    return _loss_at(xp, form, scores, labels, counts, shift, *extra), (scores * own).sum(0).min()

@@ -1,0 +1,265 @@
+r"""The losses as maxima over dual variables: what smoothing and lower bounds are made of.
+
+Every loss here is a maximum of concave functions of its scores s (K classes, true class y),
+
+    loss(s, y) = max over a in A of   a . z(s) - h(a),
+
+where z(s) are the shortfalls and the set A and the function h are the loss's own:
+
+    loss                    z_j                     A                           h(a)
+    softmax                 s_j - s_y               a >= 0, sum a = 1           sum a log a
+    hinge (Weston-Watkins)  margin + s_j - s_y      0 <= a <= 1, a_y = 0        0
+    crammer-singer          margin + s_j - s_y      a >= 0, sum a <= 1, a_y = 0 0
+    one-vs-rest             margin - t_j s_j        0 <= a <= 1                 0
+    squared-hinge           margin + s_j - s_y      a >= 0, a_y = 0             sum a^2 / 4
+    squared-crammer-singer  margin + s_j - s_y      a >= 0, a_y = 0             (sum a)^2 / 4
+    squared-one-vs-rest     margin - t_j s_j        a >= 0                      sum a^2 / 4
+
+(t_j = 1 for the label and -1 else). The maximum over softmax's simplex is the Gibbs variational
+principle; the others are linear or quadratic programs in one variable or on a simplex.
+
+Smoothing subtracts (smoothing / 2) |a - anchor|^2 inside the maximum (Nesterov, 2005,
+doi:10.1007/s10107-004-0552-5; with `anchor` the previous maximizer this is the proximal point
+method on the dual, Rockafellar, 1976, doi:10.1287/moor.1.2.97). The maximizers are feasible
+whatever the scores are, which is why they prove lower bounds (`jaxlin.solvers.certificates`).
+
+The derivative in the scores is r(a): a - e_y for softmax, a - e_y sum(a) for pairs (true class
+against rival), -t_j a_j for one-vs-rest. Functions take the array module `xp`, NumPy or
+jax.numpy; arrays are class first, (K, R).
+"""
+
+__all__ = ["FORMS", "Bend", "DualForm", "form_of", "own_of"]
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxlin import losses
+
+
+class Bend(NamedTuple):
+    """Second derivative of a smoothed loss in z: diag(d) - kappa d d^T, row by row."""
+
+    diagonal: object
+    """(K, R): d, 0 where the maximizer sits on a bound."""
+    kappa: object
+    """(R,)"""
+
+
+class DualForm(NamedTuple):
+    """One loss as a maximum over dual variables."""
+
+    name: str
+    geometry: str
+    """"softmax", "pairs" or "one-vs-rest": which r(a)."""
+    smooth: bool
+    """Differentiable as it is: needs no smoothing."""
+    maximizer: Callable
+    """(xp, z, smoothing, anchor) -> a (K, R)"""
+    penalty: Callable
+    """(xp, a) -> h(a) (R,)"""
+    bend: Callable
+    """(xp, a, smoothing) -> Bend"""
+    loss: Callable
+    """(xp, z, own) -> the loss itself (R,)"""
+
+    def shortfalls(self, xp, scores, own, margin):
+        """z, (K, R). In pairs the true class has -1e30, so that it is never active."""
+        if self.geometry == "softmax":
+            return scores
+        if self.geometry == "pairs":
+            z = scores - (scores * own).sum(0)[None, :] + margin
+            return xp.where(own, -1e30, z)
+        return margin + xp.where(own, -scores, scores)
+
+    def residuals(self, xp, a, own):
+        """r(a), (K, R): the derivative of the loss in the scores."""
+        if self.geometry == "softmax":
+            return a - own
+        if self.geometry == "pairs":
+            return a - own * a.sum(0)[None, :]
+        return xp.where(own, -a, a)
+
+    def gain(self, xp, a, margin):
+        """What a row adds to the dual objective: max-free part of a . z - h(a) at s = 0, (R,)."""
+        if self.geometry == "softmax":
+            return -self.penalty(xp, a)
+        return margin * a.sum(0) - self.penalty(xp, a)
+
+    def smoothed(self, xp, z, own, a, smoothing, anchor):
+        """The smoothed loss at its maximizer `a`, (R,)."""
+        if self.smooth:
+            return self.loss(xp, z, own)
+        linear = (a * xp.where(a > 0, z, 0)).sum(0)
+        return linear - self.penalty(xp, a) - 0.5 * smoothing * ((a - anchor) ** 2).sum(0)
+
+    def curve(self, xp, bend, own, directions):
+        """Second derivative in the scores times `directions`, (K, R)."""
+        d, kappa = bend
+        if self.geometry == "pairs":
+            moved = d * (directions - (directions * own).sum(0)[None, :])
+            moved = moved - own * moved.sum(0)[None, :]
+        else:
+            moved = d * directions
+        q = self.pull(xp, bend, own)
+        return moved - q * (kappa * (q * directions).sum(0))[None, :]
+
+    def pull(self, xp, bend, own):
+        """q (K, R): the vector of the rank-one part of the second derivative in the scores."""
+        if self.geometry == "pairs":
+            return bend.diagonal - own * bend.diagonal.sum(0)[None, :]
+        return bend.diagonal
+
+
+def own_of(xp, labels, classes):
+    """(K, R) boolean: the true class of every row."""
+    return labels[None, :] == xp.arange(classes)[:, None]
+
+
+def _softmax(xp, z, smoothing, anchor):
+    e = xp.exp(z - z.max(0)[None, :])
+    return e / e.sum(0)[None, :]
+
+
+def _negative_entropy(xp, a):
+    return (a * xp.log(xp.where(a > 0, a, 1))).sum(0)
+
+
+def _cross_entropy(xp, z, own):
+    most = z.max(0)
+    return xp.log(xp.exp(z - most[None, :]).sum(0)) + most - (z * own).sum(0)
+
+
+def _box(xp, z, smoothing, anchor):
+    return xp.clip(anchor + z / smoothing, 0, 1)
+
+
+def _orthant(xp, z, smoothing, anchor):
+    return 2 * xp.maximum(z, 0)
+
+
+def _sorted_steps(xp, z, smoothing, anchor):
+    """v = anchor + z / smoothing in falling order, its running sums, and 1..K as a column."""
+    v = anchor + z / smoothing
+    falling = xp.flip(xp.sort(v, axis=0), axis=0)
+    count = xp.arange(1, v.shape[0] + 1, dtype=v.dtype)[:, None]
+    return v, falling, xp.cumsum(falling, axis=0), count
+
+
+def _capped_simplex(xp, z, smoothing, anchor):
+    """Projection of anchor + z / smoothing onto {a >= 0, sum a <= 1} (Duchi et al., 2008)."""
+    v, falling, sums, count = _sorted_steps(xp, z, smoothing, anchor)
+    support = (falling * count > sums - 1).sum(0)[None, :]
+    level = (xp.take_along_axis(sums, support - 1, axis=0) - 1) / support
+    return xp.maximum(v - xp.maximum(level, 0), 0)
+
+
+def _squared_simplex(xp, z, smoothing, anchor):
+    """Maximizer of a . z - (sum a)^2 / 4 - smoothing / 2 |a - anchor|^2 over a >= 0.
+
+    Stationarity gives a = max(0, v - S / (2 smoothing)) with S = sum a; with n entries active,
+    S = (sum of the n largest v) / (1 + n / (2 smoothing)).
+    """
+    v, falling, sums, count = _sorted_steps(xp, z, smoothing, anchor)
+    totals = sums / (1 + count / (2 * smoothing))
+    support = (falling > totals / (2 * smoothing)).sum(0)[None, :]
+    total = xp.take_along_axis(totals, xp.maximum(support - 1, 0), axis=0)
+    return xp.where(support > 0, xp.maximum(v - total / (2 * smoothing), 0), 0)
+
+
+def _zero(xp, a):
+    return xp.zeros_like(a[0])
+
+
+def _squares(xp, a):
+    return (a**2).sum(0) / 4
+
+
+def _square_of_sum(xp, a):
+    return a.sum(0) ** 2 / 4
+
+
+def _softmax_bend(xp, a, smoothing):
+    return Bend(a, xp.ones_like(a[0]))
+
+
+def _box_bend(xp, a, smoothing):
+    return Bend(((a > 0) & (a < 1)) / smoothing, xp.zeros_like(a[0]))
+
+
+def _orthant_bend(xp, a, smoothing):
+    return Bend(2.0 * (a > 0), xp.zeros_like(a[0]))
+
+
+def _capped_bend(xp, a, smoothing):
+    active = a > 0
+    tight = a.sum(0) >= 1 - 1e-6
+    kappa = xp.where(tight, smoothing / xp.maximum(active.sum(0), 1), 0)
+    return Bend(active / smoothing, kappa)
+
+
+def _squared_simplex_bend(xp, a, smoothing):
+    active = a > 0
+    return Bend(active / smoothing, smoothing / (2 * smoothing + active.sum(0)))
+
+
+def _sum_of_shortfalls(xp, z, own):
+    return xp.maximum(z, 0).sum(0)
+
+
+def _sum_of_squares(xp, z, own):
+    return (xp.maximum(z, 0) ** 2).sum(0)
+
+
+def _largest(xp, z, own):
+    return xp.maximum(z.max(0), 0)
+
+
+def _largest_squared(xp, z, own):
+    return xp.maximum(z.max(0), 0) ** 2
+
+
+def _forms():
+    box = (_box, _zero, _box_bend, _sum_of_shortfalls)
+    orthant = (_orthant, _squares, _orthant_bend, _sum_of_squares)
+    capped = (_capped_simplex, _zero, _capped_bend, _largest)
+    squared = (_squared_simplex, _square_of_sum, _squared_simplex_bend, _largest_squared)
+    softmax = (_softmax, _negative_entropy, _softmax_bend, _cross_entropy)
+    return (
+        DualForm("softmax", "softmax", True, *softmax),
+        DualForm("hinge", "pairs", False, *box),
+        DualForm("crammer-singer", "pairs", False, *capped),
+        DualForm("one-vs-rest", "one-vs-rest", False, *box),
+        DualForm("squared-hinge", "pairs", True, *orthant),
+        DualForm("squared-crammer-singer", "pairs", False, *squared),
+        DualForm("squared-one-vs-rest", "one-vs-rest", True, *orthant),
+    )
+
+
+FORMS = {form.name: form for form in _forms()}
+"""The dual form of every loss, by its name on the command line."""
+
+_NAME_OF = {
+    losses.softmax_cross_entropy: "softmax",
+    losses.weston_watkins_hinge: "hinge",
+    losses.crammer_singer_hinge: "crammer-singer",
+    losses.one_vs_rest_hinge: "one-vs-rest",
+    losses.squared_weston_watkins_hinge: "squared-hinge",
+    losses.squared_crammer_singer_hinge: "squared-crammer-singer",
+    losses.squared_one_vs_rest_hinge: "squared-one-vs-rest",
+    "weston-watkins": "hinge",
+}
+
+
+def form_of(loss) -> DualForm:
+    """The dual form of a loss given by name or as a function of `jaxlin.losses`.
+
+    >>> form_of(losses.weston_watkins_hinge).name
+    'hinge'
+    """
+    name = _NAME_OF.get(loss, loss)
+    if name not in FORMS:
+        raise ValueError(
+            f"`loss` must be one of {', '.join(FORMS)} or a function of jaxlin.losses with its "
+            f"default margin, got {loss!r}. Pass another margin as `margin=`."
+        )
+    return FORMS[name]

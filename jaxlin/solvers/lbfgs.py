@@ -1,0 +1,99 @@
+"""L-BFGS in a metric: differences of gradients correct an approximate inverse Hessian.
+
+Vectors are flat float64 arrays on the host, (K * D + K,): the weights row by row, then the bias.
+Its memory also gives the point of least gradient among all combinations of the iterates, whose
+dual point proves far more than the last iterate's (the gap of a single iterate overstates its
+distance to the optimum by a condition number).
+
+Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4.
+"""
+
+__all__ = ["Memory", "least_gradient", "lowest_along", "remember", "step_from"]
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Memory(NamedTuple):
+    """Pairs of differences of points and of gradients, oldest first."""
+
+    points: tuple = ()
+    gradients: tuple = ()
+    size: int = 30
+
+
+def remember(memory: Memory, point, gradient) -> Memory:
+    """One more pair; pairs without curvature (rounding) are left out."""
+    curvature = point @ gradient
+    if not curvature > 1e-16 * np.sqrt((point @ point) * (gradient @ gradient)):
+        return memory
+    keep = memory.size - 1
+    return Memory(
+        (*memory.points[-keep:], point), (*memory.gradients[-keep:], gradient), memory.size
+    )
+
+
+def step_from(memory: Memory, metric: Callable, gradient) -> np.ndarray:
+    """The quasi-Newton step: minus the corrected metric times the gradient."""
+    step, coefficients = gradient.copy(), []
+    pairs = list(zip(memory.points, memory.gradients, strict=True))
+    for s, y in reversed(pairs):
+        coefficients.append((s @ step) / (s @ y))
+        step -= coefficients[-1] * y
+    step = metric(step)
+    for (s, y), coefficient in zip(pairs, reversed(coefficients), strict=True):
+        step += (coefficient - (y @ step) / (s @ y)) * s
+    return -step
+
+
+def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: float, trials=12):
+    """A point along `step` with Armijo's decrease, by halving or less (quadratic interpolation).
+
+    Args:
+      evaluate: point -> (value, gradient).
+      noise: rounding of the value; a decrease below it cannot be seen and is accepted.
+
+    Returns:
+      point, value, gradient there, and the number of evaluations; `None` for the point if no
+      trial decreased the value.
+    """
+    slope, length = gradient @ step, 1.0
+    for trial in range(1, trials + 1):
+        there = point + length * step
+        found, its_gradient = evaluate(there)
+        if found <= value + 1e-4 * length * slope + noise:
+            return there, found, its_gradient, trial
+        rise = found - value - length * slope
+        shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0
+        length = min(max(shorter, 0.1 * length), 0.5 * length)
+    return None, value, gradient, trials
+
+
+def least_gradient(memory: Memory, point, gradient, split: int):
+    """The combination of the last iterates whose gradient is least, and its norm squared.
+
+    Args:
+      split: K * D: the bias part, after it, is balanced exactly by the certificate, and counts
+        less than the weights, though not nothing.
+
+    Returns:
+      The point (K * D + K,) and |gradient of the weights|^2 there, as the memory predicts it.
+    """
+    if not memory.points:
+        return point, float(gradient[:split] @ gradient[:split])
+    differences = np.stack(memory.gradients[-20:])
+    columns = np.stack(memory.points[-20:])
+    scale = np.sqrt(split / max(len(gradient) - split, 1))
+    weighted = differences.copy()
+    weighted[:, split:] *= scale
+    target = gradient.copy()
+    target[split:] *= scale
+    system = weighted @ weighted.T
+    units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
+    system = system * units[:, None] * units[None, :]
+    right = (weighted @ target) * units
+    mix = -np.linalg.lstsq(system, right, rcond=1e-12)[0] * units
+    residual = (gradient + mix @ differences)[:split]
+    return point + mix @ columns, float(residual @ residual)

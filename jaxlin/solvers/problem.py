@@ -1,0 +1,231 @@
+"""The problem as every solver sees it: checked, weights summing to one, absent classes set aside.
+
+    minimize over W, b   sum_i c_i loss(W x_i + b, y_i) + strength |W|^2 + l1_strength |W|_1,
+
+with c = sample weights / their sum and x = (inputs - shift) * scale.
+"""
+
+__all__ = ["Problem", "open_problem", "penalty", "runner"]
+
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin.core import DataError
+from jaxlin.passes import HostRows, open_rows
+from jaxlin.solvers.duals import DualForm, form_of
+
+
+class Problem(NamedTuple):
+    """A checked problem over the classes that occur."""
+
+    rows: Any
+    """`jaxlin.passes.HostRows` or `DeviceRows`: the mapped inputs."""
+    labels: Any
+    """(N,) int32 in [0, classes), where the rows are computed."""
+    counts: np.ndarray
+    """(N,) float64, nonnegative, summing to one."""
+    classes: int
+    masses: np.ndarray
+    """(classes,): the sum of the counts of each class."""
+    form: DualForm
+    margin: float
+    strength: float
+    l1_strength: float
+    fit_intercept: bool
+    tolerance: float
+    max_iterations: int
+
+    @property
+    def features(self) -> int:
+        return self.rows.features
+
+    @property
+    def xp(self):
+        return self.rows.xp
+
+    @property
+    def dtype(self):
+        return self.rows.dtype
+
+    @property
+    def on_host(self) -> bool:
+        return isinstance(self.rows, HostRows)
+
+
+def penalty(problem: Problem, weights) -> float:
+    """strength |W|^2 + l1_strength |W|_1, in float64."""
+    weights = np.asarray(weights, np.float64)
+    value = problem.strength * float(np.sum(weights**2))
+    return value + (
+        problem.l1_strength * float(np.abs(weights).sum()) if problem.l1_strength else 0
+    )
+
+
+def runner(problem: Problem):
+    """Runs functions of (xp, form, *arrays): in NumPy, or compiled where the rows are."""
+    if problem.on_host:
+        return lambda f, *arguments: f(np, *arguments)
+    return lambda f, *arguments: _compiled(f)(*arguments)
+
+
+@cache
+def _compiled(f):
+    return jax.jit(partial(f, jnp), static_argnums=0)
+
+
+def open_problem(
+    inputs,
+    labels,
+    *,
+    loss,
+    strength,
+    l1_strength,
+    tolerance,
+    max_iterations,
+    margin,
+    sample_weight,
+    fit_intercept,
+    classes,
+    dtype,
+    preprocessing,
+) -> tuple[Problem, np.ndarray, int]:
+    """Check everything that users can get wrong.
+
+    Returns:
+      The problem, the classes that occur (those it is about), and K.
+    """
+    strength = _scalar("strength", strength, allow_zero=True)
+    l1_strength = _scalar("l1_strength", l1_strength, allow_zero=True)
+    tolerance = _scalar("tolerance", tolerance, allow_zero=False)
+    margin = _scalar("margin", margin, allow_zero=False)
+    if tolerance < 1e-13:
+        raise ValueError(
+            f"`tolerance` must be at least 1e-13, got {tolerance:g}: the smallest relative gap that "
+            "float64 can certify."
+        )
+    if int(max_iterations) != max_iterations or max_iterations < 0:
+        raise ValueError(f"`max_iterations` must be a nonnegative integer, got {max_iterations}.")
+    if not hasattr(inputs, "shape"):
+        inputs = np.asarray(inputs)
+    if len(inputs.shape) != 2 or 0 in inputs.shape:
+        raise ValueError(
+            f"`inputs` must be (N, D) with at least one row and one feature, got {inputs.shape}. "
+            "Flatten images with `.reshape(len(images), -1)`."
+        )
+    labels = _labels(labels, inputs.shape[0])
+    weights = _weights(sample_weight, inputs.shape[0])
+    count = _class_count(classes, labels)
+    kept = weights > 0
+    occurring = np.unique(labels[kept])
+    if not fit_intercept:  # only a free bias can push an absent class away
+        occurring = np.arange(count)
+    form = form_of(loss)
+    rows = open_rows(
+        inputs,
+        len(occurring),
+        shift=getattr(preprocessing, "shift", None),
+        scale=getattr(preprocessing, "scale", None),
+        dtype=dtype,
+    )
+    if isinstance(rows, HostRows):
+        _check_finite(rows.inputs)
+        if not kept.all():
+            rows = open_rows(
+                rows.inputs[kept],
+                len(occurring),
+                shift=rows.shift,
+                scale=rows.scale,
+                dtype=rows.dtype,
+                host=True,
+            )
+            labels, weights = labels[kept], weights[kept]
+    renumbered = np.searchsorted(occurring, labels).astype(np.int32)
+    renumbered = np.minimum(renumbered, len(occurring) - 1)  # rows of weight 0 only
+    counts = weights / weights.sum()
+    masses = np.bincount(renumbered, weights=counts, minlength=len(occurring))
+    problem = Problem(
+        rows,
+        renumbered if isinstance(rows, HostRows) else jnp.asarray(renumbered),
+        counts,
+        len(occurring),
+        masses,
+        form,
+        margin,
+        strength,
+        l1_strength,
+        bool(fit_intercept),
+        tolerance,
+        int(max_iterations),
+    )
+    return problem, occurring, count
+
+
+def _scalar(name, value, *, allow_zero) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.") from None
+    if not np.isfinite(number) or number < 0 or (number == 0 and not allow_zero):
+        kind = "nonnegative" if allow_zero else "positive"
+        raise ValueError(f"`{name}` must be {kind} and finite, got {number:g}.")
+    return number
+
+
+def _labels(labels, size) -> np.ndarray:
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(
+            f"`labels` must be integer classes, got {labels.dtype}. "
+            "Turn one-hot labels into classes with `labels.argmax(-1)`."
+        )
+    if labels.shape != (size,):
+        raise ValueError(f"`labels` must have one entry per row, ({size},), got {labels.shape}.")
+    if labels.min() < 0:
+        row = int(labels.argmin())
+        raise ValueError(
+            f"`labels` must be integers in [0, K), got {labels[row]} at row {row}. "
+            "Number the classes from 0."
+        )
+    return labels.astype(np.int64)
+
+
+def _weights(sample_weight, size) -> np.ndarray:
+    if sample_weight is None:
+        return np.ones(size)
+    weights = np.asarray(sample_weight, np.float64)
+    if weights.shape != (size,):
+        raise ValueError(
+            f"`sample_weight` must have one entry per row, ({size},), got {weights.shape}."
+        )
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        row = int(np.argmax(~(weights >= 0) | ~np.isfinite(weights)))
+        raise ValueError(
+            f"`sample_weight` must be nonnegative and finite, got {weights[row]} at row {row}."
+        )
+    if not weights.any():
+        raise ValueError("`sample_weight` is zero everywhere: no example counts. Raise some.")
+    return weights
+
+
+def _class_count(classes, labels) -> int:
+    largest = int(labels.max())
+    count = largest + 1 if classes is None else int(classes)
+    if largest >= count:
+        row = int(labels.argmax())
+        raise ValueError(
+            f"`labels` must be integers in [0, {count}), got {largest} at row {row}. "
+            "Raise `classes`, or number the classes from 0."
+        )
+    return max(count, 1)
+
+
+def _check_finite(inputs) -> None:
+    values = getattr(inputs, "data", inputs) if not isinstance(inputs, np.ndarray) else inputs
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise DataError(
+            "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."
+        )

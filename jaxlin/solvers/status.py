@@ -1,0 +1,60 @@
+"""Why a solver stopped, as a number that is true to compare, and in words."""
+
+__all__ = ["Fit", "Status", "describe"]
+
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Status(enum.IntEnum):
+    """0 only where the tolerance was met."""
+
+    CONVERGED = 0
+    MAX_ITERATIONS = 1
+    PRECISION = 2
+    SEPARABLE = 3
+    NO_PROOF = 4
+
+
+_WORDS = {
+    Status.CONVERGED: "converged: the certified relative gap is within `tolerance`",
+    Status.MAX_ITERATIONS: (
+        "stopped at `max_iterations` before the gap was within `tolerance`: raise "
+        "`max_iterations`, or raise `tolerance` (`tol`) if the gap will do"
+    ),
+    Status.PRECISION: (
+        "stopped at the limit of the arithmetic before the gap was within `tolerance`: raise "
+        "`tolerance` (`tol`) above the gap, or raise `strength` (lower `C`)"
+    ),
+    Status.SEPARABLE: (
+        "the data are separable and nothing is regularized: the loss falls forever as the weights "
+        "grow, so there is no optimum; set `strength` above 0 (a finite `C`)"
+    ),
+    Status.NO_PROOF: (
+        "stationary, but without regularizer no gap can be certified: set `strength` above 0 for "
+        "a proof"
+    ),
+}
+
+
+def describe(status: int) -> str:
+    """What a `Solution.status` means, and the setting that would change it.
+
+    >>> describe(0)
+    'converged: the certified relative gap is within `tolerance`'
+    """
+    return _WORDS[Status(int(status))]
+
+
+class Fit(NamedTuple):
+    """What a solver hands back before the objective is evaluated for the rounded parameters."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+    lower_bound: float
+    gradient_norm: float
+    iterations: int
+    evaluations: float
+    status: Status
