@@ -1,0 +1,23 @@
+"""Data: from a name or a path to arrays that have been checked, once, on the host.
+
+>>> from jaxlin import data
+>>> train, test = data.load_splits("digits")
+>>> train.inputs.dtype, train.inputs.shape, test.inputs.shape
+(dtype('uint8'), (1442, 64), (355, 64))
+>>> data.as_images(train.inputs, train.image_shape).shape
+(1442, 8, 8)
+"""
+
+__all__ = [
+    "NAMED",
+    "Dataset",
+    "as_images",
+    "fingerprint",
+    "flatten_images",
+    "load",
+    "load_inputs",
+    "load_splits",
+]
+
+from jaxlin.data.dataset import Dataset, as_images, fingerprint, flatten_images
+from jaxlin.data.registry import NAMED, load, load_inputs, load_splits

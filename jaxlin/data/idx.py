@@ -1,0 +1,133 @@
+"""The IDX format of MNIST and Fashion-MNIST, plain or gzipped, read strictly.
+
+A file is two zero bytes, a type code, the number of axes, one big-endian 32-bit length for each
+axis, then exactly the values these announce. The header is taken as a claim: its product is
+computed with Python integers (NumPy's would wrap around), compared with what the file can hold,
+and only then is memory asked for.
+
+Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section "FILE FORMATS".
+"""
+
+__all__ = ["find", "load", "read"]
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jaxlin.core import DataError
+from jaxlin.data.dataset import Dataset, flatten_images
+from jaxlin.data.validate import build
+
+TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+STEMS = {"train": "train", "test": "t10k"}
+MAX_RATIO = 200
+"""How many times gzipped data may expand (pictures: 2 to 20 times; a bomb: 1,000 times)."""
+
+
+def find(folder: Path, split: str, what: str) -> Path | None:
+    """The file of `what` ("images" or "labels") in `folder` under any of its usual spellings."""
+    axes = {"images": "idx3", "labels": "idx1"}[what]
+    for dot in "-.":
+        for ending in ("", ".gz"):
+            path = folder / f"{STEMS[split]}-{what}{dot}{axes}-ubyte{ending}"
+            if path.is_file():
+                return path
+    return None
+
+
+def holds(folder: Path) -> bool:
+    """Whether `folder` holds any of the four files, complete or not."""
+    return any(find(folder, split, what) for split in STEMS for what in ("images", "labels"))
+
+
+def load(folder: Path, split: str, *, name: str, class_names: tuple[str, ...]) -> Dataset:
+    """One split of the four-file set in `folder`.
+
+    Raises:
+      DataError: a file is missing, or anything about the two is not as the format says.
+    """
+    images, labels = (_expect(folder, split, what) for what in ("images", "labels"))
+    pixels, classes = read(images), read(labels)
+    if pixels.ndim < 3 or classes.ndim != 1 or pixels.dtype != np.uint8:
+        raise DataError(
+            f"{images}: expected uint8 images with 3 axes and labels with 1, got {pixels.dtype} "
+            f"{pixels.shape} and {classes.shape}. Put the original files there."
+        )
+    inputs, shape = flatten_images(pixels)
+    return build(
+        inputs,
+        classes,
+        class_names=class_names,
+        image_shape=shape,
+        name=name,
+        file=str(labels),
+        training=split == "train",
+    )
+
+
+def read(path: Path) -> np.ndarray:
+    """The array of one IDX file, in the machine's byte order.
+
+    Raises:
+      DataError: the magic number, a length, the size or the compression is wrong.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    zipped = path.suffix == ".gz"
+    try:
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            dtype, shape = _header(file, path)
+            payload = math.prod(shape) * dtype.itemsize
+            limit = size * MAX_RATIO if zipped else size
+            if payload > limit:
+                raise DataError(
+                    f"{path}: the header announces {payload:,} bytes of values in shape {shape}, "
+                    f"but the {size:,} bytes of the file cannot hold them. Get the file again."
+                )
+            values = file.read(payload)
+            if len(values) == payload and file.read(1):
+                raise DataError(
+                    f"{path}: there is more data than the {payload:,} bytes that the header "
+                    f"announces in shape {shape}. Get the file again."
+                )
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the compressed data are damaged or cut off ({error}). Get the file again."
+        ) from None
+    if len(values) != payload:
+        raise DataError(
+            f"{path}: the file is cut off: its header announces {payload:,} bytes of values in "
+            f"shape {shape}, got {len(values):,}. Get the file again."
+        )
+    array = np.frombuffer(values, dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _header(file, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or not 1 <= magic[3] <= 4:
+        raise DataError(
+            f"{path}: not an IDX file: it must begin with 00 00, a type code and 1 to 4 axes, got "
+            f"{magic.hex(' ') or 'nothing'}. Put the original file there."
+        )
+    lengths = file.read(4 * magic[3])
+    if len(lengths) < 4 * magic[3]:
+        raise DataError(f"{path}: the file is cut off within its header. Get the file again.")
+    shape = tuple(int.from_bytes(lengths[at : at + 4], "big") for at in range(0, len(lengths), 4))
+    if 0 in shape:
+        raise DataError(f"{path}: the header announces no data, shape {shape}. Get the file again.")
+    return np.dtype(TYPES[magic[2]]), shape
+
+
+def _expect(folder: Path, split: str, what: str) -> Path:
+    path = find(folder, split, what)
+    if path is None:
+        axes = {"images": "idx3", "labels": "idx1"}[what]
+        raise DataError(
+            f"{folder}: there is no {STEMS[split]}-{what}-{axes}-ubyte or .gz of it. Put the four "
+            "files of the set there."
+        )
+    return path

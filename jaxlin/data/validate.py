@@ -1,0 +1,192 @@
+"""The checks that need values, done once on the host where data enter.
+
+While tracing nobody can see a NaN or a label of -1, and JAX computes on without a word: -1 reads
+the last class, an infinite score can give a finite hinge. So data pass through `dataset` here,
+and what comes out can be trusted. Arrays larger than memory are read in blocks.
+"""
+
+__all__ = ["build", "check_finite", "check_inputs", "check_labels"]
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxlin.core import DataError
+from jaxlin.data.dataset import Dataset, fingerprint
+
+_KEPT = tuple(map(np.dtype, ["u1", "i1", "u2", "i2", "f2", "f4", "f8"]))
+_BLOCK_BYTES = 16 << 20
+_EXACT_IN_FLOAT32 = 2**24
+
+
+def build(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    class_names: Sequence[str] | None,
+    image_shape: tuple[int, ...] | None,
+    name: str,
+    file: str,
+    training: bool = True,
+) -> Dataset:
+    """A `Dataset` from rows and their labels, or a `DataError` that names `file`.
+
+    Args:
+      inputs: (N, D).
+      labels: (N,), integers, or strings.
+      class_names: K names, which the labels must keep to; `None` finds them in the labels.
+      image_shape: of the rows, (H, W) or (H, W, C); `None` if they are not pictures.
+      name: the set's name.
+      file: what an error names.
+      training: whether at least two classes must be present.
+    """
+    inputs = check_inputs(inputs, file=file)
+    labels, names = check_labels(labels, file=file, rows=len(inputs), class_names=class_names)
+    if training and labels.min() == labels.max():
+        raise DataError(
+            f"{file}: all {len(labels)} labels are of one class ({names[labels[0]]!r}), and a "
+            "classifier needs at least two. Add examples of another class."
+        )
+    return Dataset(inputs, labels, names, image_shape, name, fingerprint(inputs, labels))
+
+
+def check_inputs(inputs: np.ndarray, *, file: str) -> np.ndarray:
+    """Rows (N, D) of finite numbers in the machine's byte order; kept as they are if possible.
+
+    uint8, 8- and 16-bit integers and float16, float32, float64 stay what they are (a memory map
+    stays a map). Other integers and Booleans become uint8 (Booleans), float32 where that is exact
+    (up to 2**24), else float64.
+    """
+    if inputs.ndim != 2:
+        raise DataError(
+            f"{file}: the inputs must have two axes (examples, features), got shape "
+            f"{inputs.shape}. Give one row to each example."
+        )
+    if 0 in inputs.shape:
+        raise DataError(
+            f"{file}: the inputs are empty, shape {inputs.shape}. Give at least one example with "
+            "at least one feature."
+        )
+    if inputs.dtype.kind not in "buif" or inputs.dtype.itemsize > 8:
+        raise DataError(
+            f"{file}: the inputs must be real numbers of at most 64 bits, got {inputs.dtype}. "
+            "Convert them, for example with `.astype('float32')`."
+        )
+    if inputs.dtype.kind == "b":
+        return inputs.astype(np.uint8)
+    if not inputs.dtype.isnative:
+        inputs = inputs.astype(inputs.dtype.newbyteorder("="))
+    if inputs.dtype not in _KEPT:
+        exact = inputs.min() >= -_EXACT_IN_FLOAT32 and inputs.max() <= _EXACT_IN_FLOAT32
+        inputs = inputs.astype(np.float32 if exact else np.float64)
+    check_finite(inputs, file=file)
+    return inputs
+
+
+def check_finite(inputs: np.ndarray, *, file: str) -> None:
+    """Raise a `DataError` that names the first row and column with a NaN or an infinity."""
+    if inputs.dtype.kind != "f":
+        return
+    rows = max(1, _BLOCK_BYTES // max(1, inputs.shape[1] * inputs.itemsize))
+    for start in range(0, len(inputs), rows):
+        block = np.isfinite(inputs[start : start + rows])
+        if not block.all():
+            row, column = np.argwhere(~block)[0]
+            raise DataError(
+                f"{file}: the inputs must be finite, got {inputs[start + row, column]} at row "
+                f"{start + row}, column {column}. Remove the row or fill in a value."
+            )
+
+
+def check_labels(
+    labels: np.ndarray,
+    *,
+    file: str,
+    rows: int,
+    class_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as (N,) int32 in [0, K), and the K class names.
+
+    Integers (also Booleans, and floats that are whole numbers) are classes 0 to K - 1. With
+    `class_names` K is their number; without, it is the largest label plus one, and a label must be
+    smaller than the number of examples: one beyond that is a mistake, since most classes
+    would have no example. Strings are looked up in `class_names`, else sorted.
+
+    >>> check_labels(np.array(["dog", "cat", "dog"]), file="pets.npz", rows=3)
+    (array([1, 0, 1], dtype=int32), ('cat', 'dog'))
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(
+            f"{file}: the labels must be one class an example, shape (N,), got {labels.shape}. "
+            "Turn one-hot labels into classes with `labels.argmax(-1)`."
+        )
+    if len(labels) != rows:
+        raise DataError(
+            f"{file}: there are {len(labels)} labels for {rows} inputs. Give every example "
+            "exactly one label, in the same order."
+        )
+    if class_names is not None:
+        class_names = tuple(map(str, class_names))
+        if len(set(class_names)) != len(class_names):
+            raise DataError(
+                f"{file}: the class names must differ from one another, got {class_names}."
+                " Rename the doubles."
+            )
+    if labels.dtype.kind in "US":
+        return _named(labels, file, class_names)
+    if labels.dtype.kind not in "buif":
+        raise DataError(
+            f"{file}: the labels must be integers or strings, got {labels.dtype}. "
+            "Convert them with `.astype(int)` or `.astype(str)`."
+        )
+    if labels.dtype.kind == "f":
+        _refuse(labels != np.floor(labels), labels, file, "whole numbers")
+        _refuse(~np.isfinite(labels), labels, file, "finite")
+    bound = rows if class_names is None else len(class_names)
+    _refuse(labels < 0, labels, file, "nonnegative", "Number the classes from 0.")
+    advice = (
+        "Number the classes 0, 1, 2, ... without holes, or give the labels as strings."
+        if class_names is None
+        else "Use data with the same classes."
+    )
+    what = "the number of examples" if class_names is None else "the number of classes"
+    _refuse(labels >= bound, labels, file, f"smaller than {bound}, {what}", advice)
+    if class_names is None:
+        class_names = tuple(map(str, range(int(labels.max()) + 1)))
+    return labels.astype(np.int32), class_names
+
+
+def _named(labels, file, class_names):
+    if labels.dtype.kind == "S":
+        try:
+            labels = np.char.decode(labels, "utf-8")
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{file}: the labels are bytes that are not UTF-8 text. Save them as strings."
+            ) from None
+    found, positions = np.unique(labels, return_inverse=True)
+    names = tuple(map(str, found)) if class_names is None else class_names
+    position_of = {name: position for position, name in enumerate(names)}
+    for name in map(str, found):
+        if name not in position_of:
+            row = int(np.argmax(labels == name))
+            raise DataError(
+                f"{file}: the label {name!r} at row {row} is none of the {len(names)} classes "
+                f"({_short(names)}). Use data with the same classes."
+            )
+    table = np.array([position_of[str(name)] for name in found], np.int32)
+    return table[positions.reshape(-1)], names
+
+
+def _short(names) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+
+
+def _refuse(wrong, labels, file, must_be, advice="Give every example one class."):
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{file}: the labels must be {must_be}, got {labels[row]} at row {row}. {advice}"
+        )
