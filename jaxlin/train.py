@@ -274,8 +274,8 @@ def run(
       steps: how many steps.
       batch_size: B.
       validate: `params -> (loss, accuracy)`, called at the end of every epoch. The parameters
-        with the highest accuracy (the first of equals) are returned.
-      patience: stop after this many epochs without a higher validation accuracy.
+        with the highest accuracy are returned; among equals those with the lowest loss.
+      patience: stop after this many epochs without such an improvement.
       on_record: called with every record, for progress and logs.
 
     Returns:
@@ -284,7 +284,7 @@ def run(
     """
     per_epoch = steps_per_epoch(len(data.labels), batch_size)
     state = descent.init(params)
-    best, best_accuracy, waited = state.params, -1.0, 0
+    best, best_quality, waited = state.params, None, 0
     history: list[Record] = []
     data = _on_device(data)
     compile_seconds = compile_steps(descent, state, data, batch_size=batch_size)
@@ -296,8 +296,9 @@ def run(
         accuracy = loss = None
         if finite and validate is not None and (step % per_epoch == 0 or step == steps):
             loss, accuracy = validate(new.params)
-            if accuracy > best_accuracy:
-                best, best_accuracy, waited = new.params, accuracy, 0
+            quality = (accuracy, -loss)
+            if best_quality is None or quality > best_quality:
+                best, best_quality, waited = new.params, quality, 0
             else:
                 waited += 1
         record = Record(
@@ -314,5 +315,5 @@ def run(
         if patience is not None and waited >= patience:
             status = "stopped early"
             break
-    params = state.params if best_accuracy < 0 else best
+    params = state.params if best_quality is None else best
     return Fit(params, state, history, status, compile_seconds, time.perf_counter() - start)

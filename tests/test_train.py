@@ -119,18 +119,18 @@ def test_one_compilation_serves_partial_batches_and_partial_epochs(data):
     assert len(traces) == 1
 
 
-def test_best_parameters_on_validation_are_returned(data):
+def test_best_on_validation_is_returned_and_loss_breaks_ties(data):
     descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
-    accuracies = iter([0.5, 0.9, 0.7, 0.9])
+    measured = iter([(1.0, 0.5), (2.0, 0.9), (0.5, 0.7), (1.9, 0.9), (1.9, 0.9)])
     seen = []
 
     def validate(params):
         seen.append(params)
-        return 1.0, next(accuracies)
+        return next(measured)
 
-    fitted = train.run(descent, START, data, key=KEY, steps=12, batch_size=8, validate=validate)
-    assert_same_bits(fitted.params, seen[1])
-    assert [record.validation_accuracy for record in fitted.history] == [0.5, 0.9, 0.7, 0.9]
+    fitted = train.run(descent, START, data, key=KEY, steps=15, batch_size=8, validate=validate)
+    assert_same_bits(fitted.params, seen[3])
+    assert [record.validation_accuracy for record in fitted.history] == [0.5, 0.9, 0.7, 0.9, 0.9]
 
 
 def test_patience_stops_early(data):

@@ -53,7 +53,7 @@ class Options(DataOptions, OutputOptions):
     validation: float = 0.1
     """Share (or, from 1 on, number) of the training examples kept for validation; 0: none."""
     patience: int | None = None
-    """Stop after this many epochs without a better validation accuracy."""
+    """Stop after this many epochs without a better validation result."""
     limit: int | None = None
     """Use only this many training examples, drawn by the seed."""
     seed: int = 0

@@ -112,9 +112,9 @@ def _resolved(values: dict, inputs, statistics) -> dict:
         size = _feature_size(inputs, statistics) or 1.0
         values["step_size"] = float(f"{factor / (features * size**power):.3g}")
     if values["epochs"] is None and values["steps"] is None:
-        # Small sets need more passes for the same number of steps: 30 epochs, at least 3,000 steps.
+        # Small sets need more passes for the same number of steps: 30 epochs, or 3,000 steps.
         per_epoch = steps_per_epoch(len(inputs), values["batch_size"])
-        values["epochs"] = min(300, max(30, -(-3000 // per_epoch)))
+        values["epochs"] = min(500, max(30, -(-3000 // per_epoch)))
     return values
 
 

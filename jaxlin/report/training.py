@@ -107,7 +107,9 @@ def _curves(records: Sequence[Mapping]) -> Markup:
                     line={"color": "#2f8f6b", "dash": "dot"}, hovertemplate=hover),
             secondary_y=True,
         )  # fmt: skip
-        figure.update_yaxes(title_text="accuracy", secondary_y=True, showgrid=False)
+        figure.update_yaxes(
+            title_text="accuracy", secondary_y=True, showgrid=False, tickformat=".3f"
+        )
     figure.update_traces(marker={"size": 4})
     figure.update_xaxes(title_text="epoch")
     figure.update_yaxes(title_text="loss", secondary_y=False)
