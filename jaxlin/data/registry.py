@@ -6,7 +6,7 @@ the one that is read: if something there is broken, that is an error, never a re
 another copy. Nothing is ever downloaded from here (see `jaxlin.data.fetch`).
 """
 
-__all__ = ["NAMED", "NamedSet", "load", "load_inputs", "load_splits", "locate"]
+__all__ = ["NAMED", "NamedSet", "cache_folder", "load", "load_inputs", "load_splits", "locate"]
 
 import difflib
 import os
@@ -212,7 +212,8 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path:
             "the folder out to search the usual places."
         )
     raise DataError(
-        f"{name} is not on this machine. Put {NAMED[name].files}, into {_cache() / name}, name "
+        f"{name} is not on this machine. Put {NAMED[name].files}, into "
+        f"{cache_folder() / name}, name "
         f"another folder, or run `jaxlin data fetch {name}`."
     )
 
@@ -225,11 +226,12 @@ def search_places(name: str, data_dir: str | Path | None = None) -> list[Path]:
         return [root, *(root / place for place in below)]
     roots = [Path(root).expanduser() for root in [os.environ.get("JAXLIN_DATA")] if root]
     inside = [root / place for root in roots for place in (*below, "")]
-    cached = [_cache() / place for place in below]
+    cached = [cache_folder() / place for place in below]
     return [*inside, *cached, *map(Path, NAMED[name].system)]
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where fetched sets are kept for this user."""
     import pooch  # imports requests' neighbors: only when a named set is looked for
 
     return Path(pooch.os_cache("jaxlin"))
