@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers.certificates import Certificate, certify, objective_at
+from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.status import Fit, Status, describe
@@ -97,7 +98,7 @@ def minimize(
 
 
 def _solver_of(problem):
-    return minimize_smooth
+    return minimize_smooth if problem.form.smooth else minimize_hinge
 
 
 def _start(init, count, occurring, problem):
@@ -117,10 +118,11 @@ def _start(init, count, occurring, problem):
 
 def _solution(problem, fit: Fit, occurring, count) -> Solution:
     """Round to the problem's dtype, evaluate there, and give absent classes their parameters."""
-    weights, bias = fit.weights.astype(problem.dtype), fit.bias.astype(problem.dtype)
+    weights, bias = fit.weights.astype(problem.result_dtype), fit.bias.astype(problem.result_dtype)
     objective, lowest = objective_at(problem, weights, bias)
     full = LinearParams(
-        np.zeros((count, problem.features), problem.dtype), np.zeros(count, problem.dtype)
+        np.zeros((count, problem.features), problem.result_dtype),
+        np.zeros(count, problem.result_dtype),
     )
     full.weights[occurring], full.bias[occurring] = weights, bias
     if problem.classes < count:

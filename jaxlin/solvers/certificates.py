@@ -30,7 +30,7 @@ Jensen's inequality over the rows of a class: b_j - b_k <= P / c(k) + sqrt(2 P /
 where P is any objective that was reached. Both are subtracted from the bound.
 """
 
-__all__ = ["Certificate", "certify", "objective_at"]
+__all__ = ["Certificate", "balanced_bias", "certify", "objective_at"]
 
 from typing import NamedTuple
 
@@ -73,7 +73,7 @@ def certify(problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0) -> Ce
         loss = float(run(_loss_at, form, *data, np.zeros_like(bias), *extra))
         shift = np.zeros_like(bias)
         if problem.fit_intercept and problem.classes > 1:
-            shift = _balanced_bias(run, form, data, extra)
+            shift = balanced_bias(run, form, data, extra)
             moved = float(run(_loss_at, form, *data, shift, *extra))
             if moved < loss:
                 loss, bias = moved, bias + shift
@@ -162,14 +162,14 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
     return value, slope, second - (q * (counts * bend.kappa)[None, :]) @ q.T
 
 
-def _balanced_bias(run, form, data, extra, steps=30):
+def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
     """Newton in K dimensions with halving: the bias at which the maximizers balance."""
     classes = data[0].shape[0]
     shift = np.zeros(classes)
     value, slope, second = (np.asarray(x) for x in run(_bias_newton, form, *data, shift, *extra))
     for _ in range(steps):
         size = np.abs(slope).max()
-        if size < 1e-15:
+        if size < accuracy:
             break
         ridge = np.trace(second) / classes * 1e-10 + 1e-14
         step = -np.linalg.solve(second + ridge * np.eye(classes) + ridge, slope)

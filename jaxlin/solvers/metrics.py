@@ -1,20 +1,32 @@
 r"""Metrics: what distance means to a quasi-Newton method, so that its steps fit the data.
 
 Image pixels are strongly correlated, and the objective's curvature spans many orders of
-magnitude. A metric is an approximate inverse Hessian. All are built from a sample of rows, around
-the sample's mean (the weights of centred inputs hardly move the bias), and in coordinates in
-which every feature has unit curvature, so that features of any scale are alike.
+magnitude. A metric is an approximate inverse Hessian, (gradient in W, in b) -> (W, b). All are
+built from a sample of rows, around the sample's mean (the weights of centred inputs hardly move
+the bias), in coordinates in which every feature has unit curvature, so that features of any scale
+are alike.
 
 `gram_metric` assumes that all rows bend alike, as they do at W = 0: curvature * C + 2 strength on
 every class, with C the covariance. `two_level_metric` follows the iterate: rows are drawn by how
 much they bend, and the Hessian is dense on the leading directions of the covariance (all classes
-and the bias together), and one K x K block, or its diagonal, on each of the others.
+and the bias together), and one K x K block, or its diagonal, on each of the others. With many
+features only the leading directions are computed and the rest is left to the Gram metric.
 """
 
-__all__ = ["Metric", "Sample", "draw_rows", "gram_metric", "spectrum_of", "two_level_metric"]
+__all__ = [
+    "Bends",
+    "Sample",
+    "Spectrum",
+    "bends_of",
+    "covariance_of",
+    "gram_metric",
+    "spectral_metric",
+    "spectrum_of",
+    "two_level_metric",
+]
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +39,18 @@ from jaxlin.solvers.problem import Problem
 DENSE_SIDE = 1100
 """Unknowns of the dense block of `two_level_metric`: its Cholesky factor takes about 20 ms."""
 FULL_SPECTRUM = 1200
-"""Features up to which the covariance's eigenvectors are all computed."""
-
-Metric = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""(gradient in W, gradient in b) -> minus the step (W, b)."""
+"""Features up to which all eigenvectors of the covariance are computed."""
+DENSE_FEATURES = 4500
+"""Features up to which the covariance is formed at all."""
+BLOCK_CLASSES = 24
+"""Classes up to which every direction has a K x K block; beyond, its diagonal."""
 
 
 class Sample(NamedTuple):
     """Rows drawn from the data, centred."""
 
     indices: np.ndarray
-    rows: Any
+    rows: np.ndarray
     """(m, D) - mean, in the problem's dtype."""
     weights: np.ndarray
     """(m,), summing to about one: what each drawn row stands for."""
@@ -46,7 +59,7 @@ class Sample(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """Directions in which covariance and ridge are both diagonal, steepest first."""
+    """Directions in which covariance and penalty are (nearly) diagonal, steepest first."""
 
     vectors: np.ndarray
     """(D, q): W = U vectors^T."""
@@ -54,64 +67,73 @@ class Spectrum(NamedTuple):
     """(q,)"""
     ridges: np.ndarray
     """(q,): the penalty's second derivative, at least the rounding of the factorization."""
+    scaling: np.ndarray
+    """(D,): W = (W in unit-curvature coordinates) * scaling."""
+    rest: Callable | None
+    """curvature -> solver of (K, D) right sides, in unit-curvature coordinates, for what the
+    vectors do not span; `None` if they span everything."""
 
 
-def draw_rows(problem: Problem, size: int, *, seed=0, probabilities=None, mean=None) -> Sample:
-    """All rows if there are at most `size`, else `size` drawn with the given probabilities."""
-    counts = problem.counts
-    if size >= len(counts):
-        indices, weights = np.arange(len(counts)), counts
-    else:
-        chances = counts if probabilities is None else probabilities
-        generator = np.random.default_rng(seed)
-        indices = np.sort(generator.choice(len(counts), size, p=chances))
-        weights = counts[indices] / (size * chances[indices])
-    dtype = problem.dtype
-    rows = problem.rows.sample(indices, dtype)
-    if mean is None:
-        mean = np.zeros(problem.features)
-        if problem.fit_intercept:
-            mean = weights.astype(dtype) @ rows / weights.sum()
-    return Sample(indices, rows - mean.astype(dtype)[None, :], weights, mean.astype(np.float64))
+class Bends(NamedTuple):
+    """Second derivatives of a sample's losses in its scores, times the rows' weights."""
+
+    diagonal: np.ndarray
+    """(K, m)"""
+    pull: tuple[np.ndarray, np.ndarray]
+    """q and weight * kappa * q, (K, m) both: their outer product is subtracted."""
+    edges: tuple[np.ndarray, np.ndarray] | None
+    """For pairs: the true class and the weighted d, (K, m) both, which couple it to rivals."""
+
+
+def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0) -> Bends:
+    """At the sample's `scores` (K, m)."""
+    form, dtype = problem.form, problem.dtype
+    own = own_of(np, np.asarray(problem.labels)[sample.indices], problem.classes)
+    z = form.shortfalls(np, np.asarray(scores, dtype), own, problem.margin)
+    bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
+    weights = sample.weights
+    q = form.pull(np, bend, own).astype(dtype)
+    pull = (q, q * (weights * bend.kappa)[None, :].astype(dtype))
+    diagonal = (bend.diagonal * weights[None, :]).astype(dtype)
+    if form.geometry != "pairs":
+        return Bends(diagonal, pull, None)
+    edges = (own.astype(dtype), diagonal)
+    return Bends(diagonal + own * diagonal.sum(0)[None, :], pull, edges)
 
 
 def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
-    """Weighted second moment of the sample, (D, D), by XLA unless the problem is small."""
+    """Weighted second moment of the sample, (D, D)."""
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
     rows = sample.rows * root[:, None]
+    return _product(problem, rows.T, rows)
+
+
+def _product(problem: Problem, left, right):
+    """By XLA unless the problem is small: BLAS loses its threads on a busy machine."""
     if problem.on_host:
-        return rows.T @ rows
+        return left @ right
     with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
-        return np.asarray(_self_product(jnp.asarray(rows)))
+        return np.asarray(jnp.asarray(left) @ jnp.asarray(right))
 
 
-@jax.jit
-def _self_product(rows):
-    return rows.T @ rows
-
-
-def _scaled(covariance, strength, curvature):
-    """Unit-diagonal system curvature * C + 2 strength, its scaling, and its rounding as a ridge."""
+def _unit_system(covariance, strength, curvature):
+    """curvature * C + 2 strength with unit diagonal; its scaling; its ridge, rounding included."""
     diagonal = curvature * np.diag(covariance).astype(np.float64) + 2 * strength
     diagonal = np.where(diagonal > 0, diagonal, 1.0)
     scaling = 1 / np.sqrt(diagonal)
-    system = curvature * (covariance * scaling[:, None] * scaling[None, :])
+    system = covariance * (scaling * curvature)[:, None] * scaling[None, :]
     ridge = 2 * strength * scaling**2 + len(scaling) * 4 * np.finfo(covariance.dtype).eps
     system[np.diag_indices_from(system)] += ridge
     return system.astype(covariance.dtype), scaling, ridge
 
 
-def gram_metric(problem: Problem, covariance, mean, curvature) -> Metric:
+def gram_metric(problem: Problem, covariance, mean, curvature) -> Callable:
     """The inverse of curvature * C + 2 strength on every class, and of `curvature` on the bias."""
-    system, scaling, _ = _scaled(covariance, problem.strength, curvature)
-    factor = scipy.linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+    system, scaling, _ = _unit_system(covariance, problem.strength, curvature)
+    solve = _cholesky_solver(system)
 
     def apply(gradient, bias_gradient):
-        centred = (gradient - np.outer(bias_gradient, mean)) * scaling
-        solved = scipy.linalg.cho_solve(
-            (factor, True), centred.T.astype(factor.dtype), check_finite=False
-        )
-        step = solved.T.astype(np.float64) * scaling
+        step = solve((gradient - np.outer(bias_gradient, mean)) * scaling) * scaling
         if not problem.fit_intercept:
             return step, np.zeros_like(bias_gradient)
         return step, bias_gradient / curvature - step @ mean
@@ -119,51 +141,134 @@ def gram_metric(problem: Problem, covariance, mean, curvature) -> Metric:
     return apply
 
 
-def spectrum_of(problem: Problem, covariance, curvature) -> Spectrum:
-    """Solve C u = e (curvature C + 2 strength) u, all directions."""
-    system, scaling, ridge = _scaled(covariance, problem.strength, curvature)
-    scaled = covariance * scaling[:, None] * scaling[None, :]
-    values, vectors = scipy.linalg.eigh(
-        scaled.astype(system.dtype), system, check_finite=False, driver="gvd"
-    )
-    values, vectors = values[::-1], vectors[:, ::-1]
-    values = np.clip(values, 0, 1 / curvature).astype(np.float64)
-    ridges = np.maximum(1 - curvature * values, float(ridge.min()))
-    vectors = np.ascontiguousarray(scaling[:, None] * vectors.astype(np.float64))
-    return Spectrum(vectors.astype(problem.dtype), values, ridges)
+def _cholesky_solver(system):
+    factor = scipy.linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+
+    def solve(right):
+        solved = scipy.linalg.cho_solve(
+            (factor, True), right.T.astype(factor.dtype), check_finite=False
+        )
+        return solved.T.astype(np.float64)
+
+    return solve
+
+
+def spectrum_of(problem: Problem, sample: Sample, covariance, curvature) -> Spectrum:
+    """Directions e of C u = e (curvature C + 2 strength) u: all, or the leading ones if D is large.
+
+    Args:
+      covariance: (D, D), or `None` with so many features that it was not formed.
+    """
+    if covariance is None:
+        return _spectrum_of_rows(problem, sample, curvature)
+    system, scaling, ridge = _unit_system(covariance, problem.strength, curvature)
+    if problem.features <= FULL_SPECTRUM:
+        scaled = (covariance * scaling[:, None] * scaling[None, :]).astype(system.dtype)
+        values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
+        values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
+        values = np.clip(values, 0, 1 / curvature)
+        ridges = np.maximum(1 - curvature * values, float(ridge.min()))
+        vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+        return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
+    leading = min(DENSE_SIDE // problem.classes - 1, problem.features // 4)
+    vectors, values = _leading_vectors(problem, system, max(leading, 1), ridge)
+    ridges = (vectors.astype(np.float64) ** 2).T @ ridge
+
+    def rest(bend):
+        changed = (system - np.diag(ridge)) * (bend / curvature) + np.diag(ridge)
+        return _cholesky_solver(changed.astype(system.dtype))
+
+    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+    return Spectrum(vectors, values / curvature, ridges, scaling, rest)
+
+
+def _leading_vectors(problem, system, count, ridge, sweeps=5):
+    """Block power iteration: leading eigenvectors of the data's part of `system`."""
+    draws = np.random.default_rng(0).normal(size=(len(system), count)).astype(system.dtype)
+    vectors = np.linalg.qr(draws)[0]
+    for _ in range(sweeps):
+        image = _product(problem, system, vectors)
+        vectors = np.linalg.qr(image)[0]
+    inside = vectors.T @ _product(problem, system, vectors)
+    values, turn = np.linalg.eigh(inside)
+    vectors = vectors @ turn[:, ::-1].astype(vectors.dtype)
+    return vectors, np.maximum(values[::-1] - float(ridge.min()), 0).astype(np.float64)
+
+
+def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
+    """Leading directions from the m x m products of the sample's rows; the rest is diagonal."""
+    root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
+    rows = sample.rows * root[:, None]
+    diagonal = curvature * (rows.astype(np.float64) ** 2).sum(0) + 2 * problem.strength
+    scaling = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    rows = rows * scaling.astype(problem.dtype)[None, :]
+    values, left = np.linalg.eigh(_product(problem, rows, rows.T))
+    kept = values > values[-1] * 1e-6
+    values, left = values[kept][::-1], left[:, kept][:, ::-1]
+    vectors = (rows.T @ (left / np.sqrt(values)[None, :])).astype(problem.dtype)
+    ridge = 2 * problem.strength * scaling**2
+    ridges = (vectors.astype(np.float64) ** 2).T @ ridge + 1e-12
+    missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
+
+    def rest(bend):
+        inverse = 1 / np.maximum(bend * missing + ridge, 1e-8)
+        return lambda right: right * inverse[None, :]
+
+    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+    return Spectrum(vectors, values.astype(np.float64), ridges, scaling, rest)
+
+
+def spectral_metric(problem: Problem, spectrum: Spectrum, mean, curvature) -> Callable:
+    """The Gram metric where the covariance was not formed."""
+    inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
+    rest = _outside(spectrum, curvature)
+
+    def apply(gradient, bias_gradient):
+        centred = gradient - np.outer(bias_gradient, mean)
+        step = ((centred @ spectrum.vectors) * inverse) @ spectrum.vectors.T + rest(centred)
+        if not problem.fit_intercept:
+            return step, np.zeros_like(bias_gradient)
+        return step, bias_gradient / curvature - step @ mean
+
+    return apply
+
+
+def _outside(spectrum: Spectrum, curvature) -> Callable:
+    """The step outside the span of the leading vectors (orthonormal once unscaled)."""
+    if spectrum.rest is None:
+        return lambda centred: 0.0
+    solve = spectrum.rest(curvature)
+    vectors = spectrum.vectors / spectrum.scaling[:, None]
+
+    def apply(centred):
+        right = centred * spectrum.scaling
+        right = right - (right @ vectors) @ vectors.T
+        step = solve(right)
+        return (step - (step @ vectors) @ vectors.T) * spectrum.scaling
+
+    return apply
 
 
 def two_level_metric(
-    problem: Problem, spectrum: Spectrum, sample: Sample, scores, *, smoothing=1.0, anchor=0.0
-) -> Metric:
-    """The Hessian of the sampled rows at their `scores` (K, m): dense on top, blocks below."""
+    problem: Problem, spectrum: Spectrum, sample: Sample, bends: Bends
+) -> Callable:
+    """The Hessian of the sampled rows: dense on top, blocks below."""
     dtype, classes = problem.dtype, problem.classes
-    diagonal, pull, edges = _bends(problem, sample, scores, smoothing, anchor)
-    rotated = sample.rows @ spectrum.vectors
+    rotated = _product(problem, sample.rows, spectrum.vectors)
     directions = rotated.shape[1]
-    dense = min(directions, DENSE_SIDE // classes - 1)
-    dense = dense if dense > 0 else 0
+    dense = max(min(directions, DENSE_SIDE // classes - 1), 0)
     top = np.concatenate([rotated[:, :dense], np.ones((len(rotated), 1), dtype)], axis=1)
-    coupled = dense > 0
-    if coupled:
-        factor = _dense_factor(problem, top, spectrum.ridges[:dense], diagonal, pull, edges)
-    squares = rotated[:, dense:] ** 2
-    rest = spectrum.ridges[dense:]
-    mean_bend = np.maximum(diagonal.sum(1).astype(np.float64), 1e-12)
-    if classes <= 24 and directions > dense:
-        blocks = _hessian_weights(diagonal, pull, edges).reshape(classes * classes, -1)
-        blocks = (blocks @ squares).T.reshape(-1, classes, classes).astype(np.float64)
-        blocks += rest[:, None, None] * np.eye(classes)[None]
-        inverses = np.linalg.inv(blocks)
-    else:
-        own = diagonal - pull[0] * pull[1]
-        inverses = 1 / np.maximum(own @ squares + rest[None, :], 1e-12)
+    if dense:
+        factor = _dense_factor(problem, top, spectrum.ridges[:dense], bends)
+    mean_bend = np.maximum(bends.diagonal.sum(1, dtype=np.float64), 1e-12)
+    inverses = _block_inverses(problem, rotated[:, dense:] ** 2, spectrum.ridges[dense:], bends)
+    rest = _outside(spectrum, float(mean_bend.mean()))
 
     def apply(gradient, bias_gradient):
-        turned = (gradient - np.outer(bias_gradient, sample.mean)).astype(dtype) @ spectrum.vectors
-        step = np.empty_like(turned)
-        bias_step = bias_gradient / mean_bend
-        if coupled:
+        centred = gradient - np.outer(bias_gradient, sample.mean)
+        turned = centred.astype(dtype) @ spectrum.vectors
+        step, bias_step = np.empty_like(turned), bias_gradient / mean_bend
+        if dense:
             right = np.concatenate([turned[:, :dense], bias_gradient[:, None].astype(dtype)], 1)
             solved = scipy.linalg.cho_solve((factor, True), right.ravel(), check_finite=False)
             solved = solved.reshape(classes, dense + 1)
@@ -172,7 +277,7 @@ def two_level_metric(
             step[:, dense:] = np.einsum("jkl,lj->kj", inverses, turned[:, dense:])
         else:
             step[:, dense:] = inverses * turned[:, dense:]
-        step = (step @ spectrum.vectors.T).astype(np.float64)
+        step = (step @ spectrum.vectors.T).astype(np.float64) + rest(centred)
         if not problem.fit_intercept:
             return step, np.zeros_like(bias_gradient)
         return step, bias_step - step @ sample.mean
@@ -180,63 +285,68 @@ def two_level_metric(
     return apply
 
 
-def _bends(problem: Problem, sample: Sample, scores, smoothing, anchor):
-    """Second derivatives of the sampled rows in their scores, times the rows' weights.
-
-    Returns (K, m) diagonals; the rank-one part as (q, weight * kappa * q); and for pairs the edges
-    (own, d) that couple the true class to its rivals, else `None`.
-    """
-    form, dtype = problem.form, problem.dtype
-    labels = np.asarray(problem.labels)[sample.indices]
-    own = own_of(np, labels, problem.classes)
-    z = form.shortfalls(np, np.asarray(scores, dtype), own, problem.margin)
-    a = form.maximizer(np, z, smoothing, anchor)
-    bend = form.bend(np, a, smoothing)
-    q = form.pull(np, bend, own).astype(dtype)
-    weights = sample.weights.astype(dtype)
-    pull = (q, q * (weights * bend.kappa)[None, :].astype(dtype))
-    diagonal = (bend.diagonal * weights[None, :]).astype(dtype)
-    if form.geometry != "pairs":
-        return diagonal, pull, None
-    edges = (own.astype(dtype), diagonal)
-    return diagonal + own * diagonal.sum(0)[None, :], pull, edges
+def _block_inverses(problem, squares, ridges, bends: Bends):
+    """Inverse curvature of each direction below the dense ones: (q, K, K), or (K, q)."""
+    classes = problem.classes
+    if classes > BLOCK_CLASSES:
+        own = bends.diagonal - bends.pull[0] * bends.pull[1]
+        return 1 / np.maximum(own @ squares + ridges[None, :], 1e-12)
+    blocks = _product(problem, _hessian_weights(bends).reshape(classes * classes, -1), squares)
+    blocks = blocks.T.reshape(-1, classes, classes).astype(np.float64)
+    return np.linalg.inv(blocks + ridges[:, None, None] * np.eye(classes)[None])
 
 
-def _hessian_weights(diagonal, pull, edges):
-    """(K, K, m): the weight of each row in each block."""
-    weights = -pull[0][:, None, :] * pull[1][None, :, :]
-    classes = len(diagonal)
-    weights[np.arange(classes), np.arange(classes)] += diagonal
-    if edges is not None:
-        cross = edges[0][:, None, :] * edges[1][None, :, :]
+def _hessian_weights(bends: Bends):
+    """(K, K, m): the weight of each row in each block of the Hessian."""
+    weights = -bends.pull[0][:, None, :] * bends.pull[1][None, :, :]
+    classes = np.arange(len(bends.diagonal))
+    weights[classes, classes] += bends.diagonal
+    if bends.edges is not None:
+        cross = bends.edges[0][:, None, :] * bends.edges[1][None, :, :]
         weights -= cross + np.swapaxes(cross, 0, 1)
     return weights
 
 
-def _dense_factor(problem: Problem, top, ridges, diagonal, pull, edges):
+def _dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
-    hessian = np.zeros((classes, side, classes, side), dtype)
-    for k in range(classes):
-        for j in range(k + 1):
-            weight = -pull[0][k] * pull[1][j]
-            if k == j:
-                weight = weight + diagonal[k]
-            elif edges is not None:
-                weight = weight - edges[0][k] * edges[1][j] - edges[0][j] * edges[1][k]
-            block = (top * weight[:, None]).T @ top
-            hessian[k, :, j, :] = block
-            hessian[j, :, k, :] = block.T
-    hessian = hessian.reshape(classes * side, classes * side)
+    if problem.on_host or classes > BLOCK_CLASSES:  # a long unrolled program compiles slowly
+        hessian = _dense_blocks(np, top, bends)
+    else:
+        with jax.enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
+            hessian = np.array(_dense_blocks_compiled(top, bends))
     # a common shift of all biases does not change softmax: give it some curvature
     free = np.trace(hessian) / len(hessian) * 1e-6 + 1e-12
     ridge = np.tile(np.append(ridges, free), classes).astype(dtype)
     if not problem.fit_intercept:
         ridge[side - 1 :: side] += 1.0
     hessian[np.diag_indices_from(hessian)] += ridge
-    for _ in range(8):
+    while True:
         try:
             return scipy.linalg.cholesky(hessian, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            hessian[np.diag_indices_from(hessian)] += 10 * np.finfo(dtype).eps * np.trace(hessian)
-    raise FloatingPointError("The Hessian is not positive definite even with a large ridge.")
+        except np.linalg.LinAlgError:  # rounding made it indefinite
+            more = 10 * np.finfo(dtype).eps * max(np.trace(hessian) / side, 1e-30)
+            hessian[np.diag_indices_from(hessian)] += more
+
+
+def _dense_blocks(xp, top, bends: Bends):
+    """Blocks sum_i w_kl,i top_i top_i^T over pairs of classes k >= l, as one symmetric matrix."""
+    classes, side = bends.diagonal.shape[0], top.shape[1]
+    rows = []
+    for k in range(classes):
+        weights = -bends.pull[0][k][None, :] * bends.pull[1]
+        own = xp.arange(classes)[:, None] == k
+        weights = weights + xp.where(own, bends.diagonal, 0)
+        if bends.edges is not None:
+            cross = bends.edges[0][k] * bends.edges[1] + bends.edges[0] * bends.edges[1][k]
+            weights = weights - xp.where(own, 0, cross)
+        stacked = (weights[k:, None, :] * top.T[None, :, :]).reshape(-1, top.shape[0]) @ top
+        before = xp.zeros((k * side, side), top.dtype)
+        rows.append(xp.concatenate([before, stacked], axis=0))
+    lower = xp.concatenate(rows, axis=1)
+    return xp.tril(lower) + xp.tril(lower, -1).T
+
+
+@jax.jit
+def _dense_blocks_compiled(top, bends):
+    return _dense_blocks(jnp, top, bends)

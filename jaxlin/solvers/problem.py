@@ -38,6 +38,8 @@ class Problem(NamedTuple):
     fit_intercept: bool
     tolerance: float
     max_iterations: int
+    result_dtype: np.dtype
+    """Of the parameters handed back; `dtype` is the arithmetic's."""
 
     @property
     def features(self) -> int:
@@ -104,8 +106,8 @@ def open_problem(
     margin = _scalar("margin", margin, allow_zero=False)
     if tolerance < 1e-13:
         raise ValueError(
-            f"`tolerance` must be at least 1e-13, got {tolerance:g}: the smallest relative gap that "
-            "float64 can certify."
+            f"`tolerance` must be at least 1e-13, got {tolerance:g}: the smallest relative gap "
+            "that float64 can certify."
         )
     if int(max_iterations) != max_iterations or max_iterations < 0:
         raise ValueError(f"`max_iterations` must be a nonnegative integer, got {max_iterations}.")
@@ -131,7 +133,9 @@ def open_problem(
         scale=getattr(preprocessing, "scale", None),
         dtype=dtype,
     )
+    result_dtype = rows.dtype
     if isinstance(rows, HostRows):
+        rows.dtype = np.dtype(np.float64)  # small or sparse: the digits cost nothing
         _check_finite(rows.inputs)
         if not kept.all():
             rows = open_rows(
@@ -160,6 +164,7 @@ def open_problem(
         bool(fit_intercept),
         tolerance,
         int(max_iterations),
+        result_dtype,
     )
     return problem, occurring, count
 

@@ -11,23 +11,12 @@ from functools import cache, partial
 
 import numpy as np
 
+from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import Memory, least_gradient, lowest_along, remember, step_from
-from jaxlin.solvers.metrics import (
-    FULL_SPECTRUM,
-    covariance_of,
-    draw_rows,
-    gram_metric,
-    spectrum_of,
-    two_level_metric,
-)
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status
-
-WINDOW = 5
-"""Evaluations over which the rate of decrease is judged."""
-SAMPLED_ROWS = 6000
 
 
 @cache
@@ -56,10 +45,13 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
     split = weights.size
     evaluations, precision = 0.0, problem.dtype
 
+    def unpack(point):
+        return point[:split].reshape(classes, features), point[split:]
+
     def evaluate(point):
         nonlocal evaluations
         evaluations += 1
-        w, b = point[:split].reshape(classes, features), point[split:]
+        w, b = unpack(point)
         value, gradient, sums = problem.rows.fused(
             _rowwise(problem.form),
             w,
@@ -76,8 +68,11 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
 
     point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
     value, gradient = evaluate(point)
-    metrics = _Metrics(problem)
-    metric = metrics.first(point)
+    builder = MetricBuilder(problem)
+    if builder.starts_exact():
+        metric, _ = builder.two_level(*unpack(point))
+    else:
+        metric = builder.gram(*unpack(point))
     memory = Memory(size=int(np.clip(5e8 // (16 * point.size), 5, 30)))
     best, lower, iterations, since = (value, point), 0.0, 0, 0
     promise, decrements, status = np.inf, [], Status.MAX_ITERATIONS
@@ -86,7 +81,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         report(evaluations, min(best[0], value), lower)
         if gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise:
             promise = gap
-            w, b = proof_point[:split].reshape(classes, features), proof_point[split:]
+            w, b = unpack(proof_point)
             proof = certify(problem, w, b)
             evaluations += proof.evaluations
             lower = max(lower, proof.lower_bound)
@@ -129,19 +124,19 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         if stalled and since > 2:
             status = Status.PRECISION
             break
-        if metrics.worth_rebuilding(decrements, since, problem.tolerance * value):
-            metric, cost = metrics.at(point)
+        if builder.worth_rebuilding(decrements, since, problem.tolerance * value):
+            metric, cost = builder.two_level(*unpack(point))
             evaluations += cost
             since, decrements = 0, []
             memory = memory._replace(points=(), gradients=())
     if status != Status.CONVERGED and problem.strength > 0:
-        proof = certify(problem, best[1][:split].reshape(classes, features), best[1][split:])
+        proof = certify(problem, *unpack(best[1]))
         evaluations += proof.evaluations
         lower = max(lower, proof.lower_bound)
         if proof.objective - lower <= problem.tolerance * proof.objective:
             status = Status.CONVERGED
         best = (proof.objective, np.concatenate([best[1][:split], proof.bias]))
-    w, b = best[1][:split].reshape(classes, features), best[1][split:]
+    w, b = unpack(best[1])
     norm = float(np.linalg.norm(gradient))
     return Fit(w, b, lower, norm, iterations, evaluations, status)
 
@@ -181,95 +176,3 @@ def _unregularized(problem, point, gradient, value, split, classes):
     if np.linalg.norm(gradient) <= problem.tolerance * scale * 1e-2:
         return Status.NO_PROOF
     return None
-
-
-class _Metrics:
-    """Builds the metrics of one run, and knows what they cost in multiplications."""
-
-    def __init__(self, problem: Problem):
-        self.problem = problem
-        classes, features = problem.classes, problem.features
-        size = max(SAMPLED_ROWS, 5 * features // 2)
-        self.sample = draw_rows(problem, size, seed=0)
-        self.covariance = covariance_of(problem, self.sample)
-        self.spectrum = None
-        size = problem.rows.size
-        self.evaluation = 4.0 * size * features * classes + 50.0 * size * classes
-        side = min(classes * (features + 1), 1100)
-        drawn = min(SAMPLED_ROWS, size)
-        self.build = (
-            2.0 * size * features * classes
-            + 2.0 * drawn * features**2
-            + drawn * side**2
-            + side**3 / 3
-            + drawn * features * (classes**2 if classes <= 24 else classes)
-        )
-        self.builds = 0
-
-    def first(self, point):
-        problem, classes = self.problem, self.problem.classes
-        split = classes * problem.features
-        scores = self._scores(self.sample, point, split)
-        if (problem.features + 1) * classes <= 700 and problem.rows.size <= SAMPLED_ROWS:
-            return self._two_level(self.sample, scores)
-        own = own_of(np, np.asarray(problem.labels)[self.sample.indices], classes)
-        z = problem.form.shortfalls(np, scores, own, problem.margin)
-        bend = problem.form.bend(np, problem.form.maximizer(np, z, 1.0, 0.0), 1.0)
-        moved = bend.diagonal + (
-            own * bend.diagonal.sum(0)[None, :] if problem.form.geometry == "pairs" else 0
-        )
-        self.curvature = float((moved * self.sample.weights[None, :]).sum() / classes)
-        return gram_metric(problem, self.covariance, self.sample.mean, self.curvature)
-
-    def worth_rebuilding(self, decrements, since, target) -> bool:
-        if self.problem.features > FULL_SPECTRUM or since < WINDOW + 2 or len(decrements) < WINDOW:
-            return False
-        now, before = decrements[-1], decrements[-WINDOW]
-        if now <= 0 or before <= 0:
-            return False
-        rate = np.log(before / now) / (WINDOW - 1)
-        left = np.log(max(now / max(0.3 * target, 1e-300), 1.0)) / max(rate, 1e-3)
-        saved = left - min(left, 8)
-        return saved * self.evaluation > self.build
-
-    def at(self, point):
-        problem = self.problem
-        split = problem.classes * problem.features
-        self.builds += 1
-        size, cost = problem.rows.size, 0.0
-        if size <= SAMPLED_ROWS:
-            sample = self.sample
-        else:
-            bent = self._bent(point, split)
-            cost = 0.5
-            chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
-            sample = draw_rows(
-                problem,
-                SAMPLED_ROWS,
-                seed=self.builds,
-                probabilities=chances / chances.sum(),
-                mean=self.sample.mean,
-            )
-        return self._two_level(sample, self._scores(sample, point, split)), cost
-
-    def _two_level(self, sample, scores):
-        if self.spectrum is None:
-            curvature = getattr(self, "curvature", 1 / self.problem.classes)
-            self.spectrum = spectrum_of(self.problem, self.covariance, curvature)
-        return two_level_metric(self.problem, self.spectrum, sample, scores)
-
-    def _scores(self, sample, point, split):
-        weights = point[:split].reshape(self.problem.classes, -1)
-        bias = point[split:] + weights @ sample.mean
-        dtype = self.problem.dtype
-        return weights.astype(dtype) @ sample.rows.T + bias.astype(dtype)[:, None]
-
-    def _bent(self, point, split):
-        """How much each row bends, (N,)."""
-        problem, form = self.problem, self.problem.form
-        scores = problem.rows.scores(point[:split].reshape(problem.classes, -1), point[split:])
-        scores = np.asarray(scores)
-        own = own_of(np, np.asarray(problem.labels), problem.classes)
-        a = form.maximizer(np, form.shortfalls(np, scores, own, problem.margin), 1.0, 0.0)
-        bend = form.bend(np, a, 1.0)
-        return (bend.diagonal - bend.kappa[None, :] * bend.diagonal**2).sum(0) + 1e-12

@@ -1,0 +1,147 @@
+"""Which metric, when: rows are drawn, metrics built, and their cost weighed against going on."""
+
+__all__ = ["MetricBuilder"]
+
+import numpy as np
+
+from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.metrics import (
+    BLOCK_CLASSES,
+    DENSE_FEATURES,
+    DENSE_SIDE,
+    FULL_SPECTRUM,
+    Sample,
+    bends_of,
+    covariance_of,
+    gram_metric,
+    spectral_metric,
+    spectrum_of,
+    two_level_metric,
+)
+from jaxlin.solvers.problem import Problem, runner
+
+SAMPLED_ROWS = 6000
+SAMPLED_ENTRIES = 5e7
+"""A sample has at most this many numbers: with very many features it has fewer rows."""
+WINDOW = 5
+"""Evaluations over which the rate of decrease is judged."""
+
+
+class MetricBuilder:
+    """The metrics of one run. Draws the first sample and forms its covariance once."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        features = problem.features
+        self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
+        most = max(self.drawn, 5 * features // 2)
+        if features > DENSE_FEATURES:
+            most = min(self.drawn, 1000)
+        self.sample = self.draw(problem.counts, most, seed=0)
+        self.covariance = None
+        if features <= DENSE_FEATURES:
+            self.covariance = covariance_of(problem, self.sample)
+        self.curvature = None
+        self._spectrum = None
+        self._builds = 0
+
+    def draw(self, chances, most, *, seed, mean=None) -> Sample:
+        """All rows with a chance if there are at most `most`, else `most` drawn by their chances."""
+        problem = self.problem
+        indices = np.flatnonzero(chances > 0)
+        weights = problem.counts[indices]
+        if len(indices) > most:
+            chances = chances / chances.sum()
+            generator = np.random.default_rng(seed)
+            indices = np.sort(generator.choice(len(chances), most, p=chances))
+            weights = problem.counts[indices] / (most * chances[indices])
+        dtype = problem.dtype
+        rows = problem.rows.sample(indices, dtype)
+        if mean is None:
+            mean = np.zeros(problem.features)
+            if problem.fit_intercept:
+                mean = (weights @ rows / weights.sum()).astype(np.float64)
+        return Sample(indices, rows - mean.astype(dtype)[None, :], weights, mean)
+
+    def scores(self, sample: Sample, weights, bias):
+        """Of the sample's rows, (K, m)."""
+        dtype = self.problem.dtype
+        centred = bias + weights @ sample.mean
+        return weights.astype(dtype) @ sample.rows.T + centred.astype(dtype)[:, None]
+
+    def gram(self, weights, bias, smoothing=1.0, anchor=0.0):
+        """The Gram metric with the mean curvature at this point."""
+        problem = self.problem
+        bends = bends_of(
+            problem, self.sample, self.scores(self.sample, weights, bias), smoothing, anchor
+        )
+        own = bends.diagonal.sum() / problem.classes
+        self.curvature = max(float(own), 1e-8)
+        if self.covariance is None:
+            return spectral_metric(problem, self.spectrum(), self.sample.mean, self.curvature)
+        return gram_metric(problem, self.covariance, self.sample.mean, self.curvature)
+
+    def spectrum(self):
+        if self._spectrum is None:
+            curvature = self.curvature or 1 / self.problem.classes
+            self._spectrum = spectrum_of(self.problem, self.sample, self.covariance, curvature)
+        return self._spectrum
+
+    def two_level(self, weights, bias):
+        """The metric of a smooth loss at this point, and the passes over the data it took."""
+        problem = self.problem
+        self._builds += 1
+        sample, passes = self.sample, 0.0
+        if len(sample.indices) > self.drawn or problem.rows.size > self.drawn:
+            bent = self._bent(weights, bias)
+            passes = 0.5
+            chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
+            sample = self.draw(chances, self.drawn, seed=self._builds, mean=sample.mean)
+        bends = bends_of(problem, sample, self.scores(sample, weights, bias))
+        return two_level_metric(problem, self.spectrum(), sample, bends), passes
+
+    def starts_exact(self) -> bool:
+        """So few unknowns that the whole Hessian is the cheapest metric from the start."""
+        side = (self.problem.features + 1) * self.problem.classes
+        return side <= DENSE_SIDE and self.problem.rows.size * side**2 <= 2e8
+
+    def worth_rebuilding(self, decrements, since, target) -> bool:
+        """Whether a new metric costs less than the evaluations that the old one still needs."""
+        few = 2 if self.starts_exact() else WINDOW
+        if since < few or len(decrements) < few:
+            return False
+        now, before = decrements[-1], decrements[-few]
+        if now <= 0 or before <= 0:
+            return False
+        rate = np.log(before / now) / (few - 1)
+        left = np.log(max(now / max(0.3 * target, 1e-300), 1.0)) / max(rate, 1e-3)
+        saved = left - min(left, few + 2)
+        return saved * self._evaluation_cost() > self._build_cost()
+
+    def _evaluation_cost(self):
+        size, classes = self.problem.rows.size, self.problem.classes
+        return size * classes * (4.0 * self.problem.features + 50.0)
+
+    def _build_cost(self):
+        """Multiplications: rows that bend, rotation, dense block and its factor, small blocks."""
+        classes, features = self.problem.classes, self.problem.features
+        size, drawn = self.problem.rows.size, min(self.drawn, self.problem.rows.size)
+        side = min(classes * (features + 1), DENSE_SIDE)
+        rotated = features if features <= FULL_SPECTRUM else side // classes
+        small = classes**2 if classes <= BLOCK_CLASSES else classes
+        cost = drawn * (2.0 * features * rotated + side**2 + 2.0 * features * small)
+        return cost + side**3 / 3 + (2.0 * size * features * classes if size > drawn else 0)
+
+    def _bent(self, weights, bias):
+        """How much each row bends, (N,)."""
+        problem = self.problem
+        scores = problem.rows.scores(weights, bias)
+        found = runner(problem)(_bent_at, problem.form, scores, problem.labels, problem.margin)
+        return np.asarray(found, np.float64) + 1e-12
+
+
+def _bent_at(xp, form, scores, labels, margin):
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores, own, margin)
+    bend = form.bend(xp, form.maximizer(xp, z, 1.0, 0.0), 1.0)
+    return (bend.diagonal - bend.kappa[None, :] * bend.diagonal**2).sum(0)

@@ -1,0 +1,222 @@
+r"""Losses with kinks: proximal smoothing of the dual, semismooth Newton inside.
+
+Round after round, the loss is smoothed around the dual point of the round before,
+
+    a = argmax over A of  a . z - h(a) - (smoothing / 2) |a - anchor|^2,      anchor <- a,
+
+the proximal point method on the dual, equivalently the augmented Lagrangian method (Rockafellar,
+1976): no smoothing error remains in the limit, so that `smoothing` need not go to 0, where every
+method stalls. Inside a round the objective is piecewise quadratic; Newton steps touch only the
+rows that bend (Sun, Toh et al. call this a semismooth Newton augmented Lagrangian method), by a
+dense factorization for few unknowns and by conjugate gradients in the two-level metric for many.
+Scores are affine in the step, so a line search costs no pass over the data. The maximizers are
+feasible dual points throughout: their certificate is the stopping rule.
+"""
+
+__all__ = ["minimize_hinge"]
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.certificates import balanced_bias, certify
+from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.newton import NewtonStep
+from jaxlin.solvers.problem import Problem, penalty, runner
+from jaxlin.solvers.status import Fit, Status
+
+NEWTON_STEPS = 12
+
+
+class _State(NamedTuple):
+    """Everything that the maximizers at the current scores say."""
+
+    dual: object
+    residuals: object
+    smoothed: float
+    loss: float
+    gain: float
+    bent: object
+    """(N,): the weighted trace of each row's second derivative."""
+
+
+def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not."""
+    with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+        return _minimize(problem, weights, bias, report)
+
+
+def _minimize(problem: Problem, weights, bias, report) -> Fit:
+    run, xp, form, rows = runner(problem), problem.xp, problem.form, problem.rows
+    counts = xp.asarray(problem.counts.astype(problem.dtype))
+    strength = problem.strength
+    newton = NewtonStep(problem, MetricBuilder(problem))
+    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
+    scores = rows.scores(weights, bias)
+    anchor = xp.zeros_like(scores)
+    smoothing = 4.0 * problem.margin
+    evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
+    best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
+
+    def look(at, level):
+        found = run(_state, form, at, problem.labels, counts, problem.margin, level, anchor)
+        return _State(found[0], found[1], *(float(x) for x in found[2:5]), found[5])
+
+    stalled = 0
+    while iterations <= problem.max_iterations:
+        steps = 0
+        for _ in range(NEWTON_STEPS):
+            if problem.fit_intercept:
+                shift = _bias_steps(run, problem, scores, counts, smoothing, anchor)
+                bias = bias + shift
+                scores = scores + xp.asarray(shift.astype(problem.dtype))[:, None]
+            state = look(scores, smoothing)
+            products, sums = rows.transpose(state.residuals)
+            evaluations += 0.5
+            if not problem.fit_intercept:
+                sums = np.zeros_like(sums)
+            regularizer = penalty(problem, weights)
+            objective = state.loss + regularizer
+            gradient = products + 2 * strength * weights
+            norm = float(np.sqrt((gradient**2).sum() + (sums**2).sum()))
+            slack = float((gradient**2).sum()) / (4 * strength)
+            bound = state.gain - float((products**2).sum()) / (4 * strength)
+            claimed = max(claimed, bound)
+            if objective < best[0]:
+                best = (objective, weights, bias)
+            blur = max(objective - bound - slack, 0.0)
+            report(evaluations, best[0], lower)
+            goal = problem.tolerance * best[0]
+            if best[0] - claimed <= 0.8 * goal and best[0] - bound <= 0.9 * promise:
+                promise = best[0] - bound
+                proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
+                evaluations += proof.evaluations
+                lower = max(lower, proof.lower_bound)
+                if proof.objective < best[0]:
+                    best = (proof.objective, weights, proof.bias)
+                report(evaluations, best[0], lower)
+                if best[0] - lower <= problem.tolerance * best[0]:
+                    return Fit(
+                        best[1],
+                        best[2],
+                        lower,
+                        norm,
+                        iterations,
+                        evaluations,
+                        Status.CONVERGED,
+                    )
+            if slack < 0.05 * max(blur, 0.5 * goal) or iterations >= problem.max_iterations:
+                break
+            accuracy = 0.3 * np.sqrt(0.05 * max(blur, 0.5 * goal) / slack)
+            step, bias_step, cost = newton(
+                state.bent,
+                gradient,
+                sums,
+                scores,
+                smoothing,
+                anchor,
+                np.clip(accuracy, 1e-2, 0.2),
+            )
+            evaluations += cost
+            change = rows.scores(step, bias_step)
+            evaluations += 0.5
+            inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
+            length = _line_search(run, problem, scores, change, counts, smoothing, anchor, inner)
+            iterations, steps = iterations + 1, steps + 1
+            if length <= 1e-10:
+                break
+            weights, bias = weights + length * step, bias + length * bias_step
+            if iterations % 25:
+                scores = scores + xp.asarray(length, problem.dtype) * change
+            else:
+                scores = rows.scores(weights, bias)
+                evaluations += 0.5
+        if iterations >= problem.max_iterations:
+            break
+        stalled = stalled + 1 if steps == 0 else 0
+        if stalled > 100:
+            status = Status.PRECISION
+            break
+        anchor = state.dual
+        if steps <= 3:
+            smoothing = max(
+                smoothing / (3 if smoothing > 0.5 * problem.margin else 1.5), 1e-2 * problem.margin
+            )
+    proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
+    lower = max(lower, proof.lower_bound)
+    if best[0] - lower <= problem.tolerance * best[0]:
+        status = Status.CONVERGED
+    return Fit(best[1], best[2], lower, norm, iterations, evaluations, status)
+
+
+def _state(xp, form, scores, labels, counts, margin, smoothing, anchor):
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores, own, margin)
+    a = form.maximizer(xp, z, smoothing, anchor)
+    residuals = form.residuals(xp, a, own) * counts[None, :]
+    smoothed = (counts * form.smoothed(xp, z, own, a, smoothing, anchor)).sum()
+    loss = (counts * form.loss(xp, z, own)).sum()
+    gain = (counts * form.gain(xp, a, margin)).sum()
+    bent = counts * form.bend(xp, a, smoothing).diagonal.sum(0)
+    return a, residuals, smoothed, loss, gain, bent
+
+
+def _slope_at(xp, form, scores, change, labels, counts, margin, smoothing, anchor, length):
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores + length * change, own, margin)
+    a = form.maximizer(xp, z, smoothing, anchor)
+    return (form.residuals(xp, a, own) * change * counts[None, :]).sum()
+
+
+def _line_search(run, problem, scores, change, counts, smoothing, anchor, inner):
+    """Where the derivative of the smoothed objective along the step vanishes (regula falsi)."""
+
+    def slope(length):
+        loss = run(
+            _slope_at,
+            problem.form,
+            scores,
+            change,
+            problem.labels,
+            counts,
+            problem.margin,
+            smoothing,
+            anchor,
+            length,
+        )
+        return float(loss) + inner[0] + length * inner[1]
+
+    start = slope(0.0)
+    if start >= 0:
+        return 0.0
+    low, at_low, high, at_high = 0.0, start, 1.0, slope(1.0)
+    while at_high < 0 and high < 64:
+        if at_high > 0.05 * start:
+            return high
+        low, at_low, high = high, at_high, 2 * high
+        at_high = slope(high)
+    if at_high < -0.05 * start:
+        return high
+    side = 0
+    for _ in range(12):
+        middle = low - at_low * (high - low) / (at_high - at_low)
+        value = slope(middle)
+        if abs(value) <= -0.05 * start:
+            return middle
+        if value < 0:
+            low, at_low = middle, value
+            at_high, side = (at_high / 2 if side == -1 else at_high), -1
+        else:
+            high, at_high = middle, value
+            at_low, side = (at_low / 2 if side == 1 else at_low), 1
+    return low if low > 0 else middle
+
+
+def _bias_steps(run, problem, scores, counts, smoothing, anchor):
+    """Two guarded Newton steps in the biases alone."""
+    data = (scores, problem.labels, counts)
+    return balanced_bias(
+        run, problem.form, data, (problem.margin, smoothing, anchor), steps=2, accuracy=1e-7
+    )
