@@ -1,0 +1,210 @@
+"""The lecture's page: chapters of prose, formulas, pictures, tables and claims, in its order.
+
+A claim sets what the lecture says beside what was measured, and ends in a verdict.
+"""
+
+__all__ = [
+    "DIFFERS",
+    "ERRATUM",
+    "IN_SHAPE",
+    "NEEDS_DATA",
+    "REPRODUCED",
+    "VERDICTS",
+    "Chapter",
+    "Claim",
+    "Formula",
+    "Picture",
+    "Table",
+    "judge",
+    "lecture_page",
+    "playground_page",
+]
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from jaxlin.report.mathml import mathml, prose
+from jaxlin.report.page import Section, figure_tag, page, table
+
+REPRODUCED = "reproduced"
+IN_SHAPE = "reproduced in shape"
+ERRATUM = "erratum"
+NEEDS_DATA = "not shown by these data"
+DIFFERS = "not reproduced"
+VERDICTS = (REPRODUCED, IN_SHAPE, ERRATUM, NEEDS_DATA, DIFFERS)
+
+
+class Formula(NamedTuple):
+    """A displayed formula, in the notation of `jaxlin.report.mathml`."""
+
+    tex: str
+
+
+class Picture(NamedTuple):
+    """A figure of the chapter; `name` is the file that it is also saved as."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+class Table(NamedTuple):
+    """Rows of cells under a head; cells are prose."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+class Claim(NamedTuple):
+    """One statement of the lecture, what it prints, what was measured, and the verdict."""
+
+    lines: str
+    """Where the lecture says it, such as "L81"."""
+    text: str
+    lecture: str
+    measured: str
+    verdict: str
+    """One of `VERDICTS`."""
+    why: str = ""
+
+
+class Chapter(NamedTuple):
+    """One section of the lecture, measured."""
+
+    name: str
+    """The script's name."""
+    title: str
+    parts: tuple[str | Formula | Picture | Table | Claim, ...]
+    """In reading order; a `str` is a paragraph of prose."""
+
+    @property
+    def claims(self) -> list[Claim]:
+        return [part for part in self.parts if isinstance(part, Claim)]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return [part for part in self.parts if isinstance(part, Picture)]
+
+
+def judge(holds: bool, verdict: str = REPRODUCED) -> str:
+    """`verdict` where what was measured agrees, else "not reproduced".
+
+    >>> judge(1 + 1 == 2), judge(1 + 1 == 3)
+    ('reproduced', 'not reproduced')
+    """
+    return verdict if holds else DIFFERS
+
+
+def lecture_page(chapters: Sequence[Chapter], *, data: str, seconds: float) -> str:
+    """The whole page as one self-contained HTML document.
+
+    Args:
+      chapters: in reading order.
+      data: the name of the data set, for the lead sentence.
+      seconds: how long it took to measure everything.
+    """
+    counts = Counter(claim.verdict for chapter in chapters for claim in chapter.claims)
+    tally = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
+    lead = (
+        f"Every number, table and figure of an introductory lecture on linear classification, "
+        f"computed from {data} in {seconds:.0f} s. {sum(counts.values())} claims: {tally}."
+    )
+    return page(
+        "The lecture, reproduced", [_contents(chapters), *map(_section, chapters)], lead=lead
+    )
+
+
+def playground_page() -> str:
+    """The playground: a page that computes for itself, ready to be written beside the lecture's."""
+    return files("jaxlin.report").joinpath("playground.html").read_text(encoding="utf-8")
+
+
+def _contents(chapters: Sequence[Chapter]) -> Section:
+    items = Markup("").join(
+        Markup(f'<li><a href="#{escape(c.name)}">{escape(c.title)}</a>{_badges(c)}</li>')
+        for c in chapters
+    )
+    play = Markup(
+        '<p class="play"><a href="playground.html"><b>Open the playground</b></a>: three classes '
+        "in the plane, nine parameters, four losses, every number live.</p>"
+    )
+    return Section("", Markup(f"<style>{_STYLE}</style>") + play + Markup(f"<ol>{items}</ol>"))
+
+
+def _badges(chapter: Chapter) -> Markup:
+    return Markup("").join(
+        Markup(f'<i class="dot {_css(claim.verdict)}" title="{escape(claim.verdict)}"></i>')
+        for claim in chapter.claims
+    )
+
+
+def _section(chapter: Chapter) -> Section:
+    body: list[Markup] = [Markup(f'<a id="{escape(chapter.name)}"></a>')]
+    claims: list[Claim] = []
+    for part in chapter.parts:
+        if isinstance(part, Claim):
+            claims.append(part)
+            continue
+        body += [_claims(claims), _part(part)]
+        claims = []
+    return Section(chapter.title, Markup("").join([*body, _claims(claims)]))
+
+
+def _part(part) -> Markup:
+    if isinstance(part, Formula):
+        return Markup(f'<div class="formula">{mathml(part.tex, display=True)}</div>')
+    if isinstance(part, Picture):
+        return figure_tag(
+            part.figure, alt=part.caption.replace("$", ""), caption=prose(part.caption)
+        )
+    if isinstance(part, Table):
+        note = Markup(f'<p class="note">{prose(part.caption)}</p>') if part.caption else ""
+        rows = [[prose(cell) for cell in row] for row in part.rows]
+        head = [prose(cell) for cell in part.head]
+        return Markup(f'<div class="wide">{table(rows, head=head)}</div>{note}')
+    return Markup(f"<p>{prose(part)}</p>")
+
+
+def _claims(claims: Sequence[Claim]) -> Markup:
+    """Consecutive claims as one table, "the lecture prints | we measure"."""
+    if not claims:
+        return Markup("")
+    rows = [
+        (
+            Markup(f'{prose(claim.text)} <span class="where">{escape(claim.lines)}</span>'),
+            prose(claim.lecture),
+            prose(claim.measured),
+            Markup(f'<b class="{_css(claim.verdict)}">{escape(claim.verdict)}</b>')
+            + (Markup(f'<br><span class="why">{prose(claim.why)}</span>') if claim.why else ""),
+        )
+        for claim in claims
+    ]
+    head = ("claim", "the lecture prints", "we measure", "verdict")
+    return Markup(f'<div class="wide claims">{table(rows, head=head)}</div>')
+
+
+def _css(verdict: str) -> str:
+    return dict(zip(VERDICTS, ("yes", "shape", "erratum", "other", "no"), strict=True))[verdict]
+
+
+_STYLE = """
+math { font-size: 1.08em; } .formula { margin: .9rem 0; overflow-x: auto; }
+.wide { overflow-x: auto; margin: .9rem 0; } .claims table { width: 100%; }
+.claims td:nth-child(1) { width: 38%; } .claims td:nth-child(4) { width: 24%; }
+.where { color: #8a93a1; font-size: .8em; white-space: nowrap; } .why, .note { color: var(--soft);
+  font-size: .9rem; } .note { margin-top: .2rem; }
+b.yes { color: #1c7a55; } b.shape { color: #2c5fa8; } b.erratum { color: #b3441e; }
+b.other { color: #6b7280; } b.no { color: #b00020; }
+.dot { display: inline-block; width: .55em; height: .55em; border-radius: 50%; margin-left: .3em; }
+.dot.yes { background: #1c7a55; } .dot.shape { background: #2c5fa8; }
+.dot.erratum { background: #b3441e; } .dot.other { background: #b4bac4; }
+.dot.no { background: #b00020; }
+.play { background: #f2f6fc; border-left: 4px solid var(--accent); padding: .6rem .9rem; }
+a { color: var(--accent); } ol li { margin: .1rem 0; }
+"""
