@@ -42,8 +42,9 @@ def fit(inputs: np.ndarray, kind: str) -> Preprocessing:
     Args:
       inputs: (N, D), floating or integer, possibly a memory map.
       kind: "none"; "center" (shift = mean); "standardize" (also scale = 1 / standard deviation;
-        a constant feature keeps scale 1); "scale" (to [-1, 1]: bytes by their range 0..255,
-        other inputs by each feature's own range; a constant feature goes to 0).
+        a constant feature keeps scale 1); "scale" (to [-1, 1]: pixels, which are integers, all by
+        one range from 0 to the largest of the training set; other inputs by each feature's own
+        range, a constant feature going to 0).
 
     Raises:
       ValueError: `kind` is not one of `KINDS`.
@@ -68,9 +69,9 @@ def fit(inputs: np.ndarray, kind: str) -> Preprocessing:
         constant = variance <= np.maximum(noise * np.sqrt(len(inputs)), 1e-150) ** 2
         return Preprocessing(kind, mean, 1 / np.sqrt(np.where(constant, 1.0, variance)))
     if kind == "scale":
-        if inputs.dtype == np.uint8:
-            return Preprocessing(kind, zeros + 127.5, ones / 127.5)
         low, high = _range(inputs)
+        if np.issubdtype(inputs.dtype, np.integer):
+            low, high = zeros + min(0.0, low.min()), zeros + high.max()
         half = (high - low) / 2
         return Preprocessing(kind, (low + high) / 2, 1 / np.where(half == 0, 1.0, half))
     raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")

@@ -12,8 +12,9 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "scores losses probability regularizers",
     "objectives passes metrics",
     "gradients landscape data preprocess batches",
-    "train solvers sweep sharding checkpoint",
-    "plots report",
+    "train models solvers sweep sharding checkpoint",
+    "plots",
+    "report",
     "estimators testing cli",
 ]
 LAYER_OF = {name: level for level, row in enumerate(LAYERS) for name in row.split()}

@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Classify pictures or arrays with a trained classifier.",
     "report": "Draw a run's pictures and page again.",
     "data": "List, describe, fetch and verify data sets.",
+    "lecture": "Reproduce an introductory lecture: every number, table and figure.",
     "info": "Show versions and devices.",
 }
 

@@ -57,56 +57,40 @@ def _data(options: Options, model, config: dict):
     """The examples to measure on, checked against the model."""
     from jaxlin.cli.runs import run_data
     from jaxlin.core import DataError
-    from jaxlin.data import NAMED, load_splits
+    from jaxlin.data import NAMED, load, load_splits
 
     if options.data is None:
-        chosen = config | {
+        moved = {
             key: str(value)
             for key in ("data_dir", "labels")
             if (value := getattr(options, key)) is not None
         }
-        _, data = run_data(chosen)
+        _, data = run_data(config | moved)
         if data is None:
             raise DataError(
                 f"{options.run}: was trained without a test set. Say what to measure on: --data."
             )
     else:
-        train, test = load_splits(options.data, data_dir=options.data_dir, labels=options.labels,
-                                  image_size=_side(model))  # fmt: skip
-        whole = options.data not in NAMED and str(options.data).endswith((".npy", ".npz"))
-        data = train if whole or test is None else test
-    return _fitting(data, model)
-
-
-def _side(model) -> int | None:
-    """The size to which pictures are brought, so that they fit the model."""
-    shape = model.image_shape
-    return shape[0] if shape is not None and shape[0] == shape[1] else None
-
-
-def _fitting(data, model):
-    """`data` with the model's numbering of the classes, or a sentence."""
-    import numpy as np
-
-    from jaxlin.core import DataError
-
+        choice = {
+            "data_dir": options.data_dir,
+            "labels": options.labels,
+            "image_size": None if model.image_shape is None else model.image_shape[:2],
+            "class_names": model.class_names,
+        }
+        if options.data not in NAMED and Path(options.data).is_file():
+            data = load(options.data, **choice)
+        else:
+            train, test = load_splits(options.data, **choice)
+            data = train if test is None else test
     features = model.params.weights.shape[1]
     if data.inputs.shape[1] != features:
         raise DataError(
             f"{data.name}: has {data.inputs.shape[1]} features an example, and the model wants "
             f"{features}. Evaluate it on data of the shape it was trained on."
         )
-    known = {name: label for label, name in enumerate(model.class_names)}
-    if data.class_names == tuple(map(str, range(len(data.class_names)))) and (
-        len(data.class_names) <= len(known)
-    ):  # labels that have numbers for names are numbered as the model's classes are
-        return data._replace(class_names=model.class_names)
-    strangers = [name for name in data.class_names if name not in known]
-    if strangers:
+    if data.class_names != model.class_names:
         raise DataError(
-            f"{data.name}: has the class {strangers[0]!r}, and the model knows "
-            f"{', '.join(model.class_names[:10])}{', ...' if len(known) > 10 else ''}. "
-            "Evaluate it on data with the classes it was trained on."
+            f"{data.name}: has the classes {', '.join(data.class_names[:10])}, and the model "
+            f"{', '.join(model.class_names[:10])}. Evaluate it on data with its classes."
         )
-    labels = np.array([known[name] for name in data.class_names], np.int32)[data.labels]
-    return data._replace(labels=labels, class_names=model.class_names)
+    return data

@@ -68,8 +68,12 @@ def run_data(config: dict) -> tuple[Dataset, Dataset | None]:
         data_dir=_path(config.get("data_dir")),
         labels=_path(config.get("labels")),
         test=_path(config.get("test")),
-        image_size=config.get("image_size"),
+        image_size=_square(config.get("image_size")),
     )
+
+
+def _square(side: int | None) -> tuple[int, int] | None:
+    return None if side is None else (side, side)
 
 
 def _path(value: str | None) -> Path | None:

@@ -35,8 +35,13 @@ def curves(records: Sequence[dict]) -> Figure:
         right.plot(epochs, [r["validation_accuracy"] for r in validated], color=COLORS[1], **style)
         best = max(validated, key=lambda r: r["validation_accuracy"])
         right.plot(best["epoch"], best["validation_accuracy"], "o", color=INK, markersize=6)
-        title = f"Validation accuracy, best {best['validation_accuracy']:.3f} at epoch {best['epoch']:g}"
-        tidy(right, title=title, x="epoch", y="share classified right")
+        highest = f"{best['validation_accuracy']:.3f} at epoch {best['epoch']:g}"
+        tidy(
+            right,
+            title=f"Validation accuracy, best {highest}",
+            x="epoch",
+            y="share classified right",
+        )
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend(frameon=False, fontsize=9)
     return figure

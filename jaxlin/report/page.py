@@ -110,7 +110,8 @@ pre { background: #f6f8fb; padding: .8rem 1rem; overflow-x: auto; border-radius:
 .numbers { display: flex; flex-wrap: wrap; gap: .8rem 2.6rem; margin: 1.2rem 0; }
 .numbers div { min-width: 7rem; } .numbers b { display: block; font-size: 1.7rem;
   font-variant-numeric: tabular-nums; } .numbers span { color: var(--soft); font-size: .88rem; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)); gap: 1rem; }
+.gallery { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)); }
 .gallery figure { margin: 0; } .gallery img { width: 100%; border-radius: 4px; }
 .gallery figcaption { font-size: .8rem; line-height: 1.3; }
 details summary { cursor: pointer; color: var(--accent); }
