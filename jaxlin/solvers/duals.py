@@ -137,20 +137,22 @@ def _orthant(xp, z, smoothing, anchor):
     return 2 * xp.maximum(z, 0)
 
 
-def _sorted_steps(xp, z, smoothing, anchor):
-    """v = anchor + z / smoothing in falling order, its running sums, and 1..K as a column."""
-    v = anchor + z / smoothing
+def _falling(xp, v):
+    """The entries of each column in falling order, their running sums, and 1..K as a column."""
     falling = xp.flip(xp.sort(v, axis=0), axis=0)
     count = xp.arange(1, v.shape[0] + 1, dtype=v.dtype)[:, None]
-    return v, falling, xp.cumsum(falling, axis=0), count
+    return falling, xp.cumsum(falling, axis=0), count
 
 
 def _capped_simplex(xp, z, smoothing, anchor):
     """Projection of anchor + z / smoothing onto {a >= 0, sum a <= 1} (Duchi et al., 2008)."""
-    v, falling, sums, count = _sorted_steps(xp, z, smoothing, anchor)
+    v = anchor + z / smoothing
+    centred = v - v.max(0)[None, :]  # the projection onto sum a = 1 does not see a common shift
+    falling, sums, count = _falling(xp, centred)
     support = (falling * count > sums - 1).sum(0)[None, :]
     level = (xp.take_along_axis(sums, support - 1, axis=0) - 1) / support
-    return xp.maximum(v - xp.maximum(level, 0), 0)
+    inside = xp.maximum(v, 0)
+    return xp.where(inside.sum(0)[None, :] <= 1, inside, xp.maximum(centred - level, 0))
 
 
 def _squared_simplex(xp, z, smoothing, anchor):
@@ -159,7 +161,8 @@ def _squared_simplex(xp, z, smoothing, anchor):
     Stationarity gives a = max(0, v - S / (2 smoothing)) with S = sum a; with n entries active,
     S = (sum of the n largest v) / (1 + n / (2 smoothing)).
     """
-    v, falling, sums, count = _sorted_steps(xp, z, smoothing, anchor)
+    v = anchor + z / smoothing
+    falling, sums, count = _falling(xp, v)
     totals = sums / (1 + count / (2 * smoothing))
     support = (falling > totals / (2 * smoothing)).sum(0)[None, :]
     total = xp.take_along_axis(totals, xp.maximum(support - 1, 0), axis=0)
