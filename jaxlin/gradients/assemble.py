@@ -1,0 +1,223 @@
+"""What the modes of a check share: ladders, closer looks at single entries, the final report."""
+
+__all__ = [
+    "assemble",
+    "entry_of",
+    "ladder_along",
+    "look_closely",
+    "natural_slope",
+    "order_of",
+    "structured_scale",
+    "unflat",
+    "verdict_of",
+]
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin.gradients.linear import LinearObjective, margins_near_zero, unwrap, weights_of
+from jaxlin.gradients.lines import EPS, Group, Trial
+from jaxlin.gradients.patterns import describe
+from jaxlin.gradients.report import Entry, GradientReport
+from jaxlin.gradients.slopes import Calibration, Slopes, calibrate, measured_order, resolve
+from jaxlin.gradients.structured import structured_step
+
+CHUNK = 256  # entries searched together for a value that is not finite
+
+
+def ladder_along(trial: Trial, group: Group, line: np.ndarray) -> Calibration:
+    changes = trial.along(line[None])
+    ladder = calibrate(lambda t: changes(t[None])[0], trial.value, trial.function.eps)
+    if ladder is None:
+        raise ValueError(_where_not_finite(trial, group))
+    return ladder
+
+
+def _where_not_finite(trial: Trial, group: Group) -> str:
+    function = trial.function
+    for start in range(0, len(group.entries), CHUNK):
+        entries = group.entries[start : start + CHUNK]
+        offsets = group.scale[entries] * 2.0**-30
+        values = function.along_axes(np.repeat(entries, 2), np.outer(offsets, [-1, 1]).ravel())
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            path, index = function.place(entries[bad[0] // 2])
+            name = path + (f"[{', '.join(map(str, index))}]" if index else "") or "x"
+            side = "below" if bad[0] % 2 == 0 else "above"
+            return (
+                f"`f` is finite at `x` but {values[bad[0]]} near it, where {name} is slightly "
+                f"{side} its value. Check at a point inside the domain of `f`."
+            )
+    path, _ = function.place(group.entries[0])
+    return (
+        f"`f` is finite at `x` but not near it along {path or 'x'}. Check at a point inside the "
+        "domain of `f`."
+    )
+
+
+def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
+    """Measure single entries on many scales."""
+    if not len(entries):
+        return {}
+    entries = np.array(entries, int)
+    h = ladder.step * group.scale[entries] * np.sqrt(len(group.entries))
+    h = 2.0 ** np.round(np.log2(h))
+    if trial.structured:
+        structured, noise = structured_scale(trial)
+        h, noise = structured[entries], noise[entries]
+    else:
+        values = np.nan_to_num(trial.claim.values[entries], posinf=0.0, neginf=0.0)
+        noise = ladder.noise + EPS * np.abs(values * trial.function.x[entries])
+    found, _ = resolve(
+        trial.along_axes(entries), h, noise, trial.claim.values[entries],
+        trial.claim.rounding[entries], method=method,
+    )  # fmt: skip
+    return {
+        int(i): entry_of(trial, int(i), found.take(slice(row, row + 1)))
+        for row, i in enumerate(entries)
+    }
+
+
+def structured_scale(trial) -> tuple[np.ndarray, np.ndarray]:
+    """Step and noise per entry on the fast path, whose differences do not cancel.
+
+    What remains is the rounding of a sum over examples of |x_d| times the loss's slope, and
+    that of the scores, relative.
+    """
+    function = trial.function
+    objective: LinearObjective = function.f
+    x = function.tree(function.x)
+    step = np.full(len(function.x), structured_step(objective))
+    with function.context():
+        mean = np.zeros(objective.inputs.shape[1])
+        top = 0.0
+        for i in range(0, objective.examples, 4096):
+            block = objective.inputs[i : i + 4096]
+            mean += np.asarray(np.abs(block).sum(axis=0, dtype=np.float64))
+            top = max(
+                top,
+                float(
+                    np.abs(
+                        np.asarray(
+                            objective.scores(jax.tree.map(lambda a: jnp.asarray(a), x), block)
+                        )
+                    ).max()
+                ),
+            )
+    mean /= objective.examples
+    if objective.weights is not None:
+        w = np.asarray(objective.weights, np.float64)
+        mean *= w.max() / w.mean()
+    classes = weights_of(x).shape[0]
+    loss, margin = unwrap(objective.loss)
+    slope = classes * (2 * (2 * top + margin) if "squared" in loss.__name__ else 1)
+    unit = EPS * slope * (64 + 4 * top)
+    per_entry = np.tile(mean * unit, classes)
+    if len(function.leaves) > 1:
+        per_entry = np.concatenate([per_entry, np.full(classes, unit)])
+    matrix = np.abs(function.x) * 2 * objective.strength * EPS * 4
+    return step, (per_entry + matrix) * step
+
+
+def entry_of(trial: Trial, i: int, found: Slopes) -> Entry:
+    path, index = trial.function.place(i)
+    kinked = bool(found.kinked[0])
+    bar = float((found.side_error if kinked else found.error)[0] + trial.claim.rounding[i])
+    return Entry(
+        path,
+        index,
+        float(trial.claim.values[i]),
+        float(found.numeric[0]),
+        bar,
+        float(found.left[0]),
+        float(found.right[0]),
+        kinked,
+    )
+
+
+def natural_slope(ladder: Calibration) -> float:
+    """A thousandth of the steepest secant of f at steps that are not lost in noise."""
+    rungs = ladder.steps >= ladder.step
+    secants = np.abs(np.concatenate([ladder.plus[rungs], ladder.minus[rungs]]))
+    secants = secants / np.concatenate([ladder.steps[rungs]] * 2)
+    return 1e-3 * float(secants[np.isfinite(secants)].max(initial=0.0))
+
+
+def verdict_of(wrong, kinks, unclear) -> str:
+    if len(wrong):
+        return "fail"
+    if unclear:
+        return "inconclusive"
+    return "kink" if len(kinks) else "pass"
+
+
+def order_of(trial, groups, verdict, listed, order) -> float | None:
+    """Of a failing gradient the rate along its worst entry, where the error is not diluted."""
+    if verdict in ("kink", "inconclusive"):
+        return None
+    if verdict == "pass" or not listed:
+        return order
+    i = next(iter(listed))
+    if not np.isfinite(trial.claim.values[i]) or listed[i].kinked:
+        return None
+    line = np.zeros((1, len(trial.function.x)))
+    line[0, i] = next(g.scale[i] for g in groups if g.scale[i])
+    ladder = ladder_along(trial, groups[0], line[0])
+    claim, rounding = trial.claim_along(line)
+    return measured_order(ladder, claim[0], rounding[0])
+
+
+def unflat(function, values):
+    parts = [values[a.start : a.stop].reshape(a.shape) for a in function.leaves]
+    return jax.tree_util.tree_unflatten(function.treedef, parts)
+
+
+def assemble(
+    trial, verdict, listed, *, limit, mode, order, max_relative_error, steps, smallest, miss,
+    directions, checked, kinked, notes, wrong=None, numeric=None, analytic=None,
+) -> GradientReport:  # fmt: skip
+    function = trial.function
+    entries = list(listed.values())
+    entries.sort(key=_badness, reverse=True)
+    if verdict == "fail":
+        notes += describe(entries, trial)
+    if function.kind == "jax" and function.dtype != "float64":
+        notes.append(
+            f"`f` does not run in float64; evaluated in {function.dtype}, with wider steps."
+        )
+    device = jax.devices()[0]
+    how = "one point at a time by Python" if function.kind == "python" else device.device_kind
+    margins = None
+    if isinstance(function.f, LinearObjective):
+        x = function.tree(function.x)
+        margins = margins_near_zero(function.f, x, min(steps.values()))
+    return GradientReport(
+        verdict=verdict,
+        entries=tuple(entries[:limit]),
+        max_relative_error=float(max_relative_error),
+        evaluations=function.evaluations,
+        order=order,
+        steps=steps,
+        mode=mode,
+        parameters=len(function.x),
+        checked=checked,
+        directions=directions,
+        miss_probability=miss,
+        smallest_error=smallest,
+        wrong=len(listed) if wrong is None and verdict == "fail" else wrong or 0,
+        kinked=kinked,
+        margins=margins,
+        precision=f"{function.dtype} on {device.platform} ({how}), matrix products at highest",
+        notes=tuple(notes),
+        numeric=numeric,
+        analytic=analytic,
+    )
+
+
+def _badness(entry: Entry) -> float:
+    if not np.isfinite(entry.analytic):
+        return np.inf
+    if entry.kinked and entry.inside:
+        return abs(entry.right - entry.left)
+    return abs(entry.analytic - entry.numeric)

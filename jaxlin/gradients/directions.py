@@ -1,0 +1,210 @@
+"""The quick mode: slopes along random directions, and group testing where they disagree."""
+
+__all__ = ["by_directions"]
+
+import numpy as np
+
+from jaxlin.gradients.assemble import (
+    assemble,
+    ladder_along,
+    look_closely,
+    natural_slope,
+    order_of,
+    verdict_of,
+)
+from jaxlin.gradients.lines import Trial, groups_of, random_signs
+from jaxlin.gradients.report import Entry, GradientReport, relative_error
+from jaxlin.gradients.search import find_entries
+from jaxlin.gradients.slopes import NODES, Slopes, measured_order, resolve, slopes
+
+NEARER = (1.0, 1 / 16, 1 / 256, 1 / 4096)  # scales on which a suspicious direction is repeated
+SEARCH_BUDGET = 220  # blocks tested by the group testing, at 4 evaluations each
+NAMED = 8  # wrong entries to name before the search rests
+KINKS_LISTED = 10
+
+
+def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str) -> GradientReport:
+    """Compare slopes along random directions, and name entries where they disagree."""
+    groups = groups_of(trial.function, most=2)
+    entries: dict[int, Entry] = _not_finite(trial, limit)
+    kinks: dict[int, Entry] = {}
+    notes, steps, smallest = list(trial.claim.notes), {}, {}
+    worst, order, kinked_lines, blind, unnamed, compared = 0.0, None, 0, False, False, 0
+    for group in groups:
+        signs = random_signs(rng, (directions, len(trial.function.x)))
+        lines = signs * group.scale
+        ladder = ladder_along(trial, group, lines[0])
+        claim, rounding = trial.claim_along(lines)
+        found, used = _measure(trial, lines, ladder, claim, rounding, method)
+        compared += directions
+        away = found.outside(claim, rounding)
+        if order is None and not found.kinked.any():
+            order = measured_order(ladder, claim[0], rounding[0])
+        scale = np.linalg.norm(trial.claim.values[group.entries] * group.scale[group.entries])
+        bars = found.bars() + rounding
+        widths = np.where(found.kinked, found.side_error, found.error) + rounding
+        magnitude = max(scale, float(np.abs(found.numeric).max())) if np.isfinite(scale) else 0.0
+        blind |= bool(np.median(widths) > max(0.3 * magnitude, natural_slope(ladder)))
+        sharp = np.sort(bars)[directions - directions // 6 - 1]  # a line that met kinks sees less
+        worst = max(worst, _relative(claim, found, magnitude, np.where(bars > sharp, 0, widths)))
+        _record(trial, group, ladder, 2 * float(sharp), steps, smallest)
+        if (away > 0).any():
+            named, left = _name(trial, rng, group, ladder, lines, found, limit, method)
+            entries.update(named)
+            unnamed |= not named and not entries
+            if left:
+                notes.append("more entries are wrong than were named; mode='full' lists all.")
+        elif found.kinked.any():
+            kinked_lines += int(found.kinked.sum())
+            j = int(np.flatnonzero(found.kinked)[0])
+            kinks.update(_name_kinks(trial, rng, group, lines[j], used[j], ladder, method))
+    wrong = {i: e for i, e in (entries | kinks).items() if not e.inside}
+    listed = wrong or kinks
+    if unnamed and not wrong:
+        notes.append("a random direction disagrees, but no single entry could be shown wrong.")
+    verdict = verdict_of(wrong, kinks, blind or (unnamed and not wrong))
+    if kinked_lines and not kinks and not wrong:
+        notes.append("random lines cross kinks near the point; no entry has one at the point.")
+    return assemble(
+        trial,
+        verdict,
+        listed,
+        limit=limit,
+        mode="quick",
+        order=order_of(trial, groups, verdict, listed, order),
+        max_relative_error=max([worst, *(_relative_of(e) for e in wrong.values())]),
+        steps=steps,
+        smallest=smallest,
+        miss=2.0 ** -(directions - directions // 6),
+        directions=compared,
+        checked=len(entries | kinks),
+        kinked=kinked_lines,
+        notes=notes,
+    )
+
+
+def _measure(trial, lines, ladder, claim, rounding, method) -> tuple[Slopes, np.ndarray]:
+    """Slopes along the lines; those that disagree or show a kink are measured on more scales."""
+    step = np.full(len(lines), ladder.step)
+    noise = np.full(len(lines), ladder.noise)
+    found = slopes(trial.along(lines)(np.outer(step, NODES)), step, noise, method=method)
+    away = found.outside(claim, rounding) > 0
+    disputed, kinked = np.flatnonzero(away), np.flatnonzero(found.kinked & ~away)
+    rounds = [np.concatenate([disputed[:3], kinked[:3]]), np.concatenate([disputed[3:]])]
+    fields = [np.array(field) for field in found]
+    for i, rows in enumerate(rounds):
+        if len(rows) == 0:
+            continue
+        if i and (Slopes(*fields).outside(claim, rounding)[disputed[:3]] > 0).any():
+            break  # the first few are confirmed: the gradient is wrong
+        again, at = resolve(
+            trial.along(lines[rows]), step[rows], noise[rows], claim[rows], rounding[rows],
+            scales=NEARER, method=method,
+        )  # fmt: skip
+        step[rows] = at
+        for field, new in zip(fields, again, strict=True):
+            field[rows] = new
+    if (fields[4][kinked[:3]]).sum() == 0:  # the looked-at kinks were not at the point
+        fields[4][kinked] = False
+    return Slopes(*fields), step
+
+
+def _block_tester(trial, group, step, noise, method, *, kinks=False, skip=()):
+    """blocks, signs -> excess: how far each block's slope is off, or how large its kink."""
+    count = len(group.entries)
+    skip = np.array(sorted(skip), int)
+
+    def test(blocks, signs):
+        lines = np.zeros((len(blocks), len(trial.function.x)))
+        for line, block in zip(lines, blocks, strict=True):
+            line[block] = signs[block] * group.scale[block]
+        lines[:, skip] = 0
+        sizes = np.array([len(block) for block in blocks])
+        steps = step * 2.0 ** np.round(np.log2(np.sqrt(count / sizes)))
+        found = slopes(trial.along(lines)(np.outer(steps, NODES)), steps, noise, method=method)
+        if kinks:
+            return np.where(found.kinked, np.abs(found.right - found.left), 0.0)
+        away = found.outside(*trial.claim_along(lines))
+        return np.where(np.isfinite(away), away, 0.0)
+
+    return test
+
+
+def _name(trial, rng, group, ladder, lines, found, limit, method):
+    """Wrong entries by group testing; afterwards, whether the directions still disagree."""
+    claim = trial.claim
+    patched, named = claim.values.copy(), {}
+    budget = SEARCH_BUDGET
+    for _ in range(3):
+        case = trial._replace(claim=claim._replace(values=patched))
+        away = found.outside(*case.claim_along(lines))
+        away = np.where(np.isfinite(away), away, 0.0)
+        if not (away > 0).any() or len(named) >= min(NAMED, limit) or budget <= 0:
+            break
+        j = int(np.argmax(away))
+        tester = _block_tester(case, group, ladder.step, ladder.noise, method)
+        signs = np.sign(lines[j]) + (lines[j] == 0)
+        suspects = find_entries(tester, group.entries, signs, budget=budget, rng=rng)
+        budget -= SEARCH_BUDGET // 2
+        suspects = [i for i in suspects if i not in named]
+        confirmed = look_closely(trial, suspects, ladder, group, method)
+        new = {i: e for i, e in confirmed.items() if not e.inside}
+        if not new:
+            break
+        named.update(new)
+        for i, entry in new.items():
+            patched[i] = entry.numeric
+    if not named:  # perhaps many small errors: look at some entries one by one
+        some = rng.permutation(group.entries)[:16].tolist()
+        looked = look_closely(trial, some, ladder, group, method)
+        named = {i: e for i, e in looked.items() if not e.inside}
+        for i, entry in named.items():
+            patched[i] = entry.numeric
+    case = trial._replace(claim=claim._replace(values=patched))
+    away = found.outside(*case.claim_along(lines))
+    return named, bool(named) and bool((away > 0).any())
+
+
+def _name_kinks(trial, rng, group, line, step, ladder, method) -> dict[int, Entry]:
+    """Some entries with a kink at the point, by group testing on the size of the kink."""
+    tester = _block_tester(trial, group, step, ladder.noise, method, kinks=True)
+    signs = np.sign(line) + (line == 0)
+    suspects = find_entries(tester, group.entries, signs, budget=80, rng=rng, width=2)
+    looked = look_closely(trial, suspects, ladder, group, method)
+    kinks = {i: e for i, e in looked.items() if e.kinked}
+    if not kinks:
+        some = rng.permutation(group.entries)[:16].tolist()
+        looked = look_closely(trial, some, ladder, group, method)
+        kinks = {i: e for i, e in looked.items() if e.kinked}
+    return dict(list(kinks.items())[:KINKS_LISTED])
+
+
+def _not_finite(trial: Trial, limit: int) -> dict[int, Entry]:
+    """Claimed entries that are not numbers are wrong wherever `f` has a slope."""
+    bad = np.flatnonzero(~np.isfinite(trial.claim.values))[: min(limit, NAMED)]
+    if not len(bad):
+        return {}
+    (group,) = groups_of(trial.function, most=0)
+    ladder = ladder_along(trial, group, group.scale)
+    return look_closely(trial, bad, ladder, group, "richardson")
+
+
+def _relative(claim, found, magnitude, widths) -> float:
+    """Of directions: relative to the gradient's own size, as slopes of random signs cancel."""
+    away = np.where(found.kinked, found.outside(claim, 0.0), np.abs(claim - found.numeric))
+    blurred = (away <= widths) & (widths > 0.1 * magnitude)
+    away = np.where(blurred | ((widths == 0) & (found.outside(claim, 0.0) == 0)), 0.0, away)
+    worst = float(np.max(away, initial=0.0))
+    return 0.0 if worst == 0 else worst / magnitude if magnitude > 0 else np.inf
+
+
+def _relative_of(entry: Entry) -> float:
+    return float(relative_error(entry.analytic, entry.numeric, entry.error_bar))
+
+
+def _record(trial, group, ladder, bar, steps, smallest) -> None:
+    for leaf in trial.function.leaves:
+        if leaf.start < leaf.stop and group.scale[leaf.start]:
+            scale = group.scale[leaf.start : leaf.stop].min()
+            steps[leaf.path] = float(ladder.step * scale)
+            smallest[leaf.path] = float(bar / scale)

@@ -1,0 +1,172 @@
+"""The sampled and the full mode: one entry after the other, all in a few device calls."""
+
+__all__ = ["by_entries"]
+
+import numpy as np
+
+from jaxlin.gradients.assemble import (
+    assemble,
+    entry_of,
+    ladder_along,
+    natural_slope,
+    order_of,
+    structured_scale,
+    unflat,
+    verdict_of,
+)
+from jaxlin.gradients.finite_differences import NumericGradient
+from jaxlin.gradients.lines import EPS, Trial, groups_of, random_signs
+from jaxlin.gradients.report import GradientReport, relative_error
+from jaxlin.gradients.slopes import NODES, Slopes, measured_order, resolve, slopes
+from jaxlin.gradients.structured import column_steps, differences_along_axes
+
+CHUNK = 256  # suspects that are looked at again together
+
+
+def by_entries(
+    trial: Trial, rng, *, samples: int | None, limit: int, method: str
+) -> GradientReport:
+    """Compare every entry, or `samples` of them drawn from every leaf."""
+    function = trial.function
+    n = len(function.x)
+    groups = groups_of(function, most=8)
+    chosen = np.arange(n) if samples is None else _drawn(function, rng, samples)
+    step, noise, order, blind = np.empty(n), np.empty(n), None, False
+    steps, smallest, ladders = {}, {}, []
+    for group in groups[:1] if trial.structured else groups:
+        line = random_signs(rng, n) * group.scale
+        ladder = ladder_along(trial, group, line)
+        ladders.append(ladder)
+        if order is None:
+            claim, rounding = trial.claim_along(line[None])
+            order = measured_order(ladder, claim[0], rounding[0])
+        h = ladder.step * group.scale[group.entries] * np.sqrt(len(group.entries))
+        step[group.entries] = 2.0 ** np.round(np.log2(h))
+        noise[group.entries] = ladder.noise
+    if trial.structured:
+        step[:], noise[:] = structured_scale(trial)
+    else:
+        values = np.where(np.isfinite(trial.claim.values), trial.claim.values, 0)
+        noise += EPS * np.abs(values) * np.abs(function.x)  # x + h is rounded, too
+    found, step = _all_entries(trial, chosen, step, noise, method)
+    claim, rounding = trial.claim.values[chosen], trial.claim.rounding[chosen]
+    away = found.outside(claim, rounding)
+    wrong = np.flatnonzero(away > 0)
+    kinked = np.flatnonzero(found.kinked)
+    blind = _blind(trial, found, claim, rounding, ladders)
+    _record_entries(trial, chosen, step, found.bars() + rounding, steps, smallest)
+    size = np.abs(claim - found.numeric)
+    gap = np.abs(found.right - found.left)
+    ranked = wrong[np.argsort(-np.nan_to_num(size[wrong], nan=np.inf), kind="stable")]
+    if not len(wrong):
+        ranked = kinked[np.argsort(-gap[kinked], kind="stable")]
+    listed = {
+        int(chosen[i]): entry_of(trial, int(chosen[i]), found.take(slice(i, i + 1)))
+        for i in ranked[:limit]
+    }
+    relative = relative_error(claim, found.numeric, found.error + rounding)
+    relative = np.where(found.kinked & (away == 0), 0.0, relative)
+    verdict = verdict_of(wrong, kinked, blind)
+    whole = samples is None
+    if len(kinked):
+        order = None
+    return assemble(
+        trial,
+        verdict,
+        listed,
+        limit=limit,
+        mode="full" if whole else "sampled",
+        order=order_of(trial, groups, verdict, listed, order),
+        max_relative_error=float(relative.max(initial=0.0)),
+        steps=steps,
+        smallest=smallest,
+        miss=0.0 if whole else 1 - len(chosen) / n,
+        directions=0,
+        checked=len(chosen),
+        kinked=len(kinked),
+        wrong=len(wrong),
+        notes=list(trial.claim.notes),
+        numeric=_tree_of(trial, found, rounding) if whole else None,
+        analytic=unflat(function, trial.claim.values) if whole else None,
+    )
+
+
+def _all_entries(trial, chosen, step, noise, method) -> tuple[Slopes, np.ndarray]:
+    """Slopes of the chosen entries; the suspicious ones are looked at again on other scales."""
+    function = trial.function
+    whole = len(chosen) == len(function.x)
+    h = step[chosen]
+    columns = column_steps(function.tree(function.x), step) if trial.structured else None
+    if whole and columns is not None:
+        function.evaluations += len(NODES) * len(chosen)
+        x = function.tree(function.x)
+        changes = differences_along_axes(function.f, x, np.outer(NODES, columns)).T
+    elif trial.structured:
+        changes = trial.along_axes(chosen)(np.outer(h, NODES))
+    else:
+        changes = np.stack(
+            [function.along_axes(chosen, node * h) - trial.value for node in NODES], axis=1
+        )
+    found = slopes(changes, h, noise[chosen], method=method)
+    claim, rounding = trial.claim.values[chosen], trial.claim.rounding[chosen]
+    away = found.outside(claim, rounding)
+    suspects = np.flatnonzero((away > 0) | found.kinked)
+    suspects = suspects[np.argsort(-np.where(np.isfinite(claim), away, 0)[suspects])]
+    fields, h = [np.array(field) for field in found], h.copy()
+    for start in range(0, len(suspects), CHUNK):
+        rows = suspects[start : start + CHUNK]
+        again, at = resolve(
+            trial.along_axes(chosen[rows]), h[rows], noise[chosen[rows]], claim[rows],
+            rounding[rows], method=method,
+        )  # fmt: skip
+        bad = np.flatnonzero(~np.isfinite(again.numeric))
+        if len(bad):
+            path, index = function.place(chosen[rows[bad[0]]])
+            raise ValueError(
+                f"`f` is finite at `x` but not near it, where {path}{list(index)} is displaced. "
+                "Check at a point inside the domain of `f`."
+            )
+        unchanged = (again.outside(claim[rows], rounding[rows]) > 0) == (away[rows] > 0)
+        unchanged &= again.kinked == fields[4][rows]
+        h[rows] = at
+        for field, new in zip(fields, again, strict=True):
+            field[rows] = new
+        if unchanged.mean() > 0.95 and not trial.structured:
+            break  # the first look was right about all of these: it is about the rest
+    return Slopes(*fields), h
+
+
+def _drawn(function, rng, samples) -> np.ndarray:
+    parts = [
+        a.start + np.sort(rng.choice(a.stop - a.start, min(samples, a.stop - a.start), False))
+        for a in function.leaves
+        if a.stop > a.start
+    ]
+    return np.concatenate(parts)
+
+
+def _blind(trial, found, claim, rounding, ladders) -> bool:
+    """Whether the error bars are so wide that a pass would mean nothing."""
+    if trial.structured:
+        return False
+    bars = np.median(np.where(found.kinked, found.side_error, found.error) + rounding)
+    finite = np.concatenate([claim[np.isfinite(claim)], found.numeric])
+    size = float(np.sqrt(np.mean(np.square(finite))))
+    return bool(bars > 0.3 * size and bars > min(natural_slope(ladder) for ladder in ladders))
+
+
+def _record_entries(trial, chosen, step, bars, steps, smallest) -> None:
+    for leaf in trial.function.leaves:
+        rows = np.flatnonzero((chosen >= leaf.start) & (chosen < leaf.stop))
+        if len(rows):
+            steps[leaf.path] = float(np.median(step[rows]))
+            smallest[leaf.path] = float(2 * bars[rows].max())
+
+
+def _tree_of(trial, found, rounding) -> NumericGradient:
+    function = trial.function
+    return NumericGradient(
+        unflat(function, found.numeric),
+        unflat(function, found.bars() + rounding),
+        function.evaluations,
+    )

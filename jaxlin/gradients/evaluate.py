@@ -1,0 +1,328 @@
+"""A scalar function of any pytree, seen as a function of one flat vector and run in batches.
+
+`Function` is what the numeric gradients are made with. It decides once how `f` can be run (as a
+JAX function in float64, as one in the dtype of its input, or as a plain Python function, one
+point at a time), fits the number of points per device call into a memory budget, pins the
+precision of matrix products to the highest, and counts the evaluations that were asked for.
+"""
+
+__all__ = ["GIB", "Function", "Leaf", "flatten", "unflatten"]
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GIB = 2**30
+MOST_LANES = 1024  # points in one device call: beyond this nothing is gained
+
+
+class Leaf(NamedTuple):
+    """Where one leaf of the tree lies in the flat vector."""
+
+    path: str
+    """As `jax.tree_util.keystr` writes it; `""` for a bare array."""
+    shape: tuple[int, ...]
+    dtype: Any
+    start: int
+    stop: int
+
+
+def flatten(x) -> tuple[np.ndarray, list[Leaf], Any]:
+    """The leaves of `x` in one float64 vector, where each one lies, and the tree's structure.
+
+    Raises:
+      TypeError: a leaf is complex, or not floating.
+      ValueError: there is nothing to differentiate, or a value is not finite.
+    """
+    pairs, treedef = jax.tree_util.tree_flatten_with_path(x)
+    leaves, parts, start = [], [], 0
+    for path, leaf in pairs:
+        name = jax.tree_util.keystr(path)
+        called = f"the leaf {name} of `x`" if name else "`x`"
+        array = np.asarray(leaf)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"{called} is {array.dtype}: complex parameters are not supported. "
+                "Split them into real and imaginary parts."
+            )
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(
+                f"{called} must be floating, got {array.dtype}. Differentiate with respect to "
+                "floating leaves only; close over the others."
+            )
+        values = array.astype(np.float64).ravel()
+        if not np.isfinite(values).all():
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            index = tuple(int(i) for i in np.unravel_index(bad, array.shape))
+            raise ValueError(f"{called} is {values[bad]} at {index}: no gradient can be checked.")
+        leaves.append(Leaf(name, array.shape, array.dtype, start, start + array.size))
+        parts.append(values)
+        start += array.size
+    if start == 0:
+        raise ValueError("`x` holds no numbers: there is no gradient to compute.")
+    return np.concatenate(parts), leaves, treedef
+
+
+def unflatten(flat, leaves, treedef, *, dtypes=None):
+    """The inverse of `flatten`; leaves get `dtypes` (default: the dtype of `flat`)."""
+    dtypes = dtypes or [flat.dtype] * len(leaves)
+    arrays = [
+        flat[leaf.start : leaf.stop].reshape(leaf.shape).astype(dtype)
+        for leaf, dtype in zip(leaves, dtypes, strict=True)
+    ]
+    return jax.tree_util.tree_unflatten(treedef, arrays)
+
+
+class Function:
+    """`f` as a function of a flat vector, evaluated at many points at once.
+
+    Attributes:
+      x: (n,), float64: the point, flat.
+      leaves, treedef: how the vector is cut into the tree.
+      evaluations: how many values of `f` were asked for so far.
+      kind: "jax" or "python", known after the first evaluation.
+      dtype: what `f` is evaluated in, "float64" unless `f` cannot be.
+      eps: the spacing of floating-point numbers at 1 in the dtype of the values of `f`.
+    """
+
+    def __init__(self, f: Callable, x, *, dtype=None, memory: int = GIB, scalar: bool = True):
+        self.f, self.memory, self.scalar = f, memory, scalar
+        self.x, self.leaves, self.treedef = flatten(x)
+        self.jax_input = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(x))
+        self.evaluations = 0
+        self.kind: str | None = None
+        self._first = None
+        self.out_shape: tuple[int, ...] = ()
+        self.eps = float(np.finfo(np.float64).eps)
+        self._set_dtype(np.dtype(np.float64) if dtype is None else jnp.dtype(dtype))
+
+    def _set_dtype(self, dtype) -> None:
+        """`dtype` None means: every leaf in its own."""
+        own = [leaf.dtype for leaf in self.leaves]
+        self.dtypes = own if dtype is None else [dtype] * len(own)
+        widest = max(self.dtypes, key=lambda d: jnp.finfo(d).bits)
+        self.dtype = str(widest)
+        self._flat_dtype = np.float64 if widest == np.float64 else np.float32
+        self._kernel = self._lanes = None
+
+    def context(self):
+        """Evaluate inside this: float64 switched on if it is used, exact matrix products."""
+        stack = ExitStack()
+        stack.enter_context(jax.enable_x64(self._flat_dtype == np.float64))
+        stack.enter_context(jax.default_matmul_precision("highest"))
+        return stack
+
+    def tree(self, flat):
+        """The pytree of a flat vector (NumPy or traced), leaves in the working dtype."""
+        return unflatten(flat, self.leaves, self.treedef, dtypes=self.dtypes)
+
+    def place(self, index: int) -> tuple[str, tuple[int, ...]]:
+        """Path and index of an entry of the flat vector."""
+        leaf = next(leaf for leaf in self.leaves if leaf.start <= index < leaf.stop)
+        inside = np.unravel_index(int(index) - leaf.start, leaf.shape) if leaf.shape else ()
+        return leaf.path, tuple(int(i) for i in inside)
+
+    def once(self, flat=None):
+        """f at one point, as plain eager Python: what the author of `f` would see."""
+        self.evaluations += 1
+        return self._eager(self.x if flat is None else flat)
+
+    def exact_steps(self, indices, offsets) -> np.ndarray:
+        """The displacements (x + h) - x that floating-point numbers really make of `offsets`."""
+        x = self.x[indices].astype(self._flat_dtype)
+        return ((x + np.asarray(offsets, self._flat_dtype)) - x).astype(np.float64)
+
+    def along_axes(self, indices, offsets) -> np.ndarray:
+        """f(x + offsets[i] e_indices[i]) for every i, (m, *out_shape)."""
+        indices, offsets = np.asarray(indices), np.asarray(offsets, np.float64)
+
+        def points(part):
+            rows = np.repeat(self.x[None], len(indices[part]), axis=0)
+            rows[np.arange(len(rows)), indices[part]] += offsets[part]
+            return rows
+
+        return self._values(len(indices), points)
+
+    def along(self, directions, offsets, rows=None) -> np.ndarray:
+        """f(x + offsets[i] * directions[rows[i]]) for every i; `rows` defaults to all in order."""
+        offsets = np.asarray(offsets, np.float64)
+        rows = np.arange(len(offsets)) if rows is None else np.asarray(rows)
+        return self._values(
+            len(offsets), lambda part: self.x + offsets[part, None] * directions[rows[part]]
+        )
+
+    def prepare(self, index: int = 0, offset: float = 0.0) -> None:
+        """Find out how `f` can be run, at the point that will be evaluated first."""
+        if self.kind is None:
+            point = self.x.copy()
+            point[index] += offset
+            self._first = (point, self._decide(point))
+
+    def _values(self, count: int, points: Callable) -> np.ndarray:
+        point = points(slice(0, 1))[0]
+        first = self._decide(point) if self.kind is None else None
+        if self._first is not None and np.array_equal(self._first[0], point):
+            first = self._first[1]  # a plain function is not called twice for it
+        self._first = None
+        self.evaluations += count
+        if self.kind == "python":
+            start = 0 if first is None else 1
+            values = [] if first is None else [first]
+            for i in range(start, count):
+                values.append(self._plain(points(slice(i, i + 1))[0]))
+            return np.array(values, np.float64).reshape(count, *self.out_shape)
+        values = np.empty((count, *self.out_shape))
+        with self.context():
+            for start in range(0, count, self.lanes):
+                size = min(self.lanes, count - start)
+                padded = min(self.lanes, 1 << (size - 1).bit_length())
+                block = np.repeat(self.x[None], padded, axis=0)  # padding evaluates x again
+                block[:size] = points(slice(start, start + size))
+                out = self._kernel(jnp.asarray(block, self._flat_dtype))
+                values[start : start + size] = np.asarray(out[:size]).astype(np.float64)
+        return values
+
+    def _plain(self, flat):
+        with self.context():
+            return np.asarray(self.f(self.tree(np.array(flat)))).astype(np.float64)
+
+    def _decide(self, point):
+        """Find out how `f` can be run; the value at `point` if it is a plain Python function.
+
+        A function that returns anything but a JAX array when called with NumPy arrays cannot be
+        traced. A few JAX functions cannot be run in float64 (a loop whose carry is float32 by
+        name): they are run in the dtypes of their input.
+        """
+        error, value = None, None
+        native = [np.dtype(leaf.dtype) for leaf in self.leaves]
+        for dtype in (self.dtypes[0], None):
+            if dtype is None:
+                if native == self.dtypes:
+                    break
+                self._set_dtype(None)
+            value, traceable = None, hasattr(self.f, "lower")
+            if not traceable:
+                try:
+                    value = self._eager(point)
+                    traceable = isinstance(value, jax.Array)
+                except Exception as e:  # judged by the trace below
+                    error, traceable = error or e, True
+            if traceable:
+                try:
+                    self._trace()
+                except _UNTRACEABLE as e:
+                    error = error or e
+                    if value is None:
+                        continue
+                except (TypeError, ValueError) as e:
+                    if isinstance(e, _Refused):
+                        raise
+                    error = error or e
+                    continue
+                else:
+                    self.kind = "jax"
+                    return None
+            if value is not None or not traceable:
+                self.kind = "python"
+                value = np.asarray(value)
+                self._check_output(value.shape, value.dtype)
+                return value.astype(np.float64)
+        raise error
+
+    def _eager(self, point):
+        """f called as its author would, with arrays of the kind that `x` is made of."""
+        with self.context():
+            tree = self.tree(np.array(point, self._flat_dtype))
+            if not self.jax_input:
+                return self.f(tree)
+            try:
+                return self.f(jax.tree.map(jnp.asarray, tree))
+            except (TypeError, ValueError):  # perhaps a NumPy function that writes into copies
+                return self.f(tree)
+
+    def differentiable(self) -> bool:
+        """Whether `jax.grad` applies: `f` is traced already, or can be after all.
+
+        A function made of operators only returns NumPy values for NumPy points, and is run as
+        a plain function, but can be traced all the same.
+        """
+        if self.kind == "python":
+            try:
+                self._trace()
+                self.kind = "jax"
+            except Exception:
+                return False
+        return True
+
+    def _trace(self) -> None:
+        def flat_f(flat):
+            return self.f(self.tree(flat))
+
+        with self.context():
+            n = len(self.x)
+            shape = jax.eval_shape(flat_f, jax.ShapeDtypeStruct((n,), self._flat_dtype))
+            if not isinstance(shape, jax.ShapeDtypeStruct):
+                raise _RefusedType(f"`f` must return a single array, got {type(shape).__name__}.")
+            self._check_output(shape.shape, shape.dtype)
+            kernel = jax.vmap(flat_f)
+            sizes = [
+                _bytes(jax.make_jaxpr(kernel)(jax.ShapeDtypeStruct((b, n), self._flat_dtype)))
+                for b in (2, 4)
+            ]
+        per_lane = max((sizes[1] - sizes[0]) // 2, 8 * n) + 8 * n
+        self.lanes = int(min(max(self.memory // per_lane, 1), MOST_LANES))
+        self._kernel = jax.jit(kernel)
+
+    def _check_output(self, shape, dtype) -> None:
+        if self.scalar and shape != ():
+            raise _RefusedValue(
+                f"`f` must return a scalar, got shape {tuple(shape)}. Sum or average its result, "
+                "or differentiate it with `jacobian`."
+            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise _RefusedType(f"`f` must return a floating-point number, got {dtype}.")
+        self.out_shape = tuple(shape)
+        self.eps = float(jnp.finfo(dtype).eps)
+
+
+class _Refused(Exception):
+    """What `f` returns cannot be differentiated."""
+
+
+class _RefusedValue(_Refused, ValueError):
+    pass
+
+
+class _RefusedType(_Refused, TypeError):
+    pass
+
+
+_UNTRACEABLE = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.UnexpectedTracerError,
+)
+
+
+def _bytes(jaxpr) -> int:
+    """Bytes of all intermediate results: an upper bound of what one call needs."""
+    total = 0
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        total += sum(_size(variable.aval) for variable in equation.outvars)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    total += _bytes(inner)
+    return total
+
+
+def _size(aval) -> int:
+    if not hasattr(aval, "shape") or not hasattr(aval.dtype, "itemsize"):
+        return 0
+    return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize

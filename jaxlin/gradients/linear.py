@@ -1,0 +1,197 @@
+"""Linear objectives as one callable that knows what it is made of.
+
+A closure over `jaxlin.objectives.compose` is a black box: differences of it need a whole
+evaluation per displaced entry. `linear_objective` builds the same function of the parameters and
+keeps loss, data and regularizer readable, which buys three things: differences in O(N) per entry
+(`structured`), memory that does not grow with N, and the count of margins that lie on a kink.
+"""
+
+__all__ = ["LinearObjective", "MarginCount", "linear_objective", "margins_near_zero"]
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlin import losses, regularizers
+from jaxlin.core import Batch, LinearParams
+from jaxlin.scores import linear
+
+ROWS = 1024  # examples in memory as floats at a time
+
+HINGES = {
+    losses.weston_watkins_hinge: "pairs",
+    losses.squared_weston_watkins_hinge: "pairs",
+    losses.crammer_singer_hinge: "pairs",
+    losses.squared_crammer_singer_hinge: "pairs",
+    losses.one_vs_rest_hinge: "all",
+    losses.squared_one_vs_rest_hinge: "all",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LinearObjective:
+    """`params -> weighted mean of loss(scores) + strength * regularizer(weights)`, pure.
+
+    `params` is a `LinearParams`, or one matrix (K, D) whose last column may be the bias trick's
+    (then the regularizer sees that column too, as in the lecture's exercise). The rows are
+    visited in blocks, whose intermediate results are computed again for the gradient: neither
+    needs more memory than a block.
+    """
+
+    loss: Callable[..., Array]
+    inputs: ArrayLike
+    labels: ArrayLike
+    weights: ArrayLike | None
+    strength: float
+    regularizer: Callable[[Array], Array]
+
+    def __call__(self, params) -> Array:
+        matrix = weights_of(params)
+        total, norm = self._sums(params)
+        return total / norm + jnp.asarray(self.strength, total.dtype) * self.regularizer(matrix)
+
+    @property
+    def examples(self) -> int:
+        return self.inputs.shape[0]
+
+    def scores(self, params, inputs) -> Array:
+        if isinstance(params, LinearParams):
+            return linear(params, inputs)
+        zero = jnp.zeros(params.shape[0], params.dtype)
+        return linear(LinearParams(params, zero), inputs)
+
+    def block(self, start, size: int):
+        """Rows `start` to `start + size` (which may be traced): inputs, labels, weights."""
+        rows = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
+        inputs = rows(self.inputs)
+        inputs = inputs.astype(jax.dtypes.canonicalize_dtype(inputs.dtype))  # float64 if it is on
+        weights = jnp.ones(size) if self.weights is None else rows(self.weights)
+        return inputs, rows(self.labels), weights
+
+    def _sums(self, params):
+        size = min(ROWS, self.examples)
+
+        @jax.checkpoint
+        def of_block(first):
+            start = jnp.minimum(first, self.examples - size)  # the last block overlaps: mask it
+            inputs, labels, weights = self.block(start, size)
+            values = self.loss(self.scores(params, inputs), labels)
+            weights = jnp.where(start + jnp.arange(size) >= first, weights, 0).astype(values.dtype)
+            return jnp.sum(weights * values), jnp.sum(weights)
+
+        if size == self.examples:
+            return of_block(0)
+        sums, norms = jax.lax.map(of_block, jnp.arange(0, self.examples, size))
+        return jnp.sum(sums), jnp.sum(norms)
+
+
+def linear_objective(
+    loss: Callable[..., Array],
+    batch: Batch,
+    *,
+    strength: float = 0.0,
+    regularizer: Callable[[Array], Array] = regularizers.l2,
+) -> LinearObjective:
+    """The objective of a linear classifier on fixed data, as a function of the parameters.
+
+    Args:
+      loss: `(scores (N, K), labels (N,)) -> (N,)`, one of `jaxlin.losses` or one's own; another
+        margin through `functools.partial(loss, margin=...)`.
+      batch: inputs (N, D), floating or uint8, labels (N,) and optional weights (N,).
+      strength: of the regularizer.
+      regularizer: `weights -> scalar`, one of `jaxlin.regularizers`.
+
+    Returns:
+      A pure function of `LinearParams` or of one matrix (K, D), equal to
+      `compose(linear, loss, regularizer)` with the batch closed over.
+
+    >>> from jaxlin.losses import softmax_cross_entropy
+    >>> batch = Batch(np.ones((4, 3)), np.array([0, 1, 1, 0]))
+    >>> f = linear_objective(softmax_cross_entropy, batch)
+    >>> f(jnp.zeros((2, 3))).round(4).item()  # log 2
+    0.6931...
+    """
+    inputs, labels, weights = batch
+    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    if inputs.ndim != 2 or labels.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"`batch` must hold inputs (N, D) and labels (N,), got {inputs.shape} and "
+            f"{labels.shape}. Flatten images first."
+        )
+    if len(inputs) == 0:
+        raise ValueError("`batch` is empty: the mean loss of no examples is undefined.")
+    with jax.enable_x64(True):  # keep float64 data as they are, whatever the caller's setting
+        labels = labels.astype(np.int32) if np.issubdtype(labels.dtype, np.integer) else labels
+        device = [None if a is None else jnp.asarray(a) for a in (inputs, labels, weights)]
+    return LinearObjective(loss, *device, float(strength), regularizer)
+
+
+def weights_of(params) -> Array:
+    return params.weights if isinstance(params, LinearParams) else params
+
+
+def unwrap(loss) -> tuple[Callable, float]:
+    """A loss and its margin, looking through `functools.partial`."""
+    margin = 1.0
+    while isinstance(loss, functools.partial):
+        if loss.args or set(loss.keywords) - {"margin"}:
+            return loss, margin
+        margin = float(loss.keywords.get("margin", margin))
+        loss = loss.func
+    return loss, margin
+
+
+class MarginCount(NamedTuple):
+    """How many of a hinge's arguments lie where a displacement can carry them over the kink."""
+
+    near: int
+    """Arguments of max(0, .) within `reach` of zero."""
+    total: int
+    """N * (K - 1), or N * K for one-vs-rest."""
+    reach: float
+    """A step times the largest input: the most that one displaced entry moves a score."""
+
+
+def margins_near_zero(objective: LinearObjective, params, step: float) -> MarginCount | None:
+    """Count the margins within reach of zero; `None` where the loss has no hinge.
+
+    >>> from jaxlin.losses import weston_watkins_hinge
+    >>> hinge = functools.partial(weston_watkins_hinge, margin=0)
+    >>> f = linear_objective(hinge, Batch(np.ones((4, 3)), np.array([0, 1, 1, 0])))
+    >>> margins_near_zero(f, jnp.zeros((2, 3)), 1e-6)[:2]  # all scores tie
+    (4, 4)
+    """
+    loss, margin = unwrap(objective.loss)
+    kind = HINGES.get(loss)
+    if kind is None:
+        return None
+    largest = float(jnp.max(jnp.abs(objective.inputs.astype(jnp.float32))))
+    reach = step * max(largest, 1.0)
+
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
+
+        @jax.jit
+        def count(params, inputs, labels):
+            scores = objective.scores(params, inputs)
+            is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
+            own = jnp.take_along_axis(scores, labels[:, None], axis=1)
+            if kind == "all":
+                gaps = margin + jnp.where(is_label, -scores, scores)
+            else:
+                gaps = jnp.where(is_label, jnp.inf, scores - own + margin)
+            return jnp.sum(jnp.abs(gaps) <= reach)
+
+        near = sum(
+            int(count(params, objective.inputs[i : i + ROWS], objective.labels[i : i + ROWS]))
+            for i in range(0, objective.examples, ROWS)
+        )
+    classes = weights_of(params).shape[0]
+    return MarginCount(near, objective.examples * (classes - (kind == "pairs")), reach)

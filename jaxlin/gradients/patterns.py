@@ -1,0 +1,54 @@
+"""What wrong entries have in common, in one sentence each: a hint at the cause."""
+
+__all__ = ["describe"]
+
+import numpy as np
+
+
+def describe(entries, trial) -> list[str]:
+    """Patterns among at least two wrong entries: a factor, a missing term, a missing leaf.
+
+    Args:
+      entries: wrong entries, as reported.
+      trial: the case they come from.
+
+    Returns:
+      Sentences; none if nothing stands out.
+    """
+    notes = []
+    if not all(np.isfinite(e.analytic) for e in entries):
+        return ["the claimed value is not a finite number at some of the entries."]
+    entries = [e for e in entries if not e.kinked]
+    if not entries:
+        return []
+    analytic = np.array([e.analytic for e in entries])
+    numeric = np.array([e.numeric for e in entries])
+    bars = np.array([e.error_bar for e in entries])
+    if (analytic == 0).all():
+        return ["the claimed value is 0 at every wrong entry found: a term or a leaf is missing."]
+    if len(entries) == 1:
+        if abs(analytic[0] + numeric[0]) <= 3 * bars[0]:
+            notes.append("the claimed value is the measured one with the opposite sign.")
+        return notes
+    solid = np.abs(numeric) > 100 * bars
+    if solid.sum() >= 2:
+        ratio = analytic[solid] / numeric[solid]
+        if np.ptp(ratio) <= 1e-3 * np.abs(ratio).max():
+            notes.append(f"every wrong entry found is {ratio.mean():.6g} times the measured value.")
+            return notes
+    at = np.array([_value(trial, e) for e in entries])
+    if (at != 0).all() and len(set(at.tolist())) > 1:
+        share = (numeric - analytic) / at
+        if np.ptp(share) <= 1e-2 * np.abs(share).max():
+            notes.append(
+                f"the measured values exceed the claimed ones by {share.mean():.4g} times x: a "
+                "quadratic regularizer may be missing or doubled."
+            )
+    return notes
+
+
+def _value(trial, entry) -> float:
+    function = trial.function
+    leaf = next(leaf for leaf in function.leaves if leaf.path == entry.path)
+    inside = int(np.ravel_multi_index(entry.index, leaf.shape)) if leaf.shape else 0
+    return float(function.x[leaf.start + inside])
