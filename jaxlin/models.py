@@ -49,7 +49,7 @@ def score_function(preprocessing: Preprocessing, *, dtype=None) -> Callable:
         if jnp.issubdtype(inputs.dtype, jnp.integer):
             params = fold(preprocessing, params)
         else:
-            inputs = apply(preprocessing, inputs)
+            inputs = apply(preprocessing, inputs).astype(params.weights.dtype)
         if dtype is None:
             return linear(params, inputs)
         narrow = linear(
@@ -119,11 +119,19 @@ def save(path: Path, model: Model) -> None:
         "loss": model.loss,
     }
     part = Path(path).with_name(Path(path).name + ".part")
-    part.write_bytes(to_bytes(tensors, metadata=metadata))
+    part.write_bytes(_sorted_header(to_bytes(tensors, metadata=metadata)))
     again, _ = _read(part)
     if any(not np.array_equal(again[name], tensors[name]) for name in tensors):
         raise OSError(f"{path}: what was written differs from the model. Is the disk sound?")
     part.replace(path)
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """The same file with its header's keys in order: equal models give equal bytes."""
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    padded = header.encode().ljust(-(-len(header.encode()) // 8) * 8)
+    return struct.pack("<Q", len(padded)) + padded + content[8 + size :]
 
 
 def load(path: Path) -> Model:

@@ -60,12 +60,11 @@ class OutputOptions:
 
 
 def parse(options_type, argv: list[str], *, command: str):
-    """Options from the command line; values of `--config FILE` become the defaults.
+    """Options from the command line; those of `--config FILE` come first.
 
     A mistake raises `ValueError` with one sentence; `--help` prints and exits with 0.
     """
-    default = from_config(options_type, argv)
-    keywords = {} if default is None else {"default": default}
+    argv = [*from_config(options_type, argv), *argv]
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
@@ -74,7 +73,6 @@ def parse(options_type, argv: list[str], *, command: str):
                 args=argv,
                 prog=f"jaxlin {command}",
                 config=(tyro.conf.FlagCreatePairsOff,),
-                **keywords,
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -110,8 +108,8 @@ def _kebab(flag: str) -> str:
     return "--" + flag[2:].replace("_", "-")
 
 
-def from_config(options_type, argv: list[str]):
-    """Defaults from the file that `--config` names, or `None` where it is not given."""
+def from_config(options_type, argv: list[str]) -> list[str]:
+    """The options in the file that `--config` names, as words to put before the given ones."""
     path = None
     for i, word in enumerate(argv):
         if word == "--config" and i + 1 < len(argv):
@@ -119,7 +117,7 @@ def from_config(options_type, argv: list[str]):
         elif word.startswith("--config="):
             path = Path(word.split("=", 1)[1])
     if path is None or "config" not in getattr(options_type, "__dataclass_fields__", {}):
-        return None
+        return []
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
@@ -128,15 +126,21 @@ def from_config(options_type, argv: list[str]):
         raise ValueError(f"{path}: not a JSON file ({error}).") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object of options, got {type(values).__name__}.")
-    fields = {field.name: field for field in dataclasses.fields(options_type)}
-    unknown = sorted(values.keys() - fields.keys())
+    fields = [field.name for field in dataclasses.fields(options_type) if field.name != "config"]
+    unknown = sorted(values.keys() - set(fields))
     if unknown:
         near = difflib.get_close_matches(unknown[0], fields, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise ValueError(f"{path}: `{unknown[0]}` is not an option.{hint}")
-    paths = {name for name, field in fields.items() if "Path" in str(field.type)}
-    values = {k: Path(v) if k in paths and v is not None else v for k, v in values.items()}
-    return options_type(**values)
+    words = []
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif value is not None:
+            many = value if isinstance(value, list) else [value]
+            words += [flag, *map(str, many)]
+    return words
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:

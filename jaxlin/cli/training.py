@@ -99,7 +99,7 @@ def _values(options) -> dict:
     for name, value in values.items():
         if isinstance(value, Path):
             values[name] = str(value.absolute())
-    if options.data not in NAMED:
+    if options.data not in NAMED and Path(options.data).exists():
         values["data"] = str(Path(options.data).absolute())
     return values
 
