@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a linear classifier and write a run folder with its report.",
     "evaluate": "Measure a trained classifier on data with labels.",
     "predict": "Classify pictures or arrays with a trained classifier.",
+    "gradcheck": "Check a gradient: autodiff's, the hand-derived one, or one's own.",
     "report": "Draw a run's pictures and page again.",
     "data": "List, describe, fetch and verify data sets.",
     "lecture": "Reproduce an introductory lecture: every number, table and figure.",

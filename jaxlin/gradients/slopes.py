@@ -137,7 +137,7 @@ def calibrate(
             top = steps.min() / RUNG  # not finite so far out: come closer
         elif best >= len(steps) - 3:
             top = steps.min() / RUNG
-        elif best == 0 and eps * abs(value) > 1e-6 * abs(plus[order][0]) > 0:
+        elif best == 0 and eps * abs(value) > 1e-3 * abs(plus[order][0]) > 0:
             top = steps.max() * RUNG**RUNGS  # the slope still drowns in rounding: go farther
         else:
             break

@@ -1,0 +1,365 @@
+"""Check a gradient: autodiff's, the hand-derived one, or one's own."""
+
+__all__ = ["Options", "run"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Check a gradient: autodiff's, the hand-derived one, or one's own.
+
+    Exit code 0 if it passes (or is a valid subgradient on a kink), 1 if it is wrong or nothing
+    could be decided.
+    """
+
+    data: str | None = None
+    """digits (default), mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    data_dir: Path | None = None
+    """The folder that holds the files of a named data set."""
+    loss: str | None = None
+    """softmax (default), hinge, crammer-singer, one-vs-rest, or squared-... of the hinges."""
+    margin: float = 1.0
+    """The lecture's Delta."""
+    strength: float = 0.0
+    """Of the regularizer, sum of squared weights. If positive, the parts are checked apart, too."""
+    preprocess: Literal["none", "scale", "center", "standardize"] | None = None
+    """As in training (without it: center)."""
+    limit: int = 500
+    """Examples to use."""
+    at: str = "random"
+    """zero, random (uniform * 0.001, the lecture's), trained (a burn-in), or a run folder."""
+    mode: Literal["quick", "sampled", "full"] = "quick"
+    """Random directions and group testing, entries of every leaf, or every entry."""
+    method: Literal["forward", "central", "richardson"] = "richardson"
+    """Which estimate to report as numeric."""
+    against: Literal["autodiff", "closed-form", "both"] = "both"
+    """Whose gradient is on trial."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the parameters. The slopes are measured in float64 either way."""
+    function: str | None = None
+    """MODULE:NAME of a function of your own to check instead; the current folder is importable."""
+    input: Path | None = None
+    """The point for --function: a .npy, or an .npz (several arrays become a dict by name)."""
+    gradient: str | None = None
+    """MODULE:NAME of the gradient claimed for --function (without it: jax.grad)."""
+    seed: int = 0
+    """Of everything random."""
+    out: Path | None = None
+    """Folder for gradcheck.json, gradcheck.png and gradcheck.html."""
+    overwrite: bool = False
+    """Write into a folder that is not empty."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """Print nothing but errors and --json."""
+
+
+def run(options: Options) -> int:
+    """Check, print the reports, and write them where asked."""
+    from jaxlin.cli.common import check_out, emit, prepare_out, say, write_json
+
+    if options.limit < 1:
+        raise ValueError(f"`--limit` must be at least 1, got {options.limit}.")
+    if options.out is not None:
+        check_out(options.out, overwrite=options.overwrite)
+    title, checks, figure = _own_function(options) if options.function else _objective(options)
+    for name, report in checks.items():
+        say(f"{name}: {report}\n", quiet=options.quiet)
+    result = _summary(title, checks)
+    if options.out is not None:
+        from jaxlin.plots.style import save
+        from jaxlin.report.gradients import gradcheck_page
+
+        out = prepare_out(options.out, name="gradcheck", overwrite=options.overwrite)
+        write_json(out / "gradcheck.json", result)
+        picture = figure()
+        save(picture, out / "gradcheck.png")
+        (out / "gradcheck.html").write_text(gradcheck_page(title, checks, picture))
+        say(f"wrote {out}/gradcheck.json, .png and .html", quiet=options.quiet)
+    if options.json:
+        emit(result)
+    return 0 if result["verdict"] in ("pass", "kink") else 1
+
+
+def _summary(title, checks) -> dict:
+    """One verdict for all: the worst; the entries of all, with whose they are."""
+    reports = {name: report.to_dict() for name, report in checks.items()}
+    order = ("fail", "inconclusive", "kink", "pass")
+    return {
+        "title": title,
+        "verdict": min((r["verdict"] for r in reports.values()), key=order.index),
+        "evaluations": sum(r["evaluations"] for r in reports.values()),
+        "max_relative_error": max(
+            (r["max_relative_error"] for r in reports.values()), key=lambda e: float(e)
+        ),
+        "entries": [{"claim": n, **e} for n, r in reports.items() for e in r["entries"]],
+        "checks": reports,
+    }
+
+
+def _objective(options: Options):
+    """Checks of a linear classifier's objective on data."""
+    from functools import partial
+
+    import numpy as np
+
+    from jaxlin import losses
+    from jaxlin.core import Batch
+    from jaxlin.gradients import check_gradient, linear_objective
+
+    if options.input is not None or options.gradient is not None:
+        raise ValueError("`--input` and `--gradient` belong to `--function`.")
+    inputs, data, params, loss_name = _problem(options)
+    loss = losses.named(loss_name, margin=options.margin)
+    batch = Batch(inputs, data.labels)
+    objective = linear_objective(loss, batch, strength=options.strength)
+    check = partial(check_gradient, mode=options.mode, key=options.seed, method=options.method)
+    checks = {}
+    if options.against in ("autodiff", "both"):
+        checks["autodiff"] = check(objective, params)
+        if options.strength > 0:
+            apart = linear_objective(loss, batch)
+            checks["autodiff of the data loss"] = check(apart, params)
+            penalty = partial(_penalty, options.strength)
+            checks["autodiff of the regularizer"] = check(penalty, params)
+    if options.against in ("closed-form", "both"):
+        by_hand = _closed_form(loss_name, options, inputs, data.labels)
+        if by_hand is not None:
+            checks["closed form"] = check(objective, params, by_hand)
+        elif options.against == "closed-form":
+            raise ValueError(f"there is no closed form of `{loss_name}`: use --against autodiff.")
+    rows = f"{len(data.labels):,} examples of {data.name}"
+    title = f"{loss_name} on {rows}, {_place(options)}"
+    return title, checks, lambda: _figure(objective, params, data, title, np)
+
+
+def _penalty(strength, params):
+    from jaxlin import regularizers
+
+    return strength * regularizers.l2(params.weights)
+
+
+def _problem(options: Options):
+    """Inputs as the classifier sees them, the data, the parameters and the loss's name."""
+    import jax
+    import numpy as np
+
+    from jaxlin import preprocess
+    from jaxlin.core import DataError, LinearParams
+    from jaxlin.data import load_splits
+
+    model = config = None
+    if options.at not in ("zero", "random", "trained"):
+        from jaxlin.cli.runs import load_run, run_data
+
+        model, config = load_run(Path(options.at))
+    if options.data is None and config is not None:
+        train, _ = run_data(config)
+    else:
+        train, _ = load_splits(options.data or "digits", data_dir=options.data_dir)
+    rng = np.random.default_rng(options.seed)
+    rows = np.sort(rng.permutation(len(train.labels))[: options.limit])
+    data = train._replace(inputs=np.asarray(train.inputs[rows]), labels=train.labels[rows])
+    if model is not None and options.preprocess is None:
+        fitted = model.preprocessing
+    else:
+        fitted = preprocess.fit(train.inputs, options.preprocess or "center")
+    raw = fitted.kind == "none"
+    dtype = np.dtype(options.dtype)
+    with jax.enable_x64(True):
+        inputs = data.inputs if raw else np.asarray(preprocess.apply(fitted, data.inputs))
+    inputs = inputs if raw else inputs.astype(np.float32)
+    classes, features = len(data.class_names), inputs.shape[1]
+    loss = options.loss or (model.loss if model is not None else "softmax")
+    if model is not None:
+        params = LinearParams(*(np.asarray(a) for a in model.params))
+        if params.weights.shape != (classes, features):
+            raise DataError(
+                f"{options.at}: the run has weights {params.weights.shape}, the data need "
+                f"{(classes, features)}. Check it on the data that it was trained on."
+            )
+    elif options.at == "zero":
+        params = LinearParams(np.zeros((classes, features), dtype), np.zeros(classes, dtype))
+    else:
+        weights = (rng.random((classes, features)) * 1e-3).astype(dtype)
+        params = LinearParams(weights, np.zeros(classes, dtype))
+        if options.at == "trained":
+            params = _burned_in(options, loss, inputs, data.labels, params)
+    return inputs, data, params, loss
+
+
+def _burned_in(options, loss, inputs, labels, params, steps: int = 100):
+    """A hundred steps of gradient descent: past the start, where gradients are atypical."""
+    import jax
+    import numpy as np
+
+    from jaxlin import losses
+    from jaxlin.core import Batch
+    from jaxlin.gradients import linear_objective
+
+    objective = linear_objective(
+        losses.named(loss, margin=options.margin), Batch(inputs, labels), strength=options.strength
+    )
+    rate = 1 / (np.mean(np.sum(np.square(inputs, dtype=np.float64), axis=1)) + 1)
+    step = jax.jit(lambda p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(objective)(p)))
+    with jax.enable_x64(options.dtype == "float64"):
+        for _ in range(steps):
+            params = step(params)
+        return jax.tree.map(np.asarray, params)
+
+
+def _closed_form(name, options, inputs, labels):
+    """The hand-derived gradient as a function of the parameters, if there is one."""
+    from jaxlin.core import LinearParams
+    from jaxlin.gradients import closed_form
+
+    formulas = {
+        "softmax": closed_form.softmax,
+        "hinge": closed_form.weston_watkins,
+        "crammer-singer": closed_form.crammer_singer,
+        "one-vs-rest": closed_form.one_vs_rest,
+    }
+    if name not in formulas:
+        return None
+    margin = {} if name == "softmax" else {"margin": options.margin}
+
+    def gradient(params):
+        result = formulas[name](*params, inputs, labels, strength=options.strength, **margin)
+        return LinearParams(result.weights, result.bias)
+
+    return gradient
+
+
+def _place(options) -> str:
+    return {"zero": "at W = 0", "random": "at random W", "trained": "after a burn-in"}.get(
+        options.at, f"at {options.at}"
+    )
+
+
+def _figure(objective, params, data, title, np):
+    import jax
+
+    from jaxlin.core import LinearParams
+    from jaxlin.data import as_images
+    from jaxlin.gradients import finite_differences
+    from jaxlin.gradients.curves import step_curve, taylor_curve
+    from jaxlin.plots.gradients import gradcheck
+
+    with jax.enable_x64(True):
+        wide = LinearParams(*(jax.numpy.asarray(np.asarray(a, np.float64)) for a in params))
+        claim = jax.tree.map(np.asarray, jax.jit(jax.grad(lambda p: objective(p)))(wide))
+    numeric = finite_differences.gradient(objective, params, method="richardson").value
+    largest = float(np.abs(claim.weights).max()) or 1.0
+    error = np.abs(claim.weights - numeric.weights) / largest
+    tiles = error[None]
+    if data.image_shape is not None:
+        tiles = as_images(error, data.image_shape)
+        tiles = tiles.max(axis=-1) if tiles.ndim == 4 else tiles
+    return gradcheck(
+        step_curve(objective, params, claim),
+        taylor_curve(objective, params, claim),
+        np.concatenate([claim.weights.ravel(), claim.bias]),
+        np.concatenate([numeric.weights.ravel(), numeric.bias]),
+        tiles=tiles,
+        title=title,
+    )
+
+
+def _own_function(options: Options):
+    """The check of a user's function at a user's point."""
+    import jax
+    import numpy as np
+
+    from jaxlin.gradients import check_gradient
+
+    if options.input is None:
+        raise ValueError("`--function` needs a point: --input x.npz (or x.npy).")
+    f = _imported(options.function)
+    claim = None if options.gradient is None else _imported(options.gradient)
+    x = _archive(options.input)
+    try:
+        report = check_gradient(
+            f, x, claim, mode=options.mode, key=options.seed, method=options.method
+        )
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{options.function} raised {type(error).__name__}: {error}") from error
+    name = options.gradient or f"autodiff of {options.function}"
+
+    def figure():
+        from jaxlin.gradients import finite_differences
+        from jaxlin.gradients.claim import claimed
+        from jaxlin.gradients.curves import step_curve, taylor_curve
+        from jaxlin.gradients.evaluate import Function
+        from jaxlin.gradients.lines import scales_of
+        from jaxlin.plots.gradients import gradcheck
+
+        function = Function(f, x)
+        function.prepare()
+        values = claimed(function, claim, scales_of(function)).values
+        values = np.where(np.isfinite(values), values, 0.0)
+        tree = function.tree(values)
+        numeric = finite_differences.gradient(f, x, method="richardson").value
+        numeric = np.concatenate([np.ravel(a) for a in jax.tree.leaves(numeric)])
+        error = np.abs(values - numeric) / (np.abs(values).max() or 1.0)
+        return gradcheck(
+            step_curve(f, x, tree), taylor_curve(f, x, tree), values, numeric,
+            tiles=error[None, None], title=options.function,
+        )  # fmt: skip
+
+    return options.function, {name: report}, figure
+
+
+def _imported(spec: str):
+    """The object that MODULE:NAME names."""
+    import importlib
+    import os
+    import sys
+
+    module_name, colon, name = spec.partition(":")
+    if not colon or not module_name or not name:
+        raise ValueError(f"`{spec}` must be MODULE:NAME, such as my_module:my_loss.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = f"`{error.name}`" if error.name != module_name else "it"
+        raise ValueError(
+            f"{spec}: cannot import `{module_name}`: {missing} was not found here or among the "
+            "installed packages."
+        ) from None
+    except Exception as error:
+        raise ValueError(f"{spec}: importing raised {type(error).__name__}: {error}") from None
+    try:
+        result = getattr(module, name)
+    except AttributeError:
+        raise ValueError(f"{spec}: the module has no `{name}`.") from None
+    if not callable(result):
+        raise ValueError(f"{spec}: is not a function.")
+    return result
+
+
+def _archive(path: Path):
+    """The array of a .npy or of a one-array .npz; a dict by name of a larger one."""
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file.") from None
+    except Exception as error:
+        raise ValueError(f"{path}: not a NumPy archive of plain arrays ({error}).") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        arrays = {name: loaded[name] for name in loaded.files}
+    if not arrays:
+        raise ValueError(f"{path}: the archive is empty.")
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
