@@ -220,7 +220,7 @@ def flatten_path(path) -> tuple[np.ndarray, Callable]:
         stacked = jax.tree.map(np.asarray, path)
     leaves, structure = jax.tree.flatten(stacked)
     lengths = {len(leaf) if leaf.ndim else 0 for leaf in leaves}
-    if len(lengths) != 1 or lengths < {2}:
+    if len(lengths) != 1 or min(lengths) < 2:
         raise ValueError(
             "`path` must hold at least two checkpoints, the same number in every leaf, got "
             f"{sorted(lengths)}."
