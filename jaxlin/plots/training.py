@@ -61,7 +61,7 @@ def templates(pictures: np.ndarray, names: Sequence[str], *, columns: int = 10) 
     shown = (pictures - low) / (high - low if high > low else 1.0)
     columns = min(columns, len(names))
     rows = math.ceil(len(names) / columns)
-    figure, axes = new_figure(1.08 * columns + 0.3, 1.34 * rows + 0.42, rows=rows, columns=columns)
+    figure, axes = new_figure(1.08 * columns + 0.3, 1.27 * rows + 0.2, rows=rows, columns=columns)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, picture, name in zip(axes.flat, shown, names, strict=False):
