@@ -105,7 +105,7 @@ def _seconds(W, data: Batch, sizes) -> dict[int, float]:
     for batch in batches.values():
         jax.block_until_ready(gradient(W, batch))
     best = dict.fromkeys(sizes, np.inf)
-    for _ in range(40):
+    for _ in range(20):
         for n, batch in batches.items():
             start = time.perf_counter()
             for _ in range(5):

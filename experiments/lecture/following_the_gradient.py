@@ -16,7 +16,7 @@ from jaxlin.plots import lecture as draw
 from jaxlin.report.lecture import Chapter, Claim, Picture, Table, judge
 from jaxlin.scores import append_one
 
-EXAMPLES, DIRECTIONS, TRIES = 2000, 2000, 1000
+EXAMPLES, DIRECTIONS, TRIES = 1000, 2000, 1000
 
 
 def chapter(lesson) -> Chapter:

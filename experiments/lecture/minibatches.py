@@ -17,7 +17,7 @@ from jaxlin.plots import lecture as draw
 from jaxlin.report.lecture import IN_SHAPE, Chapter, Claim, Picture, judge
 from jaxlin.scores import linear
 
-BATCH, EXAMPLES, PASSES = 256, 20_000, 5
+BATCH, EXAMPLES, PASSES = 256, 10_000, 5
 
 
 def chapter(lesson) -> Chapter:

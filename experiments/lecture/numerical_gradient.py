@@ -14,8 +14,8 @@ from jaxlin.losses import softmax_cross_entropy
 from jaxlin.plots import lecture as draw
 from jaxlin.report.lecture import Chapter, Claim, Formula, Picture, judge
 
-EXAMPLES, FEATURES = 20, 12
-STEPS = 10.0 ** np.arange(-12, 0.0, 0.5)
+EXAMPLES, FEATURES = 20, 8
+STEPS = 10.0 ** np.arange(-12.0, 0.0)
 
 
 def eval_numerical_gradient(f, x, h=0.00001):

@@ -20,7 +20,7 @@ def chapter(lesson) -> Chapter:
 
 def _chapter(lesson) -> Chapter:
     train, test = lesson.train, lesson.test
-    rows = min(10_000, len(train.labels))
+    rows = min(5_000, len(train.labels))
     center = preprocess.fit(train.inputs, "center")
     centered = np.asarray(preprocess.apply(center, train.inputs[:rows]))
     scaling = preprocess.fit(train.inputs, "scale")
@@ -63,8 +63,8 @@ def _chapter(lesson) -> Chapter:
             ),
             Claim(
                 *("L139", "The mean image is computed across the training images", "training only"),
-                f"off by {np.abs(whole).max():.0e} from the training mean, by up to {leak:.2g} grey "
-                "levels from the test mean",
+                f"off by {np.abs(whole).max():.0e} from the training mean, "
+                f"by up to {leak:.2g} grey levels from the test mean",
                 judge(np.abs(whole).max() < 1e-9 < leak),
                 "Statistics of test pictures would leak into the classifier."
                 + ("" if off is None else f" Centered features average to {off:.0e}."),

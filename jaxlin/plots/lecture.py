@@ -29,6 +29,7 @@ def to_pixels(values: np.ndarray, *, low: float | None = None, high: float | Non
     >>> to_pixels(np.array([-1.0, 0.0, 1.0])).tolist()
     [0, 127, 255]
     """
+    values = np.asarray(values, float)
     low = values.min() if low is None else low
     high = values.max() if high is None else high
     scaled = 255 * (values - low) / max(high - low, np.finfo(float).tiny)
@@ -182,14 +183,14 @@ def zero_lines(
             foot,
             arrowprops={"arrowstyle": "-|>", "color": COLORS[k], "lw": 2.2, "mutation_scale": 16},
         )
-        label = tip + 0.04 * reach * normal
+        label = tip + 0.02 * reach * normal
         board.text(
             *label,
             f"{class_names[k]} classifier",
             color=COLORS[k],
             fontweight="bold",
-            ha="center",
-            va="center",
+            ha="left" if normal[0] > 0.4 else "right" if normal[0] < -0.4 else "center",
+            va="bottom" if normal[1] > 0.4 else "top" if normal[1] < -0.4 else "center",
             clip_on=True,
             bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.2},
         )
