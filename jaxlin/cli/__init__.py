@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Classify pictures or arrays with a trained classifier.",
     "gradcheck": "Check a gradient: autodiff's, the hand-derived one, or one's own.",
     "report": "Draw a run's pictures and page again.",
+    "landscape": "Draw the loss along rays and planes in parameter space.",
     "data": "List, describe, fetch and verify data sets.",
     "lecture": "Reproduce an introductory lecture: every number, table and figure.",
     "info": "Show versions and devices.",

@@ -1,0 +1,303 @@
+"""The work of `jaxlin landscape`: the point, its directions, the values, and the pictures."""
+
+__all__ = ["Job", "compute", "prepare"]
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin import landscape, losses, models, preprocess, train
+from jaxlin.batches import steps_per_epoch
+from jaxlin.cli.common import write_json
+from jaxlin.cli.runs import load_run, run_data
+from jaxlin.core import Batch, DataError, LinearParams
+from jaxlin.data import Dataset, load_splits
+from jaxlin.objectives import compose
+from jaxlin.plots import landscape as pictures
+from jaxlin.plots.style import save
+from jaxlin.report import landscape as pages
+
+_STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 0.1)  # of the page's slider, with the chosen one
+
+
+class Job(NamedTuple):
+    """A point in parameter space and the objective around it."""
+
+    data: Dataset
+    params: LinearParams
+    statistics: preprocess.Preprocessing
+    loss_name: str
+    loss: Callable
+    strength: float
+    margin: float
+    config: dict
+    """Of the run, or empty."""
+
+    def objective(self) -> Callable:
+        """`params -> scalar`, differentiable."""
+        score = models.score_function(self.statistics)
+        batch = Batch(jnp.asarray(self.data.inputs), jnp.asarray(self.data.labels))
+        whole = compose(score, self.loss)
+        return lambda params: whole(params, batch, strength=self.strength)
+
+    def keywords(self) -> dict:
+        return {"loss": self.loss, "preprocessing": self.statistics}
+
+
+def prepare(options) -> Job:
+    """The data, the point and the objective that the options name."""
+    model, config = (None, {}) if options.run is None else load_run(options.run)
+    if options.data is None and config:
+        data, _ = run_data(config)
+    else:
+        size = None if options.image_size is None else (options.image_size,) * 2
+        data, _ = load_splits(
+            options.data or "digits",
+            data_dir=options.data_dir,
+            labels=options.labels,
+            test=options.test,
+            image_size=size,
+        )
+    key = jax.random.key(options.seed)
+    if options.examples is not None and options.examples < len(data.labels):
+        drawn = jax.random.choice(
+            jax.random.fold_in(key, 9), len(data.labels), (options.examples,), replace=False
+        )
+        rows = np.sort(np.asarray(drawn))
+        data = data._replace(inputs=np.asarray(data.inputs[rows]), labels=data.labels[rows])
+    classes, features = len(data.class_names), data.inputs.shape[1]
+    if model is None:
+        statistics = preprocess.fit(data.inputs, options.preprocess or "standardize")
+        weights = jax.random.normal(jax.random.fold_in(key, 8), (classes, features))
+        params = LinearParams(weights / _score_size(data, statistics), jnp.zeros(classes))
+    else:
+        params = LinearParams(*map(jnp.asarray, model.params))
+        statistics = model.preprocessing
+        if params.weights.shape != (classes, features):
+            raise DataError(
+                f"{options.run}: has weights {params.weights.shape}, and {data.name} asks for "
+                f"{(classes, features)}. Give the data it was trained on."
+            )
+    name = options.loss or config.get("loss", "hinge")
+    margin = _first(options.margin, config.get("margin"), 1.0)
+    strength = float(_first(options.strength, config.get("strength"), 0.0))
+    loss = losses.named(name, margin=margin)
+    return Job(data, params, statistics, name, loss, strength, margin, config)
+
+
+def _first(*values):
+    return next(value for value in values if value is not None)
+
+
+def _score_size(data: Dataset, statistics) -> float:
+    """Root mean square length of the preprocessed inputs: then random scores are of size 1."""
+    rows = np.asarray(data.inputs[:: max(1, len(data.labels) // 1000)])
+    ready = np.asarray(preprocess.apply(statistics, rows), np.float64)
+    return float(np.sqrt(np.mean(np.sum(ready**2, axis=1)))) or 1.0
+
+
+def compute(job: Job, options, shape, out: Path, say: Callable) -> dict:
+    """Compute the slice, write its files into `out`, and return the facts of it."""
+    started = time.perf_counter()
+    extent = options.extent or (1.0 if options.run is not None else 3.0)
+    facts = {
+        "data": job.data.name,
+        "examples": len(job.data.labels),
+        "loss": job.loss_name,
+        "margin": job.margin,
+        "strength": job.strength,
+        "kind": options.kind,
+        "point": "random weights" if options.run is None else str(options.run),
+        "seed": options.seed,
+    }
+    if options.kind in ("ray", "interpolate"):
+        found = _line(job, options, shape[0], extent, facts, out)
+    else:
+        found = _plane(job, options, shape, extent, facts, out)
+    found["seconds"] = round(time.perf_counter() - started, 3)
+    write_json(out / "landscape.json", found)
+    for key, value in found.items():
+        say(f"{key:<14} {value}")
+    say(f"Look at        {out / 'landscape.html'}")
+    return found
+
+
+def _directions(job: Job, options, count: int) -> list[landscape.Direction]:
+    """What the slice runs along; random ones have the length of the weights."""
+    keys = jax.random.split(jax.random.key(options.seed), 2)
+    distribution = "uniform" if options.directions == "uniform" else "gaussian"
+    kind = None if options.normalize == "none" else options.normalize
+
+    def drawn(key):
+        return landscape.random(key, job.params, distribution=distribution, normalize=kind)
+
+    if options.directions == "hessian":
+        objective = job.objective()
+        return list(landscape.hessian_eigenvectors(keys[0], objective, job.params, count))
+    if options.directions == "gradient":
+        gradient = jax.jit(jax.grad(job.objective()))(job.params)
+        down = jax.tree.map(jnp.negative, gradient)
+        first = landscape.normalize(down, job.params, kind or "global")
+        return [first._replace(name="negative gradient"), drawn(keys[1])][:count]
+    return [drawn(key) for key in keys[:count]]
+
+
+def _axis(extent: float, points: int) -> np.ndarray:
+    return np.linspace(-extent, extent, points) if points > 1 else np.zeros(1)
+
+
+def _describe(directions) -> list[dict]:
+    return [{"name": d.name, "norm": float(d.norm)} for d in directions]
+
+
+def _line(job: Job, options, points: int, extent: float, facts: dict, out: Path) -> dict:
+    if options.kind == "interpolate":
+        start = _start(job, options)
+        direction = landscape.between(start, job.params)._replace(name="from the start to the run")
+        steps, x = np.linspace(0, 1, points), "t (0: the start, 1: the run)"
+    else:
+        start, direction = job.params, _directions(job, options, 1)[0]
+        steps, x = _axis(extent, points), f"a: {direction.name}"
+    facts = facts | {"directions": _describe([direction])}
+    slice_ = partial(landscape.affine_ray, start, direction)
+    exact, drawing = {}, {}
+    if options.exact:
+        profile = landscape.hinge_profile(
+            start, direction, job.data.inputs, job.data.labels, strength=job.strength,
+            **job.keywords(),
+        )  # fmt: skip
+        step, value = profile.minimum()
+        exact = {"kinks": len(profile.breakpoints), "minimum": {"step": step, "loss": value}}
+        inside = profile.breakpoints[
+            (profile.breakpoints >= steps[0]) & (profile.breakpoints <= steps[-1])
+        ]
+        drawing = {"kinks": inside, "kink_values": profile(inside), "minimum": (step, value)}
+        steps = np.unique(np.concatenate([steps, inside[:: max(1, len(inside) // 2000)]]))
+
+    def evaluate(rows):
+        if options.exact:
+            return profile(rows)
+        inputs, labels = job.data.inputs, job.data.labels
+        return slice_(rows, inputs, labels, strength=job.strength, **job.keywords())
+
+    stored = landscape.files.compute(out / "landscape.npz", evaluate, (steps,), facts)
+    accuracy = slice_(
+        stored.steps[0], job.data.inputs, job.data.labels, quantity="accuracy", **job.keywords()
+    )
+    figure = pictures.ray_figure(steps, stored.values, x=x, title=_title(job), **drawing)
+    save(figure, out / "landscape.png", formats=("png", "svg"))
+    found = facts | _summary(stored, accuracy) | exact
+    html = pages.ray_page(
+        steps, stored.values, accuracy=accuracy, name=x, facts=found, title=_title(job), **drawing
+    )
+    (out / "landscape.html").write_text(html)
+    return found
+
+
+def _start(job: Job, options) -> LinearParams:
+    """Where an interpolation begins: another run, or zero weights."""
+    if options.start is None:
+        return jax.tree.map(jnp.zeros_like, job.params)
+    other, _ = load_run(options.start)
+    for name in ("shift", "scale"):
+        if not np.array_equal(getattr(other.preprocessing, name), getattr(job.statistics, name)):
+            raise DataError(
+                f"{options.start}: was trained with another preprocessing than the run, so no "
+                "line joins them. Train both with the same --preprocess and data."
+            )
+    return LinearParams(*map(jnp.asarray, other.params))
+
+
+def _plane(job: Job, options, shape, extent: float, facts: dict, out: Path) -> dict:
+    path = None
+    if options.kind == "trajectory":
+        center, directions, path, steps, explained = _trajectory(job, options, shape)
+        facts = facts | {"explained": explained}
+    else:
+        center, directions = job.params, _directions(job, options, 2)
+        steps = [_axis(extent, points) for points in shape]
+    facts = facts | {"directions": _describe(directions)}
+    data = (job.data.inputs, job.data.labels)
+    slice_ = partial(landscape.affine_plane, center, *directions)
+
+    def evaluate(rows):
+        return slice_(rows, steps[1], *data, **job.keywords())
+
+    stored = landscape.files.compute(
+        out / "landscape.npz", evaluate, tuple(steps), facts | {"values": "without the l2 term"}
+    )
+    accuracy = slice_(*steps, *data, quantity="accuracy", **job.keywords())
+    penalty = landscape.plane(
+        lambda params: jnp.sum(params.weights**2), center, *directions, *steps
+    )
+    values = stored.values + job.strength * np.asarray(penalty)
+    names = [f"{letter}: {d.name}" for letter, d in zip("ab", directions, strict=True)]
+    drawing = {"path": path, "x": names[0], "y": names[1], "title": _title(job)}
+    figure = pictures.plane_figure(*steps, values, **drawing)
+    save(figure, out / "landscape.png", formats=("png", "svg"))
+    if options.surface:
+        figure = pictures.surface_figure(*steps, values, x="a", y="b", title=_title(job))
+        save(figure, out / "surface.png")
+    found = facts | _summary(stored._replace(values=values), accuracy)
+    html = pages.plane_page(
+        *steps, stored.values, penalty=penalty, accuracy=accuracy, path=path, names=names,
+        strengths=sorted({*_STRENGTHS, job.strength}), strength=job.strength, facts=found,
+        title=_title(job),
+    )  # fmt: skip
+    (out / "landscape.html").write_text(html)
+    return found
+
+
+def _trajectory(job: Job, options, shape):
+    """Train from zero weights as the run was, and span the plane of the path."""
+    config = {"optimizer": "adam", "schedule": "cosine", "batch_size": 256} | job.config
+    examples = len(job.data.labels)
+    size = _score_size(job.data, job.statistics)
+    step_size = config.get("step_size") or 0.8 / (size * job.data.inputs.shape[1] ** 0.5)
+    per_epoch = steps_per_epoch(examples, config["batch_size"])
+    steps = config.get("steps") or (config.get("epochs") or 30) * per_epoch
+    score = models.score_function(job.statistics)
+    descent = train.trainer(
+        partial(compose(score, job.loss), strength=job.strength),
+        train.optimizer(config["optimizer"], train.schedule(config["schedule"], step_size, steps)),
+    )
+    state = descent.init(jax.tree.map(jnp.zeros_like, job.params))
+    path = [state.params]
+    batch = Batch(job.data.inputs, job.data.labels)
+    for state, _ in train.chunks(
+        descent, state, batch, key=jax.random.key(options.seed), steps=steps,
+        batch_size=config["batch_size"], chunk_steps=max(1, min(per_epoch, steps // 20)),
+    ):  # fmt: skip
+        path.append(jax.tree.map(np.asarray, state.params))
+    end = jax.tree.map(jnp.asarray, path[-1])
+    directions = landscape.principal_components(path, 2)
+    seen = landscape.project(path, end, *directions)
+    low, high = seen.coordinates.min(axis=0), seen.coordinates.max(axis=0)
+    room = 0.25 * np.maximum(high - low, 0.1 * (high - low).max())
+    axes = [np.linspace(a - r, b + r, n) for a, b, r, n in zip(low, high, room, shape, strict=True)]
+    return end, directions, seen.coordinates, axes, round(seen.explained, 6)
+
+
+def _title(job: Job) -> str:
+    count = len(job.data.labels)
+    examples = "1 example" if count == 1 else f"{count:,} examples"
+    return f"{job.loss_name}, {examples} of {job.data.name}, strength {job.strength:g}"
+
+
+def _summary(stored, accuracy) -> dict:
+    """The least value on the grid and how many cells are not finite."""
+    finite = np.isfinite(stored.values)
+    found = {"points": "x".join(map(str, stored.values.shape))}
+    found["not_finite"] = int(np.sum(~finite))
+    if finite.any():
+        best = np.unravel_index(np.nanargmin(np.where(finite, stored.values, np.nan)), finite.shape)
+        found["least_loss"] = float(stored.values[best])
+        found["least_loss_at"] = [float(s[i]) for s, i in zip(stored.steps, best, strict=True)]
+        found["best_accuracy"] = float(np.max(accuracy))
+    return found
