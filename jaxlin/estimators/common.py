@@ -1,0 +1,313 @@
+"""What both classifiers are: linear scores, fitted by `jaxlin.solvers.minimize`, with a proof."""
+
+__all__ = ["CertifiedClassifier", "scores_of"]
+
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted
+
+from jaxlin.core import LinearParams, Solution
+from jaxlin.estimators.stream import Stream, absorb, open_stream
+from jaxlin.estimators.validation import (
+    checked_inputs,
+    checked_training_data,
+    counts_of,
+    equivalent_C,
+    is_device_array,
+    regularization_of,
+)
+from jaxlin.solvers import Status, minimize
+
+_REMEDY = {
+    Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, or raise `tol` if "
+    "this gap will do.",
+    Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap, pass the data "
+    "as float64, or regularize more (a smaller `C`, a larger `strength`).",
+    Status.SEPARABLE: "because the classes are separable and nothing is regularized: the loss "
+    "falls forever as the coefficients grow. Set a finite `C` (a `strength` above 0).",
+}
+PREDICTED_ROWS = 8192
+"""Raw pixels are converted this many rows at a time."""
+
+
+class CertifiedClassifier(ClassifierMixin, BaseEstimator):
+    """Fitting, streaming and scoring; a subclass says which loss and how to read the scores."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Minimize the objective until it is proved to be within `tol` of the least possible.
+
+        Args:
+          X: (N, D) array, data frame, CSR matrix or JAX array. Floating data are computed in
+            their own precision, small integers (raw pixels) in float32 without a copy.
+          y: (N,) labels of any type that sorts.
+          sample_weight: (N,), nonnegative. Weight k is the same as the row k times.
+
+        Returns:
+          self.
+
+        Raises:
+          ValueError, TypeError: the data or a parameter cannot be used.
+
+        Warns:
+          ConvergenceWarning: `tol` was not reached; names the gap that was, and what to change.
+        """
+        X, y = checked_training_data(self, X, y)
+        classes, labels = _classes_of(y)
+        counts = counts_of(self, X, y, classes, sample_weight)
+        init = self._warm_start(classes)
+        self.classes_ = classes
+        strength = self._strength(counts.sum())
+        occurring = np.bincount(labels, weights=counts) > 0
+        if occurring.sum() < 2:
+            raise ValueError(_one_class(classes[occurring]))
+        solution = self._solve(X, labels, counts, strength, init)
+        solution = self._centered(solution, occurring)
+        self._adopt(solution, strength, counts.sum(), like=X)
+        self._warn_unless_converged(solution)
+        return self
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Take one pass of normalized adaptive gradient steps over these rows.
+
+        For data that come in pieces. Needs no step size and no scaling of the features. It
+        approaches the optimum but proves nothing: `gap_`, `objective_` and `lower_bound_` belong
+        to `fit`.
+
+        Args:
+          X, y, sample_weight: as `fit` takes them.
+          classes: (K,), every label that will ever come; needed by the first call.
+
+        Returns:
+          self.
+
+        Source: Ross, Mineiro and Langford (2013), arXiv:1305.6646.
+        """
+        known = getattr(self, "classes_", None)
+        if known is None and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        X, y = checked_training_data(self, X, y, reset=known is None)
+        if classes is not None:
+            classes = np.unique(np.asarray(classes))
+            if known is not None and not np.array_equal(known, classes):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on the last call to partial_fit, "
+                    f"was: {known!r}. Pass the same labels, or clone the estimator."
+                )
+        classes = classes if known is None else known
+        if len(classes) < 2:
+            raise ValueError(_one_class(classes))
+        if not np.isin(y, classes).all():
+            stray = np.setdiff1d(y, classes)[0]
+            raise ValueError(f"`y` holds the label {stray!r}, which is not in classes={classes}.")
+        counts = counts_of(self, X, y, classes, sample_weight)
+        self.classes_ = classes
+        stream: Stream = getattr(self, "_stream", None) or open_stream(
+            len(classes), X.shape[1], self._full_params() if hasattr(self, "coef_") else None
+        )
+        total = stream.total + counts.sum()
+        strength = self._strength(total)
+        stream = absorb(
+            stream,
+            X,
+            np.searchsorted(classes, y),
+            counts,
+            loss=self._loss(),
+            strength=strength,
+            fit_intercept=self.fit_intercept,
+            random_state=self.random_state,
+        )
+        self._forget_proof()
+        self._set_params_of_scores(stream.weights, stream.bias, like=X)
+        self.n_iter_ = stream.steps
+        self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
+        self._stream = stream
+        return self
+
+    def decision_function(self, X):
+        """Scores, (N, K); for two classes (N,), the lead of `classes_[1]`.
+
+        Args:
+          X: (N, D).
+        """
+        check_is_fitted(self, "coef_")
+        X = checked_inputs(self, X, reset=False)
+        return scores_of(X, self.coef_, self.intercept_)
+
+    def predict(self, X):
+        """The label of largest score for each row, (N,)."""
+        scores = self.decision_function(X)
+        best = (scores > 0).astype(np.int32) if scores.ndim == 1 else scores.argmax(-1)
+        if is_device_array(best) and np.issubdtype(self.classes_.dtype, np.number):
+            import jax.numpy as jnp
+
+            return jnp.asarray(self.classes_)[best]
+        return self.classes_[np.asarray(best)]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _loss(self):
+        raise NotImplementedError
+
+    def _separate(self) -> bool:
+        """Whether each class has a problem of its own: then two have it twice, s_1 = -s_0."""
+        return False
+
+    def _halves(self) -> float:
+        """2 in C = 1 / (2 N strength), but 1 where one vector w stands for rows (w/2, -w/2).
+
+        Then the penalty of the two rows is |w|^2 / 2, and scikit-learn's binary |w|^2 / (2 C N)
+        needs twice the strength.
+        """
+        return 1.0 if len(self.classes_) == 2 and not self._separate() else 2.0
+
+    def _strength(self, total) -> float:
+        return regularization_of(self.C, self.strength, total, self._halves())
+
+    def _solve(self, X, labels, counts, strength, init) -> Solution:
+        if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 0:
+            raise ValueError(f"`max_iter` must be a nonnegative integer, got {self.max_iter!r}.")
+        return minimize(
+            X,
+            labels,
+            loss=self._loss(),
+            strength=strength,
+            tolerance=self.tol,
+            sample_weight=counts,
+            fit_intercept=bool(self.fit_intercept),
+            init=init,
+            max_iterations=int(self.max_iter),
+            classes=len(self.classes_),
+            callback=_printer(type(self).__name__) if self.verbose else None,
+        )
+
+    def _centered(self, solution: Solution, occurring) -> Solution:
+        """A common shift of all scores changes no loss here: choose the one of mean bias 0."""
+        if not self.fit_intercept or self._separate():
+            return solution
+        weights, bias = solution.params
+        return solution._replace(params=LinearParams(weights, bias - bias[occurring].mean()))
+
+    def _warm_start(self, classes) -> LinearParams | None:
+        """The last coefficients, if they speak of the same classes and features."""
+        if not self.warm_start or not hasattr(self, "coef_"):
+            return None
+        if not np.array_equal(self.classes_, classes):
+            return None
+        if self.coef_.shape[1] != self.n_features_in_:
+            return None
+        return self._full_params()
+
+    def _full_params(self) -> LinearParams:
+        """One row per class, also for two classes."""
+        weights, bias = np.asarray(self.coef_), np.asarray(self.intercept_)
+        if len(self.classes_) == 2:
+            share = 1.0 if self._separate() else 0.5
+            weights, bias = share * np.stack([-weights[0], weights[0]]), share * bias[0]
+            bias = np.array([-bias, bias])
+        return LinearParams(weights, bias)
+
+    def _adopt(self, solution: Solution, strength, total, *, like) -> None:
+        vars(self).pop("_stream", None)
+        self._set_params_of_scores(*solution.params, like=like)
+        self.n_iter_ = max(int(solution.iterations), 1)
+        self.objective_ = float(solution.objective)
+        self.lower_bound_ = float(solution.lower_bound)
+        self.gap_ = float(solution.gap)
+        self.converged_ = solution.status == Status.CONVERGED
+        self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
+
+    def _forget_proof(self) -> None:
+        for name in ("objective_", "lower_bound_", "gap_", "converged_"):
+            vars(self).pop(name, None)
+
+    def _set_params_of_scores(self, weights, bias, *, like) -> None:
+        weights, bias = np.asarray(weights), np.asarray(bias)
+        if len(self.classes_) == 2:
+            share = 0.5 if self._separate() else 1.0
+            weights = share * (weights[1:] - weights[:1])
+            bias = share * (bias[1:] - bias[:1])
+        if is_device_array(like):
+            weights, bias = _beside(like, weights), _beside(like, bias)
+        self.coef_, self.intercept_ = weights, bias
+
+    def _warn_unless_converged(self, solution: Solution) -> None:
+        remedy = _REMEDY.get(Status(int(solution.status)))
+        if remedy is None:
+            return
+        relative = solution.gap / max(solution.objective, np.finfo(float).tiny)
+        warnings.warn(
+            f"{type(self).__name__} stopped with a certified relative gap of {relative:.2g} "
+            f"(`tol`={self.tol:g}) {remedy.format(max_iter=self.max_iter)}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def scores_of(X, coef, intercept):
+    """`X @ coef.T + intercept`, (N, K); (N,) for one row of coefficients. Where X is."""
+    if is_device_array(X):
+        import jax
+        import jax.numpy as jnp
+
+        coef = _beside(X, coef)
+        with jax.enable_x64(X.dtype == np.float64 or jax.config.jax_enable_x64):
+            scores = jnp.dot(X.astype(jnp.promote_types(X.dtype, coef.dtype)), coef.T)
+            scores = scores + jnp.asarray(intercept)[None, :]
+    else:
+        coef, intercept = np.asarray(coef), np.asarray(intercept)
+        if np.issubdtype(X.dtype, np.floating):
+            scores = safe_sparse_dot(X, coef.T, dense_output=True) + intercept
+        else:
+            starts = range(0, X.shape[0], PREDICTED_ROWS)
+            blocks = [X[start : start + PREDICTED_ROWS].astype(coef.dtype) for start in starts]
+            scores = np.concatenate(
+                [safe_sparse_dot(block, coef.T, dense_output=True) for block in blocks]
+            )
+            scores += intercept
+    return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+def _classes_of(y) -> tuple[np.ndarray, np.ndarray]:
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(_one_class(classes))
+    return classes, labels
+
+
+def _one_class(classes) -> str:
+    return (
+        "This solver needs samples of at least 2 classes in the data, but the data contains only "
+        f"one class: {classes[0]!r}."
+    )
+
+
+def _beside(X, array):
+    """`array` in its own precision on the device of X."""
+    import jax
+    import jax.numpy as jnp
+
+    if is_device_array(array):
+        return array
+    with jax.enable_x64(array.dtype == np.float64 or jax.config.jax_enable_x64):
+        devices = X.devices()
+        if len(devices) == 1:
+            return jax.device_put(array, next(iter(devices)))
+        return jnp.asarray(array)
+
+
+def _printer(name):
+    def show(evaluations, objective, lower_bound):
+        relative = (objective - lower_bound) / objective if objective > 0 else 0.0
+        print(
+            f"[{name}] {evaluations:7.1f} passes  objective {objective:.8g}  "
+            f"lower bound {lower_bound:.8g}  relative gap {relative:.2g}"
+        )
+
+    return show

@@ -1,0 +1,3 @@
+"""Classifiers that choose their regularization by cross-validation, every fit certified."""
+
+__all__ = []

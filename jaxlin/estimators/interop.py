@@ -1,0 +1,128 @@
+"""To scikit-learn's own classes and back, and through them to ONNX."""
+
+__all__ = ["linear_svc_of", "logistic_regression_of", "take_over", "to_onnx"]
+
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+
+def logistic_regression_of(model):
+    """A `LogisticRegression` that predicts what `model` predicts."""
+    from sklearn.linear_model import LogisticRegression
+
+    check_is_fitted(model, "coef_")
+    return _dressed(
+        LogisticRegression(C=model.C_, fit_intercept=model.fit_intercept, **_shared(model)), model
+    )
+
+
+def linear_svc_of(model):
+    """A `LinearSVC` that predicts what `model` predicts.
+
+    Its own `fit` would minimize the same loss where it has it; it has no Weston-Watkins hinge,
+    for which the nearest, Crammer and Singer's, is set.
+    """
+    from sklearn.svm import LinearSVC
+
+    check_is_fitted(model, "coef_")
+    separate = model.loss.endswith("one-vs-rest")
+    return _dressed(
+        LinearSVC(
+            C=model.C_,
+            loss="squared_hinge" if model.loss.startswith("squared") else "hinge",
+            multi_class="ovr" if separate else "crammer_singer",
+            fit_intercept=model.fit_intercept,
+            **_shared(model),
+        ),
+        model,
+    )
+
+
+def _shared(model):
+    return {"class_weight": model.class_weight, "tol": model.tol, "max_iter": model.max_iter}
+
+
+def _dressed(theirs, model):
+    theirs.coef_ = np.array(model.coef_)
+    theirs.intercept_ = np.array(model.intercept_)
+    theirs.classes_ = model.classes_.copy()
+    theirs.n_features_in_ = model.n_features_in_
+    theirs.n_iter_ = np.array([model.n_iter_], np.int32)
+    if hasattr(model, "feature_names_in_"):
+        theirs.feature_names_in_ = model.feature_names_in_.copy()
+    return theirs
+
+
+def take_over(cls, fitted):
+    """A `cls` with the coefficients of a fitted scikit-learn classifier."""
+    name = type(fitted).__name__
+    if not all(hasattr(fitted, part) for part in ("coef_", "intercept_", "classes_")):
+        raise TypeError(
+            f"`fitted` must be a fitted linear classifier of scikit-learn, got {name} without "
+            "`coef_`, `intercept_` and `classes_`. Fit it first; of a pipeline take the last step."
+        )
+    classes, coef = np.array(fitted.classes_), np.array(fitted.coef_)
+    rows = 1 if len(classes) == 2 else len(classes)
+    if coef.shape[0] != rows or np.ndim(fitted.coef_) != 2:
+        raise TypeError(
+            f"`fitted` must have one row of `coef_` per class, ({rows}, D), got {coef.shape}: "
+            f"a {name} that votes over pairs of classes is no linear classifier."
+        )
+    if hasattr(cls, "predict_proba"):
+        separate = getattr(fitted, "solver", None) == "liblinear"
+        if not hasattr(fitted, "predict_proba") or (rows > 1 and separate):
+            raise TypeError(
+                f"`fitted` must estimate softmax probabilities, as LogisticRegression does, but "
+                f"this {name} does not. Take MulticlassSVMClassifier.from_sklearn for it."
+            )
+    chosen = np.ravel(getattr(fitted, "C_", getattr(fitted, "C", 1.0)))[0]
+    settings = {"C": float(chosen), "fit_intercept": bool(getattr(fitted, "fit_intercept", True))}
+    settings["class_weight"] = getattr(fitted, "class_weight", None)
+    if "loss" in cls().get_params():
+        settings["loss"] = _hinge_of(fitted)
+    model = cls(**settings)
+    model.classes_, model.coef_ = classes, coef
+    model.intercept_ = np.broadcast_to(np.array(fitted.intercept_, coef.dtype), (rows,)).copy()
+    model.n_features_in_ = coef.shape[1]
+    model.n_iter_ = int(np.max(getattr(fitted, "n_iter_", 1)))
+    model.C_ = settings["C"]
+    if hasattr(fitted, "feature_names_in_"):
+        model.feature_names_in_ = np.array(fitted.feature_names_in_)
+    return model
+
+
+def _hinge_of(fitted) -> str:
+    """The loss that `fitted` minimized, as far as its parameters say."""
+    squared = "squared-" if "squared" in str(getattr(fitted, "loss", "hinge")) else ""
+    if getattr(fitted, "multi_class", None) == "crammer_singer":
+        return "crammer-singer"
+    return squared + "one-vs-rest"
+
+
+def to_onnx(model, path=None) -> bytes:
+    """The classifier as an ONNX model: labels, and probabilities or scores.
+
+    Needs the extra `export`. Inputs are float32, (N, D).
+
+    Args:
+      model: any fitted classifier of this module.
+      path: file to write, or `None`.
+
+    Returns:
+      The serialized model.
+
+    Raises:
+      ImportError: the extra is not installed.
+    """
+    try:
+        import skl2onnx
+    except ImportError as missing:
+        raise ImportError("ONNX export needs skl2onnx: pip install 'jaxlin[export]'") from missing
+    sample = np.zeros((1, model.n_features_in_), np.float32)
+    converted = skl2onnx.to_onnx(model.to_sklearn(), sample, options={"zipmap": False})
+    content = converted.SerializeToString()
+    if path is not None:
+        Path(path).write_bytes(content)
+    return content

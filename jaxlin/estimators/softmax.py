@@ -1,0 +1,133 @@
+"""Softmax regression with the interface of `LogisticRegression`."""
+
+__all__ = ["SoftmaxClassifier", "SoftmaxPredictions"]
+
+import numpy as np
+import scipy.special
+
+from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.interop import logistic_regression_of, take_over
+from jaxlin.estimators.validation import is_device_array
+
+
+class SoftmaxPredictions:
+    """Probabilities from the scores, for classifiers fitted with the softmax loss."""
+
+    def predict_log_proba(self, X):
+        """log of `predict_proba`, from the scores, so that no probability underflows; (N, K)."""
+        scores = self.decision_function(X)
+        if is_device_array(scores):
+            import jax
+            import jax.numpy as jnp
+
+            if scores.ndim == 1:
+                scores = jnp.stack([jnp.zeros_like(scores), scores], axis=1)
+            return jax.nn.log_softmax(scores, axis=1)
+        if scores.ndim == 1:
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        return scipy.special.log_softmax(scores, axis=1)
+
+    def predict_proba(self, X):
+        """The estimated probability of each class, (N, K); rows sum to one."""
+        logarithms = self.predict_log_proba(X)
+        if is_device_array(logarithms):
+            import jax.numpy as jnp
+
+            return jnp.exp(logarithms)
+        return np.exp(logarithms)
+
+    def _loss(self):
+        return "softmax"
+
+    def to_sklearn(self):
+        """A `sklearn.linear_model.LogisticRegression` with these coefficients, on the host.
+
+        It predicts the same, needs no JAX, and is what other tools know how to read.
+
+        >>> model = SoftmaxClassifier().fit([[0.0], [1.0], [2.0]], ["a", "b", "b"])
+        >>> model.to_sklearn().predict([[2.0]])
+        array(['b'], dtype='<U1')
+        """
+        return logistic_regression_of(self)
+
+
+class SoftmaxClassifier(SoftmaxPredictions, CertifiedClassifier):
+    """Softmax (multinomial logistic) regression, fitted to a certified distance from the optimum.
+
+        objective = weighted mean of -log softmax(scores)[label] + strength * sum(W**2)
+
+    with a free intercept. `C` means what it does to `LogisticRegression`, whose optimum this is.
+
+    Args:
+      C: inverse strength, 1 / (2 * N * strength) with N the sum of the weights (1 / (N *
+        strength) for two classes, as in scikit-learn). Default 1. Infinity means no penalty,
+        and no certificate.
+      strength: of the penalty, instead of `C`: it does not change meaning with N.
+      fit_intercept: `False` keeps the intercept at 0.
+      class_weight: {label: weight}, or "balanced" for weights that give every class the same
+        sum; they multiply the sample weights.
+      tol: relative gap at which to stop, `gap_ <= tol * objective_`.
+      max_iter: most steps of the solver.
+      warm_start: start from the last fit, if classes and features are the same.
+      random_state: order of the rows in `partial_fit`; `fit` draws nothing that changes.
+      verbose: 1 prints objective, lower bound and gap on the way.
+
+    Attributes:
+      coef_: (K, D), or (1, D) for two classes; of the data's floating type.
+      intercept_: (K,) or (1,).
+      classes_: (K,), sorted.
+      objective_, lower_bound_: the least possible objective lies between them. For two classes
+        the objective is that of the rows (-coef_ / 2, coef_ / 2).
+      gap_: their difference, a proved bound on the distance to the optimum.
+      converged_: whether `tol` was met.
+      n_iter_: steps taken.
+      C_, strength_: the regularization in both units.
+      n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = SoftmaxClassifier(tol=1e-6).fit(X, y)
+    >>> model.gap_ <= 1e-6 * model.objective_, round(model.score(X, y), 2)
+    (True, 0.97)
+    """
+
+    def __init__(
+        self,
+        C=None,
+        *,
+        strength=None,
+        fit_intercept=True,
+        class_weight=None,
+        tol=1e-4,
+        max_iter=1000,
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.C = C
+        self.strength = strength
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def from_sklearn(cls, fitted):
+        """The same classifier as a fitted `LogisticRegression` (or `...CV`), ready to predict.
+
+        With `warm_start=True` set, `fit` on the same data goes on from there, and proves how
+        far from the optimum scikit-learn had stopped.
+
+        Raises:
+          TypeError: `fitted` is no fitted linear classifier with softmax probabilities.
+
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> theirs = LogisticRegression().fit([[0.0], [1.0], [2.0]], [0, 1, 1])
+        >>> ours = SoftmaxClassifier.from_sklearn(theirs)
+        >>> (ours.predict_proba([[0.5]]) == theirs.predict_proba([[0.5]])).all()
+        np.True_
+        """
+        return take_over(cls, fitted)

@@ -1,0 +1,121 @@
+"""Learning from rows that come in pieces: normalized adaptive gradient steps.
+
+A step divides each coordinate of the gradient by the root of its summed squares (AdaGrad) and by
+the largest value that its feature has taken, so that neither a step size nor a scaling of the
+features has to be chosen; `RATE` 1/2 is the paper's default, whatever the data.
+
+Source: Ross, Mineiro and Langford (2013), arXiv:1305.6646, algorithm 2 (NAG); Duchi, Hazan and
+Singer (2011), JMLR 12, 2121-2159.
+"""
+
+__all__ = ["Stream", "absorb", "open_stream"]
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from sklearn.utils import check_random_state
+
+from jaxlin import losses, objectives, scores
+from jaxlin.core import Batch, LinearParams
+
+ROWS = 64
+"""Rows of one step. Fewer rows would waste products, more would take fewer steps per pass."""
+RATE = 0.5
+
+
+class Stream(NamedTuple):
+    """Parameters and what the steps so far have seen; NumPy float64, so it can be pickled."""
+
+    weights: np.ndarray
+    """(K, D)."""
+    bias: np.ndarray
+    """(K,)."""
+    squares: LinearParams
+    """Summed squares of the gradient, shaped like the parameters."""
+    largest: np.ndarray
+    """(D,): the largest absolute value of each feature."""
+    occupancy: float
+    """Sum over steps of the mean squared norm of the normalized rows, bias included."""
+    total: float
+    """Sum of the weights of all rows seen."""
+    steps: int
+
+
+def open_stream(classes: int, features: int, start: LinearParams | None = None) -> Stream:
+    """A stream that has seen nothing, at zero or at `start`."""
+    if start is None:
+        start = LinearParams(np.zeros((classes, features)), np.zeros(classes))
+    weights, bias = (np.asarray(part, np.float64) for part in start)
+    zeros = LinearParams(np.zeros_like(weights), np.zeros_like(bias))
+    return Stream(weights, bias, zeros, np.zeros(features), 0.0, 0.0, 0)
+
+
+def absorb(
+    stream: Stream, X, labels, counts, *, loss, strength, fit_intercept, random_state
+) -> Stream:
+    """One pass over the rows, in random order.
+
+    Args:
+      stream: what was learned before.
+      X: (N, D) array, CSR matrix or JAX array.
+      labels: (N,) integer, in [0, K).
+      counts: (N,) nonnegative.
+      loss: a name of `jaxlin.losses.LOSSES`.
+      strength: of the squares of the weights.
+      fit_intercept: `False` keeps the bias at 0.
+      random_state: seed, `RandomState` or `None`, of the order of the rows.
+    """
+    order = check_random_state(random_state).permutation(np.flatnonzero(counts > 0))
+    mean = counts[order].mean()
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        block = X[rows]
+        block = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
+        padding = ROWS - len(rows)
+        block = np.pad(block.astype(np.float64), ((0, padding), (0, 0)))
+        batch = Batch(block, np.pad(labels[rows], (0, padding)), np.pad(counts[rows], (0, padding)))
+        with jax.enable_x64(True):
+            stream = _step(stream, batch, strength, mean, loss, bool(fit_intercept))
+    return jax.tree.map(_on_host, stream)
+
+
+def _on_host(leaf):
+    return leaf if isinstance(leaf, (int, float)) else _plain(np.array(leaf))
+
+
+def _plain(array):
+    return array.item() if array.ndim == 0 else array
+
+
+@partial(jax.jit, static_argnames=("loss", "fit_intercept"))
+def _step(stream: Stream, batch: Batch, strength, mean, loss, fit_intercept) -> Stream:
+    counts = batch.weights
+    share = counts.sum() / (mean * ROWS)  # a block of few or light rows is a smaller step
+    largest = jnp.maximum(stream.largest, jnp.abs(batch.inputs).max(0))
+    divisor = jnp.where(largest > 0, largest, 1.0)
+    weights = stream.weights * (stream.largest / divisor)[None, :]
+    normalized = ((batch.inputs / divisor[None, :]) ** 2).sum(1) + fit_intercept
+    occupancy = stream.occupancy + share * (counts * normalized).sum() / counts.sum()
+    steps = stream.total / (mean * ROWS) + share
+
+    objective = objectives.compose(scores.linear, losses.LOSSES[loss])
+    gradient = jax.grad(objective)(LinearParams(weights, stream.bias), batch, strength=strength)
+    squares = jax.tree.map(lambda total, g: total + share * g**2, stream.squares, gradient)
+    rate = RATE * share * jnp.sqrt(steps / occupancy)
+    move = jax.tree.map(
+        lambda g, total: rate * g / jnp.sqrt(jnp.where(total > 0, total, 1.0)), gradient, squares
+    )
+    bias = stream.bias - move.bias if fit_intercept else stream.bias
+    return Stream(
+        weights - move.weights / divisor[None, :],
+        bias,
+        squares,
+        largest,
+        occupancy,
+        stream.total + counts.sum(),
+        stream.steps + 1,
+    )
