@@ -3,9 +3,10 @@
 __all__ = ["Certificate", "Solution", "Status", "certify", "describe", "minimize"]
 
 from collections.abc import Callable
+from functools import cache
 
-import jax
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers.certificates import Certificate, certify, objective_at
@@ -93,8 +94,18 @@ def minimize(
     )
     weights, bias = _start(init, count, occurring, problem)
     report = callback or (lambda evaluations, objective, lower_bound: None)
-    fit = _solver_of(problem)(problem, weights, bias, report)
-    return _solution(problem, fit, occurring, count)
+    with _blas().limit(limits=1, user_api="blas"):
+        fit = _solver_of(problem)(problem, weights, bias, report)
+        return _solution(problem, fit, occurring, count)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """BLAS threads spin while they wait for each other: on a busy machine they stop all work.
+
+    Only small factorizations run there; the products over rows are XLA's.
+    """
+    return ThreadpoolController()
 
 
 def _solver_of(problem):

@@ -46,7 +46,7 @@ class MetricBuilder:
         self._builds = 0
 
     def draw(self, chances, most, *, seed, mean=None) -> Sample:
-        """All rows with a chance if there are at most `most`, else `most` drawn by their chances."""
+        """All rows with a chance if at most `most`, else `most` drawn by their chances."""
         problem = self.problem
         indices = np.flatnonzero(chances > 0)
         weights = problem.counts[indices]

@@ -56,7 +56,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     scores = rows.scores(weights, bias)
     anchor = xp.zeros_like(scores)
-    smoothing = 4.0 * problem.margin
+    smoothing = coarsest = _first_smoothing(run, problem, scores, counts)
     evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
     best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
 
@@ -65,7 +65,9 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         return _State(found[0], found[1], *(float(x) for x in found[2:5]), found[5])
 
     stalled = 0
-    while iterations <= problem.max_iterations:
+    floor = (1e-9 if newton.exact else 2e-3) * coarsest
+    looseness, most = 1e-3 if newton.exact else 0.05, problem.max_iterations
+    while iterations <= most:
         steps = 0
         for _ in range(NEWTON_STEPS):
             if problem.fit_intercept:
@@ -107,9 +109,10 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                         evaluations,
                         Status.CONVERGED,
                     )
-            if slack < 0.05 * max(blur, 0.5 * goal) or iterations >= problem.max_iterations:
+            enough = looseness * max(blur, 0.1 * goal)
+            if slack < (enough if steps else 1e-2 * enough) or iterations >= most:
                 break
-            accuracy = 0.3 * np.sqrt(0.05 * max(blur, 0.5 * goal) / slack)
+            accuracy = 0.3 * np.sqrt(enough / slack)
             step, bias_step, cost = newton(
                 state.bent,
                 gradient,
@@ -133,7 +136,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             else:
                 scores = rows.scores(weights, bias)
                 evaluations += 0.5
-        if iterations >= problem.max_iterations:
+        if iterations >= most:
             break
         stalled = stalled + 1 if steps == 0 else 0
         if stalled > 100:
@@ -141,14 +144,31 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             break
         anchor = state.dual
         if steps <= 3:
-            smoothing = max(
-                smoothing / (3 if smoothing > 0.5 * problem.margin else 1.5), 1e-2 * problem.margin
-            )
+            faster = 3 if smoothing > 0.1 * coarsest or newton.exact else 1.5
+            smoothing = max(smoothing / faster, floor)
+        elif steps <= 8 and newton.exact:
+            smoothing = max(smoothing / 1.5, floor)
+        elif steps >= NEWTON_STEPS:
+            smoothing = smoothing * 1.5
     proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
     lower = max(lower, proof.lower_bound)
     if best[0] - lower <= problem.tolerance * best[0]:
         status = Status.CONVERGED
     return Fit(best[1], best[2], lower, norm, iterations, evaluations, status)
+
+
+def _first_smoothing(run, problem: Problem, scores, counts):
+    """So coarse that the first dual point, about margin / smoothing everywhere, bounds best.
+
+    With a in place of every dual variable the bound is linear - quadratic in a: its maximizer is
+    the scale that the dual variables should have.
+    """
+    zero = problem.xp.zeros_like(scores)
+    found = run(_state, problem.form, zero, problem.labels, counts, problem.margin, 10.0, zero)
+    products, _ = problem.rows.transpose(found[1])
+    gain, dual = float(found[4]), float(found[0].max())
+    steep = float((products**2).sum()) / (4 * problem.strength)
+    return problem.margin / max(min(dual * gain / (2 * steep + 1e-300), 0.5), 1e-8)
 
 
 def _state(xp, form, scores, labels, counts, margin, smoothing, anchor):

@@ -129,7 +129,9 @@ def _conjugate_gradients(product, metric, gradient, bias_gradient, accuracy):
     ahead, bias_ahead = metric(residual, bias_residual)
     along, bias_along = ahead, bias_ahead
     energy = (residual * ahead).sum() + bias_residual @ bias_ahead
-    for count in range(1, CG_STEPS + 1):
+    count = 0
+    while count < CG_STEPS:
+        count += 1
         moved, bias_moved = product(along, bias_along)
         curvature = (along * moved).sum() + bias_along @ bias_moved
         if not curvature > 0:
