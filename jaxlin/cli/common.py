@@ -39,6 +39,8 @@ class DataOptions:
     """The labels of a .npy (without it: `labels.npy` beside)."""
     test: Path | None = None
     """A file or folder that gives the test set of a file or folder."""
+    test_labels: Path | None = None
+    """The labels of a test .npy (without it: those beside it)."""
     image_size: int | None = None
     """Side in pixels to which pictures are resized (without it: that of the first picture)."""
 

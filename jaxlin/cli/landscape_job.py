@@ -270,11 +270,11 @@ def _trajectory(job: Job, options, shape):
     state = descent.init(jax.tree.map(jnp.zeros_like, job.params))
     path = [state.params]
     batch = Batch(job.data.inputs, job.data.labels)
-    for state, _ in train.chunks(
+    for reached, _ in train.chunks(
         descent, state, batch, key=jax.random.key(options.seed), steps=steps,
         batch_size=config["batch_size"], chunk_steps=max(1, min(per_epoch, steps // 20)),
     ):  # fmt: skip
-        path.append(jax.tree.map(np.asarray, state.params))
+        path.append(jax.tree.map(np.asarray, reached.params))
     end = jax.tree.map(jnp.asarray, path[-1])
     directions = landscape.principal_components(path, 2)
     seen = landscape.project(path, end, *directions)

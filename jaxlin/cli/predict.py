@@ -4,6 +4,7 @@ __all__ = ["Options", "run"]
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,7 +21,7 @@ class Options:
     """The run folder."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Pictures, folders of pictures, .npy or .npz files."""
-    top: int = 1
+    top: Annotated[int, tyro.conf.arg(aliases=["--top-k", "-k"])] = 1
     """How many classes to name for each input, best first."""
     json: bool = False
     """Print one JSON object on stdout instead of CSV."""

@@ -68,6 +68,7 @@ def run_data(config: dict) -> tuple[Dataset, Dataset | None]:
         data_dir=_path(config.get("data_dir")),
         labels=_path(config.get("labels")),
         test=_path(config.get("test")),
+        test_labels=_path(config.get("test_labels")),
         image_size=_square(config.get("image_size")),
     )
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
 from PIL import Image
 
 from jaxlin.cli import COMMANDS
 from jaxlin.data import as_images, load
+
+QUICK = ("--steps", "40", "--batch-size", "64")
 
 
 def test_evaluate_repeats_the_test_result(jaxlin, trained):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
 from PIL import Image
 
 from jaxlin import models
 from jaxlin.losses import LOSSES
+
+QUICK = ("--steps", "40", "--batch-size", "64")
 
 
 def test_a_run_folder_is_complete(jaxlin, trained):
@@ -108,8 +109,11 @@ def test_an_archive_brings_its_test_set(jaxlin, arrays, tmp_path):
     done = jaxlin("train", "--data", "inputs.npy", "--test", "mine.npz", *QUICK, "--json")
     assert done.json["test"]["n"] == 40
     np.save("other.npy", labels)
-    done = jaxlin("train", "--data", "inputs.npy", "--labels", "other.npy", *QUICK, "--json")
-    assert done.json["n_train"] == 36
+    np.save("test.npy", inputs[:6])
+    np.save("own.npy", labels[:6])
+    done = jaxlin("train", "--data", "inputs.npy", "--labels", "other.npy", "--test", "test.npy",
+                  "--test-labels", "own.npy", *QUICK, "--json")  # fmt: skip
+    assert (done.json["n_train"], done.json["test"]["n"]) == (36, 6)
 
 
 def test_a_folder_of_pictures_trains(jaxlin):
