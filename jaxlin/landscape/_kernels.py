@@ -42,7 +42,7 @@ def choose(loss: Callable, quantity: str, classes: int) -> Kernel:
     """The fastest kernel that gives `quantity`; an unknown loss is evaluated point by point."""
     unrolled = classes <= _UNROLLED_CLASSES
     if quantity == "accuracy":
-        return Kernel(_correct if unrolled else _pointwise, () if unrolled else (_is_correct,))
+        return _COUNTS[0] if unrolled else _COUNTS[1]
     base, margin = _base_and_margin(loss)
     sums = {
         losses.weston_watkins_hinge: ("wrong", 1),
@@ -88,7 +88,10 @@ def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) ->
 
     def step(total, rows):
         x, y, real = rows
-        return total + kernel(_scores(maps, x), y, real, a, b), None
+        scores = _scores(maps, x)
+        # compiled maxima may drop a NaN, so that what is not finite is looked for here
+        sound = jnp.all(jnp.isfinite(scores) | ~real[None, :, None]) | (kernel in _COUNTS)
+        return total + kernel(scores, y, real, a, b) + jnp.where(sound, 0, jnp.nan), None
 
     real = jnp.arange(len(labels)) < count
     zero = jnp.zeros((len(a), len(b)), a.dtype)
@@ -276,3 +279,6 @@ def _at_points(scores, a, b, function: Callable) -> Array:
 
     batch = max(1, min(len(a) * len(b), _POINTWISE_TERMS // s0.size))
     return lax.map(value, jnp.arange(len(a) * len(b)), batch_size=batch)
+
+
+_COUNTS = (Kernel(_correct), Kernel(_pointwise, (_is_correct,)))  # of right answers: always finite

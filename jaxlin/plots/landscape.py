@@ -85,7 +85,9 @@ def draw_plane(
     low, high = limits or _limits(values)
     levels = np.linspace(low, high, _LEVELS)
     axes.set_facecolor("#bbbbbb")
-    filled = axes.contourf(steps_1, steps_2, values, levels, cmap=LOSS_MAP, extend="both")
+    filled = axes.contourf(
+        steps_1, steps_2, values, levels, cmap=LOSS_MAP, extend="both" if limits else "neither"
+    )
     axes.contour(steps_1, steps_2, values, levels[::3], colors="white", linewidths=0.4, alpha=0.55)
     if path is not None:
         path = np.asarray(path)

@@ -50,13 +50,14 @@ def plane_page(
     active = list(strengths).index(strength)
     bad = int(np.sum(~np.isfinite(np.asarray(data_loss))))
     notes = Markup("<p>{} cells are not finite and stay empty.</p>").format(bad) if bad else ""
+    shown = (steps_1, steps_2, grids, strengths, active)
+    above = chart(_contours(*shown, accuracy, path, names), height=620)
+    surface = chart(_surface(*shown, names), height=640)
     sections = [
-        Section("Seen from above", chart(_contours(
-            steps_1, steps_2, grids, strengths, active, accuracy, path, names), height=620) + notes),
-        Section("As a surface", chart(_surface(
-            steps_1, steps_2, grids, strengths, active, names), height=640)),
+        Section("Seen from above", above + notes),
+        Section("As a surface", surface),
         Section("What is shown", table([(key, str(value)) for key, value in facts.items()])),
-    ]  # fmt: skip
+    ]
     lead = "Point at the plane for values; turn the surface; slide the strength of the l2 term."
     return page(title, sections, lead=lead)
 
