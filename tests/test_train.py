@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxlin import losses, train
-from jaxlin.batches import epoch_plan
+from jaxlin.batches import epoch_order, epoch_plan
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import compose
 from jaxlin.scores import linear
@@ -39,8 +39,8 @@ def hand_written_sgd(data, *, steps, batch_size, step_size):
     weights, bias = np.zeros((3, 5)), np.zeros(3)
     per_epoch = -(-21 // batch_size)
     for step in range(steps):
-        plan = epoch_plan(KEY, step // per_epoch, 21, batch_size)
-        rows = plan.rows[step % per_epoch][plan.weights[step % per_epoch] == 1]
+        order, first = epoch_order(KEY, step // per_epoch, 21), step % per_epoch * batch_size
+        rows = order[first : first + batch_size]
         grad_w, grad_b = 0.02 * weights, np.zeros(3)
         for x, y in zip(data.inputs[rows], data.labels[rows], strict=True):
             scores = weights @ x + bias
