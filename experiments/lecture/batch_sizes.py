@@ -25,6 +25,7 @@ from jaxlin.report.lecture import (
 from jaxlin.scores import append_one
 
 SIZES = (1, 16, 32, 64, 100, 128, 256)
+ROUNDS = 20
 NEIGHBORS = ((31, 32, 33), (63, 64, 65), (127, 128, 129), (255, 256, 257))
 
 
@@ -36,10 +37,10 @@ def chapter(lesson) -> Chapter:
     seconds = _seconds(W, data, sorted({*SIZES, *(n for row in NEIGHBORS for n in row)}))
     together, apart = seconds[100], 100 * seconds[1]
     hundred = Batch(data.inputs[:100], data.labels[:100])
-    whole = jax.grad(_loss)(W, hundred)
+    gradient = jax.jit(jax.grad(_loss))
+    whole = gradient(W, hundred)
     singles = [
-        jax.grad(_loss)(W, Batch(hundred.inputs[i : i + 1], hundred.labels[i : i + 1]))
-        for i in range(100)
+        gradient(W, Batch(hundred.inputs[i : i + 1], hundred.labels[i : i + 1])) for i in range(100)
     ]
     average = jnp.mean(jnp.stack(singles), axis=0)
     gap = float(jnp.abs(average - whole).max() / jnp.abs(whole).max())
@@ -105,7 +106,7 @@ def _seconds(W, data: Batch, sizes) -> dict[int, float]:
     for batch in batches.values():
         jax.block_until_ready(gradient(W, batch))
     best = dict.fromkeys(sizes, np.inf)
-    for _ in range(20):
+    for _ in range(ROUNDS):
         for n, batch in batches.items():
             start = time.perf_counter()
             for _ in range(5):

@@ -94,11 +94,16 @@ def chapter(lesson) -> Chapter:
 
 def _curvature(data: Batch) -> float:
     """An upper bound of the loss's curvature: half the largest eigenvalue of X^T X / N."""
-    vector = jnp.ones(data.inputs.shape[1])
+    inputs = data.inputs
+
+    @jax.jit
+    def push(vector):
+        vector = inputs.T @ (inputs @ vector) / len(inputs)
+        return vector / jnp.linalg.norm(vector), jnp.linalg.norm(vector)
+
+    vector = jnp.ones(inputs.shape[1])
     for _ in range(30):
-        vector = data.inputs.T @ (data.inputs @ vector) / len(data.inputs)
-        length = jnp.linalg.norm(vector)
-        vector = vector / length
+        vector, length = push(vector)
     return float(length) / 2 + 1
 
 

@@ -38,7 +38,7 @@ def _chapter(lesson) -> Chapter:
     copies = losses_many.reshape(COPIES, len(first))
     identical = bool((copies == copies[0]).all())
     exact = [_exact_mean(v) for v in (copies[0], losses_many)]
-    gradient_few, gradient_many = (jax.grad(_mean_loss)(W, d) for d in (few, many))
+    gradient_few, gradient_many = (jax.jit(jax.grad(_mean_loss))(W, d) for d in (few, many))
     gap = float(jnp.abs(gradient_few - gradient_many).max() / jnp.abs(gradient_few).max())
     rounding = abs(losses_many.mean() - losses_few.mean())
     return Chapter(

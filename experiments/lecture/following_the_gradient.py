@@ -26,15 +26,16 @@ def chapter(lesson) -> Chapter:
     shape = (len(lesson.train.class_names), data.inputs.shape[1])
     loss = jax.jit(functools.partial(_loss, data=data))
     W = 0.1 * jax.random.normal(jax.random.key(0), shape)
-    gradient = jax.grad(loss)(W)
+    gradient = jax.jit(jax.grad(loss))(W)
     steepest = float(jnp.linalg.norm(gradient))
     slopes = _slopes(gradient, jax.random.key(1))
     lengths = 10.0 ** -np.arange(1, 6)
     with jax.enable_x64(True):
         exact = Batch(jnp.array(data.inputs, jnp.float64), data.labels)
         point, down = jnp.array(W, jnp.float64), jnp.array(-gradient / steepest, jnp.float64)
-        falls = [float(_loss(point + h * down, exact) - _loss(point, exact)) / h for h in lengths]
-        limit = float(-jnp.sum(jax.grad(_loss)(point, exact) * down))
+        value = jax.jit(_loss)
+        falls = [float(value(point + h * down, exact) - value(point, exact)) / h for h in lengths]
+        limit = float(-jnp.sum(jax.jit(jax.grad(_loss))(point, exact) * down))
     histories = {
         "random search": _random_search(loss, W),
         "random local search": _local_search(loss, W),

@@ -38,7 +38,7 @@ def _chapter(lesson) -> Chapter:
     data_loss, pull = jax.value_and_grad(lambda s: jnp.mean(softmax_cross_entropy(s, labels)))(
         scores
     )
-    total, (on_weights, on_data) = jax.value_and_grad(loss, argnums=(0, 1))(W, inputs)
+    total, (on_weights, on_data) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(W, inputs)
     by_hand = closed_form.softmax(W, None, inputs, labels, strength=STRENGTH)
     errors = [
         float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())

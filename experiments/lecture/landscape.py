@@ -120,7 +120,7 @@ def _straightness(start, first, one: Batch, reach: float) -> tuple[np.ndarray, f
     off = 0.0
     for left, right in itertools.pairwise(edges):
         steps = jnp.linspace(left, right, 5)
-        values = weston_watkins_hinge(at + steps[:, None] * along, jnp.full(5, label))
+        values = weston_watkins_hinge(at[None] + steps[:, None] * along[None], jnp.full(5, label))
         off = max(off, float(np.abs(np.diff(values, n=2)).max() / (1 + values.max())))
     return bends, off
 

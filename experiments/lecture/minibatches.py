@@ -43,9 +43,9 @@ def chapter(lesson) -> Chapter:
             state,
             data,
             key=jax.random.key(0),
-            steps=PASSES * -(-rows // take),
+            steps=PASSES * rows // take,
             batch_size=take,
-            chunk_steps=max(1, -(-rows // take) // 4),
+            chunk_steps=max(1, rows // take // 4),
         )
         for state, _ in every:
             seen.append(float(state.step) * take / rows)
@@ -53,7 +53,7 @@ def chapter(lesson) -> Chapter:
         histories[name] = (np.array(seen), np.array(found))
         ends[name] = found[-1]
     cosine, spread = _agreement(objective, zeros, data, batch)
-    updates = -(-rows // batch)
+    updates = rows // batch
     full_end, mini_end = ends.values()
     return Chapter(
         "minibatches",
@@ -95,19 +95,23 @@ def chapter(lesson) -> Chapter:
 
 def _curvature(data: Batch) -> float:
     """An upper bound of the loss's curvature: half the largest eigenvalue of X^T X / N."""
-    vector = jnp.ones(data.inputs.shape[1])
+    inputs = data.inputs
+
+    @jax.jit
+    def push(vector):
+        vector = inputs.T @ (inputs @ vector) / len(inputs)
+        return vector / jnp.linalg.norm(vector), jnp.linalg.norm(vector)
+
+    vector = jnp.ones(inputs.shape[1])
     for _ in range(20):
-        vector = data.inputs.T @ (data.inputs @ vector) / len(data.inputs)
-        length = jnp.linalg.norm(vector)
-        vector = vector / length
+        vector, length = push(vector)
     return float(length) / 2
 
 
 def _agreement(objective, params, data: Batch, size: int) -> tuple[float, float]:
     """Mean cosine and mean relative error of a batch's gradient, against the full one."""
-    full = jax.grad(objective)(params, data).weights.ravel()
+    full = jax.jit(jax.grad(objective))(params, data).weights.ravel()
 
-    @jax.jit
     def one(key):
         rows = jax.random.choice(key, len(data.labels), (size,), replace=False)
         batch = Batch(data.inputs[rows], data.labels[rows])
@@ -115,8 +119,8 @@ def _agreement(objective, params, data: Batch, size: int) -> tuple[float, float]
         length = jnp.linalg.norm(full)
         return g @ full / jnp.linalg.norm(g) / length, jnp.linalg.norm(g - full) / length
 
-    found = [one(key) for key in jax.random.split(jax.random.key(1), 50)]
-    return float(np.mean([c for c, _ in found])), float(np.mean([e for _, e in found]))
+    cosines, errors = jax.lax.map(one, jax.random.split(jax.random.key(1), 50))
+    return float(jnp.mean(cosines)), float(jnp.mean(errors))
 
 
 if __name__ == "__main__":

@@ -38,18 +38,21 @@ def _chapter(lesson) -> Chapter:
     classes = len(lesson.train.class_names)
     W = jnp.array(np.random.default_rng(0).normal(0, 0.5, (classes, FEATURES)))
     before = np.array(W)
-    exact = np.asarray(jax.grad(loss)(W))
+    exact = np.asarray(jax.jit(jax.grad(loss))(W))
+    compiled = jax.jit(loss)
     calls = 0
 
     def counted(w):
         nonlocal calls
         calls += 1
-        return loss(w)
+        return compiled(w)
 
     listing = np.asarray(eval_numerical_gradient(counted, W))
-    forward = gradient(lambda w: loss(w), W, method="forward", step=1e-5)
-    central = gradient(lambda w: loss(w), W, method="central", step=1e-5)
-    extrapolated = gradient(lambda w: loss(w), W, method="richardson")
+    forward, central = (
+        gradient(lambda w: float(compiled(w)), W, method=method, step=1e-5)
+        for method in ("forward", "central")
+    )
+    extrapolated = gradient(lambda w: float(compiled(w)), W, method="richardson")
     at_listing = int(np.argmin(np.abs(np.log10(STEPS) + 5)))
     errors = {
         "forward, float64": _errors(loss, W, exact, "forward", "float64"),

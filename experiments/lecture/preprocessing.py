@@ -105,7 +105,8 @@ def _pictures(train, center, centered):
     for row in range(3):
         before = as_images(train.inputs[row], train.image_shape)
         after = as_images(centered[row], train.image_shape)
-        pictures += [draw.to_pixels(before, low=0, high=top), draw.to_pixels(after)]
+        shifted = draw.to_pixels(after, low=-top / 2, high=top / 2)  # 0 is mid-grey
+        pictures += [draw.to_pixels(before, low=0, high=top), shifted]
         names += [train.class_names[train.labels[row]], "centered"]
     return pictures, names
 

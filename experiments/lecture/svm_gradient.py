@@ -46,7 +46,7 @@ def _chapter(lesson) -> Chapter:
     by_hand = np.mean(
         [svm_gradient_of_one(W, x, y) for x, y in zip(inputs, labels, strict=True)], axis=0
     )
-    by_jax = np.asarray(jax.grad(loss)(jnp.array(W)))
+    by_jax = np.asarray(jax.jit(jax.grad(loss))(jnp.array(W)))
     library = closed_form.weston_watkins(W, None, inputs, labels).weights
     numeric = gradient(loss, jnp.array(W), method="central", step=1e-6).value
     x, y = jnp.array([2.0]), jnp.array(0)

@@ -1,6 +1,6 @@
 """Reproduce an introductory lecture: every number, table and figure, on one page."""
 
-__all__ = ["CHAPTERS", "Lesson", "Options", "alone", "run"]
+__all__ = ["CHAPTERS", "Lesson", "Options", "alone", "run", "script"]
 
 import time
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
     chapters = []
     for name in [name for name in CHAPTERS if not options.only or name in options.only]:
         begun = time.perf_counter()
-        chapters.append(_script(name)(lesson))
+        chapters.append(script(name).chapter(lesson))
         say(f"{name:<24}{time.perf_counter() - begun:6.1f} s", quiet=options.quiet)
     seconds = time.perf_counter() - start
     measured = _as_json(chapters, data=options.data, seconds=seconds)
@@ -109,8 +109,8 @@ def _load(name: str, data_dir: Path | None) -> Lesson:
     return Lesson(*data.load_splits(name, data_dir=data_dir))
 
 
-def _script(name: str) -> Callable[[Lesson], Any]:
-    """The function `chapter` of `experiments/lecture/NAME.py`.
+def script(name: str):
+    """The module `experiments/lecture/NAME.py`, whose `chapter(lesson)` returns a `Chapter`.
 
     The scripts lie in the source tree; a wheel carries the same files as `jaxlin/_lecture`.
     """
@@ -124,7 +124,7 @@ def _script(name: str) -> Callable[[Lesson], Any]:
     specification = importlib.util.spec_from_file_location(f"jaxlin_lecture_{name}", found)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module.chapter
+    return module
 
 
 def _write(out: Path, chapters: list, *, data: str, seconds: float) -> None:

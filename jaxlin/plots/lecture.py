@@ -219,7 +219,7 @@ def channel_weights(channels: Mapping[str, np.ndarray], *, title: str) -> Figure
     limit = max(float(np.abs(values).max()) for values in channels.values())
     for board, (name, values) in zip(axes[0], channels.items(), strict=True):
         drawn = board.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit)
-        board.set(xticks=[], yticks=[], xlabel=f"mean {values.mean():+.2g}")
+        board.set(xticks=[], yticks=[], xlabel=f"mean {values.mean():+.2g}".replace("-", "−"))
         board.set_title(name)
     figure.colorbar(drawn, ax=axes[0].tolist(), shrink=0.8, label="weight")
     figure.suptitle(title, fontsize=10)

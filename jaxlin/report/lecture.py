@@ -20,6 +20,7 @@ __all__ = [
     "playground_page",
 ]
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
@@ -178,10 +179,14 @@ def _claims(claims: Sequence[Claim]) -> Markup:
     rows = [
         (
             Markup(f'{prose(claim.text)} <span class="where">{escape(claim.lines)}</span>'),
-            prose(claim.lecture),
-            prose(claim.measured),
+            prose(_typeset(claim.lecture)),
+            prose(_typeset(claim.measured)),
             Markup(f'<b class="{_css(claim.verdict)}">{escape(claim.verdict)}</b>')
-            + (Markup(f'<br><span class="why">{prose(claim.why)}</span>') if claim.why else ""),
+            + (
+                Markup(f'<br><span class="why">{prose(_typeset(claim.why))}</span>')
+                if claim.why
+                else ""
+            ),
         )
         for claim in claims
     ]
@@ -189,14 +194,35 @@ def _claims(claims: Sequence[Claim]) -> Markup:
     return Markup(f'<div class="wide claims">{table(rows, head=head)}</div>')
 
 
+def _typeset(text: str) -> str:
+    """Numbers as in print, outside formulas and code: 4e-05 as a power of ten, a true minus."""
+    pieces = re.split(r"(\$[^$]+\$|`[^`]+`)", text)
+    return "".join(p if p[:1] in ("$", "`") else _numbers(p) for p in pieces)
+
+
+def _numbers(text: str) -> str:
+    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+    return re.sub(r"(−?)\b(\d+(?:\.\d+)?)e([+-]?)(\d+)\b", _power, text)
+
+
+def _power(found: re.Match) -> str:
+    sign, digits, direction, exponent = found.groups()
+    if float(digits) == 0:
+        return "0"
+    power = rf"10^{{{'-' if direction == '-' else ''}{int(exponent)}}}"
+    return f"{sign}${power}$" if digits == "1" else rf"{sign}${digits} \times {power}$"
+
+
 def _css(verdict: str) -> str:
     return dict(zip(VERDICTS, ("yes", "shape", "erratum", "other", "no"), strict=True))[verdict]
 
 
 _STYLE = """
-math { font-size: 1.08em; } .formula { margin: .9rem 0; overflow-x: auto; }
+math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", math;
+  font-size: 1.08em; } .formula { margin: .9rem 0; overflow-x: auto; }
 .wide { overflow-x: auto; margin: .9rem 0; } .claims table { width: 100%; }
-.claims td:nth-child(1) { width: 38%; } .claims td:nth-child(4) { width: 24%; }
+.claims table { table-layout: fixed; min-width: 44rem; } .claims th:nth-child(1) { width: 35%; }
+.claims th:nth-child(2) { width: 17%; } .claims th:nth-child(3) { width: 25%; }
 .where { color: #8a93a1; font-size: .8em; white-space: nowrap; } .why, .note { color: var(--soft);
   font-size: .9rem; } .note { margin-top: .2rem; }
 b.yes { color: #1c7a55; } b.shape { color: #2c5fa8; } b.erratum { color: #b3441e; }
