@@ -31,7 +31,7 @@ def describe(entries, trial) -> list[str]:
             notes.append("the claimed value is the measured one with the opposite sign.")
         return notes
     solid = np.abs(numeric) > 100 * bars
-    if solid.sum() >= 2:
+    if solid.sum() >= 2 and np.ptp(numeric[solid]) > 0:
         ratio = analytic[solid] / numeric[solid]
         if np.ptp(ratio) <= 1e-3 * np.abs(ratio).max():
             notes.append(f"every wrong entry found is {ratio.mean():.6g} times the measured value.")

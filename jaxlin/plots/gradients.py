@@ -60,7 +60,7 @@ def _u_curve(axes, curve) -> None:
         x="step h",
         y=f"relative error (median of {curve.entries} entries)",
     )
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.93))
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
 
 
 def _guides(axes, curve) -> None:
@@ -115,10 +115,10 @@ def _map(figure, axes, tiles) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, pad=0.03)
     bar.set_label("log10 of |analytic - numeric| / largest entry", fontsize=8)
-    what = "by class (left to right, top to bottom)" if count > 1 else "by class and feature"
-    tidy(axes, title=f"Where the error lies, {what}", grid=False)
+    what = "pixels by class" if count > 1 else "features by class"
+    tidy(axes, title=f"Where the error lies: {what}", grid=False)
 
 
 def _taylor(axes, taylor) -> None:
