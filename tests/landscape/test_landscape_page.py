@@ -17,7 +17,9 @@ DATA_LOSS = STEPS_1[:, None] ** 2 + 3 * STEPS_2[None, :]
 PENALTY = 1 + STEPS_1[:, None] ** 2 + 0 * STEPS_2[None, :]
 
 # Runs before the page's own scripts, which draw at once.
+# Virtual time paints no frames, so that animation frames are timed.
 LISTEN = """<script>window.seen = {errors: []};
+window.requestAnimationFrame = draw => setTimeout(() => draw(performance.now()), 16);
 window.addEventListener("error", e => seen.errors.push(String(e.message)));
 window.addEventListener("unhandledrejection", e => seen.errors.push(String(e.reason)));
 console.error = (...words) => seen.errors.push(words.join(" "));</script>"""
@@ -30,7 +32,7 @@ ACT = """<script>window.addEventListener("load", () => setTimeout(() => {
   // point at x = 0.5 and at the data there
   const layout = first._fullLayout, drag = first.querySelector(".nsewdrag");
   const corner = drag.getBoundingClientRect();
-  const y = first.data[0].z ? first.data[0].y[2] : 0.25;
+  const y = first.data[0].z ? first._fullData[0].y[2] : 0.25;
   const pixel = {clientX: corner.left + layout.xaxis.d2p(0.5),
                  clientY: corner.top + layout.yaxis.d2p(y), bubbles: true};
   for (const kind of ["mouseover", "mousemove"]) drag.dispatchEvent(new MouseEvent(kind, pixel));
@@ -49,7 +51,7 @@ ACT = """<script>window.addEventListener("load", () => setTimeout(() => {
     const out = document.createElement("pre");
     out.id = "seen"; out.textContent = JSON.stringify(seen);
     document.body.append(out);
-  }, 800); }, 500);
+  }, 1000); }, 500);
 }, 800));</script>"""
 
 
