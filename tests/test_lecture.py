@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from jaxlin import data
 from jaxlin.cli.lecture import CHAPTERS, Lesson, Options, alone, run, script
+from jaxlin.gradients.finite_differences import gradient
 from jaxlin.report.lecture import (
     DIFFERS,
     ERRATUM,
@@ -51,6 +53,20 @@ def test_every_claim_of_the_chapter_holds(name, lesson):
     assert all(claim.verdict in VERDICTS for claim in chapter.claims)
     if name not in MEASURES_TIME:
         assert [c.text for c in chapter.claims if c.verdict == DIFFERS] == []
+
+
+@pytest.mark.parametrize(("method", "calls"), [("forward", 13), ("central", 24)])
+def test_a_numeric_gradient_of_n_entries_calls_the_loss_as_often_as_the_lecture_counts(
+    method, calls
+):
+    seen = []
+
+    def loss(w):
+        seen.append(w)
+        return float(np.sum(np.square(w)))
+
+    gradient(loss, np.ones((3, 4)), method=method, step=1e-5)  # n = 12: n + 1 and 2 n
+    assert len(seen) == calls
 
 
 def test_every_script_is_a_chapter_and_every_chapter_a_script():

@@ -131,7 +131,7 @@ def _single_planes(start, first, second, data: Batch, steps) -> np.ndarray:
     a, b = jnp.meshgrid(jnp.asarray(steps), jnp.asarray(steps), indexing="ij")
 
     def single(s, s1, s2, label):
-        scores = s + a[..., None] * s1 + b[..., None] * s2
+        scores = s[None, None] + jnp.multiply.outer(a, s1) + jnp.multiply.outer(b, s2)
         return weston_watkins_hinge(scores, jnp.full(a.shape, label))
 
     return np.asarray(jax.lax.map(lambda rows: single(*rows), (at, one, two, data.labels)))
