@@ -9,6 +9,7 @@ __all__ = [
 ]
 
 
+from jaxlin.estimators.cv import MulticlassSVMClassifierCV, SoftmaxClassifierCV
 from jaxlin.estimators.interop import to_onnx
 from jaxlin.estimators.softmax import SoftmaxClassifier
 from jaxlin.estimators.svm import MulticlassSVMClassifier

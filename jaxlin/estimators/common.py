@@ -11,14 +11,11 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from jaxlin.core import LinearParams, Solution
-from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
     checked_inputs,
-    checked_training_data,
-    counts_of,
     equivalent_C,
     is_device_array,
-    regularization_of,
+    one_class,
 )
 from jaxlin.solvers import Status, minimize
 
@@ -35,97 +32,7 @@ PREDICTED_ROWS = 8192
 
 
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):
-    """Fitting, streaming and scoring; a subclass says which loss and how to read the scores."""
-
-    def fit(self, X, y, sample_weight=None):
-        """Minimize the objective until it is proved to be within `tol` of the least possible.
-
-        Args:
-          X: (N, D) array, data frame, CSR matrix or JAX array. Floating data are computed in
-            their own precision, small integers (raw pixels) in float32 without a copy.
-          y: (N,) labels of any type that sorts.
-          sample_weight: (N,), nonnegative. Weight k is the same as the row k times.
-
-        Returns:
-          self.
-
-        Raises:
-          ValueError, TypeError: the data or a parameter cannot be used.
-
-        Warns:
-          ConvergenceWarning: `tol` was not reached; names the gap that was, and what to change.
-        """
-        X, y = checked_training_data(self, X, y)
-        classes, labels = _classes_of(y)
-        counts = counts_of(self, X, y, classes, sample_weight)
-        init = self._warm_start(classes)
-        self.classes_ = classes
-        strength = self._strength(counts.sum())
-        occurring = np.bincount(labels, weights=counts) > 0
-        if occurring.sum() < 2:
-            raise ValueError(_one_class(classes[occurring]))
-        solution = self._solve(X, labels, counts, strength, init)
-        solution = self._centered(solution, occurring)
-        self._adopt(solution, strength, counts.sum(), like=X)
-        self._warn_unless_converged(solution)
-        return self
-
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Take one pass of normalized adaptive gradient steps over these rows.
-
-        For data that come in pieces. Needs no step size and no scaling of the features. It
-        approaches the optimum but proves nothing: `gap_`, `objective_` and `lower_bound_` belong
-        to `fit`.
-
-        Args:
-          X, y, sample_weight: as `fit` takes them.
-          classes: (K,), every label that will ever come; needed by the first call.
-
-        Returns:
-          self.
-
-        Source: Ross, Mineiro and Langford (2013), arXiv:1305.6646.
-        """
-        known = getattr(self, "classes_", None)
-        if known is None and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        X, y = checked_training_data(self, X, y, reset=known is None)
-        if classes is not None:
-            classes = np.unique(np.asarray(classes))
-            if known is not None and not np.array_equal(known, classes):
-                raise ValueError(
-                    f"`classes={classes!r}` is not the same as on the last call to partial_fit, "
-                    f"was: {known!r}. Pass the same labels, or clone the estimator."
-                )
-        classes = classes if known is None else known
-        if len(classes) < 2:
-            raise ValueError(_one_class(classes))
-        if not np.isin(y, classes).all():
-            stray = np.setdiff1d(y, classes)[0]
-            raise ValueError(f"`y` holds the label {stray!r}, which is not in classes={classes}.")
-        counts = counts_of(self, X, y, classes, sample_weight)
-        self.classes_ = classes
-        stream: Stream = getattr(self, "_stream", None) or open_stream(
-            len(classes), X.shape[1], self._full_params() if hasattr(self, "coef_") else None
-        )
-        total = stream.total + counts.sum()
-        strength = self._strength(total)
-        stream = absorb(
-            stream,
-            X,
-            np.searchsorted(classes, y),
-            counts,
-            loss=self._loss(),
-            strength=strength,
-            fit_intercept=self.fit_intercept,
-            random_state=self.random_state,
-        )
-        self._forget_proof()
-        self._set_params_of_scores(stream.weights, stream.bias, like=X)
-        self.n_iter_ = stream.steps
-        self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
-        self._stream = stream
-        return self
+    """Solving and scoring. Subclasses say which loss, which data, and how to read the scores."""
 
     def decision_function(self, X):
         """Scores, (N, K); for two classes (N,), the lead of `classes_[1]`.
@@ -167,13 +74,14 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         """
         return 1.0 if len(self.classes_) == 2 and not self._separate() else 2.0
 
-    def _strength(self, total) -> float:
-        return regularization_of(self.C, self.strength, total, self._halves())
-
     def _solve(self, X, labels, counts, strength, init) -> Solution:
+        """The certified solution; labels in [0, K), of which at least two count."""
         if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 0:
             raise ValueError(f"`max_iter` must be a nonnegative integer, got {self.max_iter!r}.")
-        return minimize(
+        occurring = np.bincount(labels, weights=counts) > 0
+        if occurring.sum() < 2:
+            raise ValueError(one_class(self.classes_[occurring]))
+        solution = minimize(
             X,
             labels,
             loss=self._loss(),
@@ -186,6 +94,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             classes=len(self.classes_),
             callback=_printer(type(self).__name__) if self.verbose else None,
         )
+        return self._centered(solution, occurring)
 
     def _centered(self, solution: Solution, occurring) -> Solution:
         """A common shift of all scores changes no loss here: choose the one of mean bias 0."""
@@ -193,16 +102,6 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             return solution
         weights, bias = solution.params
         return solution._replace(params=LinearParams(weights, bias - bias[occurring].mean()))
-
-    def _warm_start(self, classes) -> LinearParams | None:
-        """The last coefficients, if they speak of the same classes and features."""
-        if not self.warm_start or not hasattr(self, "coef_"):
-            return None
-        if not np.array_equal(self.classes_, classes):
-            return None
-        if self.coef_.shape[1] != self.n_features_in_:
-            return None
-        return self._full_params()
 
     def _full_params(self) -> LinearParams:
         """One row per class, also for two classes."""
@@ -214,7 +113,6 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         return LinearParams(weights, bias)
 
     def _adopt(self, solution: Solution, strength, total, *, like) -> None:
-        vars(self).pop("_stream", None)
         self._set_params_of_scores(*solution.params, like=like)
         self.n_iter_ = max(int(solution.iterations), 1)
         self.objective_ = float(solution.objective)
@@ -222,10 +120,6 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         self.gap_ = float(solution.gap)
         self.converged_ = solution.status == Status.CONVERGED
         self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
-
-    def _forget_proof(self) -> None:
-        for name in ("objective_", "lower_bound_", "gap_", "converged_"):
-            vars(self).pop(name, None)
 
     def _set_params_of_scores(self, weights, bias, *, like) -> None:
         weights, bias = np.asarray(weights), np.asarray(bias)
@@ -272,20 +166,6 @@ def scores_of(X, coef, intercept):
             )
             scores += intercept
     return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
-def _classes_of(y) -> tuple[np.ndarray, np.ndarray]:
-    classes, labels = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(_one_class(classes))
-    return classes, labels
-
-
-def _one_class(classes) -> str:
-    return (
-        "This solver needs samples of at least 2 classes in the data, but the data contains only "
-        f"one class: {classes[0]!r}."
-    )
 
 
 def _beside(X, array):

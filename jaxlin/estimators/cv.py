@@ -1,3 +1,296 @@
-"""Classifiers that choose their regularization by cross-validation, every fit certified."""
+"""Classifiers that choose their regularization by cross-validation, every fit certified.
 
-__all__ = []
+Along the grid, from the strongest regularization to the weakest, each fit starts where the one
+before it ended. Folds are weights: a row held out weighs 0, so no fold copies the data, and on a
+device all folds share one array and one compiled program.
+"""
+
+__all__ = ["MulticlassSVMClassifierCV", "SoftmaxClassifierCV"]
+
+import warnings
+from numbers import Integral
+
+import jax
+import numpy as np
+import sklearn
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring, get_scorer
+from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.utils import Bunch
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+
+from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.softmax import SoftmaxClassifier, SoftmaxPredictions
+from jaxlin.estimators.svm import MulticlassSVMClassifier, SVMLoss
+from jaxlin.estimators.validation import (
+    checked_training_data,
+    classes_and_labels,
+    counts_of,
+    is_device_array,
+    regularization_of,
+)
+
+
+class _CrossValidated(CertifiedClassifier):
+    """A grid, its scores on held-out rows, and the final fit at the best of it."""
+
+    def fit(self, X, y, sample_weight=None, **params):
+        """Score the grid on held-out folds, then fit all rows at the best of it.
+
+        Args:
+          X, y: as `SoftmaxClassifier.fit` takes them.
+          sample_weight: (N,), nonnegative; counts in the fits and in the scores.
+          **params: for the splitter and the scorer (such as `groups`), under scikit-learn's
+            metadata routing.
+
+        Returns:
+          self.
+
+        Raises:
+          ValueError, TypeError: the data or a parameter cannot be used.
+
+        Warns:
+          ConvergenceWarning: fits on the path, or the final one, stopped above `tol`.
+        """
+        routed = self._routed("fit", sample_weight, params)
+        X, y = checked_training_data(self, X, y)
+        classes, labels = classes_and_labels(y)
+        counts = counts_of(self, X, y, classes, sample_weight)
+        self.classes_ = classes
+        by_C, grid = self._grid()
+
+        def strength_at(value, total):
+            return regularization_of(*((value, None) if by_C else (None, value)), total, halves)
+
+        halves, paths, scores = self._halves(), [], []
+        for train, test in self._splitter(y).split(np.zeros(len(y)), y, **routed.splitter.split):
+            inside = np.zeros(len(y))
+            inside[train] = counts[train]
+            strengths = [strength_at(value, inside.sum()) for value in grid]
+            paths.append(self._path(X, labels, inside, strengths))
+            kept = {name: _rows_of(part, test) for name, part in routed.scorer.score.items()}
+            held_out = X[test], y[test]
+            scores.append([self._held_out_score(s, *held_out, kept) for s in paths[-1]])
+
+        self.scores_ = np.array(scores)
+        self.gaps_ = np.array([[_relative(s) for s in path] for path in paths])
+        best = int(np.argmax(self.scores_.mean(0)))
+        start = jax.tree.map(lambda *parts: np.mean(parts, 0), *[p[best].params for p in paths])
+        strength = strength_at(grid[best], counts.sum())
+        solution = self._solve(X, labels, counts, strength, start)
+        self._adopt(solution, strength, counts.sum(), like=X)
+        setattr(self, "Cs_" if by_C else "strengths_", grid)
+        self._warn_unless_converged(solution)
+        self._warn_of_loose_path()
+        return self
+
+    def score(self, X, y, sample_weight=None, **params):
+        """`scoring` of the predictions for X, by default the share of correct labels."""
+        routed = self._routed("score", sample_weight, params)
+        return self._scorer()(self, X, y, **routed.scorer.score)
+
+    def get_metadata_routing(self):
+        """Which metadata `fit` and `score` pass on, and to whom."""
+        router = MetadataRouter(owner=self).add_self_request(self)
+        if hasattr(self.cv, "get_metadata_routing"):
+            router.add(
+                splitter=self.cv,
+                method_mapping=MethodMapping().add(caller="fit", callee="split"),
+            )
+        mapping = MethodMapping().add(caller="fit", callee="score")
+        router.add(
+            scorer=self._scorer(), method_mapping=mapping.add(caller="score", callee="score")
+        )
+        return router
+
+    def _routed(self, method, sample_weight, params) -> Bunch:
+        if sklearn.get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, method, sample_weight=sample_weight, **params)
+            return Bunch(splitter=routed.get("splitter", Bunch(split={})), scorer=routed.scorer)
+        if params:
+            raise ValueError(
+                f"`{method}` got {', '.join(params)}: passing more than `sample_weight` needs "
+                "sklearn.set_config(enable_metadata_routing=True)."
+            )
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weights))
+
+    def _grid(self) -> tuple[bool, np.ndarray]:
+        """Whether the values are of `C`, and the values, strongest regularization first."""
+        if self.Cs is not None and self.strengths is not None:
+            raise ValueError(
+                "`Cs` and `strengths` are two names of one grid. Give one: "
+                "strength = 1 / (2 * C * N)."
+            )
+        if self.strengths is not None:
+            grid = np.sort(np.asarray(self.strengths, np.float64).ravel())[::-1]
+        elif self.Cs is None or isinstance(self.Cs, Integral):
+            grid = np.logspace(-4, 4, 10 if self.Cs is None else self.Cs)
+        else:
+            grid = np.sort(np.asarray(self.Cs, np.float64).ravel())
+        if not grid.size:
+            raise ValueError("The grid is empty: give `Cs` or `strengths` at least one value.")
+        return self.strengths is None, grid
+
+    def _splitter(self, y):
+        if self.cv is None or isinstance(self.cv, Integral):
+            shuffle = self.random_state is not None
+            return StratifiedKFold(
+                5 if self.cv is None else self.cv,
+                shuffle=shuffle,
+                random_state=self.random_state if shuffle else None,
+            )
+        return check_cv(self.cv, y, classifier=True)
+
+    def _scorer(self):
+        if self.scoring is None:
+            return get_scorer("accuracy")
+        return check_scoring(self, scoring=self.scoring)
+
+    def _path(self, X, labels, counts, strengths):
+        """The solutions along the grid, each started at the one before it."""
+        solutions, start = [], None
+        for strength in strengths:
+            solutions.append(self._solve(X, labels, counts, strength, start))
+            start = solutions[-1].params
+        return solutions
+
+    def _held_out_score(self, solution, X, y, kept) -> float:
+        model = self._plain()
+        model.classes_, model.n_features_in_ = self.classes_, self.n_features_in_
+        model._set_params_of_scores(*solution.params, like=X)
+        return self._scorer()(model, X, y, **kept)
+
+    def _plain(self):
+        raise NotImplementedError
+
+    def _warn_of_loose_path(self) -> None:
+        loose = int((self.gaps_ > self.tol).sum())
+        if loose:
+            warnings.warn(
+                f"{type(self).__name__}: {loose} of the {self.gaps_.size} fits on the path "
+                f"stopped above `tol`={self.tol:g}, the worst with a certified relative gap of "
+                f"{self.gaps_.max():.2g}. Raise `max_iter` or `tol`, or leave out the weakest "
+                "regularization.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
+    """`SoftmaxClassifier` that chooses `C` or `strength` by cross-validation.
+
+    Args:
+      Cs: values of `C` to try, or how many between 1e-4 and 1e4. Default 10.
+      strengths: values of `strength` to try, instead of `Cs`.
+      cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
+      scoring: a scorer or its name; default accuracy.
+      random_state: shuffles the rows before they are dealt into folds; `None` keeps their order.
+      fit_intercept, class_weight, tol, max_iter, verbose: as for `SoftmaxClassifier`.
+
+    Attributes:
+      C_, strength_: the best of the grid, in both units for all rows.
+      Cs_ or strengths_: (G,), the grid, from the strongest regularization to the weakest.
+      scores_: (folds, G), on the rows held out.
+      gaps_: (folds, G), the certified relative gap of each fit on the path.
+      coef_, intercept_, classes_, objective_, lower_bound_, gap_, converged_, n_iter_,
+        n_features_in_, feature_names_in_: of the final fit, as for `SoftmaxClassifier`.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = SoftmaxClassifierCV(Cs=[0.01, 1.0]).fit(X, y)
+    >>> model.scores_.mean(0).round(2).tolist(), float(model.C_)
+    ([0.86, 0.97], 1.0)
+    """
+
+    def __init__(
+        self,
+        Cs=None,
+        *,
+        strengths=None,
+        cv=None,
+        scoring=None,
+        fit_intercept=True,
+        class_weight=None,
+        tol=1e-4,
+        max_iter=1000,
+        random_state=None,
+        verbose=0,
+    ):
+        self.Cs = Cs
+        self.strengths = strengths
+        self.cv = cv
+        self.scoring = scoring
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _plain(self):
+        return SoftmaxClassifier()
+
+
+class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
+    """`MulticlassSVMClassifier` that chooses `C` or `strength` by cross-validation.
+
+    Args:
+      Cs: values of `C` to try, or how many between 1e-4 and 1e4. Default 10.
+      strengths: values of `strength` to try, instead of `Cs`.
+      loss: which hinge, as for `MulticlassSVMClassifier`.
+      cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
+      scoring: a scorer or its name; default accuracy.
+      random_state: shuffles the rows before they are dealt into folds; `None` keeps their order.
+      fit_intercept, class_weight, tol, max_iter, verbose: as for `MulticlassSVMClassifier`.
+
+    Attributes:
+      As for `SoftmaxClassifierCV`.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = MulticlassSVMClassifierCV(Cs=[0.01, 1.0], loss="squared-hinge").fit(X, y)
+    >>> float(model.C_), bool(model.converged_)
+    (1.0, True)
+    """
+
+    def __init__(
+        self,
+        Cs=None,
+        *,
+        strengths=None,
+        loss="hinge",
+        cv=None,
+        scoring=None,
+        fit_intercept=True,
+        class_weight=None,
+        tol=1e-4,
+        max_iter=1000,
+        random_state=None,
+        verbose=0,
+    ):
+        self.Cs = Cs
+        self.strengths = strengths
+        self.loss = loss
+        self.cv = cv
+        self.scoring = scoring
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _plain(self):
+        return MulticlassSVMClassifier(loss=self.loss)
+
+
+def _relative(solution) -> float:
+    return solution.gap / max(solution.objective, np.finfo(float).tiny)
+
+
+def _rows_of(value, rows):
+    """The part of per-row metadata that belongs to `rows`."""
+    if value is None or np.ndim(value) == 0:
+        return value
+    return value[rows] if is_device_array(value) else np.asarray(value)[rows]

@@ -3,9 +3,11 @@
 __all__ = [
     "checked_inputs",
     "checked_training_data",
+    "classes_and_labels",
     "counts_of",
     "equivalent_C",
     "is_device_array",
+    "one_class",
     "regularization_of",
 ]
 
@@ -86,6 +88,22 @@ def _checked_device_array(estimator, X, reset):
         estimator.n_features_in_ = X.shape[1]
         vars(estimator).pop("feature_names_in_", None)
     return X
+
+
+def classes_and_labels(y) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that occur, sorted (K,), and each row's index among them, (N,)."""
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(one_class(classes))
+    return classes, labels
+
+
+def one_class(classes) -> str:
+    """The sentence for data with a single class."""
+    return (
+        "This solver needs samples of at least 2 classes in the data, but the data contains only "
+        f"one class: {classes[0]!r}."
+    )
 
 
 def counts_of(estimator, X, y, classes, sample_weight) -> np.ndarray:

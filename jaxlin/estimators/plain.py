@@ -1,0 +1,125 @@
+"""Fitting at one strength: all rows at once with a proof, or in pieces as they come."""
+
+__all__ = ["PlainClassifier"]
+
+import numpy as np
+
+from jaxlin.core import LinearParams
+from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.stream import Stream, absorb, open_stream
+from jaxlin.estimators.validation import (
+    checked_training_data,
+    classes_and_labels,
+    counts_of,
+    equivalent_C,
+    one_class,
+    regularization_of,
+)
+
+
+class PlainClassifier(CertifiedClassifier):
+    """`fit` and `partial_fit` with the parameters `C` or `strength`."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Minimize the objective until it is proved to be within `tol` of the least possible.
+
+        Args:
+          X: (N, D) array, data frame, CSR matrix or JAX array. Floating data are computed in
+            their own precision, small integers (raw pixels) in float32 without a copy.
+          y: (N,) labels of any type that sorts.
+          sample_weight: (N,), nonnegative. Weight k is the same as the row k times.
+
+        Returns:
+          self.
+
+        Raises:
+          ValueError, TypeError: the data or a parameter cannot be used.
+
+        Warns:
+          ConvergenceWarning: `tol` was not reached; names the gap that was, and what to change.
+        """
+        X, y = checked_training_data(self, X, y)
+        classes, labels = classes_and_labels(y)
+        counts = counts_of(self, X, y, classes, sample_weight)
+        init = self._warm_start(classes)
+        self.classes_ = classes
+        strength = self._strength(counts.sum())
+        solution = self._solve(X, labels, counts, strength, init)
+        vars(self).pop("_stream", None)
+        self._adopt(solution, strength, counts.sum(), like=X)
+        self._warn_unless_converged(solution)
+        return self
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Take one pass of normalized adaptive gradient steps over these rows.
+
+        For data that come in pieces. Needs no step size and no scaling of the features. It
+        approaches the optimum but proves nothing: `gap_`, `objective_` and `lower_bound_` belong
+        to `fit`.
+
+        Args:
+          X, y, sample_weight: as `fit` takes them.
+          classes: (K,), every label that will ever come; needed by the first call.
+
+        Returns:
+          self.
+
+        Source: Ross, Mineiro and Langford (2013), arXiv:1305.6646.
+        """
+        known = getattr(self, "classes_", None)
+        if known is None and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        X, y = checked_training_data(self, X, y, reset=known is None)
+        if classes is not None:
+            classes = np.unique(np.asarray(classes))
+            if known is not None and not np.array_equal(known, classes):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on the last call to partial_fit, "
+                    f"was: {known!r}. Pass the same labels, or clone the estimator."
+                )
+        classes = classes if known is None else known
+        if len(classes) < 2:
+            raise ValueError(one_class(classes))
+        if not np.isin(y, classes).all():
+            stray = np.setdiff1d(y, classes)[0]
+            raise ValueError(f"`y` holds the label {stray!r}, which is not in classes={classes}.")
+        counts = counts_of(self, X, y, classes, sample_weight)
+        self.classes_ = classes
+        stream: Stream = getattr(self, "_stream", None) or open_stream(
+            len(classes), X.shape[1], self._full_params() if hasattr(self, "coef_") else None
+        )
+        total = stream.total + counts.sum()
+        strength = self._strength(total)
+        stream = absorb(
+            stream,
+            X,
+            np.searchsorted(classes, y),
+            counts,
+            loss=self._loss(),
+            strength=strength,
+            fit_intercept=self.fit_intercept,
+            random_state=self.random_state,
+        )
+        self._forget_proof()
+        self._set_params_of_scores(stream.weights, stream.bias, like=X)
+        self.n_iter_ = stream.steps
+        self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
+        self._stream = stream
+        return self
+
+    def _strength(self, total) -> float:
+        return regularization_of(self.C, self.strength, total, self._halves())
+
+    def _warm_start(self, classes) -> LinearParams | None:
+        """The last coefficients, if they speak of the same classes and features."""
+        if not self.warm_start or not hasattr(self, "coef_"):
+            return None
+        if not np.array_equal(self.classes_, classes):
+            return None
+        if self.coef_.shape[1] != self.n_features_in_:
+            return None
+        return self._full_params()
+
+    def _forget_proof(self) -> None:
+        for name in ("objective_", "lower_bound_", "gap_", "converged_"):
+            vars(self).pop(name, None)
