@@ -12,6 +12,7 @@ from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers.certificates import Certificate, certify, objective_at
 from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.proximal import minimize_proximal
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.status import Fit, Status, describe
 
@@ -109,6 +110,8 @@ def _blas() -> ThreadpoolController:
 
 
 def _solver_of(problem):
+    if problem.l1_strength > 0:
+        return minimize_proximal
     return minimize_smooth if problem.form.smooth else minimize_hinge
 
 

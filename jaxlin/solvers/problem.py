@@ -126,6 +126,11 @@ def open_problem(
     if not fit_intercept:  # only a free bias can push an absent class away
         occurring = np.arange(count)
     form = form_of(loss)
+    if l1_strength > 0 and not form.smooth:
+        raise ValueError(
+            f'`l1_strength` needs a smooth loss, got {form.name!r}: use "softmax", '
+            '"squared-hinge" or "squared-one-vs-rest".'
+        )
     rows = open_rows(
         inputs,
         len(occurring),

@@ -5,7 +5,7 @@ iterate would cost less than going on, it builds the two-level metric there, and
 comparison counts multiplications, so that the same data always take the same path.
 """
 
-__all__ = ["minimize_smooth"]
+__all__ = ["minimize_smooth", "rowwise_of"]
 
 from functools import cache, partial
 
@@ -20,7 +20,7 @@ from jaxlin.solvers.status import Fit, Status
 
 
 @cache
-def _rowwise(form: DualForm):
+def rowwise_of(form: DualForm):
     """(xp, scores, labels, counts, margin) -> summed loss and its derivative in the scores."""
     return partial(_value_and_residuals, form)
 
@@ -53,7 +53,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         evaluations += 1
         w, b = unpack(point)
         value, gradient, sums = problem.rows.fused(
-            _rowwise(problem.form),
+            rowwise_of(problem.form),
             w,
             b,
             problem.labels,

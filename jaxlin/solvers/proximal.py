@@ -1,0 +1,284 @@
+r"""Lasso and elastic net: smooth loss + strength |W|^2 + l1_strength |W|_1.
+
+Inside one orthant (every weight keeps its sign, or stays 0) the objective is smooth. Each step is
+a quasi-Newton step for the weights that are free to move, projected back onto the orthant, as in
+Andrew and Gao (2007, doi:10.1145/1273496.1273501); where it fails, a proximal gradient step, which
+always decreases the objective. The metric is the diagonal of the Hessian of a sample, or, once few
+weights are free, their whole Hessian.
+"""
+
+__all__ = ["minimize_proximal"]
+
+import numpy as np
+import scipy.linalg
+
+from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.certificates import certify
+from jaxlin.solvers.lbfgs import Memory, remember, step_from
+from jaxlin.solvers.metrics import DENSE_SIDE, bends_of
+from jaxlin.solvers.problem import Problem, penalty
+from jaxlin.solvers.smooth import rowwise_of
+from jaxlin.solvers.status import Fit, Status
+
+
+def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not."""
+    classes, features = weights.shape
+    split, l1 = weights.size, problem.l1_strength
+    evaluations, precision = 0.0, problem.dtype
+
+    def unpack(point):
+        return point[:split].reshape(classes, features), point[split:]
+
+    def evaluate(point):
+        nonlocal evaluations
+        evaluations += 1
+        w, b = unpack(point)
+        value, gradient, sums = problem.rows.fused(
+            rowwise_of(problem.form),
+            w,
+            b,
+            problem.labels,
+            problem.counts,
+            problem.margin,
+            dtype=precision,
+        )
+        if not problem.fit_intercept:
+            sums = np.zeros_like(sums)
+        data = np.concatenate([gradient.ravel(), sums])
+        return value + penalty(problem, w), data
+
+    point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
+    value, data = evaluate(point)
+    builder = MetricBuilder(problem)
+    metric = _Metric(problem, builder)
+    metric.rebuild(point, np.zeros(split, bool))
+    memory = Memory(size=int(np.clip(5e8 // (16 * point.size), 5, 30)))
+    best, lower, promise, status = (value, point), 0.0, np.inf, Status.MAX_ITERATIONS
+    iterations, failures, since = 0, 0, 0
+    ridge = np.concatenate([np.full(split, 2 * problem.strength), np.zeros(classes)])
+    while True:
+        smooth = data + ridge * point
+        gap = value - _estimated_bound(problem, value, point, data, split)
+        report(evaluations, best[0], lower)
+        if gap <= 0.8 * problem.tolerance * value and gap <= 0.7 * promise:
+            promise = gap
+            proof = certify(problem, *unpack(point))
+            evaluations += proof.evaluations
+            lower = max(lower, proof.lower_bound)
+            if proof.objective < best[0] or precision != np.float64:
+                best = (proof.objective, np.concatenate([point[:split], proof.bias]))
+            report(evaluations, best[0], lower)
+            if best[0] - lower <= problem.tolerance * best[0]:
+                status = Status.CONVERGED
+                break
+        if iterations >= problem.max_iterations:
+            break
+        pseudo = _steepest(point, smooth, split, l1)
+        free = (point[:split] != 0) | (pseudo[:split] != 0)
+        if since >= (1 if metric.cheap else 10):
+            metric.rebuild(point, free)
+            memory, since = memory._replace(points=(), gradients=()), 0
+        step = _free_step(metric, memory, point, pseudo, free, split)
+        noise = 8 * np.finfo(precision).eps * abs(value)
+        there = _along_orthant(evaluate, point, value, pseudo, step, split, noise)
+        metric.learn(0 if there is None else there[3])
+        if there is None:
+            memory = memory._replace(points=(), gradients=())
+            there = _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise)
+        iterations, since = iterations + 1, since + 1
+        if there is None or there[1] > value - 0.1 * noise:
+            failures += 1
+            if precision != np.float64:
+                precision, failures = np.dtype(np.float64), 0
+                value, data = evaluate(point)
+                best = (value, point)
+                continue
+            if there is None or failures > 5:
+                status = Status.PRECISION
+                break
+        else:
+            failures = 0
+        moved, found, its_data, _ = there
+        memory = remember(memory, moved - point, its_data - data + ridge * (moved - point))
+        point, value, data = moved, found, its_data
+        if value < best[0]:
+            best = (value, point)
+    if status != Status.CONVERGED:
+        proof = certify(problem, *unpack(best[1]))
+        evaluations += proof.evaluations
+        lower = max(lower, proof.lower_bound)
+        best = (proof.objective, np.concatenate([best[1][:split], proof.bias]))
+        if best[0] - lower <= problem.tolerance * best[0]:
+            status = Status.CONVERGED
+    norm = float(np.linalg.norm(_steepest(point, data + ridge * point, split, l1)))
+    return Fit(*unpack(best[1]), lower, norm, iterations, evaluations, status)
+
+
+def _free_step(metric, memory, point, pseudo, free, split):
+    """The step of the free weights. Zeros that would leave against their slope stay zero."""
+    for _ in range(4):
+        mask = _padded(free, len(point) - split)
+        metric.restrict(mask)
+        step = np.where(mask, step_from(memory, metric, np.where(mask, pseudo, 0)), 0)
+        wrong = (point[:split] == 0) & (step[:split] * pseudo[:split] > 0)
+        if not wrong.any():
+            break
+        free = free & ~wrong
+    step[:split] = np.where(wrong, 0, step[:split])
+    return step
+
+
+def _padded(free, classes):
+    return np.concatenate([free, np.ones(classes, bool)])
+
+
+def _steepest(point, smooth, split, l1):
+    """The subgradient of least norm: its negative is the steepest descent direction."""
+    slope, at = smooth[:split], point[:split]
+    pseudo = smooth.copy()
+    shrunk = np.sign(slope) * np.maximum(np.abs(slope) - l1, 0)
+    pseudo[:split] = np.where(at != 0, slope + l1 * np.sign(at), shrunk)
+    return pseudo
+
+
+def _estimated_bound(problem: Problem, value, point, data, split):
+    """Fenchel's bound by the identity gain = loss - r . s at a maximizer, in working precision."""
+    strength, l1 = problem.strength, problem.l1_strength
+    loss = value - penalty(problem, point[:split])
+    gain = loss - data @ point
+    if strength == 0:
+        largest = np.abs(data[:split]).max()
+        return gain * min(1.0, l1 / largest) if largest > 0 else gain
+    return gain - float((np.maximum(np.abs(data[:split]) - l1, 0) ** 2).sum()) / (4 * strength)
+
+
+def _along_orthant(evaluate, point, value, pseudo, step, split, noise, trials=12):
+    """Halve the step, projected onto the orthant of `point`, until the objective decreases."""
+    signs = np.where(point[:split] != 0, np.sign(point[:split]), -np.sign(pseudo[:split]))
+    length = 1.0
+    for _ in range(trials):
+        there = point + length * step
+        there[:split] = np.where(there[:split] * signs > 0, there[:split], 0)
+        change = pseudo @ (there - point)
+        if change >= 0:
+            return None
+        found, data = evaluate(there)
+        if found <= value + 1e-4 * change + noise:
+            return there, found, data, length
+        length *= 0.4
+    return None
+
+
+def _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise, trials=30):
+    """Gradient step and soft threshold, coordinate by coordinate in the diagonal metric."""
+    length = 1.0
+    for _ in range(trials):
+        rates = length * metric.rates
+        there = point - rates * smooth
+        moved = there[:split]
+        there[:split] = np.sign(moved) * np.maximum(np.abs(moved) - l1 * rates[:split], 0)
+        change = there - point
+        if not change.any():
+            return None
+        found, data = evaluate(there)
+        model = (change**2 / np.maximum(rates, 1e-300)).sum()
+        if found <= value - 1e-4 * model + noise:
+            return there, found, data, length
+        length *= 0.5
+    return None
+
+
+class _Metric:
+    """Diagonal everywhere; the dense inverse Hessian of the free weights when they are few."""
+
+    def __init__(self, problem: Problem, builder: MetricBuilder):
+        self.problem, self.builder = problem, builder
+        self.rates, self._hessian, self._factor = None, None, None
+        self._places, self._kept, self._mask = None, None, None
+        self.damping, self._scale = 1e-6, 1.0
+        """Added to the dense Hessian, relative to its mean diagonal: shortens steps along
+        directions that the data do not see, which only run into the orthant's walls."""
+        exact = len(builder.sample.indices) >= np.count_nonzero(problem.counts)
+        self.cheap = exact and (problem.features + 1) * problem.classes <= DENSE_SIDE
+
+    def rebuild(self, point, free):
+        problem, builder = self.problem, self.builder
+        split = problem.classes * problem.features
+        sample = builder.sample
+        weights = point[:split].reshape(problem.classes, problem.features)
+        bends = bends_of(problem, sample, builder.scores(sample, weights, point[split:]))
+        rows = sample.rows + sample.mean.astype(problem.dtype)[None, :]
+        own = bends.diagonal - bends.pull[0] * bends.pull[1]
+        curvature = own @ rows**2 + 2 * problem.strength
+        biases = own.sum(1)
+        if not problem.fit_intercept:
+            biases = np.full_like(biases, np.inf)
+        diagonal = np.concatenate([curvature.ravel(), biases]).astype(np.float64)
+        self.rates = 1 / np.maximum(diagonal, 1e-8 * np.median(diagonal[:split]) + 1e-30)
+        self._hessian = None
+        count = int(free.sum())
+        if 0 < count <= DENSE_SIDE:
+            self._densify(free, rows, bends, split)
+
+    def _densify(self, free, rows, bends, split):
+        problem = self.problem
+        mask = free.reshape(problem.classes, problem.features)
+        extended = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
+        columns = [np.append(np.flatnonzero(mask[k]), problem.features) for k in range(len(mask))]
+        blocks = []
+        for k, left in enumerate(columns):
+            line = []
+            for j, right in enumerate(columns):
+                weight = -bends.pull[0][k] * bends.pull[1][j]
+                if k == j:
+                    weight = weight + bends.diagonal[k]
+                elif bends.edges is not None:
+                    own, d = bends.edges
+                    weight = weight - own[k] * d[j] - own[j] * d[k]
+                line.append((extended[:, left] * weight[:, None]).T @ extended[:, right])
+            blocks.append(line)
+        hessian = np.block(blocks).astype(np.float64)
+        scale = np.trace(hessian) / len(hessian)
+        self._places = np.concatenate(
+            [
+                np.append(k * problem.features + columns[k][:-1], split + k)
+                for k in range(len(columns))
+            ]
+        )
+        ridge = np.where(self._places < split, 2 * problem.strength, 0)
+        hessian[np.diag_indices_from(hessian)] += ridge
+        self._scale = scale
+        self._hessian = hessian
+
+    def learn(self, length):
+        """From the length of step that the line search took: 1 trusts the Hessian more."""
+        factor = 0.2 if length == 1 else 1 if length > 0.3 else 10
+        self.damping = float(np.clip(self.damping * factor, 1e-9, 1e2))
+
+    def restrict(self, mask):
+        """Steps stay within `mask` (K * D + K,)."""
+        mask = mask.copy()
+        if not self.problem.fit_intercept:
+            mask[-self.problem.classes :] = False
+        self._mask, self._factor = mask, None
+        if self._hessian is None:
+            return
+        kept = np.flatnonzero(mask[self._places])
+        self._kept = self._places[kept]
+        inner = self._hessian[np.ix_(kept, kept)]
+        inner[np.diag_indices_from(inner)] += self.damping * self._scale
+        for _ in range(3):
+            try:
+                self._factor = scipy.linalg.cho_factor(inner, lower=True, check_finite=False)
+                return
+            except np.linalg.LinAlgError:
+                inner[np.diag_indices_from(inner)] += 1e-6 * np.trace(inner) / len(inner)
+
+    def __call__(self, gradient):
+        step = self.rates * gradient
+        if self._factor is not None and len(self._kept):
+            step[self._kept] = scipy.linalg.cho_solve(
+                self._factor, gradient[self._kept], check_finite=False
+            )
+        return np.where(self._mask, step, 0)
