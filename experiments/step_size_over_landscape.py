@@ -19,7 +19,7 @@ import numpy as np
 from jaxlin import models, preprocess
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import load_splits
-from jaxlin.landscape import affine_plane, hinge_profile, normalize, orthogonalize, random
+from jaxlin.landscape import affine_plane, hinge_profile, orthogonalize
 from jaxlin.losses import weston_watkins_hinge
 from jaxlin.objectives import compose
 from jaxlin.plots.landscape import step_size_figure
@@ -35,8 +35,7 @@ def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
     inputs, labels = np.asarray(train.inputs[:EXAMPLES]), train.labels[:EXAMPLES]
     statistics = preprocess.fit(train.inputs, "standardize")
     classes, features = len(train.class_names), inputs.shape[1]
-    keys = jax.random.split(jax.random.key(seed), 2)
-    weights = jax.random.normal(keys[0], (classes, features)) / np.sqrt(features)
+    weights = jax.random.normal(jax.random.key(seed), (classes, features)) / np.sqrt(features)
     start = LinearParams(weights, jnp.zeros(classes))
 
     score = models.score_function(statistics)
@@ -46,19 +45,23 @@ def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
     keywords = {"loss": weston_watkins_hinge, "preprocessing": statistics}
     profile = hinge_profile(start, down, inputs, labels, **keywords)
     best, least = profile.minimum()
-    candidates = [(0.25, "small step"), (1.0, "best step"), (overshoot(profile, best), "overshot")]
+    over = step_to(profile, 1.1 * profile(0.0), best) / best
+    candidates = [(0.25, "small step"), (1.0, "best step"), (over, "overshot")]
 
-    # axes in units of the best step, of equal length in parameter space
+    # The first axis in units of the best step. Across it, what the gradient says at the best
+    # step, in units of the way on which the loss climbs back to that of the start.
     along = jax.tree.map(lambda leaf: leaf * best, down)
-    across = orthogonalize(random(keys[1], start), along)
-    across = normalize(across, along, kind="global")
-    reach = candidates[-1][0] * 1.25
-    steps_1, steps_2 = np.linspace(-0.35 * reach, reach, POINTS), np.linspace(-0.7, 0.7, POINTS)
-    steps_2 = steps_2 * reach
+    bottom = jax.tree.map(jnp.add, start, along)
+    across = orthogonalize(jax.jit(jax.grad(objective))(bottom), along)
+    walls = hinge_profile(bottom, across, inputs, labels, **keywords)
+    width = step_to(walls, profile(0.0), walls.minimum()[0])
+    across = jax.tree.map(lambda leaf: leaf * width, across.tree)
+    reach = candidates[-1][0] * 1.2
+    steps_1, steps_2 = np.linspace(-0.6, reach, POINTS), np.linspace(-1.4, 1.4, POINTS)
     values = affine_plane(start, along, across, steps_1, steps_2, inputs, labels, **keywords)
     figure = step_size_figure(
         steps_1, steps_2, values, arrow=0.55 * candidates[1][0], candidates=candidates,
-        x="along the negative gradient, in best steps", y="across it, same length",
+        x="along the negative gradient, in best steps", y="across it",
         title=f"Effect of the step size: hinge, {len(labels):,} examples of {train.name}",
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -71,15 +74,15 @@ def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
     return results
 
 
-def overshoot(profile, best: float) -> float:
-    """The step, in units of the best one, at which the loss is a tenth above the start's."""
-    target, low, high = 1.1 * float(profile(0.0)), best, 2 * best
+def step_to(profile, target: float, low: float) -> float:
+    """The step beyond `low` at which a convex profile has climbed to `target`."""
+    high = low + max(1e-6, abs(low))
     while profile(high) < target:
-        high *= 2
+        high = low + 2 * (high - low)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if profile(middle) < target else (low, middle)
-    return high / best
+    return high
 
 
 def main() -> None:

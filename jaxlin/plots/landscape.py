@@ -88,7 +88,7 @@ def draw_plane(
     filled = axes.contourf(
         steps_1, steps_2, values, levels, cmap=LOSS_MAP, extend="both" if limits else "neither"
     )
-    axes.contour(steps_1, steps_2, values, levels[::3], colors="white", linewidths=0.4, alpha=0.55)
+    axes.contour(steps_1, steps_2, values, levels[3::3], colors="white", linewidths=0.4, alpha=0.55)
     if path is not None:
         path = np.asarray(path)
         axes.plot(*path.T, ".-", color="white", markersize=3.5, linewidth=1.1)
@@ -184,7 +184,7 @@ def step_size_figure(
                 arrowprops={"arrowstyle": "-|>", "color": "white", "lw": 2.6,
                             "mutation_scale": 18})  # fmt: skip
     ax.plot(0, 0, "o", color="white", markeredgecolor=INK, markersize=9, zorder=6)
-    ax.annotate("W", (0, 0), (-9, 9), textcoords="offset points", color="white", weight="bold")
+    ax.annotate("W", (0, 0), (-20, -4), textcoords="offset points", color="white", weight="bold")
     for i, (where, name) in enumerate(candidates):
         ax.plot(where, 0, "o", color=COLORS[1], markeredgecolor="white", markersize=7, zorder=6)
         ax.annotate(name, (where, 0), (0, 11 if i % 2 == 0 else -18), textcoords="offset points",
