@@ -159,6 +159,21 @@ def test_gradient_check_passes_for_every_loss_and_warns_on_a_kink(tmp_path):
     assert kink.startswith("Gradient check differs")
 
 
+def test_gradient_check_still_passes_at_the_minimum(tmp_path):
+    script = """
+    state.loss = 'softmax_cross_entropy';
+    for (let i = 0; i < 20000; i++) {
+      const r = now(), g = flatten(r.gradW, r.gradB);
+      setTheta(alongside(flatten(state.W, state.b), -1, g)); }
+    draw();
+    const r = now();
+    return [Math.hypot(...flatten(r.gradW, r.gradB)), document.getElementById('check').textContent];
+    """
+    norm, verdict = run_in_page(tmp_path, script)
+    assert norm < 1e-8
+    assert verdict.startswith("Gradient check passes")
+
+
 def test_kinks_of_the_landscape_are_where_the_slope_changes(tmp_path):
     script = """
     const {points, labels, loss} = state, theta = flatten(state.W, state.b);

@@ -89,8 +89,13 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
 
     from jaxlin.cli.common import parse
 
-    options = parse(Options, sys.argv[1:] if argv is None else argv, command="lecture")
-    done = chapter(_load(options.data, options.data_dir))
+    try:
+        options = parse(Options, sys.argv[1:] if argv is None else argv, command="lecture")
+        lesson = _load(options.data, options.data_dir)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    done = chapter(lesson)
     print(done.title)
     for claim in done.claims:
         print(f"\n{claim.text} [{claim.lines}]\n  lecture:  {claim.lecture}")
@@ -106,6 +111,8 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
 def _load(name: str, data_dir: Path | None) -> Lesson:
     from jaxlin import data
 
+    if name not in data.NAMED:
+        raise ValueError(f"`--data` must be one of {', '.join(data.NAMED)}, got {name!r}.")
     return Lesson(*data.load_splits(name, data_dir=data_dir))
 
 
