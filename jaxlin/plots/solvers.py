@@ -1,0 +1,97 @@
+"""Solvers: how the objective and its lower bound close in on the optimum over time."""
+
+__all__ = ["plot_bounds", "save_time_to_accuracy", "time_to_accuracy"]
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxlin.plots.style import COLORS, INK, new_figure, save, tidy
+
+
+def time_to_accuracy(curves: dict, best: float) -> Figure:
+    """Relative distance to the optimum over seconds, one line a solver.
+
+    Args:
+      curves: name -> [(seconds, objective), ...]; entries of (seconds, objective, lower bound)
+        also draw how far the bound is below, and the certified gap between the two.
+      best: the least objective known.
+    """
+    figure, axes = new_figure(7.2, 4.4)
+    axes = axes[0, 0]
+    floor = 1e-8
+    for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
+        seconds = np.array([point[0] for point in curve])
+        above = np.array([point[1] for point in curve]) / best - 1
+        shown = np.maximum(np.minimum.accumulate(above), floor)
+        main = len(curve[0]) == 3
+        axes.plot(
+            np.maximum(seconds, 1e-3),
+            shown,
+            color=color,
+            linewidth=2.4 if main else 1.3,
+            marker=None if main else "o",
+            markersize=3,
+            label=name,
+            zorder=3 if main else 2,
+        )
+        if main:
+            bounds = np.array([point[2] for point in curve])
+            known = bounds > 0
+            below = np.maximum(1 - np.maximum.accumulate(bounds[known]) / best, floor)
+            gap = above[known] + below
+            axes.step(
+                seconds[known],
+                below,
+                where="post",
+                color=color,
+                linestyle=":",
+                linewidth=1.8,
+                label=f"{name}: lower bound below",
+            )
+            axes.step(
+                seconds[known],
+                np.maximum(gap, floor),
+                where="post",
+                color=INK,
+                linestyle="--",
+                linewidth=1.2,
+                label=f"{name}: certified gap",
+            )
+    axes.set(xscale="log", yscale="log", ylim=(floor, 3))
+    tidy(axes, x="seconds", y="relative distance to the optimum", title="Time to accuracy")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def plot_bounds(evaluations, objectives, lower_bounds) -> Figure:
+    """The objective from above and its proved lower bound from below, over passes.
+
+    Args:
+      evaluations, objectives, lower_bounds: sequences of equal length; a bound of 0 is not drawn.
+    """
+    figure, axes = new_figure(6.4, 3.8)
+    axes = axes[0, 0]
+    passes, above = np.asarray(evaluations), np.asarray(objectives)
+    below = np.asarray(lower_bounds, float)
+    axes.plot(passes, above, color=COLORS[1], linewidth=2, label="objective")
+    known = below > 0
+    axes.step(
+        passes[known], below[known], where="post", color=COLORS[0], linewidth=2, label="lower bound"
+    )
+    if known.any():
+        axes.fill_between(
+            passes[known], below[known], above[known], step="post", color=COLORS[5], alpha=0.3
+        )
+        width = above[known][-1] - below[known][-1]
+        low = below[known][-1] - 30 * max(width, 1e-3 * above[-1])
+        axes.set_ylim(low, above[-1] + 60 * max(width, 1e-3 * above[-1]))
+    tidy(axes, x="passes over the data", y="objective", title="The optimum lies in between")
+    axes.legend(frameon=False)
+    return figure
+
+
+def save_time_to_accuracy(curves: dict, best: float, path: Path) -> None:
+    """`time_to_accuracy` as a PNG at `path`."""
+    save(time_to_accuracy(curves, best), path)
