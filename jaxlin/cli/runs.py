@@ -116,7 +116,8 @@ def write_pictures(out: Path, model, data: Dataset, scores, *, split, results, c
 
     records = read_records(out / "metrics.jsonl")
     names = model.class_names
-    save(plots.curves(records), out / "curves.png")
+    solved = bool(records) and "lower_bound" in records[0]
+    save((plots.bounds if solved else plots.curves)(records), out / "curves.png")
     templates = confusion = None
     if model.image_shape is not None and len(names) <= 100:
         pictures = as_images(np.asarray(model.params.weights), model.image_shape)

@@ -35,6 +35,11 @@ class Options(DataOptions, OutputOptions):
     """R(W): sum of squares, sum of absolute values, or nothing. The bias is free."""
     preprocess: Literal["none", "scale", "center", "standardize"] = "standardize"
     """Raw; each feature to [-1, 1]; minus the mean image; or also divided by its spread."""
+    solver: Literal["auto", "minibatch", "full-batch"] = "auto"
+    """minibatch descends along batches; full-batch solves the problem and proves how far from the
+    optimum it stopped; auto is full-batch where --tolerance asks for that, else minibatch."""
+    tolerance: float | None = None
+    """Certified relative gap at which full-batch stops (without it: 1e-4)."""
     optimizer: Literal[
         "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "lars"
     ] = "adam"
@@ -101,5 +106,18 @@ def _check(options: Options) -> None:
         raise ValueError(f"--seed must be 0 or more, got {options.seed}.")
     if options.epochs is not None and options.steps is not None:
         raise ValueError("--epochs and --steps exclude each other. Give one of them.")
+    if options.tolerance is not None and not 0 < options.tolerance < 1:
+        raise ValueError(f"--tolerance must be between 0 and 1, got {options.tolerance}.")
+    full = options.solver == "full-batch" or (options.solver == "auto" and options.tolerance)
+    for name in ("epochs", "steps", "step_size", "patience"):
+        if full and getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} belongs to minibatch descent, and this is a "
+                "full-batch solver. Leave it out, or choose --solver minibatch."
+            )
+    if options.solver == "minibatch" and options.tolerance is not None:
+        raise ValueError("--tolerance needs certificates. Choose --solver full-batch.")
+    if full and options.dtype == "bfloat16":
+        raise ValueError("--dtype bfloat16 is for minibatch descent. Use float32 or float64.")
     if options.patience is not None and options.validation == 0:
         raise ValueError("--patience needs validation examples. Give --validation, say 0.1.")

@@ -19,6 +19,7 @@ from jaxlin.cli.common import say, write_json
 from jaxlin.cli.environment import environment
 from jaxlin.cli.progress import progress
 from jaxlin.cli.runs import run_data, write_pictures, write_predictions
+from jaxlin.cli.solving import solve
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset
 from jaxlin.objectives import compose
@@ -105,7 +106,14 @@ def _values(options) -> dict:
 
 
 def _resolved(values: dict, inputs, statistics) -> dict:
-    """`values` with the defaults that depend on the optimizer and the data filled in."""
+    """`values` with the defaults that depend on the solver and the data filled in."""
+    if values["solver"] == "auto":
+        # Measured on digits, Fashion-MNIST and CIFAR-10: descent is as accurate on the test set,
+        # in seconds; the full-batch solver is for those who want the optimum, and its proof.
+        values["solver"] = "minibatch" if values["tolerance"] is None else "full-batch"
+    if values["solver"] == "full-batch":
+        values["tolerance"] = values["tolerance"] or 1e-4
+        return values
     if values["step_size"] is None:
         factor, power = STEP_SIZES[values["optimizer"]]
         features = 1 if values["optimizer"] == "lars" else inputs.shape[1]
@@ -135,10 +143,12 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
     write_json(out / "config.json", config)
     write_json(out / "env.json", environment())
     examples = len(job.train.labels)
-    if config["batch_size"] > examples:
+    full = config["solver"] == "full-batch"
+    if config["batch_size"] > examples and not full:
         say(f"The batch is the full {examples} examples.", quiet=options.quiet)
     started = time.perf_counter()
-    fitted = _fit(job, out, chatty=chatty, verbose=options.verbose)
+    fit = solve if full else _fit
+    fitted = fit(job, out, chatty=chatty, verbose=options.verbose)
     dtype = np.float64 if config["dtype"] == "float64" else np.float32
     model = models.Model(
         LinearParams(*(np.asarray(leaf, dtype) for leaf in fitted.params)),
@@ -152,8 +162,8 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
     results |= {
         "n_train": examples,
         "n_validation": 0 if job.validation is None else len(job.validation.labels),
-        "steps": int(fitted.state.step),
-        "status": fitted.status,
+        "solver": config["solver"],
+        **_outcome(fitted),
         "data": {"name": job.train.name, "fingerprint": job.train.fingerprint},
         "seconds": {
             "compile": fitted.compile_seconds,
@@ -168,6 +178,21 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
     write_pictures(out, model, data, scores[split], split=split, results=results, config=config)
     _say_results(results, out, quiet=options.quiet)
     return results, _divergence(fitted, job) if fitted.status == "diverged" else ""
+
+
+def _outcome(fitted) -> dict:
+    """What `results.json` says of a descent, or of a full-batch solution with its certificate."""
+    if isinstance(fitted, train.Fit):
+        return {"steps": int(fitted.state.step), "status": fitted.status}
+    solution = fitted.solution
+    return {
+        "status": fitted.status,
+        "evaluations": solution.evaluations,
+        "iterations": solution.iterations,
+        "lower_bound": solution.lower_bound,
+        "gap": solution.gap,
+        "relative_gap": solution.gap / solution.objective,
+    }
 
 
 def judged(train_set, validation, test) -> tuple[str, Dataset]:
@@ -306,9 +331,18 @@ def _say_results(results: dict, out: Path, *, quiet: bool) -> None:
     if results["test"] is None:
         say("test        none was given (--test FILE gives one)", quiet=quiet)
     seconds = results["seconds"]
-    say(
-        f"objective   {results['objective']:.6f}  after {results['steps']:,} steps in "
-        f"{seconds['train']:.1f} s (and {seconds['compile']:.1f} s to compile)",
-        quiet=quiet,
-    )
+    if "gap" in results:
+        say(
+            f"objective   {results['objective']:.6f}  optimum at least "
+            f"{results['lower_bound']:.6f}, relative gap {results['relative_gap']:.1e}, "
+            f"{results['evaluations']:g} passes in {seconds['train']:.1f} s",
+            quiet=quiet,
+        )
+        say(f"status      {results['status']}", quiet=quiet)
+    else:
+        say(
+            f"objective   {results['objective']:.6f}  after {results['steps']:,} steps in "
+            f"{seconds['train']:.1f} s (and {seconds['compile']:.1f} s to compile)",
+            quiet=quiet,
+        )
     say(f"Look at     {out / 'report.html'}", quiet=quiet)

@@ -1,6 +1,6 @@
 """Pictures of a trained classifier: its curves, its templates, its confusion matrix."""
 
-__all__ = ["confusion", "curves", "templates"]
+__all__ = ["bounds", "confusion", "curves", "templates"]
 
 import math
 from collections.abc import Sequence
@@ -44,6 +44,33 @@ def curves(records: Sequence[dict]) -> Figure:
         )
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def bounds(records: Sequence[dict]) -> Figure:
+    """The best objective and the best lower bound of a full-batch solver, closing on each other.
+
+    Args:
+      records: dicts with `evaluations`, `objective`, `lower_bound` (or `None`).
+    """
+    figure, axes = new_figure(9, 3.4, columns=2)
+    left, right = axes[0]
+    passes = [r["evaluations"] for r in records]
+    best = np.minimum.accumulate([r["objective"] for r in records])
+    proved = np.maximum.accumulate(
+        [-np.inf if r["lower_bound"] is None else r["lower_bound"] for r in records]
+    )
+    left.plot(passes, best, color=COLORS[0], label="objective")
+    shown = np.isfinite(proved)
+    left.plot(np.array(passes)[shown], proved[shown], color=COLORS[1], label="lower bound")
+    spread = best[0] - best[-1] or abs(best[-1])
+    left.set_ylim(best[-1] - 0.15 * spread, best[-1] + 0.35 * spread)
+    left.legend(frameon=False, fontsize=9)
+    tidy(left, title="Both bounds of the optimum", x="passes over the data", y="objective")
+    gap = (best - proved) / np.abs(best)
+    usable = shown & (gap > 0)
+    right.semilogy(np.array(passes)[usable], gap[usable], color=COLORS[2], marker="o", markersize=3)
+    tidy(right, title="Certified relative gap", x="passes over the data", y="gap / objective")
     return figure
 
 

@@ -36,9 +36,10 @@ def training_page(
     split: str,
 ) -> str:
     """One self-contained HTML page of a finished run."""
+    solved = "lower_bound" in results
     sections = [
         Section("", _numbers(results)),
-        Section("Curves", _curves(records)),
+        Section("Bounds", _bounds(records)) if solved else Section("Curves", _curves(records)),
     ]
     if templates is not None:
         note = (
@@ -56,8 +57,10 @@ def training_page(
     sections.append(Section("Configuration", table(list(config.items()))))
     sections.append(Section("Environment", table([(k, _flat(v)) for k, v in environment.items()])))
     name = results["data"]["name"]
-    lead = f"A linear classifier, trained on {results['n_train']:,} examples in " + (
-        f"{results['seconds']['train']:.1f} s ({results['steps']:,} steps)."
+    work = f"{results['evaluations']:g} passes" if solved else f"{results['steps']:,} steps"
+    lead = (
+        f"A linear classifier, trained on {results['n_train']:,} examples in "
+        f"{results['seconds']['train']:.1f} s ({work})."
     )
     return page(f"{name}: {config['loss']}", sections, lead=lead)
 
@@ -78,6 +81,8 @@ def _numbers(results: Mapping) -> Markup:
             )
         )
     cells.append((f"{results['objective']:.4f}", "objective on the training examples"))
+    if "lower_bound" in results:
+        cells.append((f"{results['relative_gap']:.1e}", "certified relative gap to the optimum"))
     divs = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in cells)
     return Markup(f'<div class="numbers">{divs}</div>')
 
@@ -113,6 +118,31 @@ def _curves(records: Sequence[Mapping]) -> Markup:
     figure.update_traces(marker={"size": 4})
     figure.update_xaxes(title_text="epoch")
     figure.update_yaxes(title_text="loss", secondary_y=False)
+    figure.update_layout(legend={"orientation": "h", "y": 1.12}, hovermode="x unified")
+    return chart(figure)
+
+
+def _bounds(records: Sequence[Mapping]) -> Markup:
+    """Objective and certified lower bound over the passes of a full-batch solver."""
+    from plotly.graph_objects import Figure, Scatter
+
+    figure = Figure()
+    for name, color in (("objective", "#2c5fa8"), ("lower_bound", "#d1603d")):
+        known = [r for r in records if r[name] is not None]
+        figure.add_trace(
+            Scatter(
+                x=[r["evaluations"] for r in known],
+                y=[r[name] for r in known],
+                name=name.replace("_", " "),
+                mode="lines+markers",
+                line={"color": color},
+                hovertemplate="pass %{x:g}<br>%{y:.7f}",
+            )
+        )
+    best = min(r["objective"] for r in records)
+    spread = records[0]["objective"] - best or abs(best)
+    figure.update_yaxes(title_text="objective", range=[best - 0.15 * spread, best + 0.35 * spread])
+    figure.update_xaxes(title_text="passes over the data")
     figure.update_layout(legend={"orientation": "h", "y": 1.12}, hovermode="x unified")
     return chart(figure)
 

@@ -226,3 +226,31 @@ def test_a_path_below_a_file_is_refused(jaxlin):
 def test_a_broken_configuration_is_refused(jaxlin, text, sentence):
     Path("config.json").write_text(text)
     assert sentence in jaxlin("train", "--config", "config.json").refused()
+
+
+def test_full_batch_proves_how_far_the_optimum_is(jaxlin, arrays):
+    done = jaxlin("train", "--data", "mine.npz", "--tolerance", "1e-3", "--strength", "0.01",
+                  "--json", "--out", "run", "-v")  # fmt: skip
+    assert done.code == 0, done.err
+    found = done.json
+    assert found["solver"] == "full-batch"
+    assert found["lower_bound"] <= found["objective"] <= found["lower_bound"] * (1 + 1.1e-3)
+    assert found["gap"] == pytest.approx(found["objective"] - found["lower_bound"], abs=1e-6)
+    assert "lower bound" in done.err
+    records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert {"evaluations", "objective", "lower_bound"} <= records[-1].keys()
+    assert "certified relative gap" in Path("run/report.html").read_text()
+    assert jaxlin("report", "run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--solver", "full-batch", "--epochs", "3"), "--epochs belongs to minibatch descent"),
+        (("--solver", "minibatch", "--tolerance", "1e-3"), "--tolerance needs certificates"),
+        (("--tolerance", "0"), "--tolerance must be between 0 and 1"),
+        (("--tolerance", "1e-3", "--dtype", "bfloat16"), "--dtype bfloat16 is for minibatch"),
+    ],
+)
+def test_options_of_the_other_solver_are_refused(jaxlin, options, sentence):
+    assert sentence in jaxlin("train", *options).refused()
