@@ -182,7 +182,9 @@ def run(options: Options) -> dict:
     result["lecture_loop_seconds_extrapolated"] = loops
     result["times_faster_than_the_loop"] = min(loops.values()) / ours
     say(
-        f"lecture's loop, extrapolated from {sample}: {loops}; ratio {min(loops.values()) / ours:.0f}"
+        f"lecture's loop, extrapolated from {sample} evaluations: "
+        + ", ".join(f"{t} threads {s:.0f} s" for t, s in loops.items())
+        + f"; ratio {min(loops.values()) / ours:.0f}"
     )
     few = 1000
     spent = torch_gradcheck(inputs, labels, weights, few)
@@ -190,7 +192,8 @@ def run(options: Options) -> dict:
         result["torch_gradcheck_seconds_extrapolated"] = spent * n / few
         result["times_faster_than_torch"] = spent * n / few / ours
         say(
-            f"torch gradcheck, extrapolated: {spent * n / few:.0f} s; ratio {spent * n / few / ours:.0f}"
+            f"torch gradcheck, extrapolated: {spent * n / few:.0f} s; "
+            f"ratio {spent * n / few / ours:.0f}"
         )
     result["quick"] = quick_mode(inputs, labels, classes, weights, options.trials, say)
     say(f"quick mode: {result['quick']}")

@@ -78,13 +78,13 @@ def _autodiff(function: Function, dtype=None):
     if dtype is None:
         with function.context():
             tree = function.tree(np.array(x, function._flat_dtype))
-            return jax.tree.map(np.asarray, jax.jit(jax.grad(lambda t: function.f(t)))(tree))
+            return jax.tree.map(np.asarray, function.gradient(tree))
     wide = dtype == np.float64
     with jax.enable_x64(wide):
         flat = jnp.asarray(x, jnp.float64 if wide else jnp.float32)
         leaves = [flat[a.start : a.stop].reshape(a.shape).astype(dtype) for a in function.leaves]
         tree = jax.tree_util.tree_unflatten(function.treedef, leaves)
-        return jax.tree.map(np.asarray, jax.jit(jax.grad(lambda t: function.f(t)))(tree))
+        return jax.tree.map(np.asarray, function.gradient(tree))
 
 
 def _call(function: Function, gradient: Callable):

@@ -10,6 +10,7 @@ __all__ = ["GIB", "Function", "Leaf", "flatten", "unflatten"]
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +93,7 @@ class Function:
     def __init__(self, f: Callable, x, *, dtype=None, memory: int = GIB, scalar: bool = True):
         self.f, self.memory, self.scalar = f, memory, scalar
         self.x, self.leaves, self.treedef = flatten(x)
+        self.shared = _is_tree(f)
         self.jax_input = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(x))
         self.evaluations = 0
         self.kind: str | None = None
@@ -204,7 +206,7 @@ class Function:
                 if native == self.dtypes:
                     break
                 self._set_dtype(None)
-            value, traceable = None, hasattr(self.f, "lower")
+            value, traceable = None, hasattr(self.f, "lower") or self.shared
             if not traceable:
                 try:
                     value = self._eager(point)
@@ -259,23 +261,32 @@ class Function:
         return True
 
     def _trace(self) -> None:
-        def flat_f(flat):
-            return self.f(self.tree(flat))
-
+        """Find the shape of the result and how many points fit into one call."""
+        spec = _Spec(tuple(self.leaves), self.treedef, tuple(map(np.dtype, self.dtypes)))
+        carried = self.f if self.shared else ()
+        function = None if self.shared else self.f
         with self.context():
-            n = len(self.x)
-            shape = jax.eval_shape(flat_f, jax.ShapeDtypeStruct((n,), self._flat_dtype))
-            if not isinstance(shape, jax.ShapeDtypeStruct):
-                raise _RefusedType(f"`f` must return a single array, got {type(shape).__name__}.")
-            self._check_output(shape.shape, shape.dtype)
-            kernel = jax.vmap(flat_f)
-            sizes = [
-                _bytes(jax.make_jaxpr(kernel)(jax.ShapeDtypeStruct((b, n), self._flat_dtype)))
-                for b in (2, 4)
-            ]
-        per_lane = max((sizes[1] - sizes[0]) // 2, 8 * n) + 8 * n
-        self.lanes = int(min(max(self.memory // per_lane, 1), MOST_LANES))
-        self._kernel = jax.jit(kernel)
+            key = (spec, self._flat_dtype, jax.tree.structure(carried), *_shapes(carried))
+            traced = _TRACED.get(key) if self.shared else None
+            if traced is None:
+                traced = _measure(carried, spec, function, self._flat_dtype)
+                if self.shared:
+                    _TRACED[key] = traced
+        shape, per_lane = traced
+        if not isinstance(shape, jax.ShapeDtypeStruct):
+            raise _RefusedType(f"`f` must return a single array, got {type(shape).__name__}.")
+        self._check_output(shape.shape, shape.dtype)
+        self.lanes = int(np.clip(self.memory // per_lane, 1, MOST_LANES))
+        if self.shared:
+            self._kernel = partial(_shared_values, carried, spec=spec)
+        else:
+            self._kernel = jax.jit(partial(_values_of, (), spec=spec, function=function))
+
+    def gradient(self, tree):
+        """`jax.grad(f)` at a tree; one program for all shared functions of the same shapes."""
+        if self.shared:
+            return _shared_gradient(self.f, tree)
+        return jax.jit(jax.grad(lambda t: self.f(t)))(tree)
 
     def _check_output(self, shape, dtype) -> None:
         if self.scalar and shape != ():
@@ -287,6 +298,53 @@ class Function:
             raise _RefusedType(f"`f` must return a floating-point number, got {dtype}.")
         self.out_shape = tuple(shape)
         self.eps = float(jnp.finfo(dtype).eps)
+
+
+class _Spec(NamedTuple):
+    """How a flat vector becomes a tree: hashable, so that it can select a compiled program."""
+
+    leaves: tuple[Leaf, ...]
+    treedef: Any
+    dtypes: tuple[Any, ...]
+
+
+def _values_of(carried, points, *, spec, function=None):
+    """f at every row of `points`; f is `function`, or else `carried` itself, a callable tree."""
+    call = carried if function is None else function
+    leaves, treedef, dtypes = spec
+    return jax.vmap(lambda flat: call(unflatten(flat, leaves, treedef, dtypes=dtypes)))(points)
+
+
+_shared_values = jax.jit(_values_of, static_argnames=("spec", "function"))
+_TRACED: dict = {}  # shapes and sizes of shared functions, by what selects the program
+
+
+@jax.jit
+def _shared_gradient(f, tree):
+    return jax.grad(lambda t: f(t))(tree)
+
+
+def _is_tree(f) -> bool:
+    """Whether `f` is a callable pytree (a `LinearObjective`, a module of layers), not a leaf."""
+    return not jax.tree_util.treedef_is_leaf(jax.tree.structure(f))
+
+
+def _shapes(tree) -> list:
+    return [(np.shape(a), str(getattr(a, "dtype", type(a)))) for a in jax.tree.leaves(tree)]
+
+
+def _measure(carried, spec, function, dtype):
+    """Shape of the result, and bytes of a call: those of the first point and of every other."""
+    n = spec.leaves[-1].stop
+
+    def values(points):
+        return _values_of(carried, points, spec=spec, function=function)
+
+    single = jax.eval_shape(values, jax.ShapeDtypeStruct((1, n), dtype))
+    shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), single)
+    sizes = [_bytes(jax.make_jaxpr(values)(jax.ShapeDtypeStruct((b, n), dtype))) for b in (2, 4)]
+    per_lane = max((sizes[1] - sizes[0]) // 2, 8 * n) + 8 * n
+    return shape, per_lane
 
 
 class _Refused(Exception):

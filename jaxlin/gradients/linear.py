@@ -35,6 +35,11 @@ HINGES = {
 }
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inputs", "labels", "weights", "strength"],
+    meta_fields=["loss", "regularizer"],
+)
 @dataclass(frozen=True, eq=False)
 class LinearObjective:
     """`params -> weighted mean of loss(scores) + strength * regularizer(weights)`, pure.
@@ -42,7 +47,8 @@ class LinearObjective:
     `params` is a `LinearParams`, or one matrix (K, D) whose last column may be the bias trick's
     (then the regularizer sees that column too, as in the lecture's exercise). The rows are
     visited in blocks, whose intermediate results are computed again for the gradient: neither
-    needs more memory than a block.
+    needs more memory than a block. It is a pytree of its data, so that programs compiled for one
+    objective serve all of the same shapes.
     """
 
     loss: Callable[..., Array]
