@@ -23,6 +23,8 @@ from jaxlin.landscape.directions import tree_of
 
 MEMORY_BUDGET = 1 << 30
 _LARGEST_RESULT = 1 << 28  # points; a picture has thousands
+_OPERATIONS_A_SECOND = 2e10  # of two cores of a server; for the estimate only
+_LONG = 600.0  # seconds
 
 
 def ray(
@@ -232,6 +234,19 @@ def warn_nonfinite(values, *, start) -> None:
         )
 
 
+def _say_how_long(program, calls: int) -> None:
+    """Warn before the start of what takes long, where the compiler counts operations."""
+    cost = program.cost_analysis()
+    seconds = calls * (cost or {}).get("flops", 0.0) / _OPERATIONS_A_SECOND
+    if seconds > _LONG:
+        warnings.warn(
+            f"The slice takes about {calls * cost['flops']:.2g} operations, {seconds / 60:.0f} "
+            "minutes at 20 a nanosecond. Fewer points take proportionally less.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
 def _evaluate(objective, point, params, steps, memory_budget) -> Array:
     """objective(point(*a)) for every a of the grid, `chunk` points in each call."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
@@ -249,7 +264,9 @@ def _evaluate(objective, point, params, steps, memory_budget) -> Array:
             "Average the losses of the examples."
         )
     chunk = points_within(value, columns, memory_budget)
-    evaluate = jax.jit(jax.vmap(value))
+    batch = jax.ShapeDtypeStruct((chunk, len(steps)), dtype)
+    evaluate = jax.jit(jax.vmap(value)).lower(batch).compile()
+    _say_how_long(evaluate, -(-len(columns) // chunk))
     values = []
     for begin in range(0, len(columns), chunk):
         part = columns[begin : begin + chunk]

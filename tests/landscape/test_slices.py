@@ -94,6 +94,12 @@ def test_cells_that_are_not_finite_are_kept_and_counted():
         assert np.isnan(ray(jnp.sum, jnp.array([0.0, np.nan]), E1, [0.0, 1.0])).all()
 
 
+def test_a_slice_that_takes_long_says_so_before_it_starts(monkeypatch):
+    monkeypatch.setattr("jaxlin.landscape.slices._LONG", 0.0)
+    with pytest.warns(RuntimeWarning, match="operations, 0 minutes"):
+        ray(lambda w: w @ w, jnp.ones(50), jnp.ones(50), np.linspace(-1, 1, 5))
+
+
 PARAMS = LinearParams(jnp.ones((2, 3)), jnp.zeros(2))
 ONES = LinearParams(jnp.ones((2, 3)), jnp.ones(2))
 
