@@ -19,6 +19,7 @@ def spoken(tex):
         (r"\frac{f(x+h) - f(x-h)}{2h}", "f(x+h)−f(x−h)2h"),
         (r"\matrix{1 & 2 \\ 3 & 4} \mathbf{x} \in \reals^{3072}", "[1234]x∈ℝ3072"),
         (r"\max(0, s_j - s_y + \Delta) < 10^{-6}", "max(0,sj−sy+Δ)<10−6"),
+        (r"\left(\frac{1}{2}\right) (x)", "(12)(x)"),
         (r"\text{mean~over}\;N", "mean overN"),
     ],
 )
@@ -38,6 +39,7 @@ REFUSED = {
     "x}": "closes nothing",
     r"\unheardof": "not a command",
     "x_": "ends where",
+    r"\left( x": "no `.right`",
 }
 
 

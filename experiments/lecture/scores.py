@@ -117,7 +117,7 @@ def _on_real_pictures(lesson) -> tuple[Claim, ...]:
             f"{1e6 * product:.1f} µs a picture against {1e6 * neighbor:.0f} µs: "
             f"{neighbor / product:.0f} times",
             judge(neighbor > product),
-            "Nearest neighbour by squared distances, with the same library.",
+            "Nearest neighbor by squared distances, with the same library.",
         ),
     )
 

@@ -55,7 +55,8 @@ def _chapter(lesson) -> Chapter:
             "probability of the true class. The full loss is the mean over the examples, plus "
             "the regularization.",
             Formula(
-                r"L_i = -\log(\frac{e^{f_{y_i}}}{\sum_j e^{f_j}}) = -f_{y_i} + \log \sum_j e^{f_j}"
+                r"L_i = -\log\left(\frac{e^{f_{y_i}}}{\sum_j e^{f_j}}\right) = "
+                r"-f_{y_i} + \log \sum_j e^{f_j}"
             ),
             Formula(r"L = \frac{1}{N} \sum_i L_i + \lambda R(W)"),
             Picture(

@@ -53,7 +53,7 @@ def _chapter(lesson) -> Chapter:
     same_pixels = shape == (10, 3073)
     rows = [("original loss", f"{PRINTED_ORIGINAL:.6f}", f"{original:.6f}")]
     rows += [
-        (f"{step:e}", f"{printed:.6f}", f"{measured:.6f}")
+        (f"`{step:e}`", f"{printed:.6f}", f"{measured:.6f}")
         for step, printed, measured in zip(STEP_SIZES, PRINTED, after, strict=True)
     ]
     return Chapter(

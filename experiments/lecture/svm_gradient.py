@@ -73,8 +73,8 @@ def _chapter(lesson) -> Chapter:
             "For the true class, count the classes that miss the margin and subtract that many "
             "times $x$; each class that misses it receives $x$ once.",
             Formula(
-                r"\nabla_{w_{y_i}} L_i = -(\sum_{j \ne y_i} "
-                r"\mathbf{1}(w_j^\top x_i - w_{y_i}^\top x_i + \Delta > 0)) x_i"
+                r"\nabla_{w_{y_i}} L_i = -\left(\sum_{j \ne y_i} "
+                r"\mathbf{1}(w_j^\top x_i - w_{y_i}^\top x_i + \Delta > 0)\right) x_i"
             ),
             Formula(
                 r"\nabla_{w_j} L_i = \mathbf{1}(w_j^\top x_i - w_{y_i}^\top x_i + \Delta > 0) x_i"

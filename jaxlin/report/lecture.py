@@ -162,14 +162,14 @@ def _part(part) -> Markup:
         return Markup(f'<div class="formula">{mathml(part.tex, display=True)}</div>')
     if isinstance(part, Picture):
         return figure_tag(
-            part.figure, alt=part.caption.replace("$", ""), caption=prose(part.caption)
+            part.figure, alt=part.caption.replace("$", ""), caption=_prose(part.caption)
         )
     if isinstance(part, Table):
-        note = Markup(f'<p class="note">{prose(part.caption)}</p>') if part.caption else ""
-        rows = [[prose(cell) for cell in row] for row in part.rows]
-        head = [prose(cell) for cell in part.head]
+        note = Markup(f'<p class="note">{_prose(part.caption)}</p>') if part.caption else ""
+        rows = [[_prose(cell) for cell in row] for row in part.rows]
+        head = [_prose(cell) for cell in part.head]
         return Markup(f'<div class="wide">{table(rows, head=head)}</div>{note}')
-    return Markup(f"<p>{prose(part)}</p>")
+    return Markup(f"<p>{_prose(part)}</p>")
 
 
 def _claims(claims: Sequence[Claim]) -> Markup:
@@ -178,20 +178,20 @@ def _claims(claims: Sequence[Claim]) -> Markup:
         return Markup("")
     rows = [
         (
-            Markup(f'{prose(claim.text)} <span class="where">{escape(claim.lines)}</span>'),
-            prose(_typeset(claim.lecture)),
-            prose(_typeset(claim.measured)),
+            Markup(f'{_prose(claim.text)} <span class="where">{escape(claim.lines)}</span>'),
+            _prose(claim.lecture),
+            _prose(claim.measured),
             Markup(f'<b class="{_css(claim.verdict)}">{escape(claim.verdict)}</b>')
-            + (
-                Markup(f'<br><span class="why">{prose(_typeset(claim.why))}</span>')
-                if claim.why
-                else ""
-            ),
+            + (Markup(f'<br><span class="why">{_prose(claim.why)}</span>') if claim.why else ""),
         )
         for claim in claims
     ]
     head = ("claim", "the lecture prints", "we measure", "verdict")
     return Markup(f'<div class="wide claims">{table(rows, head=head)}</div>')
+
+
+def _prose(text: str) -> Markup:
+    return prose(_typeset(text))
 
 
 def _typeset(text: str) -> str:
@@ -219,10 +219,10 @@ def _css(verdict: str) -> str:
 
 _STYLE = """
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", math;
-  font-size: 1.08em; } .formula { margin: .9rem 0; overflow-x: auto; }
+  font-size: 1.12em; } .formula { margin: .9rem 0; overflow-x: auto; }
 .wide { overflow-x: auto; margin: .9rem 0; } .claims table { width: 100%; }
-.claims table { table-layout: fixed; min-width: 44rem; } .claims th:nth-child(1) { width: 35%; }
-.claims th:nth-child(2) { width: 17%; } .claims th:nth-child(3) { width: 25%; }
+.claims table { table-layout: fixed; min-width: 44rem; } .claims th:nth-child(1) { width: 31%; }
+.claims th:nth-child(2) { width: 16%; } .claims th:nth-child(3) { width: 27%; }
 .where { color: #8a93a1; font-size: .8em; white-space: nowrap; } .why, .note { color: var(--soft);
   font-size: .9rem; } .note { margin-top: .2rem; }
 b.yes { color: #1c7a55; } b.shape { color: #2c5fa8; } b.erratum { color: #b3441e; }

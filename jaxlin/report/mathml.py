@@ -1,8 +1,8 @@
 r"""Formulas: the part of TeX's notation that a page needs, as MathML that browsers draw themselves.
 
-Letters, digits, operators, `_`, `^`, `{...}`, `\frac`, `\sqrt`, `\text`, `\mathbf`, `\matrix{a & b
-\\ c & d}`, Greek letters, relations and named operators; anything else is refused, so a formula
-either is drawn as written or fails loudly.
+Letters, digits, operators, `_`, `^`, `{...}`, `\left(...\right)`, `\frac`, `\sqrt`, `\text`,
+`\mathbf`, `\matrix{a & b \\ c & d}`, Greek letters, relations and named operators; anything else
+is refused, so a formula either is drawn as written or fails loudly.
 """
 
 __all__ = ["mathml", "prose"]
@@ -109,6 +109,8 @@ def _atom(tokens: list[str]) -> tuple[str, bool, list[str]]:
         return f"<mn>{token}</mn>", False, rest
     if token.isalpha():
         return f"<mi>{token}</mi>", False, rest
+    if token in "()[]|":
+        return f'<mo stretchy="false">{token}</mo>', False, rest
     return f"<mo>{escape('−' if token == '-' else token)}</mo>", False, rest
 
 
@@ -120,6 +122,8 @@ def _command(name: str, rest: list[str]) -> tuple[str, bool, list[str]]:
     if name == "sqrt":
         inside, _, rest = _atom(rest)
         return f"<msqrt>{inside}</msqrt>", False, rest
+    if name == "left":
+        return _fenced(rest)
     if name in ("text", "mathbf"):
         end = rest.index("}")
         words = "".join(rest[1:end])
@@ -146,6 +150,15 @@ def _command(name: str, rest: list[str]) -> tuple[str, bool, list[str]]:
     if name in "{}":
         return f"<mo>{name}</mo>", False, rest
     raise ValueError(f"`\\{name}` is not a command that formulas here know.")
+
+
+def _fenced(rest: list[str]) -> tuple[str, bool, list[str]]:
+    r"""What follows `\left`: a fence, a row as tall as it needs to be, `\right` and a fence."""
+    opening = rest[0] if rest else ""
+    body, rest = _row(rest[1:], until=("\\right",))
+    if len(rest) < 2:
+        raise ValueError("A `\\left` of the formula has no `\\right`.")
+    return f"<mrow><mo>{opening}</mo>{body}<mo>{rest[1]}</mo></mrow>", False, rest[2:]
 
 
 def _matrix(rest: list[str]) -> tuple[str, bool, list[str]]:
