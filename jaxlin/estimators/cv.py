@@ -26,7 +26,6 @@ from jaxlin.estimators.validation import (
     checked_training_data,
     classes_and_labels,
     counts_of,
-    is_device_array,
     regularization_of,
 )
 
@@ -290,7 +289,6 @@ def _relative(solution) -> float:
 
 
 def _rows_of(value, rows):
-    """The part of per-row metadata that belongs to `rows`."""
-    if value is None or np.ndim(value) == 0:
-        return value
-    return value[rows] if is_device_array(value) else np.asarray(value)[rows]
+    """The part of metadata that belongs to `rows`; what is no array of rows passes as it is."""
+    part = np.asarray(value)
+    return value if part.ndim == 0 else part[rows]

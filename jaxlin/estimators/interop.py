@@ -65,7 +65,8 @@ def take_over(cls, fitted):
         )
     classes, coef = np.array(fitted.classes_), np.array(fitted.coef_)
     rows = 1 if len(classes) == 2 else len(classes)
-    if coef.shape[0] != rows or np.ndim(fitted.coef_) != 2:
+    over_pairs = rows > 1 and hasattr(fitted, "dual_coef_")
+    if coef.ndim != 2 or coef.shape[0] != rows or over_pairs:
         raise TypeError(
             f"`fitted` must have one row of `coef_` per class, ({rows}, D), got {coef.shape}: "
             f"a {name} that votes over pairs of classes is no linear classifier."
@@ -102,7 +103,7 @@ def _hinge_of(fitted) -> str:
 
 
 def to_onnx(model, path=None) -> bytes:
-    """The classifier as an ONNX model: labels, and probabilities or scores.
+    """The classifier as an ONNX model with two outputs: labels, and probabilities or scores (N, K).
 
     Needs the extra `export`. Inputs are float32, (N, D).
 
@@ -120,8 +121,10 @@ def to_onnx(model, path=None) -> bytes:
         import skl2onnx
     except ImportError as missing:
         raise ImportError("ONNX export needs skl2onnx: pip install 'jaxlin[export]'") from missing
+    theirs = model.to_sklearn()
+    plain = {"zipmap": False} if hasattr(theirs, "predict_proba") else {"raw_scores": True}
     sample = np.zeros((1, model.n_features_in_), np.float32)
-    converted = skl2onnx.to_onnx(model.to_sklearn(), sample, options={"zipmap": False})
+    converted = skl2onnx.to_onnx(theirs, sample, options={id(theirs): plain})
     content = converted.SerializeToString()
     if path is not None:
         Path(path).write_bytes(content)

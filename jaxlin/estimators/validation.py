@@ -102,7 +102,7 @@ def one_class(classes) -> str:
     """The sentence for data with a single class."""
     return (
         "This solver needs samples of at least 2 classes in the data, but the data contains only "
-        f"one class: {classes[0]!r}."
+        f"one class: {classes.tolist()[0]!r}."
     )
 
 
@@ -170,12 +170,12 @@ def regularization_of(C, strength, total: float, halves: float) -> float:
         raise ValueError(
             f"`C` must be positive, got {C!r}. The smaller it is, the stronger the penalty."
         )
-    return 1.0 / (halves * float(C) * total)
+    return float(1.0 / (halves * C * total))
 
 
 def equivalent_C(strength: float, total: float, halves: float) -> float:
     """The `C` of this strength."""
-    return 1.0 / (halves * strength * total) if strength > 0 else np.inf
+    return float(1.0 / (halves * strength * total)) if strength > 0 else np.inf
 
 
 def _check_number(name, value) -> None:

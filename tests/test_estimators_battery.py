@@ -1,0 +1,46 @@
+"""scikit-learn's own checks of an estimator: every one passes, none is expected to fail."""
+
+import warnings
+
+import jax
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from jaxlin.estimators import (
+    MulticlassSVMClassifier,
+    MulticlassSVMClassifierCV,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+)
+
+SMALL = {"Cs": [0.1, 1.0], "cv": 3}
+
+
+@parametrize_with_checks(
+    [
+        SoftmaxClassifier(),
+        SoftmaxClassifier(strength=1e-2, tol=1e-6),
+        MulticlassSVMClassifier(),
+        MulticlassSVMClassifier(loss="squared-one-vs-rest"),
+        SoftmaxClassifierCV(**SMALL),
+        MulticlassSVMClassifierCV(loss="squared-hinge", **SMALL),
+    ]
+)
+def test_in_float64(estimator, check):
+    run(estimator, check)
+
+
+@parametrize_with_checks([SoftmaxClassifier(), MulticlassSVMClassifier(loss="squared-hinge")])
+def test_in_float32(estimator, check):
+    """JAX's default; float64 data must be computed in float64 all the same."""
+    with jax.enable_x64(False):
+        run(estimator, check)
+
+
+def run(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checks' data are made to be awkward
+        try:
+            check(estimator)
+        except pytest.skip.Exception as skipped:
+            pytest.fail(f"a check did not run: {skipped}")

@@ -1,0 +1,182 @@
+"""The classifiers among others: searches, pipelines, frames, pickles, scikit-learn and ONNX."""
+
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+import sklearn
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.metrics import log_loss, make_scorer
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from jaxlin.estimators import (
+    MulticlassSVMClassifier,
+    MulticlassSVMClassifierCV,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+    to_onnx,
+)
+
+X, Y = load_iris(return_X_y=True)
+NAMES = ["a", "b", "c", "d"]
+TWO = Y > 0
+CASES = [
+    SoftmaxClassifier(strength=1e-2, class_weight="balanced"),
+    MulticlassSVMClassifier(strength=1e-2),
+    MulticlassSVMClassifier(strength=1e-2, loss="squared-one-vs-rest"),
+]
+
+
+@pytest.mark.parametrize("rows", [slice(None), TWO], ids=["three", "two"])
+@pytest.mark.parametrize("estimator", CASES, ids=str)
+def test_there_and_back_predicts_the_same(estimator, rows):
+    names = np.array(["x", "y", "z"])[Y]
+    ours = clone(estimator).fit(X[rows], names[rows])
+    theirs = ours.to_sklearn()
+    back = type(ours).from_sklearn(theirs)
+    for model in (theirs, back, pickle.loads(pickle.dumps(ours))):
+        np.testing.assert_array_equal(model.predict(X), ours.predict(X))
+        np.testing.assert_allclose(
+            model.decision_function(X), ours.decision_function(X), rtol=1e-12, atol=1e-12
+        )
+        if hasattr(ours, "predict_proba"):
+            np.testing.assert_allclose(
+                model.predict_proba(X), ours.predict_proba(X), rtol=1e-10, atol=1e-15
+            )
+    assert type(theirs) in (LogisticRegression, LinearSVC)
+    assert pytest.approx(ours.C_) == theirs.C
+
+
+def test_scikit_learns_fit_goes_on_with_a_proof():
+    theirs = LogisticRegression(C=0.1, max_iter=1000).fit(X, Y)
+    ours = SoftmaxClassifier.from_sklearn(theirs).set_params(warm_start=True, tol=1e-3)
+    assert ours.fit(X, Y).n_iter_ <= 2
+    assert ours.gap_ <= 1e-3 * ours.objective_
+
+
+def test_what_is_no_softmax_is_refused():
+    with pytest.raises(TypeError, match="must be a fitted linear classifier"):
+        SoftmaxClassifier.from_sklearn(LogisticRegression())
+    with pytest.raises(TypeError, match="softmax probabilities"):
+        SoftmaxClassifier.from_sklearn(LinearSVC().fit(X, Y))
+    with pytest.raises(TypeError, match="votes over pairs"):
+        MulticlassSVMClassifier.from_sklearn(SVC(kernel="linear").fit(X, Y))
+    hinge = SGDClassifier(random_state=0).fit(X, Y)
+    svm = MulticlassSVMClassifier.from_sklearn(hinge)
+    np.testing.assert_array_equal(svm.predict(X), hinge.predict(X))
+
+
+@pytest.mark.parametrize("rows", [slice(None), TWO], ids=["three", "two"])
+@pytest.mark.parametrize("estimator", CASES, ids=str)
+def test_onnx_computes_the_same(estimator, rows, tmp_path):
+    pytest.importorskip("skl2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    narrow = X.astype(np.float32)
+    model = clone(estimator).fit(narrow[rows], Y[rows])
+    content = to_onnx(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == content
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    labels, values = session.run(None, {session.get_inputs()[0].name: narrow})
+    np.testing.assert_array_equal(labels, model.predict(narrow))
+    if hasattr(model, "predict_proba"):
+        np.testing.assert_allclose(values, model.predict_proba(narrow), atol=1e-6)
+    elif len(model.classes_) > 2:
+        np.testing.assert_allclose(values, model.decision_function(narrow), atol=1e-5)
+    else:
+        np.testing.assert_allclose(values[:, 1], model.decision_function(narrow), atol=1e-5)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_keep_their_names(library):
+    frames = pytest.importorskip(library)
+    frame = frames.DataFrame({name: X[:, i] for i, name in enumerate(NAMES)})
+    model = SoftmaxClassifier().fit(frame, frames.Series(Y))
+    assert model.feature_names_in_.tolist() == NAMES
+    np.testing.assert_array_equal(model.predict(frame), SoftmaxClassifier().fit(X, Y).predict(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[NAMES[::-1]])
+    assert model.to_sklearn().feature_names_in_.tolist() == NAMES
+
+
+def test_a_search_in_other_processes_finds_the_best():
+    pipeline = make_pipeline(StandardScaler(), SoftmaxClassifier())
+    grid = {"softmaxclassifier__strength": [1e-3, 10.0]}
+    search = GridSearchCV(pipeline, grid, n_jobs=2, cv=3, error_score="raise").fit(X, Y)
+    assert search.best_params_["softmaxclassifier__strength"] == 1e-3
+    assert search.best_score_ > 0.9
+
+
+def test_margins_become_probabilities_by_calibration():
+    model = CalibratedClassifierCV(MulticlassSVMClassifier(C=0.1), cv=3).fit(X, Y)
+    np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
+    assert cross_val_score(model, X, Y, cv=3).mean() > 0.8
+
+
+def test_weights_are_routed_when_asked_for():
+    with sklearn.config_context(enable_metadata_routing=True):
+        weights = np.where(Y == 1, 5.0, 1.0)
+        step = SoftmaxClassifier().set_fit_request(sample_weight=True)
+        routed = make_pipeline(step).fit(X, Y, sample_weight=weights)
+    direct = SoftmaxClassifier().fit(X, Y, weights)
+    np.testing.assert_array_equal(routed[-1].coef_, direct.coef_)
+
+
+def test_cross_validation_scores_what_a_search_scores():
+    Cs = [0.01, 1.0]
+    model = SoftmaxClassifierCV(Cs, cv=3, tol=1e-8).fit(X, Y)
+    search = GridSearchCV(SoftmaxClassifier(tol=1e-8), {"C": Cs}, cv=3).fit(X, Y)
+    for j in range(2):
+        theirs = [search.cv_results_[f"split{i}_test_score"][j] for i in range(3)]
+        np.testing.assert_allclose(model.scores_[:, j], theirs)
+    assert pytest.approx(search.best_params_["C"]) == model.C_
+    np.testing.assert_allclose(model.coef_, search.best_estimator_.coef_, atol=2e-3)
+    assert model.gaps_.shape == (3, 2)
+    assert model.gaps_.max() <= 1e-8
+
+
+def test_cross_validation_over_strengths_goes_from_strong_to_weak():
+    model = SoftmaxClassifierCV(strengths=[1e-3, 10.0, 0.1], scoring="neg_log_loss", cv=3)
+    model.fit(X, Y)
+    assert model.strengths_.tolist() == [10.0, 0.1, 1e-3]
+    assert model.strength_ == 1e-3
+    assert model.score(X, Y) == pytest.approx(-log_loss(Y, model.predict_proba(X)))
+    assert not hasattr(model, "partial_fit")
+
+
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray, scipy.sparse.csr_matrix])
+def test_cross_validation_takes_every_kind_of_rows(convert):
+    model = MulticlassSVMClassifierCV([0.01, 0.1], loss="squared-hinge", cv=3, random_state=0)
+    assert model.fit(convert(X), Y).score(convert(X), Y) > 0.8
+
+
+def test_cross_validation_routes_groups():
+    groups = np.arange(len(Y)) % 7
+    with sklearn.config_context(enable_metadata_routing=True):
+        scoring = make_scorer(log_loss, response_method="predict_proba", greater_is_better=False)
+        scoring.set_score_request(sample_weight=True)
+        model = SoftmaxClassifierCV([0.1, 1.0], cv=GroupKFold(7), scoring=scoring)
+        model.fit(X, Y, sample_weight=np.ones(len(Y)), groups=groups)
+    assert model.scores_.shape == (7, 2)
+    with pytest.raises(ValueError, match="enable_metadata_routing"):
+        model.fit(X, Y, groups=groups)
+
+
+def test_cross_validation_is_told_off():
+    with pytest.raises(ValueError, match="two names of one grid"):
+        SoftmaxClassifierCV(Cs=3, strengths=[1.0]).fit(X, Y)
+    with pytest.raises(ValueError, match="empty"):
+        SoftmaxClassifierCV(Cs=[]).fit(X, Y)
+    with pytest.raises(ValueError, match="`C` must be positive"):
+        SoftmaxClassifierCV(Cs=[-1.0]).fit(X, Y)
+    with pytest.warns(ConvergenceWarning) as caught:
+        SoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, max_iter=1, tol=1e-9).fit(X, Y)
+    assert "6 of the 6 fits on the path" in str(caught[-1].message)
