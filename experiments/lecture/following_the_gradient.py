@@ -70,7 +70,7 @@ def chapter(lesson) -> Chapter:
                 *("L210", "… in the limit, as the step goes to zero", "in the limit"),
                 ", ".join(f"{f:.5f}" for f in falls) + f" to {-limit:.5f}",
                 judge(abs(falls[-1] + limit) < 1e-3 * limit),
-                r"$(L(W + h u) - L(W)) / h$ for $h$ = 0.1 to 0.00001, with $u = -g / \Vert g \Vert$.",
+                r"$(L(W + h u) - L(W)) / h$ for $h$ = 0.1 to 0.00001, $u = -g / \Vert g \Vert$.",
             ),
             Claim(
                 *("L210", "There is no need to search randomly", "no need"),
