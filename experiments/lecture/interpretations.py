@@ -102,7 +102,8 @@ def _lines(train, prepared):
     points = pixels @ axes[::-1].T
     labels = np.searchsorted(np.sort(chosen), train.labels[rows])
     names = [train.class_names[k] for k in sorted(chosen)]
-    fit = minimize(points, labels, strength=1e-4, tolerance=1e-3, classes=3)
+    strength = 0.05 * float(points.var())  # enough that every line runs through the cloud
+    fit = minimize(points, labels, strength=strength, tolerance=1e-3, classes=3)
     weights, bias = (np.asarray(part, np.float64) for part in fit.params)
     slopes, turned, moved = _geometry(weights[0], bias[0])
     picture = Picture(

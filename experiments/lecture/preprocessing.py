@@ -74,7 +74,7 @@ def _chapter(lesson) -> Chapter:
                 f"{scaled.min():g} … {scaled.max():g}; centered first, then scaled "
                 f"{centered_then_scaled.min():.2f} … {centered_then_scaled.max():.2f}",
                 judge(scaled.min() >= -1 and scaled.max() <= 1),
-                "" if is_bytes else "Bytes are scaled by 255; these go to 16 only.",
+                "" if scaled.max() > 0.99 else "Bytes are scaled by 255; these go to 16 only.",
             ),
             Claim(
                 *("L139", "Centering is the more important: descent can take larger steps"),
