@@ -23,6 +23,7 @@ import numpy as np
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import balanced_bias, certify
 from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import NewtonStep
 from jaxlin.solvers.problem import Problem, penalty, runner
 from jaxlin.solvers.status import Fit, Status
@@ -44,6 +45,10 @@ class _State(NamedTuple):
 
 def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not."""
+    if suits_interior(problem):
+        fit = minimize_small_hinge(problem, report)
+        if fit is not None:
+            return fit
     with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
         return _minimize(problem, weights, bias, report)
 

@@ -19,6 +19,7 @@ __all__ = [
     "Spectrum",
     "bends_of",
     "covariance_of",
+    "dense_blocks",
     "gram_metric",
     "spectral_metric",
     "spectrum_of",
@@ -311,7 +312,7 @@ def _dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
     if problem.on_host or classes > BLOCK_CLASSES:  # a long unrolled program compiles slowly
-        hessian = _dense_blocks(np, top, bends)
+        hessian = dense_blocks(np, top, bends)
     else:
         with jax.enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
             hessian = np.array(_dense_blocks_compiled(top, bends))
@@ -329,14 +330,20 @@ def _dense_factor(problem: Problem, top, ridges, bends: Bends):
             hessian[np.diag_indices_from(hessian)] += more
 
 
-def _dense_blocks(xp, top, bends: Bends):
-    """Blocks sum_i w_kl,i top_i top_i^T over pairs of classes k >= l, as one symmetric matrix."""
+def dense_blocks(xp, top, bends: Bends, own_weights=None):
+    """Blocks sum_i w_kl,i top_i top_i^T over pairs of classes k >= l, as one symmetric matrix.
+
+    `own_weights` (K, m) replaces the weights of the diagonal blocks, where their difference of
+    large terms would lose its digits.
+    """
     classes, side = bends.diagonal.shape[0], top.shape[1]
     rows = []
     for k in range(classes):
         weights = -bends.pull[0][k][None, :] * bends.pull[1]
         own = xp.arange(classes)[:, None] == k
         weights = weights + xp.where(own, bends.diagonal, 0)
+        if own_weights is not None:
+            weights = xp.where(own, own_weights, weights)
         if bends.edges is not None:
             cross = bends.edges[0][k] * bends.edges[1] + bends.edges[0] * bends.edges[1][k]
             weights = weights - xp.where(own, 0, cross)
@@ -349,4 +356,4 @@ def _dense_blocks(xp, top, bends: Bends):
 
 @jax.jit
 def _dense_blocks_compiled(top, bends):
-    return _dense_blocks(jnp, top, bends)
+    return dense_blocks(jnp, top, bends)
