@@ -69,7 +69,10 @@ def run(options: Options) -> int:
         check_out(options.out, overwrite=options.overwrite)
     title, checks, figure = _own_function(options) if options.function else _objective(options)
     for name, report in checks.items():
-        say(f"{name}: {report}\n", quiet=options.quiet)
+        if options.json or options.quiet:
+            say(f"{name}: {report}\n", quiet=options.quiet)
+        else:
+            print(f"{name}: {report}\n")
     result = _summary(title, checks)
     if options.out is not None:
         from jaxlin.plots.style import save

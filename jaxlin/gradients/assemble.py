@@ -136,12 +136,16 @@ def entry_of(trial: Trial, i: int, found: Slopes) -> Entry:
     )
 
 
-def natural_slope(ladder: Calibration) -> float:
-    """A thousandth of the steepest secant of f at steps that are not lost in noise."""
+def natural_slope(ladder: Calibration, value: float) -> float:
+    """A slope too small to matter: error bars below it are sharp whatever the gradient is.
+
+    A thousandth of the steepest secant of f at steps that are not lost in noise, or 1e-8 of f
+    itself per natural unit of x, whichever is larger.
+    """
     rungs = ladder.steps >= ladder.step
     secants = np.abs(np.concatenate([ladder.plus[rungs], ladder.minus[rungs]]))
     secants = secants / np.concatenate([ladder.steps[rungs]] * 2)
-    return 1e-3 * float(secants[np.isfinite(secants)].max(initial=0.0))
+    return max(1e-3 * float(secants[np.isfinite(secants)].max(initial=0.0)), 1e-8 * abs(value))
 
 
 def verdict_of(wrong, kinks, unclear) -> str:

@@ -44,7 +44,8 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
         if not function.differentiable():
             raise ValueError(
                 "`f` is a plain Python function, which JAX cannot trace and hence not "
-                "differentiate: pass the claimed gradient as `gradient=`."
+                "differentiate: pass the claimed gradient as `gradient=` (`--gradient` on the "
+                "command line); it is then checked by calling `f` one point at a time."
             )
         tree = _autodiff(function)
         notes += _rounding_note(function, tree)

@@ -44,7 +44,7 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
         bars = found.bars() + rounding
         widths = np.where(found.kinked, found.side_error, found.error) + rounding
         magnitude = max(scale, float(np.abs(found.numeric).max())) if np.isfinite(scale) else 0.0
-        blind |= bool(np.min(widths) > max(0.3 * magnitude, natural_slope(ladder)))
+        blind |= bool(np.min(widths) > max(0.3 * magnitude, natural_slope(ladder, trial.value)))
         sharp = np.sort(bars)[directions - directions // 6 - 1]  # a line that met kinks sees less
         worst = max(worst, _relative(claim, found, magnitude, np.where(bars > sharp, 0, widths)))
         _record(trial, group, ladder, 2 * float(sharp), steps, smallest)

@@ -172,7 +172,9 @@ def _blind(trial, found, claim, rounding, ladders) -> bool:
     bars = np.median(np.where(found.kinked, found.side_error, found.error) + rounding)
     finite = np.concatenate([claim[np.isfinite(claim)], found.numeric])
     size = float(np.sqrt(np.mean(np.square(finite))))
-    return bool(bars > 0.3 * size and bars > min(natural_slope(ladder) for ladder in ladders))
+    return bool(
+        bars > 0.3 * size and bars > min(natural_slope(ladder, trial.value) for ladder in ladders)
+    )
 
 
 def _record_entries(trial, chosen, step, bars, steps, smallest) -> None:

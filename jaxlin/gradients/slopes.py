@@ -125,20 +125,18 @@ def calibrate(
     Returns:
       The calibration, or `None` if f is not finite on any rung.
     """
-    top, steps, minus, plus = 2.0**-3, np.empty(0), np.empty(0), np.empty(0)
+    top, count, steps, minus, plus = 2.0**-3, RUNGS, np.empty(0), np.empty(0), np.empty(0)
     for _ in range(4):
-        rungs = top / RUNG ** np.arange(RUNGS)
+        rungs = top / RUNG ** np.arange(count)
         both = changes(np.concatenate([-rungs, rungs]))
         steps = np.concatenate([steps, rungs])
-        minus, plus = np.append(minus, both[:RUNGS]), np.append(plus, both[RUNGS:])
+        minus, plus = np.append(minus, both[:count]), np.append(plus, both[count:])
         order = np.argsort(-steps)
         best = _best_rung(steps[order], minus[order], plus[order], eps * abs(value))
-        if best is None:
-            top = steps.min() / RUNG  # not finite so far out: come closer
-        elif best >= len(steps) - 3:
-            top = steps.min() / RUNG
+        if best is None or best >= len(steps) - 3:
+            top, count = steps.min() / RUNG, RUNGS  # not finite, or not settled: come closer
         elif best == 0 and eps * abs(value) > 1e-3 * abs(plus[order][0]) > 0:
-            top = steps.max() * RUNG**RUNGS  # the slope still drowns in rounding: go farther
+            top, count = steps.max() * RUNG**5, 5  # the slope drowns in rounding: go farther
         else:
             break
     steps, minus, plus = steps[order], minus[order], plus[order]
@@ -148,10 +146,12 @@ def calibrate(
             return None
         best = int(np.flatnonzero(finite)[0])
     slope = (plus[best] - minus[best]) / (2 * steps[best])
-    residual = (plus[best:] - minus[best:]) / 2 - slope * steps[best:]
+    odd = (plus[best:] - minus[best:]) / 2 - slope * steps[best:]
+    even = (plus[-3:] + minus[-3:]) / 2  # of curvature and kinks nothing is left so close to x
+    residual = np.abs(np.concatenate([odd, even]))
     residual = residual[np.isfinite(residual)]
     floor = eps * max(abs(value), abs(plus[best]), abs(minus[best]))
-    noise = max(2 * float(np.abs(residual).max(initial=0.0)), floor)
+    noise = max(2 * float(residual.max(initial=0.0)), floor)
     return Calibration(float(steps[best]), noise, steps, minus, plus)
 
 

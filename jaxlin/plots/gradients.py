@@ -31,7 +31,7 @@ def gradcheck(
     """
     figure, axes = new_figure(10.4, 7.6, rows=2, columns=2)
     if title:
-        figure.suptitle(title, fontsize=12, fontweight="semibold", color=INK)
+        figure.suptitle(title, fontsize=12, fontweight="bold", color=INK)
     _u_curve(axes[0, 0], step_curve)
     _scatter(axes[0, 1], analytic, numeric)
     _map(figure, axes[1, 0], tiles)
