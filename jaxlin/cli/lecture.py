@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxlin.cli.common import OutputOptions
+
 CHAPTERS = (
     *("pixels", "scores", "interpretations", "bias_trick", "preprocessing"),
     *("softmax", "stability", "svm_loss", "svm_and_softmax", "landscape"),
@@ -18,7 +20,7 @@ CHAPTERS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(OutputOptions):
     """Run the lecture's experiments and write `lecture.html` and `playground.html`."""
 
     data: str = "digits"
@@ -27,14 +29,6 @@ class Options:
     """The folder that holds the files of a named data set."""
     only: tuple[str, ...] = ()
     """Names of chapters (without it: all)."""
-    out: Path | None = None
-    """Folder to write (without it: a new one under `runs`)."""
-    overwrite: bool = False
-    """Write into a folder that is not empty."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    quiet: bool = False
-    """Print nothing but errors and --json."""
 
 
 class Lesson(NamedTuple):
@@ -73,6 +67,8 @@ def run(options: Options) -> int:
         begun = time.perf_counter()
         chapters.append(script(name).chapter(lesson))
         say(f"{name:<24}{time.perf_counter() - begun:6.1f} s", quiet=options.quiet)
+        if options.verbose:
+            say(_spoken(chapters[-1]), quiet=options.quiet)
     seconds = time.perf_counter() - start
     measured = _as_json(chapters, data=options.data, seconds=seconds)
     _write(out, chapters, data=options.data, seconds=seconds)
@@ -96,16 +92,23 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
         print(error, file=sys.stderr)
         return 2
     done = chapter(lesson)
-    print(done.title)
-    for claim in done.claims:
-        print(f"\n{claim.text} [{claim.lines}]\n  lecture:  {claim.lecture}")
-        print(
-            f"  measured: {claim.measured}\n  verdict:  {claim.verdict}. {claim.why}".rstrip(". ")
-        )
+    print(_spoken(done))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         _save_pictures(options.out, [done])
     return 0
+
+
+def _spoken(chapter) -> str:
+    """The chapter's title and claims as lines of text."""
+    blocks = [chapter.title]
+    for claim in chapter.claims:
+        verdict = f"{claim.verdict}. {claim.why}" if claim.why else claim.verdict
+        blocks.append(
+            f"{claim.text} [{claim.lines}]\n  lecture:  {claim.lecture}\n"
+            f"  measured: {claim.measured}\n  verdict:  {verdict}"
+        )
+    return "\n\n".join(blocks)
 
 
 def _load(name: str, data_dir: Path | None) -> Lesson:
