@@ -277,8 +277,14 @@ def hessian_eigenvectors(
         return jax.jvp(gradient, (flat,), (vector.astype(flat.dtype),))[1]
 
     start = np.asarray(jax.random.normal(key, flat.shape, flat.dtype), np.float64)
-    if not np.all(np.isfinite(product(jnp.asarray(start)))):
+    image = np.asarray(product(jnp.asarray(start)))
+    if not np.all(np.isfinite(image)):
         raise ValueError("The Hessian of the objective is not finite at `params`.")
+    if not image.any():
+        raise ValueError(
+            "The Hessian of the objective is zero at `params`, as that of a hinge is between its "
+            "kinks. Use a smooth loss, such as softmax, or a strength above 0."
+        )
     operator = LinearOperator(
         (flat.size, flat.size),
         matvec=lambda v: np.asarray(product(jnp.asarray(v.ravel())), np.float64),

@@ -108,6 +108,12 @@ def test_an_orthogonalized_direction_has_no_part_along_the_others(params):
         (lambda p: directions.normalize(jax.tree.map(jnp.zeros_like, p), p), "zero everywhere"),
         (lambda p: directions.normalize(p, jax.tree.map(jnp.zeros_like, p)), "leave nothing"),
         (lambda p: directions.between(p, p), "coincide"),
+        (
+            lambda p: directions.hessian_eigenvectors(
+                jax.random.key(0), lambda q: jnp.sum(jax.nn.relu(q.weights)), p
+            ),
+            "Hessian of the objective is zero",
+        ),
         (lambda p: directions.orthogonalize(p, p), "parallel"),
         (lambda p: directions.principal_components([p, p], 1), "spans 0 directions"),
         (lambda p: directions.principal_components([p]), "at least two checkpoints"),
