@@ -67,9 +67,10 @@ def cases():
             "margin": float(rng.uniform(0, 3)),
             "strength": float(10.0 ** rng.uniform(-4, 0.5)),
         }
-    for loss in LOSSES:  # every score tied and every margin on its kink
-        zero = {"W": [[0.0, 0.0]] * 3, "b": [0.0] * 3, "margin": 0.0, "strength": 0.0}
-        yield {"points": [[0.5, -0.5], [1.0, 0.0]], "labels": [0, 2], "loss": loss, **zero}
+    for loss in LOSSES:  # every score tied: on the kink with margin 0, tied rivals with margin 1
+        for margin in (0.0, 1.0):
+            zero = {"W": [[0.0, 0.0]] * 3, "b": [0.0] * 3, "margin": margin, "strength": 0.0}
+            yield {"points": [[0.5, -0.5], [1.0, 0.0]], "labels": [0, 2], "loss": loss, **zero}
 
 
 def library_says(case):
