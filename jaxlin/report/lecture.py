@@ -154,7 +154,8 @@ def _section(chapter: Chapter) -> Section:
             continue
         body += [_claims(claims), _part(part)]
         claims = []
-    return Section(chapter.title, Markup("").join([*body, _claims(claims)]))
+    body += [_claims(claims), Markup(f'<p class="script">{escape(chapter.name)}.py</p>')]
+    return Section(chapter.title, Markup("").join(body))
 
 
 def _part(part) -> Markup:
@@ -231,6 +232,7 @@ b.other { color: #6b7280; } b.no { color: #b00020; }
 .dot.yes { background: #1c7a55; } .dot.shape { background: #2c5fa8; }
 .dot.erratum { background: #b3441e; } .dot.other { background: #b4bac4; }
 .dot.no { background: #b00020; }
+.script { color: #8a93a1; font: .78em ui-monospace, monospace; text-align: right; margin: 0; }
 .play { background: #f2f6fc; border-left: 4px solid var(--accent); padding: .6rem .9rem; }
 a { color: var(--accent); } ol li { margin: .1rem 0; }
 """
