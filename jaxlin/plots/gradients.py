@@ -4,6 +4,7 @@ __all__ = ["gradcheck"]
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxlin.plots.style import COLORS, GRID, INK, new_figure, tidy
 
@@ -116,6 +117,8 @@ def _map(figure, axes, tiles) -> None:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, pad=0.03)
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
     bar.set_label("log10 of |analytic - numeric| / largest entry", fontsize=8)
     what = "pixels by class" if count > 1 else "features by class"
     tidy(axes, title=f"Where the error lies: {what}", grid=False)
@@ -125,7 +128,7 @@ def _taylor(axes, taylor) -> None:
     axes.loglog(taylor.steps, _positive(taylor.zeroth), "o-", ms=3, lw=1.2, color=COLORS[9],
                 label="$|f(x+td) - f(x)|$: rate 1")  # fmt: skip
     axes.loglog(taylor.steps, _positive(taylor.first), "s-", ms=3, lw=1.2, color=COLORS[2],
-                label=r"$|f(x+td) - f(x) - t\,\nabla f\cdot d|$: rate 2")  # fmt: skip
+                label=r"$|f(x+td) - f(x) - t\,\nabla f\cdot d|$: rate 2 if smooth")  # fmt: skip
     tidy(axes, title="Taylor remainders", x="t", y="remainder")
     axes.legend(fontsize=8, frameon=False, loc="upper left")
 
