@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,9 @@ import pytest
 from jaxlin import losses
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import compose
+from jaxlin.report.lecture import playground_page
 from jaxlin.scores import linear
 
-PAGE = Path(losses.__file__).parent / "report" / "playground.html"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -39,7 +38,7 @@ pytestmark = [
 
 def run_in_page(folder, script):
     """The JSON value that `script` returns inside the page; any console message fails the test."""
-    page = PAGE.read_text().replace(
+    page = playground_page().replace(
         "</body>",
         "<script>const value = (() => {" + script + "})();"
         "const out = document.createElement('pre'); out.id = 'result';"

@@ -39,6 +39,8 @@ NEEDS_DATA = "not shown by these data"
 DIFFERS = "not reproduced"
 VERDICTS = (REPRODUCED, IN_SHAPE, ERRATUM, NEEDS_DATA, DIFFERS)
 
+_PLAYGROUND = ("page.html", "formulas.js", "drawing.js", "controls.js")
+
 
 class Formula(NamedTuple):
     """A displayed formula, in the notation of `jaxlin.report.mathml`."""
@@ -122,8 +124,10 @@ def lecture_page(chapters: Sequence[Chapter], *, data: str, seconds: float) -> s
 
 
 def playground_page() -> str:
-    """The playground: a page that computes for itself, ready to be written beside the lecture's."""
-    return files("jaxlin.report").joinpath("playground.html").read_text(encoding="utf-8")
+    """The playground: one self-contained page that computes for itself, in plain JavaScript."""
+    folder = files("jaxlin.report").joinpath("playground")
+    page, *scripts = (folder.joinpath(name).read_text("utf-8") for name in _PLAYGROUND)
+    return page.replace("<!-- scripts -->", "\n".join(f"<script>\n{s}</script>" for s in scripts))
 
 
 def _contents(chapters: Sequence[Chapter]) -> Section:
