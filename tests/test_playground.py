@@ -147,6 +147,30 @@ def test_points_move_are_relabeled_added_and_removed_by_keyboard(tmp_path):
     assert result["after"] == 9
 
 
+def test_points_are_dragged_and_the_loss_is_slid_along_by_pointer(tmp_path):
+    script = """
+    for (const svg of [plane, landscape]) svg.setPointerCapture = () => {};  // no real pointer here
+    const send = (target, type, x, y) => target.dispatchEvent(new PointerEvent(type,
+      {clientX: x, clientY: y, bubbles: true, pointerId: 1, buttons: type === 'pointerup' ? 0 : 1}
+    ));
+    const point = document.querySelectorAll('.point')[5], box = plane.getBoundingClientRect();
+    send(point, 'pointerdown', 0, 0);
+    const focused = document.activeElement.dataset.index;
+    send(plane, 'pointermove', box.left + box.width / 2, box.top + box.height * 115 / 440);
+    send(plane, 'pointerup', 0, 0);
+    send(plane, 'pointermove', box.left, box.top);
+    const curve = landscape.getBoundingClientRect(), before = flatten(state.W, state.b);
+    const d = direction(), a = 10 ** 0.7 / 2;
+    send(landscape, 'pointerdown', curve.left + curve.width * (44 + 386 * .75) / 440, curve.top);
+    send(landscape, 'pointerup', 0, 0);
+    const moved = flatten(state.W, state.b).map((v, i) => v - before[i] - a * d[i]);
+    return {focused, dragged: state.points[5], moved};"""
+    result = run_in_page(tmp_path, script)
+    assert result["focused"] == "5"
+    np.testing.assert_allclose(result["dragged"], [0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(result["moved"], np.zeros(9), atol=1e-6)
+
+
 def test_gradient_check_passes_for_every_loss_and_warns_on_a_kink(tmp_path):
     script = """
     const verdicts = [...document.querySelectorAll('#losses input')].map(radio => {

@@ -48,7 +48,9 @@ plane.addEventListener("pointerdown", (event) => {
   state.chosen = +point.dataset.index;
   state.moving = true;
   plane.setPointerCapture(event.pointerId);
+  event.preventDefault(); // drawing replaces the element that the browser would focus
   draw();
+  plane.querySelector(`[data-index="${state.chosen}"]`).focus({ preventScroll: true });
 });
 plane.addEventListener("pointermove", (event) => {
   if (!state.moving) return;

@@ -152,7 +152,7 @@ function drawPlane(result) {
     if (y === 1) make(g, "rect", { x: -6, y: -6, width: 12, height: 12, ...look });
     if (y === 2) make(g, "polygon", { points: "0,-8 7.5,5.5 -7.5,5.5", ...look });
   });
-  if (focused !== undefined) svg.querySelector(`[data-index="${focused}"]`)?.focus();
+  if (focused !== undefined) svg.querySelector(`[data-index="${focused}"]`)?.focus({ preventScroll: true });
 }
 function drawTables(result) {
   $("points").replaceChildren(
