@@ -181,6 +181,14 @@ def test_a_kink_passes_with_a_subgradient_and_fails_without(sign, mode):
 
 
 @each_mode
+@pytest.mark.parametrize("method", ["forward", "central", "richardson"])
+def test_a_jump_of_the_second_derivative_is_no_error(method, mode):
+    f = lambda x: float(np.sum(np.maximum(x, 0) ** 2 * np.arange(1, 5)))  # noqa: E731
+    report = check_gradient(f, np.zeros(4), np.zeros(4), mode=mode, method=method)
+    assert report.verdict == "pass", str(report)
+
+
+@each_mode
 def test_a_kink_beside_the_point_is_no_kink(mode):
     f = lambda x: float(np.sum(np.abs(x - 1e-7)))  # noqa: E731
     report = check_gradient(f, np.zeros(4), -np.ones(4), mode=mode)
