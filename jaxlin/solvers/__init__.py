@@ -95,6 +95,9 @@ def minimize(
     )
     weights, bias = _start(init, count, occurring, problem)
     report = callback or (lambda evaluations, objective, lower_bound: None)
+    if problem.classes == 1 and (problem.fit_intercept or problem.form.geometry != "one-vs-rest"):
+        fit = _free_of_loss(problem)
+        return _solution(problem, fit, occurring, count)
     with _blas().limit(limits=1, user_api="blas"):
         fit = _solver_of(problem)(problem, weights, bias, report)
         return _solution(problem, fit, occurring, count)
@@ -113,6 +116,12 @@ def _solver_of(problem):
     if problem.l1_strength > 0:
         return minimize_proximal
     return minimize_smooth if problem.form.smooth else minimize_hinge
+
+
+def _free_of_loss(problem) -> Fit:
+    """One class has no rivals: the bias alone brings every loss to 0, which nothing undercuts."""
+    bias = np.full(1, problem.margin if problem.form.geometry == "one-vs-rest" else 0.0)
+    return Fit(np.zeros((1, problem.features)), bias, 0.0, 0.0, 0, 0.0, Status.CONVERGED)
 
 
 def _start(init, count, occurring, problem):

@@ -29,6 +29,8 @@ from jaxlin.solvers.problem import Problem, penalty, runner
 from jaxlin.solvers.status import Fit, Status
 
 NEWTON_STEPS = 12
+COARSEST = 4.0
+"""First smoothing, in margins: more only delays, less makes the first round hard."""
 
 
 class _State(NamedTuple):
@@ -61,7 +63,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     scores = rows.scores(weights, bias)
     anchor = xp.zeros_like(scores)
-    smoothing = coarsest = _first_smoothing(run, problem, scores, counts)
+    smoothing = COARSEST * problem.margin
     evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
     best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
 
@@ -70,7 +72,6 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         return _State(found[0], found[1], *(float(x) for x in found[2:5]), found[5])
 
     stalled = 0
-    floor = (1e-9 if newton.exact else 2e-3) * coarsest
     looseness, most = 1e-3 if newton.exact else 0.05, problem.max_iterations
     while iterations <= most:
         steps = 0
@@ -114,7 +115,8 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                         evaluations,
                         Status.CONVERGED,
                     )
-            enough = looseness * max(blur, 0.1 * goal)
+            rough = 6 if smoothing > 0.2 * problem.margin else 1  # soon to be smoothed less
+            enough = looseness * rough * max(blur, 0.1 * goal)
             if slack < (enough if steps else 1e-2 * enough) or iterations >= most:
                 break
             accuracy = 0.3 * np.sqrt(enough / slack)
@@ -148,13 +150,10 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             status = Status.PRECISION
             break
         anchor = state.dual
-        if steps <= 3:
-            faster = 3 if smoothing > 0.1 * coarsest or newton.exact else 1.5
-            smoothing = max(smoothing / faster, floor)
-        elif steps <= 8 and newton.exact:
-            smoothing = max(smoothing / 1.5, floor)
+        if steps <= 3 or smoothing > 0.2 * problem.margin:
+            smoothing = max(smoothing / 3, _finest(smoothing, steps, newton.exact) * problem.margin)
         elif steps >= NEWTON_STEPS:
-            smoothing = smoothing * 1.5
+            smoothing = smoothing * 2
     proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
     lower = max(lower, proof.lower_bound)
     if best[0] - lower <= problem.tolerance * best[0]:
@@ -162,18 +161,11 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     return Fit(best[1], best[2], lower, norm, iterations, evaluations, status)
 
 
-def _first_smoothing(run, problem: Problem, scores, counts):
-    """So coarse that the first dual point, about margin / smoothing everywhere, bounds best.
-
-    With a in place of every dual variable the bound is linear - quadratic in a: its maximizer is
-    the scale that the dual variables should have.
-    """
-    zero = problem.xp.zeros_like(scores)
-    found = run(_state, problem.form, zero, problem.labels, counts, problem.margin, 10.0, zero)
-    products, _ = problem.rows.transpose(found[1])
-    gain, dual = float(found[4]), float(found[0].max())
-    steep = float((products**2).sum()) / (4 * problem.strength)
-    return problem.margin / max(min(dual * gain / (2 * steep + 1e-300), 0.5), 1e-8)
+def _finest(smoothing, steps, exact):
+    """In margins: 0.1, or less where Newton steps are exact or have become trivial."""
+    if exact:
+        return 1e-5
+    return 0.1 if steps > 1 else max(smoothing / 2, 0.01)
 
 
 def _state(xp, form, scores, labels, counts, margin, smoothing, anchor):

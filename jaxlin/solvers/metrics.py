@@ -345,7 +345,8 @@ def dense_blocks(xp, top, bends: Bends, own_weights=None):
         if own_weights is not None:
             weights = xp.where(own, own_weights, weights)
         if bends.edges is not None:
-            cross = bends.edges[0][k] * bends.edges[1] + bends.edges[0] * bends.edges[1][k]
+            left, right = bends.edges
+            cross = left[k][None, :] * right + left * right[k][None, :]
             weights = weights - xp.where(own, 0, cross)
         stacked = (weights[k:, None, :] * top.T[None, :, :]).reshape(-1, top.shape[0]) @ top
         before = xp.zeros((k * side, side), top.dtype)
