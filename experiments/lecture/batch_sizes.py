@@ -56,8 +56,9 @@ def chapter(lesson) -> Chapter:
         "batch_sizes",
         "Batch sizes",
         (
-            "A batch of one is stochastic gradient descent; the whole set is batch gradient "
-            "descent; in between are minibatches. Larger batches use the machine better.",
+            "A batch of one is stochastic gradient descent (SGD, or on-line); the whole set is "
+            "batch gradient descent (BGD); in between are minibatches (MGD), though people say SGD "
+            "for those too. Larger batches use the machine better.",
             Picture(
                 "batch_sizes",
                 draw.curves(

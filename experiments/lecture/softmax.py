@@ -39,7 +39,7 @@ def _chapter(lesson) -> Chapter:
     divergence = probability.entropy(p) + probability.kl_divergence(p, q)
     identity = float(jnp.abs(probability.cross_entropy(p, q) - divergence).max())
     sure = float(jnp.abs(probability.entropy(one_hot)).max())
-    likelihood, posterior, spread = _estimation(lesson, rng)
+    likelihood, posterior, spread, full = _estimation(lesson, rng)
     sums = float(jnp.abs(q.sum(axis=1) - 1).max())
     bars = {
         "scores $f$": np.array(SCORES),
@@ -80,6 +80,13 @@ def _chapter(lesson) -> Chapter:
                 judge(abs(uniform - math.log(10)) < 1e-15),
                 "What any run must start from when its weights are close to 0.",
             ),
+            Claim(
+                *("L153", "The full loss: the mean over the examples, plus the regularization"),
+                r"mean of $L_i$ + $\lambda R(W)$",
+                f"off by {full:.0e}, against NumPy's sums",
+                judge(full < 1e-14),
+                r"$R(W)$ is the sum of all squared weights; the bias is left out.",
+            ),
             Formula(r"H(p, q) = -\sum_x p(x) \log q(x) = H(p) + D_{KL}(p \parallel q)"),
             Claim(
                 *("L157", "The loss is the cross-entropy with a one-hot $p$", "$H(p, q)$"),
@@ -119,8 +126,9 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _estimation(lesson, rng) -> tuple[float, float, float]:
-    """Relative errors of "N x loss = -log likelihood" and of "= -log posterior + constant"."""
+def _estimation(lesson, rng) -> tuple[float, float, float, float]:
+    """Relative errors of "N x loss = -log likelihood", of "= -log posterior + constant" (with the
+    prior's variance), and of "loss = mean + strength * sum of squares"."""
     from scipy.stats import norm
 
     scale = lesson.train.inputs.max()
@@ -142,7 +150,10 @@ def _estimation(lesson, rng) -> tuple[float, float, float]:
         likelihood_error = max(likelihood_error, abs(mle + log_likelihood) / mle)
         log_posterior = log_likelihood + prior.logpdf(np.asarray(weights)).sum()
         gaps.append(examples * float(objective(params, batch, strength=STRENGTH)) + log_posterior)
-    return likelihood_error, float(np.ptp(gaps) / np.abs(gaps).max()), variance
+    loss = float(objective(params, batch, strength=STRENGTH))
+    full = np.mean(-np.log(q[np.arange(examples), labels])) + STRENGTH * np.sum(np.square(weights))
+    constant = float(np.ptp(gaps) / np.abs(gaps).max())
+    return likelihood_error, constant, variance, abs(loss - full) / full
 
 
 if __name__ == "__main__":
