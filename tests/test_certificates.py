@@ -106,8 +106,8 @@ def test_the_smoothed_second_derivative_is_that_of_finite_differences(name):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_no_bound_exceeds_the_optimum(name, weighted):
-    """1,000 bounds in all: random problems, random points, random smoothing and anchors."""
-    for seed in range(12):
+    """Hundreds of bounds: random problems, random points, random smoothing and anchors."""
+    for seed in range(8):
         generator = np.random.default_rng(seed)
         inputs, labels = blobs(seed, size=24, classes=2 + seed % 3)
         counts = generator.integers(0, 4, len(labels)) * 1.0 if weighted else None

@@ -1,0 +1,121 @@
+"""A pass over chunks is one product over all rows, whatever the chunk, the dtype and the mask."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.sparse
+
+from jaxlin.passes import DeviceRows, HostRows, open_rows
+
+
+def data(size=37, features=5, classes=3, dtype=np.uint8):
+    generator = np.random.default_rng(0)
+    inputs = generator.integers(0, 255, (size, features)).astype(dtype)
+    shift, scale = generator.normal(100, 20, features), generator.uniform(0.01, 0.02, features)
+    weights, bias = generator.normal(size=(classes, features)), generator.normal(size=classes)
+    return inputs, shift, scale, weights, bias
+
+
+def quadratic(xp, scores, labels, counts, target):
+    """A loss that any loop can evaluate: counts * (s - target)^2 / 2 over all classes."""
+    residuals = (scores - target) * counts[None, :]
+    return ((scores - target) ** 2 * counts[None, :]).sum() / 2, residuals
+
+
+READERS = [
+    pytest.param(dict(host=True), id="numpy"),
+    pytest.param(dict(host=False), id="xla"),
+    pytest.param(dict(host=False, chunk=8), id="xla in chunks that overlap"),
+]
+
+
+def reader(inputs, shift, scale, dtype, host, chunk=None):
+    rows = open_rows(inputs, 3, shift=shift, scale=scale, dtype=dtype, host=host)
+    assert isinstance(rows, HostRows if host else DeviceRows)
+    if chunk:
+        rows.chunk = chunk
+    return rows
+
+
+@pytest.mark.parametrize("settings", READERS)
+@pytest.mark.parametrize("raw", [np.uint8, np.float64])
+def test_every_pass_is_the_product_over_all_rows(settings, raw):
+    inputs, shift, scale, weights, bias = data(dtype=raw)
+    rows = reader(inputs, shift, scale, np.float64, **settings)
+    mapped = (inputs.astype(float) - shift) * scale
+    scores = weights @ mapped.T + bias[:, None]
+    np.testing.assert_allclose(rows.scores(weights, bias), scores, rtol=1e-12, atol=1e-12)
+    residuals = np.random.default_rng(1).normal(size=scores.shape)
+    product, sums = rows.transpose(residuals)
+    np.testing.assert_allclose(product, residuals @ mapped, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(sums, residuals.sum(1), rtol=1e-12, atol=1e-12)
+    counts = np.arange(len(inputs)) / 10.0
+    labels = np.zeros(len(inputs), np.int32)
+    if not isinstance(rows, HostRows):
+        labels = jax.numpy.asarray(labels)
+    value, gradient, sums = rows.fused(quadratic, weights, bias, labels, counts, 0.5)
+    np.testing.assert_allclose(value, (counts * (scores - 0.5) ** 2).sum() / 2, rtol=1e-12)
+    np.testing.assert_allclose(gradient, (counts * (scores - 0.5)) @ mapped, rtol=1e-11)
+    np.testing.assert_allclose(sums, (counts * (scores - 0.5)).sum(1), rtol=1e-11)
+    chosen = np.array([30, 2, 2, 17])
+    np.testing.assert_allclose(rows.sample(chosen), mapped[chosen], rtol=1e-12, atol=1e-13)
+    assert rows.radius() >= np.linalg.norm(mapped, axis=1).max()
+
+
+@pytest.mark.parametrize("settings", READERS)
+def test_float32_is_float64_up_to_its_rounding(settings):
+    inputs, shift, scale, weights, bias = data()
+    rows = reader(inputs, shift, scale, np.float32, **settings)
+    mapped = (inputs.astype(float) - shift) * scale
+    # terms up to 5 * 255 * 0.02 * |w| enter each score: a few hundred roundings of 6e-8
+    expected = weights @ mapped.T + bias[:, None]
+    np.testing.assert_allclose(rows.scores(weights, bias), expected, atol=2e-5)
+    assert rows.scores(weights, bias).dtype == np.float32
+    assert rows.scores(weights, bias, np.float64).dtype == np.float64
+
+
+def test_a_memory_map_is_read_in_parts(tmp_path, monkeypatch):
+    inputs, shift, scale, weights, bias = data(size=500)
+    np.save(tmp_path / "inputs.npy", inputs)
+    mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
+    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 100)
+    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 5 * 120)
+    rows = open_rows(mapped, 3, shift=shift, scale=scale, dtype=np.float64, host=False)
+    rows.chunk = 40
+    rows._parts = [slice(i, min(i + 120, 500)) for i in range(0, 500, 120)]
+    assert rows._resident is None
+    whole = (inputs - shift) * scale
+    np.testing.assert_allclose(
+        rows.scores(weights, bias), weights @ whole.T + bias[:, None], rtol=1e-11, atol=1e-11
+    )
+    residuals = np.random.default_rng(1).normal(size=(3, 500))
+    np.testing.assert_allclose(
+        rows.transpose(residuals)[0], residuals @ whole, rtol=1e-10, atol=1e-10
+    )
+
+
+def test_float64_survives_where_jax_works_in_float32():
+    inputs, _, _, weights, bias = data(dtype=np.float64)
+    with jax.enable_x64(False):
+        rows = open_rows(inputs, 3, host=False)
+        scores = rows.scores(weights, bias)
+        assert scores.dtype == np.float64
+        np.testing.assert_allclose(scores, weights @ inputs.T + bias[:, None], rtol=1e-13)
+
+
+def test_sparse_rows_are_the_dense_ones():
+    inputs, _, scale, weights, bias = data()
+    inputs[inputs < 200] = 0
+    sparse = open_rows(scipy.sparse.csr_matrix(inputs), 3, scale=scale, dtype=np.float64)
+    dense = open_rows(inputs, 3, scale=scale, dtype=np.float64, host=True)
+    np.testing.assert_allclose(sparse.scores(weights, bias), dense.scores(weights, bias))
+    residuals = np.random.default_rng(1).normal(size=(3, len(inputs)))
+    np.testing.assert_allclose(sparse.transpose(residuals)[0], dense.transpose(residuals)[0])
+    np.testing.assert_allclose(sparse.sample(np.arange(4)), dense.sample(np.arange(4)))
+    with pytest.raises(ValueError, match="sparse and cannot be shifted"):
+        open_rows(scipy.sparse.csr_matrix(inputs), 3, shift=np.ones(5))
+
+
+def test_a_map_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match=r"`scale` must have one entry per feature, \(5,\)"):
+        open_rows(data()[0], 3, scale=np.ones(4))

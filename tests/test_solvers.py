@@ -1,0 +1,276 @@
+"""`minimize` keeps its promises: the gap, the weights, the limits, and what it says of failure."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from jaxlin import losses, preprocess
+from jaxlin.core import Batch, DataError, LinearParams
+from jaxlin.objectives import compose
+from jaxlin.scores import linear
+from jaxlin.solvers import Status, certify, describe, minimize
+from jaxlin.solvers.duals import FORMS
+from jaxlin.solvers.problem import open_problem
+
+IRIS = load_iris(return_X_y=True)
+
+
+def blobs(seed=0, size=60, features=4, classes=3, spread=1.0):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(size) % classes
+    centers = generator.normal(size=(classes, features)) * spread
+    return centers[labels] + generator.normal(size=(size, features)), labels
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_the_gap_is_within_the_tolerance_for_every_loss(name):
+    solution = minimize(*IRIS, loss=name, strength=1e-3, tolerance=1e-6)
+    assert solution.status == Status.CONVERGED
+    assert 0 <= solution.gap <= 1e-6 * solution.objective
+    assert solution.gap == solution.objective - solution.lower_bound
+
+
+def test_the_objective_is_the_librarys_own():
+    inputs, labels = blobs()
+    solution = minimize(inputs, labels, loss="hinge", strength=0.01)
+    objective = compose(linear, losses.weston_watkins_hinge)
+    value = objective(solution.params, Batch(inputs, labels), strength=0.01)
+    np.testing.assert_allclose(solution.objective, float(value), rtol=1e-12)
+
+
+def test_softmax_is_scikit_learns_logistic_regression():
+    inputs, labels = IRIS
+    solution = minimize(inputs, labels, strength=1 / (2 * 150), tolerance=1e-12)
+    model = LogisticRegression(C=1.0, tol=1e-12, max_iter=10_000).fit(inputs, labels)
+    np.testing.assert_allclose(solution.params.weights, model.coef_, atol=1e-5)
+
+
+def test_crammer_singer_is_liblinears():
+    """liblinear penalizes its bias; with none on either side the problems are the same."""
+    inputs, labels = IRIS
+    model = LinearSVC(
+        multi_class="crammer_singer", fit_intercept=False, tol=1e-8, max_iter=1_000_000
+    ).fit(inputs, labels)
+    ours = dict(loss="crammer-singer", strength=1 / 300, fit_intercept=False)
+    solution = minimize(inputs, labels, tolerance=1e-8, **ours)
+    np.testing.assert_allclose(solution.params.weights, model.coef_, atol=2e-3)
+    assert not solution.params.bias.any()
+
+
+@pytest.mark.parametrize("name", ["softmax", "hinge", "crammer-singer", "squared-one-vs-rest"])
+def test_weight_k_is_k_times_the_row(name):
+    inputs, labels = blobs(1)
+    counts = np.random.default_rng(2).integers(0, 4, len(labels))
+    settings = dict(loss=name, strength=0.02, tolerance=1e-9)
+    weighted = minimize(inputs, labels, sample_weight=counts, **settings)
+    repeated = minimize(np.repeat(inputs, counts, 0), np.repeat(labels, counts), **settings)
+    np.testing.assert_allclose(weighted.objective, repeated.objective, rtol=1e-9)
+    # strength |dW|^2 <= gap: hinges are no more determined than that, sqrt(1e-9 / 0.02) = 2e-4;
+    # smooth losses take the same path up to rounding
+    atol = 1e-8 if FORMS[name].smooth else 2e-4
+    np.testing.assert_allclose(weighted.params.weights, repeated.params.weights, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["softmax", "hinge", "one-vs-rest"])
+@pytest.mark.parametrize("host", [True, False])
+def test_both_readers_reach_the_same_optimum(name, host, monkeypatch):
+    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 1e12 if host else 0)
+    inputs, labels = blobs(3, size=200)
+    raw = np.clip(inputs * 40 + 128, 0, 255).astype(np.uint8)
+    seen = preprocess.fit(raw, "standardize")
+    solution = minimize(raw, labels, loss=name, strength=1e-3, tolerance=1e-5, preprocessing=seen)
+    assert solution.status == Status.CONVERGED
+    assert solution.params.weights.dtype == np.float32
+    mapped = (raw - seen.shift) * seen.scale
+    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 1e12)
+    again = minimize(mapped, labels, loss=name, strength=1e-3, tolerance=1e-8)
+    assert solution.lower_bound <= again.objective <= solution.objective * (1 + 1e-9)
+
+
+def test_a_warm_start_needs_fewer_passes():
+    inputs, labels = blobs(4, size=300, features=20)
+    cold = minimize(inputs, labels, strength=1e-3)
+    warm = minimize(inputs, labels, strength=1e-3, init=cold.params)
+    assert warm.evaluations < cold.evaluations
+
+
+def test_float64_is_solved_in_float64_where_jax_is_in_float32():
+    inputs, labels = blobs(5)
+    with jax.enable_x64(False):
+        solution = minimize(inputs, labels, strength=0.01, tolerance=1e-11)
+    assert solution.status == Status.CONVERGED
+    assert solution.params.weights.dtype == np.float64
+
+
+@pytest.mark.parametrize("l1", [0.01, 0.1])
+@pytest.mark.parametrize("strength", [0.0, 0.01])
+def test_the_elastic_net_meets_its_optimality_conditions(l1, strength):
+    """The data's gradient is within l1 at zeros and opposes the penalty elsewhere."""
+    inputs, labels = blobs(6, size=90, features=6)
+    solution = minimize(inputs, labels, strength=strength, l1_strength=l1, tolerance=1e-10)
+    weights, bias = solution.params
+    scores = inputs @ weights.T + bias
+    p = np.exp(scores - scores.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    slope = (p - np.eye(3)[labels]).T @ inputs / len(labels) + 2 * strength * weights
+    # a relative gap of 1e-10 leaves gradients of about its square root
+    assert (np.abs(slope) <= l1 + 1e-4).all()
+    moved = weights != 0
+    np.testing.assert_allclose(slope[moved], -l1 * np.sign(weights[moved]), atol=1e-4)
+    assert solution.gap <= 1e-10 * solution.objective
+
+
+def test_a_large_l1_strength_leaves_only_the_bias():
+    inputs, labels = blobs(7)
+    solution = minimize(inputs, labels, strength=0.0, l1_strength=10.0)
+    assert not solution.params.weights.any()
+    np.testing.assert_allclose(solution.objective, np.log(3), rtol=1e-4)
+
+
+def test_l1_needs_a_smooth_loss():
+    with pytest.raises(ValueError, match="`l1_strength` needs a smooth loss"):
+        minimize(*IRIS, loss="hinge", strength=0.1, l1_strength=0.1)
+
+
+@pytest.mark.parametrize("name", ["softmax", "squared-hinge"])
+def test_separable_data_without_regularizer_are_said_to_be_so(name):
+    inputs = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    solution = minimize(inputs, np.array([0, 0, 1, 1]), loss=name, strength=0.0)
+    assert solution.status == Status.SEPARABLE
+    assert "no optimum" in describe(solution.status)
+
+
+def test_overlapping_data_without_regularizer_stop_without_a_proof():
+    inputs, labels = blobs(8, spread=0.3)
+    solution = minimize(inputs, labels, strength=0.0)
+    model = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(inputs, labels)
+    assert solution.status == Status.NO_PROOF
+    assert solution.lower_bound == 0
+    scores = inputs @ model.coef_.T + model.intercept_
+    theirs = losses.softmax_cross_entropy(scores, labels).mean()
+    np.testing.assert_allclose(solution.objective, float(theirs), rtol=1e-6)
+
+
+def test_an_absent_class_costs_nothing():
+    inputs, labels = blobs(9)
+    labels = np.where(labels == 2, 4, labels)
+    for name in FORMS:
+        full = minimize(inputs, labels, loss=name, strength=0.1, classes=6, tolerance=1e-6)
+        few = minimize(inputs, np.minimum(labels, 2), loss=name, strength=0.1, tolerance=1e-6)
+        np.testing.assert_allclose(full.objective, few.objective, rtol=1e-5)
+        by_hand = certify(
+            open_problem(
+                inputs,
+                labels,
+                loss=name,
+                strength=0.1,
+                l1_strength=0.0,
+                tolerance=1e-4,
+                max_iterations=1,
+                margin=1.0,
+                sample_weight=None,
+                fit_intercept=False,  # keeps all six classes
+                classes=6,
+                dtype=None,
+                preprocessing=None,
+            )[0],
+            *full.params,
+        )
+        np.testing.assert_allclose(by_hand.objective, full.objective, rtol=1e-6)
+
+
+def test_a_single_class_is_learned_at_no_cost():
+    for name in FORMS:
+        solution = minimize(np.ones((3, 2)), np.zeros(3, int), loss=name, strength=0.1)
+        assert solution.status == Status.CONVERGED
+        assert solution.objective == 0
+
+
+def test_features_of_any_scale_and_constant_ones_are_no_obstacle():
+    inputs, labels = blobs(10, size=100, features=6)
+    scales = 10.0 ** np.array([-3, -2, 0, 1, 3, 4])
+    hard = np.hstack([inputs * scales, np.ones((100, 1)), np.zeros((100, 1)), inputs[:, :1]])
+    solution = minimize(hard, labels, strength=1e-4, tolerance=1e-5)
+    assert solution.status == Status.CONVERGED
+
+
+def test_fewer_rows_than_features():
+    generator = np.random.default_rng(11)
+    inputs, labels = generator.normal(size=(20, 300)), np.arange(20) % 3
+    for name in ("softmax", "hinge"):
+        solution = minimize(inputs, labels, loss=name, strength=0.01, tolerance=1e-5)
+        assert solution.status == Status.CONVERGED
+
+
+def test_sparse_inputs_reach_the_dense_optimum():
+    generator = np.random.default_rng(12)
+    dense = generator.normal(size=(80, 30)) * (generator.uniform(size=(80, 30)) < 0.2)
+    labels = np.arange(80) % 4
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.csc_array):
+        sparse = minimize(kind(dense), labels, strength=0.01, tolerance=1e-8)
+        whole = minimize(dense, labels, strength=0.01, tolerance=1e-8)
+        np.testing.assert_allclose(sparse.objective, whole.objective, rtol=1e-8)
+
+
+def test_many_classes():
+    inputs, labels = blobs(13, size=400, features=8, classes=100, spread=3.0)
+    solution = minimize(inputs, labels, strength=1e-3)
+    assert solution.status == Status.CONVERGED
+
+
+def test_the_limit_of_iterations_is_named():
+    solution = minimize(*IRIS, strength=1e-4, tolerance=1e-10, max_iterations=1)
+    assert solution.status == Status.MAX_ITERATIONS
+    assert solution.iterations == 1
+    assert solution.gap == solution.objective - solution.lower_bound
+    assert "max_iterations" in describe(solution.status)
+
+
+def test_the_callback_sees_the_bounds_close():
+    seen = []
+    solution = minimize(*IRIS, strength=1e-3, callback=lambda *args: seen.append(args))
+    evaluations, objectives, bounds = np.array(seen).T
+    assert (np.diff(evaluations) >= 0).all()
+    assert (np.diff(bounds) >= 0).all()
+    assert objectives[-1] <= objectives[0]
+    assert bounds[-1] == solution.lower_bound
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(strength=-1.0), "`strength` must be nonnegative and finite, got -1"),
+        (dict(strength=np.inf), "`strength` must be nonnegative and finite"),
+        (dict(strength=1.0, tolerance=0.0), "`tolerance` must be positive"),
+        (dict(strength=1.0, tolerance=1e-15), "at least 1e-13, .* the smallest"),
+        (dict(strength=1.0, max_iterations=-1), "`max_iterations`"),
+        (dict(strength=1.0, sample_weight=np.zeros(150)), "zero everywhere"),
+        (
+            dict(strength=1.0, sample_weight=-np.ones(150)),
+            "nonnegative and finite, got -1.0 at row 0",
+        ),
+        (dict(strength=1.0, sample_weight=np.ones(3)), "one entry per row"),
+        (dict(strength=1.0, classes=2), r"integers in \[0, 2\), got 2 at row 100"),
+        (dict(strength=1.0, loss="huber"), "`loss` must be one of softmax"),
+        (dict(strength=1.0, init=LinearParams(np.zeros((2, 4)), np.zeros(2))), "`init` must hold"),
+    ],
+)
+def test_what_cannot_be_used_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        minimize(*IRIS, **settings)
+
+
+def test_unusable_data_are_named():
+    inputs, labels = IRIS
+    with pytest.raises(DataError, match="NaN or infinity"):
+        minimize(np.where(inputs > 7, np.nan, inputs), labels, strength=1.0)
+    with pytest.raises(TypeError, match="integer classes"):
+        minimize(inputs, labels.astype(float), strength=1.0)
+    with pytest.raises(ValueError, match="got -1 at row 0"):
+        minimize(inputs, labels - 1, strength=1.0)
+    with pytest.raises(ValueError, match="`inputs` must be"):
+        minimize(inputs[0], labels, strength=1.0)
