@@ -211,8 +211,9 @@ def test_a_device_array_is_checked_too():
         ({"strength": -1e-3}, ValueError, "`strength` must be nonnegative"),
         ({"strength": float("inf")}, ValueError, "`strength` must be nonnegative and finite"),
         ({"C": 1.0, "strength": 1e-3}, ValueError, "two names of one thing"),
-        ({"tol": 0}, ValueError, "`tol"),
-        ({"tol": 1e-15}, ValueError, "1e-13"),
+        ({"tol": 0}, ValueError, "`tol` must be at least 1e-13"),
+        ({"tol": 1e-15}, ValueError, "smallest relative gap that float64 can certify"),
+        ({"tol": "tight"}, TypeError, "`tol` must be a number"),
         ({"max_iter": -1}, ValueError, "`max_iter`"),
         ({"max_iter": 2.5}, ValueError, "`max_iter`"),
         ({"class_weight": {0: -1.0}}, ValueError, "`class_weight` must be nonnegative"),
@@ -249,6 +250,12 @@ def test_a_loose_fit_names_its_gap_and_the_knob():
 def test_separable_data_without_penalty_say_so():
     with pytest.warns(ConvergenceWarning, match="separable"):
         SoftmaxClassifier(C=np.inf).fit(X[:100], Y[:100])
+
+
+def test_a_hinge_without_penalty_is_refused():
+    with pytest.raises(ValueError, match="needs a penalty"):
+        MulticlassSVMClassifier(strength=0.0).fit(X, Y)
+    MulticlassSVMClassifier(loss="squared-hinge", strength=0.0).fit(X_TWO, Y_TWO)
 
 
 def test_verbose_prints_both_bounds(capsys):

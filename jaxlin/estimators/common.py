@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.estimators.validation import (
+    check_number,
     checked_inputs,
     equivalent_C,
     is_device_array,
@@ -27,6 +28,7 @@ _REMEDY = {
     Status.SEPARABLE: "because the classes are separable and nothing is regularized: the loss "
     "falls forever as the coefficients grow. Set a finite `C` (a `strength` above 0).",
 }
+LEAST_TOL = 1e-13
 PREDICTED_ROWS = 8192
 """Raw pixels are converted this many rows at a time."""
 
@@ -78,6 +80,12 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         """The certified solution; labels in [0, K), of which at least two count."""
         if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 0:
             raise ValueError(f"`max_iter` must be a nonnegative integer, got {self.max_iter!r}.")
+        check_number("tol", self.tol)
+        if not LEAST_TOL <= self.tol < np.inf:
+            raise ValueError(
+                f"`tol` must be at least {LEAST_TOL:g}, the smallest relative gap that float64 can "
+                f"certify, and finite, got {self.tol!r}."
+            )
         occurring = np.bincount(labels, weights=counts) > 0
         if occurring.sum() < 2:
             raise ValueError(one_class(self.classes_[occurring]))

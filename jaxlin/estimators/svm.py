@@ -2,6 +2,8 @@
 
 __all__ = ["MulticlassSVMClassifier", "SVMLoss"]
 
+import numpy as np
+
 from jaxlin.estimators.interop import linear_svc_of, take_over
 from jaxlin.estimators.plain import PlainClassifier
 from jaxlin.losses import LOSSES
@@ -16,6 +18,14 @@ class SVMLoss:
         if self.loss not in HINGES:
             raise ValueError(f"`loss` must be one of {', '.join(HINGES)}, got {self.loss!r}.")
         return self.loss
+
+    def _solve(self, X, labels, counts, strength, init):
+        if strength == 0 and not self._loss().startswith("squared"):
+            raise ValueError(
+                f"loss={self.loss!r} has kinks and needs a penalty, got C={np.inf}, `strength`=0. "
+                "Set a finite `C`, such as 1e4."
+            )
+        return super()._solve(X, labels, counts, strength, init)
 
     def _separate(self):
         return self._loss().endswith("one-vs-rest")
@@ -40,7 +50,8 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
 
     Args:
       C: inverse strength, 1 / (2 * N * strength) with N the sum of the weights (1 / (N *
-        strength) for two classes that share one vector, as in `SVC`). Default 1.
+        strength) for two classes that share one vector, as in `SVC`). Default 1. Infinity, for
+        no penalty and no certificate, only with the squared losses.
       strength: of the penalty, instead of `C`: it does not change meaning with N.
       loss: "hinge" (Weston-Watkins, the sum over the wrong classes), "crammer-singer" (the worst
         of them), "one-vs-rest" (K machines side by side, as `LinearSVC`), and "squared-hinge",

@@ -1,6 +1,7 @@
 """What users hand in, checked once: arrays of every kind, labels, weights, `C` or `strength`."""
 
 __all__ = [
+    "check_number",
     "checked_inputs",
     "checked_training_data",
     "classes_and_labels",
@@ -160,12 +161,12 @@ def regularization_of(C, strength, total: float, halves: float) -> float:
             f"strength={strength!r}. Give one: strength = 1 / (2 * C * N)."
         )
     if strength is not None:
-        _check_number("strength", strength)
+        check_number("strength", strength)
         if not 0 <= strength < np.inf:
             raise ValueError(f"`strength` must be nonnegative and finite, got {strength!r}.")
         return float(strength)
     C = 1.0 if C is None else C
-    _check_number("C", C)
+    check_number("C", C)
     if not C > 0:
         raise ValueError(
             f"`C` must be positive, got {C!r}. The smaller it is, the stronger the penalty."
@@ -178,6 +179,7 @@ def equivalent_C(strength: float, total: float, halves: float) -> float:
     return float(1.0 / (halves * strength * total)) if strength > 0 else np.inf
 
 
-def _check_number(name, value) -> None:
+def check_number(name, value) -> None:
+    """Raise unless `value` is a real number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
