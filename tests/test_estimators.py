@@ -60,6 +60,7 @@ def test_softmax_is_logistic_regression(X, y, C):
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-4)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
     assert ours.coef_.shape == theirs.coef_.shape
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-3)
     assert ours.intercept_.shape == theirs.intercept_.shape
 
 
@@ -134,6 +135,9 @@ def test_labels_may_be_anything_that_sorts_and_may_change_between_fits():
     names = np.array(["setosa", "versicolor", "virginica"])[Y]
     model = SoftmaxClassifier(warm_start=True).fit(X, names)
     assert model.predict(X[:1])[0] == "setosa"
+    np.testing.assert_array_equal(
+        model.fit(X_TWO, Y_TWO).coef_, SoftmaxClassifier().fit(X_TWO, Y_TWO).coef_
+    )
     model.fit(X_TWO[:, :3], Y_TWO)
     assert model.classes_.tolist() == [1, 2]
     assert model.coef_.shape == (1, 3)
@@ -275,6 +279,12 @@ def test_pieces_come_near_the_whole_whatever_the_scales(estimator):
     assert not hasattr(estimator, "gap_")
     with pytest.raises(ValueError, match="not in classes"):
         estimator.partial_fit(pixels[:5], labels[:5] + 100)
+
+
+def test_an_outlier_does_not_shake_what_was_learned():
+    model = SoftmaxClassifier(random_state=0).partial_fit(X, Y, classes=[0, 1, 2])
+    model.partial_fit(np.full((1, 4), 1e6), [2])
+    assert np.abs(model.decision_function(np.full((1, 4), 1e6))).max() < 20
 
 
 def test_pieces_do_not_care_for_the_unit_of_a_feature():
