@@ -56,16 +56,11 @@ class _CrossValidated(CertifiedClassifier):
         classes, labels = classes_and_labels(y)
         counts = counts_of(self, X, y, classes, sample_weight)
         self.classes_ = classes
-        by_C, grid = self._grid()
-
-        def strength_at(value, total):
-            return regularization_of(*((value, None) if by_C else (None, value)), total, halves)
-
-        halves, paths, scores = self._halves(), [], []
+        grid, paths, scores = self._grid(), [], []
         for train, test in self._splitter(y).split(np.zeros(len(y)), y, **routed.splitter.split):
             inside = np.zeros(len(y))
             inside[train] = counts[train]
-            strengths = [strength_at(value, inside.sum()) for value in grid]
+            strengths = [self._strength_at(value, inside.sum()) for value in grid]
             paths.append(self._path(X, labels, inside, strengths))
             kept = {name: _rows_of(part, test) for name, part in routed.scorer.score.items()}
             held_out = X[test], y[test]
@@ -75,10 +70,10 @@ class _CrossValidated(CertifiedClassifier):
         self.gaps_ = np.array([[_relative(s) for s in path] for path in paths])
         best = int(np.argmax(self.scores_.mean(0)))
         start = jax.tree.map(lambda *parts: np.mean(parts, 0), *[p[best].params for p in paths])
-        strength = strength_at(grid[best], counts.sum())
+        strength = self._strength_at(grid[best], counts.sum())
         solution = self._solve(X, labels, counts, strength, start)
         self._adopt(solution, strength, counts.sum(), like=X)
-        setattr(self, "Cs_" if by_C else "strengths_", grid)
+        setattr(self, "Cs_" if self.strengths is None else "strengths_", grid)
         self._warn_unless_converged(solution)
         self._warn_of_loose_path()
         return self
@@ -114,8 +109,8 @@ class _CrossValidated(CertifiedClassifier):
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weights))
 
-    def _grid(self) -> tuple[bool, np.ndarray]:
-        """Whether the values are of `C`, and the values, strongest regularization first."""
+    def _grid(self) -> np.ndarray:
+        """Values of `C` or of `strength`, the strongest regularization first."""
         if self.Cs is not None and self.strengths is not None:
             raise ValueError(
                 "`Cs` and `strengths` are two names of one grid. Give one: "
@@ -129,7 +124,11 @@ class _CrossValidated(CertifiedClassifier):
             grid = np.sort(np.asarray(self.Cs, np.float64).ravel())
         if not grid.size:
             raise ValueError("The grid is empty: give `Cs` or `strengths` at least one value.")
-        return self.strengths is None, grid
+        return grid
+
+    def _strength_at(self, value, total) -> float:
+        C, strength = (value, None) if self.strengths is None else (None, value)
+        return regularization_of(C, strength, total, self._halves())
 
     def _splitter(self, y):
         if self.cv is None or isinstance(self.cv, Integral):
