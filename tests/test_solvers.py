@@ -136,7 +136,7 @@ def test_l1_needs_a_smooth_loss():
         minimize(*IRIS, loss="hinge", strength=0.1, l1_strength=0.1)
 
 
-@pytest.mark.parametrize("name", ["softmax", "squared-hinge"])
+@pytest.mark.parametrize("name", list(FORMS))
 def test_separable_data_without_regularizer_are_said_to_be_so(name):
     inputs = np.array([[-2.0], [-1.0], [1.0], [2.0]])
     solution = minimize(inputs, np.array([0, 0, 1, 1]), loss=name, strength=0.0)
@@ -153,6 +153,14 @@ def test_overlapping_data_without_regularizer_stop_without_a_proof():
     scores = inputs @ model.coef_.T + model.intercept_
     theirs = losses.softmax_cross_entropy(scores, labels).mean()
     np.testing.assert_allclose(solution.objective, float(theirs), rtol=1e-6)
+
+
+def test_an_overlapping_hinge_without_regularizer_is_nearly_the_linear_programs():
+    inputs, labels = blobs(8, size=30, features=2, spread=0.3)
+    solution = minimize(inputs, labels, loss="hinge", strength=0.0)
+    assert solution.status == Status.NO_PROOF
+    slightly = minimize(inputs, labels, loss="hinge", strength=1e-6, tolerance=1e-6)
+    np.testing.assert_allclose(solution.objective, slightly.objective, rtol=1e-3)
 
 
 def test_an_absent_class_costs_nothing():

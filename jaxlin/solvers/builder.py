@@ -23,6 +23,8 @@ from jaxlin.solvers.problem import Problem, runner
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7
 """A sample has at most this many numbers: with very many features it has fewer rows."""
+WIDE_ROWS = 300
+"""Rows of a sample, hence directions of its spectrum, where the covariance is not formed."""
 WINDOW = 5
 """Evaluations over which the rate of decrease is judged."""
 
@@ -34,9 +36,11 @@ class MetricBuilder:
         self.problem = problem
         features = problem.features
         self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
+        if features > DENSE_FEATURES:
+            self.drawn = min(self.drawn, 3 * WIDE_ROWS)
         most = max(self.drawn, 5 * features // 2)
         if features > DENSE_FEATURES:
-            most = min(self.drawn, 1000)
+            most = min(self.drawn, WIDE_ROWS)
         self.sample = self.draw(problem.counts, most, seed=0)
         self.covariance = None
         if features <= DENSE_FEATURES:
@@ -45,8 +49,11 @@ class MetricBuilder:
         self._spectrum = None
         self._builds = 0
 
-    def draw(self, chances, most, *, seed, mean=None) -> Sample:
-        """All rows with a chance if at most `most`, else `most` drawn by their chances."""
+    def draw(self, chances, most, *, seed, mean=None, dense=True) -> Sample:
+        """All rows with a chance if at most `most`, else `most` drawn by their chances.
+
+        With `dense=False` the rows themselves are not fetched.
+        """
         problem = self.problem
         indices = np.flatnonzero(chances > 0)
         weights = problem.counts[indices]
@@ -56,6 +63,8 @@ class MetricBuilder:
             indices = np.sort(generator.choice(len(chances), most, p=chances))
             weights = problem.counts[indices] / (most * chances[indices])
         dtype = problem.dtype
+        if not dense:
+            return Sample(indices, None, weights, mean)
         rows = problem.rows.sample(indices, dtype)
         if mean is None:
             mean = np.zeros(problem.features)

@@ -30,7 +30,7 @@ Jensen's inequality over the rows of a class: b_j - b_k <= P / c(k) + sqrt(2 P /
 where P is any objective that was reached. Both are subtracted from the bound.
 """
 
-__all__ = ["Certificate", "balanced_bias", "certify", "objective_at"]
+__all__ = ["Certificate", "balanced_bias", "certify", "objective_at", "smallest_lead"]
 
 from typing import NamedTuple
 
@@ -279,3 +279,14 @@ def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
 def _loss_and_least(xp, form, scores, labels, counts, shift, *extra):
     own = own_of(xp, labels, scores.shape[0])
     return _loss_at(xp, form, scores, labels, counts, shift, *extra), (scores * own).sum(0).min()
+
+
+def smallest_lead(problem: Problem, weights, bias) -> float:
+    """By how much the worst example is on the right side; positive: the data are separated."""
+    scores = np.asarray(problem.rows.scores(weights, bias), np.float64)
+    own = own_of(np, np.asarray(problem.labels), problem.classes)
+    if problem.form.geometry == "one-vs-rest":
+        leads = np.where(own, scores, -scores).min(0)
+    else:
+        leads = (scores * own).sum(0) - np.where(own, -np.inf, scores).max(0)
+    return float(leads[problem.counts > 0].min())

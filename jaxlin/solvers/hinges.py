@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import balanced_bias, certify
+from jaxlin.solvers.certificates import balanced_bias, certify, smallest_lead
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import NewtonStep
@@ -47,12 +47,29 @@ class _State(NamedTuple):
 
 def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not."""
+    if problem.strength == 0:
+        return _unregularized(problem, weights, bias, report)
     if suits_interior(problem):
         fit = minimize_small_hinge(problem, report)
         if fit is not None:
             return fit
     with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
         return _minimize(problem, weights, bias, report)
+
+
+def _unregularized(problem: Problem, weights, bias, report) -> Fit:
+    """A penalty so small that it hardly shows, then the loss alone; nothing can be certified."""
+    spread = problem.rows.radius() ** 2 / problem.features
+    tiny = problem._replace(strength=1e-7 * max(spread, 1e-12))
+    fit = minimize_hinge(tiny, weights, bias, lambda *seen: report(*seen[:2], 0.0))
+    lead = smallest_lead(problem, fit.weights, fit.bias)
+    if lead <= 0:
+        status = Status.NO_PROOF if fit.status == Status.CONVERGED else fit.status
+        return fit._replace(lower_bound=0.0, status=status)
+    grow = (1 + 1e-6) * problem.margin / lead
+    return fit._replace(
+        weights=fit.weights * grow, bias=fit.bias * grow, lower_bound=0.0, status=Status.SEPARABLE
+    )
 
 
 def _minimize(problem: Problem, weights, bias, report) -> Fit:

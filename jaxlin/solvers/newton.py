@@ -5,6 +5,7 @@ __all__ = ["NewtonStep"]
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.duals import Bend, own_of
@@ -36,29 +37,38 @@ class NewtonStep:
         problem, builder = self.problem, self.builder
         self._draws += 1
         bent = np.asarray(bent, np.float64)
-        most = len(bent) if self.exact and problem.on_host else BENDING_ROWS
+        most = len(bent) if problem.on_host else BENDING_ROWS
         if not (bent > 0).any():
             bent = problem.counts
-        sample = builder.draw(bent, most, seed=self._draws, mean=builder.sample.mean)
-        picked = np.asarray(scores[:, sample.indices])
-        anchored = np.asarray(anchor[:, sample.indices])
+        sparse = scipy.sparse.issparse(problem.rows.inputs)
+        mean = builder.sample.mean
+        sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = len(sample.indices) / problem.rows.size
         if self.exact or self._metric is None or self._age > STALE:
             if builder.curvature is None:
                 builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
-            bends = bends_of(problem, sample, picked, smoothing, anchored)
-            self._metric = two_level_metric(problem, builder.spectrum(), sample, bends)
+            few = sample
+            if sparse or len(sample.indices) > builder.drawn:
+                few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
+            bends = bends_of(problem, few, _columns(scores, few), smoothing, _columns(anchor, few))
+            self._metric = two_level_metric(problem, builder.spectrum(), few, bends)
             self._age = 0
         if self.exact:
             step, bias_step = self._metric(-gradient, -bias_gradient)
             return step, bias_step, passes
-        bend = _weighted_bend(problem, sample, picked, smoothing, anchored)
+        bend = _weighted_bend(
+            problem, sample, _columns(scores, sample), smoothing, _columns(anchor, sample)
+        )
         product = _hessian_product(problem, sample, bend)
         step, bias_step, count = _conjugate_gradients(
             product, self._metric, gradient, bias_gradient, accuracy
         )
         self._age = count
         return step, bias_step, passes * count
+
+
+def _columns(values, sample):
+    return np.asarray(values[:, sample.indices])
 
 
 def _weighted_bend(problem, sample, scores, smoothing, anchor):
@@ -76,7 +86,16 @@ def _hessian_product(problem: Problem, sample, weighted):
     """(W, b) -> Hessian times (W, b), from the sampled rows around their mean."""
     own, bend = weighted
     mean, strength, form = sample.mean, problem.strength, problem.form
-    if problem.on_host:
+    if sample.rows is None:
+        mean, scale = np.zeros_like(mean), problem.rows.scale
+        rows = problem.rows.inputs[sample.indices].astype(np.float64)
+
+        def curved(weights, bias):
+            scores = np.ascontiguousarray((rows @ (weights * scale).T).T) + bias[:, None]
+            moved = form.curve(np, bend, own, scores)
+            return np.asarray((rows.T @ moved.T).T) * scale, moved.sum(1)
+
+    elif problem.on_host:
 
         def curved(weights, bias):
             return _curved(np, form, sample.rows, own, bend, weights, bias)

@@ -12,7 +12,7 @@ from functools import cache, partial
 import numpy as np
 
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import certify
+from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import Memory, least_gradient, lowest_along, remember, step_from
 from jaxlin.solvers.problem import Problem, penalty
@@ -163,14 +163,7 @@ def _estimated_gap(problem, memory, point, gradient, split):
 
 def _unregularized(problem, point, gradient, value, split, classes):
     """Without a penalty: separated data have no optimum; else a small gradient is all there is."""
-    scores = np.asarray(problem.rows.scores(point[:split].reshape(classes, -1), point[split:]))
-    own = own_of(np, np.asarray(problem.labels), classes)
-    counted = problem.counts > 0
-    if problem.form.geometry == "one-vs-rest":
-        leads = np.where(own, scores, -scores).min(0)
-    else:
-        leads = (scores * own).sum(0) - np.where(own, -np.inf, scores).max(0)
-    if (leads[counted] > 0).all():
+    if smallest_lead(problem, point[:split].reshape(classes, -1), point[split:]) > 0:
         return Status.SEPARABLE
     scale = max(value, 1e-30) / max(float(np.linalg.norm(point)), 1.0)
     if np.linalg.norm(gradient) <= problem.tolerance * scale * 1e-2:

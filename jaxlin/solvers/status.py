@@ -29,8 +29,8 @@ _WORDS = {
         "`tolerance` (`tol`) above the gap, or raise `strength` (lower `C`)"
     ),
     Status.SEPARABLE: (
-        "the data are separable and nothing is regularized: the loss falls forever as the weights "
-        "grow, so there is no optimum; set `strength` above 0 (a finite `C`)"
+        "the data are separable and nothing is regularized: larger weights always do as well or "
+        "better, so there is no optimum to prefer; set `strength` above 0 (a finite `C`)"
     ),
     Status.NO_PROOF: (
         "stationary, but without regularizer no gap can be certified: set `strength` above 0 for "
