@@ -11,7 +11,9 @@ from jaxlin.estimators import (
     SoftmaxClassifier,
     SoftmaxClassifierCV,
 )
+from jaxlin.losses import LOSSES
 
+HINGES = tuple(name for name in LOSSES if name != "softmax")
 SMALL = {"Cs": [0.1, 1.0], "cv": 3}
 
 
@@ -19,17 +21,16 @@ SMALL = {"Cs": [0.1, 1.0], "cv": 3}
     [
         SoftmaxClassifier(),
         SoftmaxClassifier(strength=1e-2, tol=1e-6),
-        MulticlassSVMClassifier(),
-        MulticlassSVMClassifier(loss="squared-one-vs-rest"),
+        *(MulticlassSVMClassifier(loss=loss) for loss in HINGES),
         SoftmaxClassifierCV(**SMALL),
-        MulticlassSVMClassifierCV(loss="squared-hinge", **SMALL),
+        MulticlassSVMClassifierCV(**SMALL),
     ]
 )
 def test_in_float64(estimator, check):
     run(estimator, check)
 
 
-@parametrize_with_checks([SoftmaxClassifier(), MulticlassSVMClassifier(loss="squared-hinge")])
+@parametrize_with_checks([SoftmaxClassifier(), MulticlassSVMClassifier()])
 def test_in_float32(estimator, check):
     """JAX's default; float64 data must be computed in float64 all the same."""
     with jax.enable_x64(False):
