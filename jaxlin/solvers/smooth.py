@@ -16,7 +16,11 @@ from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import Memory, least_gradient, lowest_along, remember, step_from
 from jaxlin.solvers.problem import Problem, penalty
-from jaxlin.solvers.status import Fit, Status
+from jaxlin.solvers.status import Fit, Status, silent
+
+
+MILESTONES = 20
+"""Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 
 
 @cache
@@ -75,12 +79,15 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         metric = builder.gram(*unpack(point))
     memory = Memory(size=int(np.clip(5e8 // (16 * point.size), 5, 30)))
     best, lower, iterations, since = (value, point), 0.0, 0, 0
+    milestone = 0.1
     promise, decrements, status = np.inf, [], Status.MAX_ITERATIONS
     while True:
         gap, proof_point = _estimated_gap(problem, memory, point, gradient, split)
         report(evaluations, min(best[0], value), lower)
-        if gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise:
-            promise = gap
+        due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
+        if due or (report is not silent and gap <= 0.7 * milestone * value):
+            promise = gap if due else promise
+            milestone = min(milestone, gap / value) / MILESTONES
             w, b = unpack(proof_point)
             proof = certify(problem, w, b)
             evaluations += proof.evaluations

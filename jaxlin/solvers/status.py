@@ -1,6 +1,6 @@
 """Why a solver stopped, as a number that is true to compare, and in words."""
 
-__all__ = ["Fit", "Status", "describe"]
+__all__ = ["Fit", "Status", "describe", "silent"]
 
 import enum
 from typing import NamedTuple
@@ -58,3 +58,7 @@ class Fit(NamedTuple):
     iterations: int
     evaluations: float
     status: Status
+
+
+def silent(evaluations: float, objective: float, lower_bound: float) -> None:
+    """The callback of a fit that nobody watches."""
