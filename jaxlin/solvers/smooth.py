@@ -18,7 +18,6 @@ from jaxlin.solvers.lbfgs import Memory, least_gradient, lowest_along, remember,
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 
-
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 
