@@ -18,11 +18,11 @@ near the optimum they are near optimal.
 
 Balance. Newton's method in the K biases nearly balances the maximizers, since the derivative of
 the mean smoothed loss in b is rho. What is left is removed by moving mass between classes:
-for softmax by a row-stochastic K x K matrix that sends each class's excess to the classes in
-deficit, so that every a_i stays on its simplex; for the pairs (true class y against rival k) by
-factors on the K x K flows F_yk = sum over y_i = y of c_i a_ik, whose in- and outflow must agree
-(a weighted Laplacian system), scaled to at most 1 so that every a_i stays feasible; for
-one-vs-rest by shrinking the heavier side of each class.
+for softmax each class in excess sends a share of its mass to the classes in deficit, so that
+every a_i stays on its simplex; for the pairs (true class y against rival k) by factors on the
+K x K flows F_yk = sum over y_i = y of c_i a_ik, whose in- and outflow must agree (a weighted
+Laplacian system), scaled to at most 1 so that every a_i stays feasible; for one-vs-rest by
+shrinking the heavier side of each class.
 
 Rounding. Sums over rows have relative error at most depth * 2^-53 (Higham, 2002, section 3.1),
 which bounds the error of G and rho. What remains of rho multiplies the optimal bias, bounded by
@@ -41,6 +41,8 @@ from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, penalty, runner
 
 UNIT = 2.0**-53
+WIDE = 200
+"""Classes beyond which the biases are balanced without a K x K Hessian."""
 
 
 class Certificate(NamedTuple):
@@ -77,8 +79,9 @@ def certify(problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0) -> Ce
             moved = float(run(_loss_at, form, *data, shift, *extra))
             if moved < loss:
                 loss, bias = moved, bias + shift
-        mixing = np.eye(problem.classes) if form.geometry == "softmax" else 1.0
-        mixing = mixing * np.ones((problem.classes, problem.classes))
+        mixing = np.ones((problem.classes, problem.classes))
+        if form.geometry == "softmax":
+            mixing = np.stack([np.ones(problem.classes), *np.zeros((2, problem.classes))])
         if problem.fit_intercept:
             for _ in range(3):
                 flows = np.asarray(run(_flows, form, *data, shift, mixing, *extra))
@@ -154,6 +157,11 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
     bend = form.bend(xp, a, smoothing)
     q = form.pull(xp, bend, own)
     weighted = counts[None, :] * bend.diagonal
+    if scores.shape[0] > WIDE:  # the diagonal majorizes diag(d) - q q^T, twice it a Laplacian
+        second = weighted.sum(1)
+        if form.geometry == "pairs":
+            second = 2 * (second + (own * weighted.sum(0)[None, :]).sum(1))
+        return value, slope, second
     if form.geometry == "pairs":
         edges = own.astype(weighted.dtype) @ weighted.T
         second = xp.diag(edges.sum(0) + edges.sum(1)) - edges - edges.T
@@ -165,14 +173,18 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
 def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
     """Newton in K dimensions with halving: the bias at which the maximizers balance."""
     classes = data[0].shape[0]
+    steps = min(steps, 8) if classes > WIDE else steps
     shift = np.zeros(classes)
     value, slope, second = (np.asarray(x) for x in run(_bias_newton, form, *data, shift, *extra))
     for _ in range(steps):
         size = np.abs(slope).max()
         if size < accuracy:
             break
-        ridge = np.trace(second) / classes * 1e-10 + 1e-14
-        step = -np.linalg.solve(second + ridge * np.eye(classes) + ridge, slope)
+        if second.ndim == 1:
+            step = -slope / np.maximum(second, 1e-14)
+        else:
+            ridge = np.trace(second) / classes * 1e-10 + 1e-14
+            step = -np.linalg.solve(second + ridge * np.eye(classes) + ridge, slope)
         for _ in range(12):
             trial = shift + step
             found = [np.asarray(x) for x in run(_bias_newton, form, *data, trial, *extra)]
@@ -192,14 +204,17 @@ def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
 def _mixed(xp, form, a, labels, own, mixing):
     """The dual point after mass was moved between classes; still feasible."""
     if form.geometry == "softmax":
-        return mixing.T @ a
+        keep, share, deficit = mixing
+        return keep[:, None] * a + deficit[:, None] * (share[:, None] * a).sum(0)[None, :]
     return a * xp.take(mixing.T, labels, axis=1)
 
 
 def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
-    """(K, K): the weighted dual mass of class k in the rows of class y."""
+    """(K, K): the weighted dual mass of class k in the rows of class y; for softmax (1, K)."""
     a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = _mixed(xp, form, a, labels, own, mixing)
+    if form.geometry == "softmax":
+        return (a * counts[None, :]).sum(1)[None, :]
     return (own * counts[None, :]) @ a.T
 
 
@@ -214,16 +229,12 @@ def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothi
 def _rebalanced(form, flows, mixing, masses):
     """`mixing` after one more correction, and whether the flows balanced already."""
     if form.geometry == "softmax":
-        have = flows.sum(0)
-        off = have - masses
-        if np.abs(off).max() < 4 * UNIT:
-            return mixing, True
-        excess, deficit = np.maximum(off, 0), np.maximum(-off, 0)
+        have = flows[0]
+        excess, deficit = np.maximum(have - masses, 0), np.maximum(masses - have, 0)
         if not deficit.any():
             return mixing, True
         share = np.divide(excess, have, out=np.zeros_like(have), where=have > 0)
-        move = np.diag(1 - share) + np.outer(share, deficit / deficit.sum())
-        return mixing @ move, False
+        return np.stack([1 - share, share, deficit / deficit.sum()]), True
     if form.geometry == "one-vs-rest":
         inside = np.diag(flows)
         outside = flows.sum(0) - inside
