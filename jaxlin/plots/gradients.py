@@ -2,6 +2,8 @@
 
 __all__ = ["gradcheck"]
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -103,7 +105,7 @@ def _scatter(axes, analytic, numeric) -> None:
 def _map(figure, axes, tiles) -> None:
     tiles = np.asarray(tiles, float)
     count, height, width = tiles.shape
-    columns = 5 if count > 1 else 1
+    columns = math.ceil(math.sqrt(1.4 * count)) if count > 1 else 1  # the panel is wider than tall
     rows = -(-count // columns)
     gap = 1 if count > 1 else 0
     canvas = np.full((rows * (height + gap), columns * (width + gap)), np.nan)
@@ -116,7 +118,7 @@ def _map(figure, axes, tiles) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, pad=0.03)
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02, aspect=40)
     bar.locator = MaxNLocator(5)
     bar.update_ticks()
     bar.set_label("log10 of |analytic - numeric| / largest entry", fontsize=8)
