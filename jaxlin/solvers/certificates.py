@@ -173,7 +173,7 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
 def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
     """Newton in K dimensions with halving: the bias at which the maximizers balance."""
     classes = data[0].shape[0]
-    steps = min(steps, 8) if classes > WIDE else steps
+    steps = min(steps, 3) if classes > WIDE else steps
     shift = np.zeros(classes)
     value, slope, second = (np.asarray(x) for x in run(_bias_newton, form, *data, shift, *extra))
     for _ in range(steps):

@@ -1,0 +1,26 @@
+"""The pictures draw the numbers they are given."""
+
+import numpy as np
+
+from jaxlin.plots.solvers import plot_bounds, save_time_to_accuracy, time_to_accuracy
+
+CURVES = {
+    "ours": [(0.1, 2.0, 0.0), (0.2, 1.1, 0.5), (0.3, 1.0001, 0.9999)],
+    "theirs": [(1.0, 1.5), (2.0, 1.01)],
+}
+
+
+def test_the_lines_are_the_relative_distances(tmp_path):
+    axes = time_to_accuracy(CURVES, 1.0).axes[0]
+    ours, theirs = axes.lines[0], axes.lines[-1]
+    np.testing.assert_allclose(ours.get_ydata(), [1.0, 0.1, 1e-4])
+    np.testing.assert_allclose(theirs.get_ydata(), [0.5, 0.01])
+    gap = next(line for line in axes.lines if "gap" in line.get_label())
+    np.testing.assert_allclose(gap.get_ydata(), [0.1 + 0.5, 2e-4])
+    save_time_to_accuracy(CURVES, 1.0, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_bound_of_zero_is_not_drawn():
+    axes = plot_bounds([1, 2, 3], [2.0, 1.1, 1.0], [0.0, 0.5, 0.99]).axes[0]
+    np.testing.assert_array_equal(axes.lines[1].get_xdata(), [2, 3])
