@@ -15,12 +15,13 @@ _HOME_OF = {
     "Batch": "core",
     "DataError": "core",
     "LinearParams": "core",
+    "Solution": "core",
     "compose": "objectives",
 }
 _MODULES = {
-    *("batches", "checkpoint", "core", "data", "estimators", "gradients", "landscape", "losses"),
-    *("metrics", "objectives", "passes", "plots", "preprocess", "probability", "regularizers"),
-    *("report", "scores", "sharding", "solvers", "sweep", "testing", "train"),
+    *("batches", "core", "data", "estimators", "gradients", "landscape", "losses", "metrics"),
+    *("models", "objectives", "passes", "plots", "preprocess", "probability", "regularizers"),
+    *("report", "scores", "solvers", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]
