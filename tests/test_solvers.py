@@ -282,9 +282,3 @@ def test_unusable_data_are_named():
         minimize(inputs, labels - 1, strength=1.0)
     with pytest.raises(ValueError, match="`inputs` must be"):
         minimize(inputs[0], labels, strength=1.0)
-
-
-@pytest.mark.parametrize("loss", ["hinge", "crammer-singer", "one-vs-rest"])
-def test_a_hinge_without_regularizer_is_refused_in_a_sentence(loss):
-    with pytest.raises(ValueError, match="`strength` is 0, and a loss with kinks"):
-        minimize(np.eye(3), np.arange(3), loss=loss, strength=0.0)

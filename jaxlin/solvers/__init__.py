@@ -94,11 +94,6 @@ def minimize(
         dtype=dtype,
         preprocessing=preprocessing,
     )
-    if not problem.form.smooth and not strength and not l1_strength:
-        raise ValueError(
-            "`strength` is 0, and a loss with kinks is solved through its dual, which needs it "
-            "positive. Set a small one, say 1e-6."
-        )
     weights, bias = _start(init, count, occurring, problem)
     report = callback or silent
     if problem.classes == 1 and (problem.fit_intercept or problem.form.geometry != "one-vs-rest"):
