@@ -17,7 +17,7 @@ from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.lbfgs import Memory, remember, step_from
 from jaxlin.solvers.metrics import DENSE_SIDE, bends_of
 from jaxlin.solvers.problem import Problem, penalty
-from jaxlin.solvers.smooth import rowwise_of
+from jaxlin.solvers.smooth import mean_loss
 from jaxlin.solvers.status import Fit, Status
 
 
@@ -34,17 +34,7 @@ def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
         nonlocal evaluations
         evaluations += 1
         w, b = unpack(point)
-        value, gradient, sums = problem.rows.fused(
-            rowwise_of(problem.form),
-            w,
-            b,
-            problem.labels,
-            problem.counts,
-            problem.margin,
-            dtype=precision,
-        )
-        if not problem.fit_intercept:
-            sums = np.zeros_like(sums)
+        value, gradient, sums = mean_loss(problem, w, b, precision)
         data = np.concatenate([gradient.ravel(), sums])
         return value + penalty(problem, w), data
 

@@ -5,7 +5,7 @@ iterate would cost less than going on, it builds the two-level metric there, and
 comparison counts multiplications, so that the same data always take the same path.
 """
 
-__all__ = ["minimize_smooth", "rowwise_of"]
+__all__ = ["mean_loss", "minimize_smooth", "rowwise_of"]
 
 from functools import cache, partial
 
@@ -36,6 +36,20 @@ def _value_and_residuals(form, xp, scores, labels, counts, margin):
     return (counts * form.loss(xp, z, own)).sum(), residuals
 
 
+def mean_loss(problem: Problem, weights, bias, dtype):
+    """The mean loss, its gradient in the weights and in the bias (zero where that is fixed)."""
+    value, gradient, sums = problem.rows.fused(
+        rowwise_of(problem.form),
+        weights,
+        bias,
+        problem.labels,
+        problem.counts,
+        problem.margin,
+        dtype=dtype,
+    )
+    return value, gradient, sums if problem.fit_intercept else np.zeros_like(sums)
+
+
 def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
@@ -55,17 +69,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         nonlocal evaluations
         evaluations += 1
         w, b = unpack(point)
-        value, gradient, sums = problem.rows.fused(
-            rowwise_of(problem.form),
-            w,
-            b,
-            problem.labels,
-            problem.counts,
-            problem.margin,
-            dtype=precision,
-        )
-        if not problem.fit_intercept:
-            sums = np.zeros_like(sums)
+        value, gradient, sums = mean_loss(problem, w, b, precision)
         gradient = gradient + 2 * problem.strength * w
         return value + penalty(problem, w), np.concatenate([gradient.ravel(), sums])
 
