@@ -94,6 +94,8 @@ def _one_sentence(printed: str, argv, command: str, options_type) -> str:
     lines = [line.strip("│╭╰─╮╯┃┏┗━┓┛ ") for line in printed.splitlines()]
     text = " ".join(line for line in lines if line and "For full helptext" not in line)
     text = re.sub(r"^(Parsing error|Invalid choice|Missing|Required options?)\s*:?\s*", "", text)
+    text = re.sub(r"^Value error\s+|\s*Argument helptext:.*", "", text)
+    text = re.sub(r"^Missing from [^:]*: (.*?)\s*\(required\).*", r"something is missing: \1", text)
     return f"{text.strip().rstrip('.')}. See `jaxlin {command} --help`."
 
 
