@@ -156,6 +156,15 @@ class HostRows(_Rows):
         product, sums = self.transpose(residuals, dtype)
         return float(value), product, sums
 
+    def total(self, rowwise, by_row, *extra):
+        """Sums over the rows; see `DeviceRows.total`."""
+        return rowwise(np, *by_row, *extra)
+
+    def transpose_total(self, rowwise, by_row, *extra):
+        """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
+        residuals, sums = rowwise(np, *by_row, *extra)
+        return *self.transpose(residuals, np.float64), sums
+
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         rows = self._rows(dtype)[indices]
@@ -249,12 +258,49 @@ class DeviceRows(_Rows):
                 sums += np.asarray(found[2], np.float64)
         return value, self._mapped_back(products, sums), sums
 
+    def total(self, rowwise, by_row, *extra):
+        """Sums over the rows of what `rowwise` makes of each block of columns.
+
+        Args:
+          rowwise: (xp, *blocks, *extra) -> pytree of sums over the block's rows.
+          by_row: arrays whose last axis is the rows', such as scores (K, N) and labels (N,);
+            scalars are handed on as they are.
+          extra: handed to `rowwise` unchanged.
+        """
+        with _precision(np.float64):
+            return _total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
+
+    def transpose_total(self, rowwise, by_row, *extra):
+        """residuals @ rows, the sums of the residuals, and further sums, in float64 in one pass.
+
+        Args:
+          rowwise: (xp, *blocks, *extra) -> (residuals (K, R) of the block, pytree of sums).
+          by_row, extra: as for `total`.
+        """
+        products, sums, totals = 0.0, 0.0, None
+        with _precision(np.float64):
+            shift = jnp.asarray(self._subtracted(), np.float64)
+            for part, rows in self._each():
+                whole = self._resident is not None
+                blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
+                chunk = min(self.chunk, rows.shape[0])
+                found = _transpose_total(blocks, extra, shift, rows, rowwise=rowwise, chunk=chunk)
+                products += np.asarray(found[0], np.float64)
+                sums += np.asarray(found[1], np.float64)
+                totals = found[2] if totals is None else jax.tree.map(jnp.add, totals, found[2])
+        return self._mapped_back(products, sums), sums, totals
+
+    def _columns(self, by_row):
+        """Rows of a block that is only a block of scores: about a megabyte."""
+        return int(np.clip(400_000 // by_row[0].shape[0], 256, self.size))
+
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
-        source = self.inputs if self._resident is None else self._resident
-        if isinstance(source, jax.Array) and isinstance(self.inputs, np.ndarray):
-            source = self.inputs
-        rows = np.asarray(source[np.sort(indices)])
+        if self._resident is not None:
+            with _precision(dtype):
+                maps = (jnp.asarray(self.shift, dtype), jnp.asarray(self.scale, dtype))
+                return np.asarray(_mapped(self._resident, jnp.asarray(indices), *maps))
+        rows = np.asarray(self.inputs[np.sort(indices)])
         rows = (rows.astype(dtype) - self.shift.astype(dtype)) * self.scale.astype(dtype)
         order = np.empty(len(indices), np.int64)
         order[np.argsort(indices, kind="stable")] = np.arange(len(indices))
@@ -262,12 +308,14 @@ class DeviceRows(_Rows):
 
     def radius(self) -> float:
         if self._radius is None:
-            largest = 0.0
-            with _precision(np.float64):
-                squared = jnp.asarray(self.scale**2, np.float64)
+            dtype, largest = self.dtype, 0.0
+            with _precision(dtype):
+                squared = jnp.asarray(self.scale**2, dtype)
                 for _, rows in self._each():
                     chunk = min(self.chunk, rows.shape[0])
                     largest = max(largest, float(_largest_square(rows, squared, chunk=chunk)))
+            # an upper bound all the same: D products and sums, each rounded
+            largest *= 1 + (self.features + 8) * float(np.finfo(dtype).eps)
             self._radius = _norm_bound(largest, self.shift * self.scale)
         return self._radius
 
@@ -365,6 +413,51 @@ def _transpose(residuals, shift, rows, *, chunk):
         jnp.zeros(classes, residuals.dtype),
     )
     return lax.scan(step, zero, jnp.arange(blocks))[0]
+
+
+@jax.jit
+def _mapped(rows, indices, shift, scale):
+    chosen = rows.at[indices].get(mode="promise_in_bounds")
+    return (chosen.astype(shift.dtype) - shift[None, :]) * scale[None, :]
+
+
+@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+def _total(by_row, extra, *, rowwise, chunk):
+    size = by_row[0].shape[-1]
+    chunk = min(chunk, size)
+    whole = size // chunk
+
+    def block(start, length):
+        return tuple(
+            lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a
+            for a in by_row
+        )
+
+    def step(sums, i):
+        return jax.tree.map(jnp.add, sums, rowwise(jnp, *block(i * chunk, chunk), *extra)), None
+
+    sums = rowwise(jnp, *block(whole * chunk, size - whole * chunk), *extra)
+    return lax.scan(step, sums, jnp.arange(whole))[0]
+
+
+@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+def _transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
+    size = rows.shape[0]
+    whole = size // chunk
+
+    def block(start, length):
+        parts = tuple(
+            lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a
+            for a in by_row
+        )
+        residuals, sums = rowwise(jnp, *parts, *extra)
+        return residuals @ _read(rows, start, length, shift), residuals.sum(1), sums
+
+    def step(carry, i):
+        return jax.tree.map(jnp.add, carry, block(i * chunk, chunk)), None
+
+    rest = block(whole * chunk, size - whole * chunk)
+    return lax.scan(step, rest, jnp.arange(whole))[0]
 
 
 @partial(jax.jit, static_argnames="chunk")

@@ -38,7 +38,7 @@ import jax
 import numpy as np
 
 from jaxlin.solvers.duals import own_of
-from jaxlin.solvers.problem import Problem, penalty, runner
+from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
 
 UNIT = 2.0**-53
 WIDE = 200
@@ -58,22 +58,27 @@ class Certificate(NamedTuple):
     evaluations: float
 
 
-def certify(problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0) -> Certificate:
+def certify(
+    problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0, dtype=np.float64
+) -> Certificate:
     """The objective at `weights` and the best lower bound that their scores give.
 
     Args:
       problem: what is minimized.
       weights, bias: (K, D), (K,).
       smoothing, anchor: of the maximizers of non-smooth losses.
+      dtype: of the scores and of the maximizers. Any dual point proves a bound, so float32 is as
+        sound as float64; from the dual point on everything is float64.
     """
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
     form, extra = problem.form, (problem.margin, smoothing, anchor)
+    dtype = np.float64 if problem.on_host else np.dtype(dtype)
+    scores = problem.rows.scores(weights, bias, dtype)
     with jax.enable_x64(True):
-        scores = problem.rows.scores(weights, bias, np.float64)
         data = (scores, problem.labels, problem.xp.asarray(problem.counts))
-        run = runner(problem)
-        loss = float(run(_loss_at, form, *data, np.zeros_like(bias), *extra))
-        shift = np.zeros_like(bias)
+        run = summing_runner(problem)
+        shift = np.zeros(problem.classes)
+        loss = float(run(_loss_at, form, *data, shift, *extra))
         if problem.fit_intercept and problem.classes > 1:
             shift = balanced_bias(run, form, data, extra)
             moved = float(run(_loss_at, form, *data, shift, *extra))
@@ -88,12 +93,16 @@ def certify(problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0) -> Ce
                 mixing, done = _rebalanced(form, flows, mixing, problem.masses)
                 if done:
                     break
-        found = run(_dual_point, form, *data, shift, mixing, *extra)
-        residuals, gain, size = found[0], float(found[1]), float(found[2])
-        products, sums = problem.rows.transpose(residuals, np.float64)
+        by_row = (*data, anchor)
+        point = rowwise(_dual_point, form)
+        products, sums, (gain, size) = problem.rows.transpose_total(
+            point, by_row, shift, mixing, *extra[:-1]
+        )
+        gain, size = float(gain), float(size)
     objective = loss + penalty(problem, weights)
     bound = _bound(problem, products, sums, gain, size, objective)
-    return Certificate(objective, bias, bound, products + 2 * problem.strength * weights, 3.0)
+    cost = 1.0 + (dtype == np.float64)  # two products, of which the second is float64
+    return Certificate(objective, bias, bound, products + 2 * problem.strength * weights, cost)
 
 
 def _bound(problem: Problem, products, sums, gain, size, objective) -> float:
@@ -139,14 +148,29 @@ def _bias_bound(problem: Problem, objective, radius) -> float:
 
 def _loss_at(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
     own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores + shift[:, None], own, margin)
+    z = form.shortfalls(xp, _shifted(scores, shift), own, margin)
     return (counts * form.loss(xp, z, own)).sum()
+
+
+def _shifted(scores, shift):
+    return scores + shift.astype(scores.dtype)[:, None]
 
 
 def _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
     own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores + shift[:, None], own, margin)
+    z = form.shortfalls(xp, _shifted(scores, shift), own, margin)
     return form.maximizer(xp, z, smoothing, anchor), z, own
+
+
+def _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
+    """The maximizers as dual points in float64: what rounding put outside the set is put back."""
+    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a = a.astype(xp.float64)
+    if form.geometry == "softmax":
+        a = a / a.sum(0)[None, :]
+    elif form.name == "crammer-singer":
+        a = a / xp.maximum(a.sum(0), 1.0)[None, :]
+    return a, own
 
 
 def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
@@ -156,6 +180,7 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
     slope = (counts[None, :] * form.residuals(xp, a, own)).sum(1)
     bend = form.bend(xp, a, smoothing)
     q = form.pull(xp, bend, own)
+    counts = counts.astype(scores.dtype)  # the second derivative only steers
     weighted = counts[None, :] * bend.diagonal
     if scores.shape[0] > WIDE:  # the diagonal majorizes diag(d) - q q^T, twice it a Laplacian
         second = weighted.sum(1)
@@ -172,7 +197,7 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
 
 def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
     """Newton in K dimensions with halving: the bias at which the maximizers balance."""
-    classes = data[0].shape[0]
+    classes, noise = data[0].shape[0], 64 * np.finfo(data[0].dtype).eps
     steps = min(steps, 3) if classes > WIDE else steps
     shift = np.zeros(classes)
     value, slope, second = (np.asarray(x) for x in run(_bias_newton, form, *data, shift, *extra))
@@ -188,16 +213,17 @@ def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
         for _ in range(12):
             trial = shift + step
             found = [np.asarray(x) for x in run(_bias_newton, form, *data, trial, *extra)]
+            reached = np.abs(found[1]).max()
             better = found[0] <= value + 1e-4 * slope @ step
-            if better or (np.abs(found[1]).max() < size and found[0] <= value + 1e-15 * abs(value)):
+            better = better or (reached < size and found[0] <= value + noise * abs(value))
+            if better or -slope @ step < noise * abs(value):
                 break
             step = step / 4
-        else:
+        if not better:
             break
-        done = size < 1e-10 and np.abs(found[1]).max() > 0.1 * size
         shift, (value, slope, second) = trial, found
-        if done:
-            break
+        if reached > 0.1 * size and -slope @ step < noise * abs(value):
+            break  # what is left is rounding
     return shift
 
 
@@ -211,7 +237,7 @@ def _mixed(xp, form, a, labels, own, mixing):
 
 def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
     """(K, K): the weighted dual mass of class k in the rows of class y; for softmax (1, K)."""
-    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a, own = _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = _mixed(xp, form, a, labels, own, mixing)
     if form.geometry == "softmax":
         return (a * counts[None, :]).sum(1)[None, :]
@@ -219,11 +245,11 @@ def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, a
 
 
 def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
-    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a, own = _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = _mixed(xp, form, a, labels, own, mixing)
     residuals = counts[None, :] * form.residuals(xp, a, own)
     gain = (counts * form.gain(xp, a, margin)).sum()
-    return residuals, gain, xp.sqrt((residuals**2).sum(0)).sum()
+    return residuals, (gain, xp.sqrt((residuals**2).sum(0)).sum())
 
 
 def _rebalanced(form, flows, mixing, masses):
@@ -278,18 +304,17 @@ def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
         data = (scores, problem.labels, problem.xp.asarray(problem.counts))
         extra = (problem.margin, 1.0, 0.0)
         zero = np.zeros(problem.classes)
-        loss, least = (
-            float(x) for x in runner(problem)(_loss_and_least, problem.form, *data, zero, *extra)
-        )
+        loss = float(summing_runner(problem)(_loss_at, problem.form, *data, zero, *extra))
+        least = float(runner(problem)(_least_own, problem.form, *data[:2]))
     below = 80.0 if problem.form.geometry == "softmax" else 2 * problem.margin
     if problem.form.geometry == "one-vs-rest":
         return loss + penalty(problem, weights), -problem.margin
     return loss + penalty(problem, weights), least - below
 
 
-def _loss_and_least(xp, form, scores, labels, counts, shift, *extra):
-    own = own_of(xp, labels, scores.shape[0])
-    return _loss_at(xp, form, scores, labels, counts, shift, *extra), (scores * own).sum(0).min()
+def _least_own(xp, form, scores, labels):
+    """The least score that any example gives its class."""
+    return xp.take_along_axis(scores, labels[None, :], axis=0).min()
 
 
 def smallest_lead(problem: Problem, weights, bias) -> float:

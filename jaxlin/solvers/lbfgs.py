@@ -51,9 +51,12 @@ def step_from(memory: Memory, metric: Callable, gradient) -> np.ndarray:
 def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: float, trials=12):
     """A point along `step` with Armijo's decrease, by halving or less (quadratic interpolation).
 
+    Where the decrease drowns in rounding, the slope at the trial decides instead (Hager and
+    Zhang, 2005, doi:10.1137/030601880): gradients keep their digits when values have lost them.
+
     Args:
       evaluate: point -> (value, gradient).
-      noise: rounding of the value; a decrease below it cannot be seen and is accepted.
+      noise: rounding of the value.
 
     Returns:
       point, value, gradient there, and the number of evaluations; `None` for the point if no
@@ -63,7 +66,9 @@ def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: flo
     for trial in range(1, trials + 1):
         there = point + length * step
         found, its_gradient = evaluate(there)
-        if found <= value + 1e-4 * length * slope + noise:
+        if found <= value + 1e-4 * length * slope:
+            return there, found, its_gradient, trial
+        if found <= value + noise and its_gradient @ step <= -0.8 * slope:
             return there, found, its_gradient, trial
         rise = found - value - length * slope
         shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0

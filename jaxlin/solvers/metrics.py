@@ -106,7 +106,22 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
     """Weighted second moment of the sample, (D, D)."""
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
     rows = sample.rows * root[:, None]
-    return _product(problem, rows.T, rows)
+    if problem.on_host:
+        return rows.T @ rows
+    with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+        return np.asarray(_second_moment(rows))
+
+
+@jax.jit
+def _second_moment(rows):
+    """rows^T rows from the blocks on and above its diagonal: 5/8 of the multiplications."""
+    edges = np.linspace(0, rows.shape[1], 5).astype(int)
+    strips = [
+        jnp.pad(rows[:, start:stop].T @ rows[:, start:], ((0, 0), (start, 0)))
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    upper = jnp.triu(jnp.concatenate(strips))
+    return upper + jnp.triu(upper, 1).T
 
 
 def _product(problem: Problem, left, right):

@@ -5,7 +5,7 @@
 with c = sample weights / their sum and x = (inputs - shift) * scale.
 """
 
-__all__ = ["Problem", "open_problem", "penalty", "runner"]
+__all__ = ["Problem", "open_problem", "penalty", "rowwise", "runner", "summing_runner"]
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -72,6 +72,30 @@ def runner(problem: Problem):
     if problem.on_host:
         return lambda f, *arguments: f(np, *arguments)
     return lambda f, *arguments: _compiled(f)(*arguments)
+
+
+def summing_runner(problem: Problem):
+    """Runs functions of (xp, form, scores, labels, counts, *extra, anchor) that sum over rows.
+
+    Block by block, so that nothing of the size of the scores is made on the way. The last
+    argument belongs to the rows too, unless it is a scalar.
+    """
+
+    def run(f, form, scores, labels, counts, *extra):
+        by_row = (scores, labels, counts, extra[-1])
+        return problem.rows.total(rowwise(f, form), by_row, *extra[:-1])
+
+    return run
+
+
+@cache
+def rowwise(f, form):
+    """f(xp, form, scores, labels, counts, *extra, anchor), the anchor moved beside the counts."""
+
+    def bound(xp, scores, labels, counts, anchor, *extra):
+        return f(xp, form, scores, labels, counts, *extra, anchor)
+
+    return bound
 
 
 @cache

@@ -18,6 +18,8 @@ from jaxlin.solvers.lbfgs import Memory, least_gradient, lowest_along, remember,
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 
+PATIENCE = 4
+"""Steps without progress below the rounding of the objective, after which arithmetic is at its end."""
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 
@@ -92,7 +94,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
             promise = gap if due else promise
             milestone = min(milestone, gap / value) / MILESTONES
             w, b = unpack(proof_point)
-            proof = certify(problem, w, b)
+            proof = certify(problem, w, b, dtype=precision)
             evaluations += proof.evaluations
             lower = max(lower, proof.lower_bound)
             if best[0] > proof.objective or precision != np.float64:
@@ -119,7 +121,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
             evaluate, point, value, gradient, step, noise=noise
         )
         iterations, since = iterations + 1, since + 1
-        stalled = there is None or (decrements[-1] < noise and found > value - noise)
+        stalled = there is None or _stalled(decrements, noise)
         if there is not None:
             memory = remember(memory, there - point, its_gradient - gradient)
             point, value, gradient = there, found, its_gradient
@@ -149,6 +151,13 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
     w, b = unpack(best[1])
     norm = float(np.linalg.norm(gradient))
     return Fit(w, b, lower, norm, iterations, evaluations, status)
+
+
+def _stalled(decrements, noise) -> bool:
+    """Whether the expected decrease is below rounding, and has not halved for some steps."""
+    if decrements[-1] >= noise or len(decrements) <= PATIENCE:
+        return False
+    return min(decrements[-PATIENCE:]) > 0.5 * min(decrements[:-PATIENCE])
 
 
 def _flat(metric, classes, features):
