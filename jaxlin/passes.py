@@ -154,7 +154,7 @@ class HostRows(_Rows):
         scores = self.scores(weights, bias, dtype)
         value, residuals = rowwise(np, scores, labels, counts.astype(dtype), *extra)
         product, sums = self.transpose(residuals, dtype)
-        return float(value), product, sums
+        return value, product, sums
 
     def total(self, rowwise, by_row, *extra):
         """Sums over the rows; see `DeviceRows.total`."""
@@ -248,12 +248,12 @@ class DeviceRows(_Rows):
                     shift,
                     rows,
                     labels if whole else labels[part],
-                    counts if whole else counts[part],
+                    counts if whole else counts[..., part],
                     extra,
                     rowwise=rowwise,
                     chunk=min(self.chunk, rows.shape[0]),
                 )
-                value += float(np.asarray(found[0], np.float64).sum())
+                value += np.asarray(found[0], np.float64).sum(0)
                 products += np.asarray(found[1], np.float64)
                 sums += np.asarray(found[2], np.float64)
         return value, self._mapped_back(products, sums), sums
@@ -374,7 +374,8 @@ def _fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk)
         start = start_of(i)
         block = _read(rows, start, chunk, shift)
         own = lax.dynamic_slice_in_dim(labels, start, chunk)
-        count = lax.dynamic_slice_in_dim(counts, start, chunk) * fresh(i)
+        count = lax.dynamic_slice_in_dim(counts, start, chunk, axis=-1)
+        count = count * fresh(i).reshape((1,) * (counts.ndim - 1) + (chunk,))
         scores = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
         value, residuals = rowwise(jnp, scores, own, count, *extra)
         return (carry[0] + residuals @ block, carry[1] + residuals.sum(1)), value

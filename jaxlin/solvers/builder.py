@@ -32,8 +32,18 @@ WINDOW = 5
 class MetricBuilder:
     """The metrics of one run. Draws the first sample and forms its covariance once."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, shared: "MetricBuilder | None" = None):
+        """`shared`: a builder for the same rows and counts, whose sample and covariance serve."""
         self.problem = problem
+        self.curvature, self._spectrum, self._builds = None, None, 0
+        if shared is not None:
+            self.drawn, self.sample, self.covariance = (
+                shared.drawn,
+                shared.sample,
+                shared.covariance,
+            )
+            self._builds = shared._builds
+            return
         features = problem.features
         self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
         if features > DENSE_FEATURES:
@@ -45,9 +55,6 @@ class MetricBuilder:
         self.covariance = None
         if features <= DENSE_FEATURES:
             self.covariance = covariance_of(problem, self.sample)
-        self.curvature = None
-        self._spectrum = None
-        self._builds = 0
 
     def draw(self, chances, most, *, seed, mean=None, dense=True) -> Sample:
         """All rows with a chance if at most `most`, else `most` drawn by their chances.

@@ -55,25 +55,25 @@ def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: flo
     Zhang, 2005, doi:10.1137/030601880): gradients keep their digits when values have lost them.
 
     Args:
-      evaluate: point -> (value, gradient).
+      evaluate: point -> generator that returns (value, gradient), as `smooth.descend` has it.
       noise: rounding of the value.
 
     Returns:
-      point, value, gradient there, and the number of evaluations; `None` for the point if no
-      trial decreased the value.
+      (when exhausted) point, value and gradient there; `None` for the point if no trial decreased
+      the value.
     """
     slope, length = gradient @ step, 1.0
-    for trial in range(1, trials + 1):
+    for _ in range(trials):
         there = point + length * step
-        found, its_gradient = evaluate(there)
+        found, its_gradient = yield from evaluate(there)
         if found <= value + 1e-4 * length * slope:
-            return there, found, its_gradient, trial
+            return there, found, its_gradient
         if found <= value + noise and its_gradient @ step <= -0.8 * slope:
-            return there, found, its_gradient, trial
+            return there, found, its_gradient
         rise = found - value - length * slope
         shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0
         length = min(max(shorter, 0.1 * length), 0.5 * length)
-    return None, value, gradient, trials
+    return None, value, gradient
 
 
 def least_gradient(memory: Memory, point, gradient, split: int):

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -118,7 +119,7 @@ def _second_moment(rows):
     edges = np.linspace(0, rows.shape[1], 5).astype(int)
     strips = [
         jnp.pad(rows[:, start:stop].T @ rows[:, start:], ((0, 0), (start, 0)))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in pairwise(edges)
     ]
     upper = jnp.triu(jnp.concatenate(strips))
     return upper + jnp.triu(upper, 1).T

@@ -5,7 +5,15 @@
 with c = sample weights / their sum and x = (inputs - shift) * scale.
 """
 
-__all__ = ["Problem", "open_problem", "penalty", "rowwise", "runner", "summing_runner"]
+__all__ = [
+    "Problem",
+    "open_problem",
+    "penalty",
+    "reweighted",
+    "rowwise",
+    "runner",
+    "summing_runner",
+]
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -196,6 +204,17 @@ def open_problem(
         result_dtype,
     )
     return problem, occurring, count
+
+
+def reweighted(problem: Problem, occurring, count, sample_weight, labels):
+    """The problem with other weights on the same rows; `None` if its rows or classes differ."""
+    weights = _weights(sample_weight, len(labels))
+    classes = np.arange(count) if not problem.fit_intercept else np.unique(labels[weights > 0])
+    if problem.on_host or not np.array_equal(classes, occurring):
+        return None
+    counts = weights / weights.sum()
+    masses = np.bincount(np.asarray(problem.labels), weights=counts, minlength=problem.classes)
+    return problem._replace(counts=counts, masses=masses), occurring, count
 
 
 def _scalar(name, value, *, allow_zero) -> float:

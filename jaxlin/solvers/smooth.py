@@ -3,11 +3,18 @@
 It starts in the Gram metric. When the decrease it observes says that rebuilding the metric at the
 iterate would cost less than going on, it builds the two-level metric there, and again later. The
 comparison counts multiplications, so that the same data always take the same path.
+
+A descent is a generator: it yields the points whose loss it wants to know. One descent alone is
+answered at once; several over the same rows (the folds of a cross-validation) are answered
+together, in one pass over the data. What a descent has learned about the curvature can be carried
+on to the next strength of a regularization path.
 """
 
-__all__ = ["mean_loss", "minimize_smooth", "rowwise_of"]
+__all__ = ["Warmth", "descend", "mean_loss", "minimize_smooth", "together"]
 
+from collections.abc import Generator
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,15 +26,51 @@ from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 
 PATIENCE = 4
-"""Steps without progress below the rounding of the objective, after which arithmetic is at its end."""
+"""Steps without progress below the rounding of the objective: the arithmetic is at its end."""
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
+RELATED = 2.0
+"""Factor between strengths up to which a metric serves for both."""
+
+
+class Asked(NamedTuple):
+    """A point whose mean loss a descent wants to know."""
+
+    problem: Problem
+    weights: np.ndarray
+    bias: np.ndarray
+    dtype: np.dtype
+
+
+class Warmth(NamedTuple):
+    """What one fit leaves for the next strength."""
+
+    builder: MetricBuilder
+    metric: object
+    metric_strength: float
+    two_level: bool
+    """Whether the metric followed the iterate."""
+    memory: Memory
+    point: np.ndarray
+    strength: float
+    velocity: np.ndarray | None
+    """Change of the solution per unit of log strength."""
 
 
 @cache
-def rowwise_of(form: DualForm):
-    """(xp, scores, labels, counts, margin) -> summed loss and its derivative in the scores."""
-    return partial(_value_and_residuals, form)
+def _rowwise_of(form: DualForm, count: int):
+    """(xp, scores, labels, counts, margin) -> summed losses and their derivatives in the scores."""
+    if count == 1:
+        return partial(_value_and_residuals, form)
+
+    def of_bank(xp, scores, labels, counts, margin):
+        found = [
+            _value_and_residuals(form, xp, part, labels, weights, margin)
+            for part, weights in zip(xp.split(scores, count), counts, strict=True)
+        ]
+        return xp.stack([value for value, _ in found]), xp.concatenate([r for _, r in found])
+
+    return of_bank
 
 
 def _value_and_residuals(form, xp, scores, labels, counts, margin):
@@ -40,16 +83,65 @@ def _value_and_residuals(form, xp, scores, labels, counts, margin):
 
 def mean_loss(problem: Problem, weights, bias, dtype):
     """The mean loss, its gradient in the weights and in the bias (zero where that is fixed)."""
-    value, gradient, sums = problem.rows.fused(
-        rowwise_of(problem.form),
-        weights,
-        bias,
-        problem.labels,
-        problem.counts,
-        problem.margin,
-        dtype=dtype,
+    return _mean_losses([Asked(problem, weights, bias, dtype)])[0]
+
+
+def _mean_losses(asked: list[Asked]) -> list:
+    """The answers to several descents over the same rows, from one pass."""
+    first, count = asked[0].problem, len(asked)
+    one = count == 1
+    padded = asked + asked[:1] * (_bank_size(count) - count)
+    found = first.rows.fused(
+        _rowwise_of(first.form, len(padded)),
+        _first_or_stacked([a.weights for a in padded], np.concatenate),
+        _first_or_stacked([a.bias for a in padded], np.concatenate),
+        first.labels,
+        _first_or_stacked([a.problem.counts for a in padded], np.stack),
+        first.margin,
+        dtype=asked[0].dtype,
     )
-    return value, gradient, sums if problem.fit_intercept else np.zeros_like(sums)
+    if one:
+        parts = [found]
+    else:
+        parts = list(zip(*(np.split(np.asarray(x), len(padded)) for x in found), strict=True))
+    return [
+        (float(np.squeeze(value)), gradient, sums if a.problem.fit_intercept else 0 * sums)
+        for a, (value, gradient, sums) in zip(asked, parts, strict=False)
+    ]
+
+
+def _first_or_stacked(parts, stack):
+    return parts[0] if len(parts) == 1 else stack(parts)
+
+
+def _bank_size(count):
+    """Powers of two, so that a bank that empties compiles few programs."""
+    return 1 << (count - 1).bit_length()
+
+
+def together(descents: list[Generator]) -> list:
+    """Run descents side by side; those that ask about the same rows are answered in one pass."""
+    results, waiting = [None] * len(descents), {}
+
+    def advance(i, answer):
+        try:
+            waiting[i] = descents[i].send(answer)
+        except StopIteration as stop:
+            waiting.pop(i, None)
+            results[i] = stop.value
+
+    for i in range(len(descents)):
+        advance(i, None)
+    while waiting:
+        groups = {}
+        for i, a in waiting.items():
+            shape = (id(a.problem.rows), id(a.problem.labels), a.weights.shape, a.dtype)
+            groups.setdefault(shape, []).append(i)
+        for members in groups.values():
+            answers = _mean_losses([waiting[i] for i in members])
+            for i, answer in zip(members, answers, strict=True):
+                advance(i, answer)
+    return results
 
 
 def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
@@ -59,6 +151,19 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
       problem: with a smooth form and no l1 term.
       weights, bias: (K, D) and (K,): where to start.
       report: called with (evaluations, objective, lower bound) as the run goes on.
+    """
+    return together([descend(problem, weights, bias, report)])[0][0]
+
+
+def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | None = None):
+    """The descent of `minimize_smooth` as a generator of `Asked`.
+
+    Args:
+      warmth: of a fit to the same rows and counts at another strength, from whose solution this
+        one starts; `weights` and `bias` are not looked at then.
+
+    Returns:
+      (when exhausted) the `Fit`, and the warmth for the next strength.
     """
     classes, features = weights.shape
     split = weights.size
@@ -71,18 +176,14 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         nonlocal evaluations
         evaluations += 1
         w, b = unpack(point)
-        value, gradient, sums = mean_loss(problem, w, b, precision)
+        value, gradient, sums = yield Asked(problem, w, b, precision)
         gradient = gradient + 2 * problem.strength * w
         return value + penalty(problem, w), np.concatenate([gradient.ravel(), sums])
 
-    point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
-    value, gradient = evaluate(point)
-    builder = MetricBuilder(problem)
-    if builder.starts_exact():
-        metric, _ = builder.two_level(*unpack(point))
-    else:
-        metric = builder.gram(*unpack(point))
-    memory = Memory(size=int(np.clip(5e8 // (16 * point.size), 5, 30)))
+    start = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
+    point = start if warmth is None else _ahead(warmth, problem)
+    value, gradient = yield from evaluate(point)
+    builder, metric, metric_strength, two_level, memory = _equipped(problem, *unpack(point), warmth)
     best, lower, iterations, since = (value, point), 0.0, 0, 0
     milestone = 0.1
     promise, decrements, status = np.inf, [], Status.MAX_ITERATIONS
@@ -117,7 +218,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
             step = step_from(memory, _flat(metric, classes, features), gradient)
         decrements.append(-slope / 2)
         noise = 8 * np.finfo(precision).eps * abs(value)
-        there, found, its_gradient, _ = lowest_along(
+        there, found, its_gradient = yield from lowest_along(
             evaluate, point, value, gradient, step, noise=noise
         )
         iterations, since = iterations + 1, since + 1
@@ -129,7 +230,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
                 best = (value, point)
         if stalled and precision != np.float64:
             precision = np.dtype(np.float64)
-            value, gradient = evaluate(point)
+            value, gradient = yield from evaluate(point)
             best = (value, point)
             memory, decrements = memory._replace(points=(), gradients=()), []
             continue
@@ -138,6 +239,7 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
             break
         if builder.worth_rebuilding(decrements, since, problem.tolerance * value):
             metric, cost = builder.two_level(*unpack(point))
+            metric_strength, two_level = problem.strength, True
             evaluations += cost
             since, decrements = 0, []
             memory = memory._replace(points=(), gradients=())
@@ -150,7 +252,46 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
         best = (proof.objective, np.concatenate([best[1][:split], proof.bias]))
     w, b = unpack(best[1])
     norm = float(np.linalg.norm(gradient))
-    return Fit(w, b, lower, norm, iterations, evaluations, status)
+    velocity = None
+    if warmth is not None and problem.strength not in (0, warmth.strength):
+        velocity = (best[1] - warmth.point) / np.log(problem.strength / warmth.strength)
+    left = Warmth(
+        *(builder, metric, metric_strength, two_level, memory),
+        *(best[1], problem.strength, velocity),
+    )
+    return Fit(w, b, lower, norm, iterations, evaluations, status), left
+
+
+def _ahead(warmth: Warmth, problem: Problem):
+    """Where the solution should be at this strength: on along the path if it is known."""
+    if warmth.velocity is None or problem.strength == 0:
+        return warmth.point
+    return warmth.point + warmth.velocity * np.log(problem.strength / warmth.strength)
+
+
+def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
+    """Builder, metric, its strength, whether it follows the iterate, and a memory."""
+    size = weights.size + bias.size
+    memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 30)))
+    builder = MetricBuilder(problem, shared=None if warmth is None else warmth.builder)
+    if warmth is not None and 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
+        # the penalty's part of the differences of gradients is known exactly
+        more = 2 * (problem.strength - warmth.strength)
+        old, split = warmth.memory, weights.size
+        memory = memory._replace(
+            points=old.points,
+            gradients=tuple(
+                np.concatenate([y[:split] + more * s[:split], y[split:]])
+                for s, y in zip(old.points, old.gradients, strict=True)
+            ),
+        )
+        return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
+    two_level = builder.starts_exact() or (warmth is not None and warmth.two_level)
+    if two_level:
+        metric, _ = builder.two_level(weights, bias)
+    else:
+        metric = builder.gram(weights, bias)
+    return builder, metric, problem.strength, two_level, memory
 
 
 def _stalled(decrements, noise) -> bool:

@@ -1,0 +1,175 @@
+"""One fit: check what was asked, choose the solver, hand back what it found with its proof."""
+
+__all__ = ["free_of_loss", "minimize", "quiet_blas", "solution_of", "solver_of", "start_of"]
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.certificates import objective_at
+from jaxlin.solvers.hinges import minimize_hinge
+from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.proximal import minimize_proximal
+from jaxlin.solvers.smooth import minimize_smooth
+from jaxlin.solvers.status import Fit, Status, silent
+
+
+def minimize(
+    inputs,
+    labels,
+    *,
+    loss="softmax",
+    strength,
+    tolerance: float = 1e-4,
+    sample_weight=None,
+    l1_strength: float = 0.0,
+    fit_intercept: bool = True,
+    init: LinearParams | None = None,
+    max_iterations: int = 1000,
+    preprocessing=None,
+    classes: int | None = None,
+    dtype=None,
+    margin: float = 1.0,
+    callback: Callable | None = None,
+) -> Solution:
+    """The linear classifier of least objective, with a certified gap to the optimum.
+
+        objective = weighted mean of loss + strength * |W|^2 + l1_strength * |W|_1
+
+    The bias is free. The fit stops when the objective is proved to be within `tolerance` of the
+    least possible, relative to the objective.
+
+    Args:
+      inputs: (N, D) array (floating or integer, such as uint8 pixels), memory map, scipy sparse
+        matrix, or a chunked source: anything with `shape`, `dtype` and row slices.
+      labels: (N,) integer, in [0, K).
+      loss: "softmax", "hinge" (Weston-Watkins, also "weston-watkins"), "crammer-singer",
+        "one-vs-rest", "squared-hinge", "squared-crammer-singer", "squared-one-vs-rest", or the
+        function of `jaxlin.losses`.
+      strength: of the squares of the weights. 0 is allowed, but then nothing can be certified
+        unless `l1_strength` is positive.
+      tolerance: relative gap, `gap <= tolerance * objective`.
+      sample_weight: (N,) nonnegative; k times a row and weight k are the same.
+      l1_strength: of the absolute values of the weights; with `strength`, the elastic net.
+      fit_intercept: `False` keeps the bias at 0.
+      init: parameters to start from, for example the solution for another strength.
+      max_iterations: steps after which to stop, with a status that says so.
+      preprocessing: with `shift` and `scale` (D,): the classifier sees (inputs - shift) * scale,
+        which is folded into the products; the raw inputs stay as they are in memory.
+      classes: K; by default the largest label + 1. A class without examples gets weights 0 and
+        a bias at which it costs nothing.
+      dtype: of the arithmetic; float64 for float64 inputs, else float32 (the certificate is
+        always float64).
+      margin: of the hinges.
+      callback: called with (evaluations, objective, lower_bound) while the fit goes on. Where it is
+        given, smooth losses also prove bounds on the way, which costs a few passes.
+
+    Returns:
+      `Solution`; its `params` hold NumPy arrays in `dtype`, whatever JAX's default precision.
+
+    Raises:
+      ValueError, TypeError: an argument cannot be used; the message says what to do.
+      DataError: NaN or infinity in the inputs.
+
+    >>> from jaxlin.solvers import describe
+    >>> inputs = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> solution = minimize(inputs, np.array([0, 0, 1, 1]), strength=0.01)
+    >>> solution.gap <= 1e-4 * solution.objective, describe(solution.status)[:9]
+    (True, 'converged')
+    """
+    problem, occurring, count = open_problem(
+        inputs,
+        labels,
+        loss=loss,
+        strength=strength,
+        l1_strength=l1_strength,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        margin=margin,
+        sample_weight=sample_weight,
+        fit_intercept=fit_intercept,
+        classes=classes,
+        dtype=dtype,
+        preprocessing=preprocessing,
+    )
+    weights, bias = start_of(init, count, occurring, problem)
+    report = callback or silent
+    with quiet_blas():
+        fit = solver_of(problem)(problem, weights, bias, report)
+        return solution_of(problem, fit, occurring, count)
+
+
+def quiet_blas():
+    """One BLAS thread: more spin while they wait for each other, and stop a busy machine.
+
+    Only small factorizations run there; the products over rows are XLA's.
+    """
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def solver_of(problem):
+    """(problem, weights, bias, report) -> `Fit`, for this loss and penalty."""
+    if problem.classes == 1 and (problem.fit_intercept or problem.form.geometry != "one-vs-rest"):
+        return free_of_loss
+    if problem.l1_strength > 0:
+        return minimize_proximal
+    return minimize_smooth if problem.form.smooth else minimize_hinge
+
+
+def free_of_loss(problem, *start) -> Fit:
+    """One class has no rivals: the bias alone brings every loss to 0, which nothing undercuts."""
+    bias = np.full(1, problem.margin if problem.form.geometry == "one-vs-rest" else 0.0)
+    return Fit(np.zeros((1, problem.features)), bias, 0.0, 0.0, 0, 0.0, Status.CONVERGED)
+
+
+def start_of(init, count, occurring, problem):
+    """Weights and bias of the occurring classes, float64, where the solver starts."""
+    if init is None:
+        return np.zeros((problem.classes, problem.features)), np.zeros(problem.classes)
+    weights, bias = (np.asarray(part, np.float64) for part in init)
+    if weights.shape != (count, problem.features) or bias.shape != (count,):
+        raise ValueError(
+            f"`init` must hold weights {(count, problem.features)} and bias {(count,)}, "
+            f"got {weights.shape} and {bias.shape}. Leave it out to start from zero."
+        )
+    if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
+        raise ValueError("`init` holds NaN or infinity. Leave it out to start from zero.")
+    bias = bias[occurring] if problem.fit_intercept else np.zeros(problem.classes)
+    return weights[occurring], bias
+
+
+def solution_of(problem, fit: Fit, occurring, count) -> Solution:
+    """Round to the problem's dtype, evaluate there, and give absent classes their parameters."""
+    weights, bias = fit.weights.astype(problem.result_dtype), fit.bias.astype(problem.result_dtype)
+    objective, lowest = objective_at(problem, weights, bias)
+    full = LinearParams(
+        np.zeros((count, problem.features), problem.result_dtype),
+        np.zeros(count, problem.result_dtype),
+    )
+    full.weights[occurring], full.bias[occurring] = weights, bias
+    if problem.classes < count:
+        absent = np.setdiff1d(np.arange(count), occurring)
+        full.bias[absent] = lowest
+    lower = min(fit.lower_bound, objective)
+    gap = objective - lower
+    status = fit.status
+    if status == Status.CONVERGED and gap > 1.01 * problem.tolerance * objective + 1e-300:
+        status = Status.PRECISION
+    return Solution(
+        full,
+        objective,
+        lower,
+        gap,
+        fit.gradient_norm,
+        fit.iterations,
+        fit.evaluations,
+        status,
+    )
