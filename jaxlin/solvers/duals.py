@@ -65,7 +65,7 @@ class DualForm(NamedTuple):
     def shortfalls(self, xp, scores, own, margin):
         """z, (K, R). In pairs the true class has -1e30, so that it is never active."""
         if self.geometry == "softmax":
-            return scores
+            return scores - (scores * own).sum(0)[None, :]
         if self.geometry == "pairs":
             z = scores - (scores * own).sum(0)[None, :] + margin
             return xp.where(own, -1e30, z)
@@ -73,8 +73,9 @@ class DualForm(NamedTuple):
 
     def residuals(self, xp, a, own):
         """r(a), (K, R): the derivative of the loss in the scores."""
-        if self.geometry == "softmax":
-            return a - own
+        if self.geometry == "softmax":  # 1 - a_y as the sum of the others keeps its digits
+            rivals = xp.where(own, 0, a)
+            return rivals - own * rivals.sum(0)[None, :]
         if self.geometry == "pairs":
             return a - own * a.sum(0)[None, :]
         return xp.where(own, -a, a)
@@ -125,8 +126,10 @@ def _negative_entropy(xp, a):
 
 
 def _cross_entropy(xp, z, own):
-    most = z.max(0)
-    return xp.log(xp.exp(z - most[None, :]).sum(0)) + most - (z * own).sum(0)
+    """log sum exp z, z_y = 0: to relative precision also where the true class wins by far."""
+    most = xp.maximum(z.max(0), 0)
+    rivals = xp.where(own, 0, xp.exp(z - most[None, :])).sum(0)
+    return xp.where(most > 0, most + xp.log(xp.exp(-most) + rivals), xp.log1p(rivals))
 
 
 def _box(xp, z, smoothing, anchor):
