@@ -19,7 +19,17 @@ _HOME_OF = {
     "compose": "objectives",
 }
 _MODULES = {
-    *("batches", "core", "data", "estimators", "gradients", "landscape", "losses", "metrics"),
+    *(
+        "batches",
+        "checkpoint",
+        "core",
+        "data",
+        "estimators",
+        "gradients",
+        "landscape",
+        "losses",
+        "metrics",
+    ),
     *("models", "objectives", "passes", "plots", "preprocess", "probability", "regularizers"),
     *("report", "scores", "solvers", "testing", "train"),
 }
