@@ -11,7 +11,7 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "core _checks",
     "scores losses probability regularizers",
     "objectives passes metrics",
-    "gradients landscape data preprocess batches checkpoint",
+    "gradients landscape data preprocess batches optimizers checkpoint",
     "train models solvers sweep sharding",
     "plots",
     "report",
