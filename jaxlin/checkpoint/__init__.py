@@ -21,12 +21,15 @@ Nothing here imports JAX or Orbax before there is something to save or to load.
 """
 
 __all__ = [
+    "FOLDER",
+    "LOCK",
     "Found",
     "Keeper",
     "Stopped",
     "check_same",
     "check_space",
     "clean",
+    "clear",
     "differences",
     "find",
     "keeper",
@@ -37,11 +40,22 @@ __all__ = [
     "save",
     "steps",
     "stop_signals",
+    "write_durably",
 ]
 
 from jaxlin.checkpoint.keeping import Keeper, keeper, resume
-from jaxlin.checkpoint.locking import lock
-from jaxlin.checkpoint.manifest import problems
+from jaxlin.checkpoint.locking import LOCK, lock
+from jaxlin.checkpoint.manifest import problems, write_durably
 from jaxlin.checkpoint.sameness import check_same, differences
 from jaxlin.checkpoint.signals import Stopped, stop_signals
-from jaxlin.checkpoint.store import Found, check_space, clean, find, load, save, steps
+from jaxlin.checkpoint.store import (
+    FOLDER,
+    Found,
+    check_space,
+    clean,
+    clear,
+    find,
+    load,
+    save,
+    steps,
+)

@@ -14,9 +14,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stopped(Exception):
     """The run was asked to stop, and has saved what it could: exit code 75."""
 
-    def __init__(self, signal: str, step: int | None = None):
+    def __init__(self, signal: str, step: int | str, *, saved: bool = True):
+        """`step` may also be words: "before the first step", "after training"."""
         super().__init__(signal, step)
-        self.signal, self.step = signal, step
+        self.signal, self.saved = signal, saved
+        self.where = step if isinstance(step, str) else f"at step {step:,}"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Checkpoints on the disk: written whole or not at all, read only if nothing in them changed."""
 
-__all__ = ["FOLDER", "Found", "check_space", "clean", "find", "load", "save", "steps"]
+__all__ = ["FOLDER", "Found", "check_space", "clean", "clear", "find", "load", "save", "steps"]
 
 import json
 import os
@@ -131,6 +131,13 @@ def clean(run: Path) -> None:
     for path in run.glob(f"*{_PART}"):
         if path.is_file():
             path.unlink()
+
+
+def clear(run: Path) -> None:
+    """Remove all checkpoints of a run that starts afresh. Hold the lock of the run."""
+    for step in steps(run):
+        _remove(run / FOLDER / str(step))
+    clean(run)
 
 
 def check_space(run: Path, state: Any, *, keep: int = 3) -> None:
