@@ -17,7 +17,7 @@ JSON into the record beside it. A checkpoint `<run>/checkpoints/<step>/` holds t
 (`state/`, by Orbax), `record.json`, and `manifest.json`, written last, with the SHA-256 of every
 file: Orbax alone restores a flipped bit without a word.
 
-Nothing here imports JAX or Orbax before there is something to save or to load.
+Orbax is imported when there is something to save or to load, not before.
 """
 
 __all__ = [
