@@ -47,7 +47,8 @@ from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
 CHUNK_STEPS = 4096
 """The most steps of `run` in one compiled call, and between two records."""
 FIRST_STEPS = 64
-"""Steps after which a run that is watched first looks up, to learn how many fill a second."""
+"""Steps after which a run that is watched first looks up, to learn how long they take."""
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class TrainState(NamedTuple):
@@ -303,7 +304,7 @@ def run(
     while status == "done" and (moved := next(remaining, None)) is not None:
         state, infos = moved
         elapsed, step, count = time.perf_counter() - begun, int(state.step), len(infos.loss)
-        pace = max(1, int((step - first) / elapsed))
+        pace = max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed))
         progress = progress._replace(state=state, seconds=before + elapsed)
         filled = (step - count) % per_epoch % length
         progress.losses[filled : filled + count] = infos.loss

@@ -102,11 +102,10 @@ def identity_of(config: dict, train, test, environment: dict) -> dict:
       train, test: `Dataset`s; `test` may be `None`.
       environment: of `jaxlin.cli.environment`.
     """
-    versions = ("packages", "backend", "device_count", "process_count", "matmul_precision")
+    versions = ("packages", "backend", "device_count", "process_count", "x64", "matmul_precision")
     return {
         "config": _options_alone(config),
         "data": {
-            "name": train.name,
             "train": train.fingerprint[:32],
             "test": None if test is None else test.fingerprint[:32],
         },
