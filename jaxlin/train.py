@@ -304,7 +304,8 @@ def run(
     while status == "done" and (moved := next(remaining, None)) is not None:
         state, infos = moved
         elapsed, step, count = time.perf_counter() - begun, int(state.step), len(infos.loss)
-        pace = max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed))
+        if jax.process_count() == 1:  # the processes of a job must look up at the same steps
+            pace = max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed))
         progress = progress._replace(state=state, seconds=before + elapsed)
         filled = (step - count) % per_epoch % length
         progress.losses[filled : filled + count] = infos.loss

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -310,3 +311,52 @@ def test_handlers_are_put_back():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping() == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+ONE_OF_TWO = """
+import os, signal, sys
+from pathlib import Path
+import jax
+jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, int(sys.argv[3]))
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxlin import checkpoint
+
+run, rank = Path(sys.argv[1]), jax.process_index()
+mesh = jax.make_mesh((2,), ("class",), axis_types=(AxisType.Auto,))
+rows = np.arange(12.0, dtype=np.float32).reshape(4, 3)
+def spread(array, *axes):
+    where = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.make_array_from_callback(array.shape, where, lambda at: array[at])
+state = {"sharded": spread(rows, "class"), "copied": spread(rows), "host": rows}
+with checkpoint.lock(run), checkpoint.stop_signals() as heard:
+    stopping = checkpoint.anywhere(heard)
+    assert stopping() == ""
+    checkpoint.save(run, 1, state, {"rank": rank})
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stopping() == "SIGTERM"  # also where it was not sent
+found = checkpoint.find(run)
+assert found.record == {"rank": 0}
+back = checkpoint.load(found, jax.tree.map(lambda leaf: leaf * 0, state))
+assert back["sharded"].sharding == state["sharded"].sharding
+for name in ("sharded", "copied"):
+    for mine in back[name].addressable_shards:
+        np.testing.assert_array_equal(mine.data, rows[mine.index])
+jax.distributed.shutdown()
+"""
+
+
+def test_two_processes_of_a_job_save_spread_arrays_and_stop_together(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-c", ONE_OF_TWO, str(tmp_path), str(port)]
+    environment = {**CHILD, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    both = [
+        subprocess.Popen([*words, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert checkpoint.steps(tmp_path) == [1]

@@ -17,6 +17,10 @@ JSON into the record beside it. A checkpoint `<run>/checkpoints/<step>/` holds t
 (`state/`, by Orbax), `record.json`, and `manifest.json`, written last, with the SHA-256 of every
 file: Orbax alone restores a flipped bit without a word.
 
+In a job of many processes all of them make the same calls: arrays that are spread over the
+processes are gathered, the first process locks and writes, and `anywhere(stopping)` lets all stop
+at the same step.
+
 Orbax is imported when there is something to save or to load, not before.
 """
 
@@ -26,6 +30,7 @@ __all__ = [
     "Found",
     "Keeper",
     "Stopped",
+    "anywhere",
     "check_same",
     "check_space",
     "clean",
@@ -47,7 +52,7 @@ from jaxlin.checkpoint.keeping import Keeper, keeper, resume
 from jaxlin.checkpoint.locking import LOCK, lock
 from jaxlin.checkpoint.manifest import problems, write_durably
 from jaxlin.checkpoint.sameness import check_same, differences
-from jaxlin.checkpoint.signals import Stopped, stop_signals
+from jaxlin.checkpoint.signals import Stopped, anywhere, stop_signals
 from jaxlin.checkpoint.store import (
     FOLDER,
     Found,

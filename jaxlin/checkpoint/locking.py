@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import jax
+
 from jaxlin.core import DataError
 
 LOCK = ".lock"
@@ -21,6 +23,7 @@ def lock(folder: Path) -> Iterator[None]:
 
     Released by the operating system even after `kill -9`, so a file `.lock` that is left behind
     holds nothing. Where the file system or the system knows no such locks (Windows), none is held.
+    In a job of many processes the first one, which writes, holds it.
 
     Raises:
       DataError: another process writes this folder; the message says which.
@@ -35,6 +38,8 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
+        fcntl = None
+    if fcntl is None or jax.process_index() != 0:
         yield
         return
     path = folder / LOCK

@@ -1,12 +1,15 @@
 """SIGTERM and SIGINT as a wish that a loop can see, not as the end."""
 
-__all__ = ["Stopped", "stop_signals"]
+__all__ = ["Stopped", "anywhere", "stop_signals"]
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import jax
+import numpy as np
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -55,3 +58,22 @@ def stop_signals() -> Iterator[Callable[[], str]]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def anywhere(stopping: Callable[[], str]) -> Callable[[], str]:
+    """`stopping` of all processes of a job: if one has heard a signal, all of them see it.
+
+    Then all stop at the same step. With one process it is `stopping` itself; with more, all have
+    to call it equally often, at the same points of the loop.
+    """
+    if jax.process_count() == 1:
+        return stopping
+    from jax.experimental import multihost_utils
+
+    names = ["", *(each.name for each in _SIGNALS)]
+
+    def agreed() -> str:
+        heard = np.int32(names.index(stopping()))
+        return names[int(np.max(multihost_utils.process_allgather(heard)))]
+
+    return agreed

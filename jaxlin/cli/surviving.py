@@ -64,8 +64,9 @@ class Watch(NamedTuple):
         """Leave by `Stopped` if a signal has come, where nothing is left to save."""
         from jaxlin.checkpoint import Stopped
 
-        if self.stopping():
-            raise Stopped(self.stopping(), where)
+        signal = self.stopping()
+        if signal:
+            raise Stopped(signal, where)
 
     def code(self) -> int:
         """The exit code of a run that is done: 3 if a checkpoint could not be saved."""
@@ -87,11 +88,11 @@ class Watch(NamedTuple):
 
         if self.keeper is None:
             return
-        saved = True
-        if self.keeper.due(step) or last or self.stopping():
+        signal, saved = self.stopping(), True
+        if self.keeper.due(step) or last or signal:
             saved = self.keeper.save(step, state, record)
-        if self.stopping():
-            raise Stopped(self.stopping(), step, saved=saved)
+        if signal:
+            raise Stopped(signal, step, saved=saved)
 
 
 def identity_of(config: dict, train, test, environment: dict) -> dict:
@@ -151,7 +152,7 @@ def open_run(
             )
         if found is not None:
             say(f"Going on from step {found.step:,} ({found.folder})", quiet=options.quiet)
-        yield out, Watch(keeper, found, stopping)
+        yield out, Watch(keeper, found, checkpoint.anywhere(stopping))
 
 
 def _locked(stack: ExitStack, options, identity: dict, name: str) -> Path:
