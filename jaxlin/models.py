@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import DataError, LinearParams
+from jaxlin.precision import product
 from jaxlin.preprocess import Preprocessing, apply, fold
 from jaxlin.scores import linear
 
@@ -34,14 +35,13 @@ class Model(NamedTuple):
     """The name of the loss it was trained with, as on the command line."""
 
 
-def score_function(preprocessing: Preprocessing, *, dtype=None) -> Callable:
+def score_function(preprocessing: Preprocessing, *, precision: str = "highest") -> Callable:
     """`score(params, inputs)` on raw inputs: the linear scores of the preprocessed inputs.
 
     Integer inputs (pixels) are never expanded into a preprocessed copy: shift and scale are
     folded into the parameters, which costs K * D instead of N * D operations a batch and has the
     same gradient. Floating inputs are shifted first, because a mean that is large against the
-    spread would cancel digits. `dtype` is that of the product (bfloat16, say); sums and scores
-    stay in the dtype of the parameters.
+    spread would cancel digits. `precision` is that of the product, see `jaxlin.precision`.
     """
 
     def score(params: LinearParams, inputs) -> jax.Array:
@@ -50,14 +50,10 @@ def score_function(preprocessing: Preprocessing, *, dtype=None) -> Callable:
             params = fold(preprocessing, params)
         else:
             inputs = apply(preprocessing, inputs).astype(params.weights.dtype)
-        if dtype is None:
+        if precision == "highest":
             return linear(params, inputs)
-        narrow = linear(
-            LinearParams(params.weights.astype(dtype), jnp.zeros_like(params.bias, dtype)),
-            inputs.astype(dtype),
-        )
-        wide = narrow.astype(params.bias.dtype)
-        return wide + jnp.broadcast_to(params.bias, wide.shape)
+        products = product(inputs, params.weights, precision)
+        return products + jnp.broadcast_to(params.bias, products.shape)
 
     return score
 

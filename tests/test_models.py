@@ -75,12 +75,13 @@ def test_float_features_with_a_large_mean_keep_their_digits():
     np.testing.assert_allclose(scores[:, 0] - scores[0, 0], exact - exact[0], atol=2e-5)
 
 
-def test_bfloat16_products_round_to_eight_bits(model):
+@pytest.mark.parametrize(("precision", "bits"), [("bf16", 8), ("tf32", 11)])
+def test_products_round_their_operands_and_not_their_sums(model, precision, bits):
     wide = models.score_function(model.preprocessing)(model.params, PIXELS)
-    narrow = models.score_function(model.preprocessing, dtype=jnp.bfloat16)(model.params, PIXELS)
+    narrow = models.score_function(model.preprocessing, precision=precision)(model.params, PIXELS)
     assert narrow.dtype == jnp.float32
     size = float(jnp.abs(model.params.weights).sum(axis=1).max() * 8)
-    np.testing.assert_allclose(narrow, wide, atol=2**-7 * size)
+    np.testing.assert_allclose(narrow, wide, atol=2.0 ** (1 - bits) * size)
     assert not np.allclose(narrow, wide, atol=1e-6)
 
 
