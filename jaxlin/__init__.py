@@ -27,10 +27,11 @@ _MODULES = {
         "optimizers",
         "passes",
         "plots",
+        "precision",
         "preprocess",
         "probability",
     ),
-    *("regularizers", "report", "scores", "solvers", "testing", "train"),
+    *("regularizers", "report", "scores", "sharding", "solvers", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]

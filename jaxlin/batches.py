@@ -6,12 +6,24 @@ row 0 at weight 0, so that every batch has one shape (a single compilation) and 
 mean of the examples that are really there.
 """
 
-__all__ = ["EpochPlan", "epoch_order", "epoch_plan", "steps_per_epoch"]
+__all__ = [
+    "EpochPlan",
+    "device_plan",
+    "epoch_order",
+    "epoch_plan",
+    "on_device",
+    "steps_per_epoch",
+    "take_batch",
+]
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jaxlin.core import Batch
+from jaxlin.sharding import Placed, shard_plan, take
 
 
 class EpochPlan(NamedTuple):
@@ -71,3 +83,32 @@ def epoch_plan(key: jax.Array, epoch: int, examples: int, batch_size: int) -> Ep
     rows[:examples] = epoch_order(key, epoch, examples)
     weights[:examples] = 1
     return EpochPlan(rows.reshape(steps, size), weights.reshape(steps, size))
+
+
+def on_device(data: Batch | Placed) -> Placed:
+    """The rows where they are trained on, their number, and the mesh (`None`: one device)."""
+    if isinstance(data, Placed):
+        return data
+    batch = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
+    return Placed(batch, batch.labels.shape[0], None)
+
+
+def device_plan(key: jax.Array, epoch: int, examples: int, batch_size: int, over) -> EpochPlan:
+    """`epoch_plan` on the device, or on the devices of the mesh `over`, each with its own rows."""
+    plan = epoch_plan(key, epoch, examples, batch_size)
+    return jax.tree.map(jnp.asarray, plan) if over is None else shard_plan(plan, examples, over)
+
+
+def take_batch(data: Batch, plan: EpochPlan, step, over) -> Batch:
+    """The batch of one step, gathered on the device or devices; `over` is static under `jit`."""
+    rows, weights = plan.rows[step], plan.weights[step]
+    if over is not None:
+        return take(data, rows, weights, over)
+    if data.weights is not None:
+        weights = weights * data.weights[rows]
+    return Batch(
+        # Rows come from a permutation, so the bounds checks of indexing would be idle.
+        data.inputs.at[rows].get(mode="promise_in_bounds"),
+        data.labels.at[rows].get(mode="promise_in_bounds"),
+        weights,
+    )

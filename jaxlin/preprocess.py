@@ -12,6 +12,7 @@ as the original ones score preprocessed inputs, so that pixels stay uint8 in mem
 
 __all__ = ["KINDS", "Preprocessing", "apply", "fit", "fold"]
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -36,7 +37,11 @@ class Preprocessing(NamedTuple):
     """(D,) float64."""
 
 
-def fit(inputs: np.ndarray, kind: str) -> Preprocessing:
+def _alone(values, how):
+    return values
+
+
+def fit(inputs: np.ndarray, kind: str, *, across: Callable = _alone) -> Preprocessing:
     """Fit the map on training inputs.
 
     Args:
@@ -45,6 +50,8 @@ def fit(inputs: np.ndarray, kind: str) -> Preprocessing:
         a constant feature keeps scale 1); "scale" (to [-1, 1]: pixels, which are integers, all by
         one range from 0 to the largest of the training set; other inputs by each feature's own
         range, a constant feature going to 0).
+      across: where each of several processes has some of the rows: `(values, how) -> values`, the
+        "sum", "min" or "max" over all of them.
 
     Raises:
       ValueError: `kind` is not one of `KINDS`.
@@ -60,16 +67,16 @@ def fit(inputs: np.ndarray, kind: str) -> Preprocessing:
     if kind == "none":
         return Preprocessing(kind, zeros, ones)
     if kind == "center":
-        return Preprocessing(kind, _mean(inputs), ones)
+        return Preprocessing(kind, _mean(inputs, across), ones)
     if kind == "standardize":
-        mean = _mean(inputs)
-        variance = _mean_square(inputs, mean)
+        mean = _mean(inputs, across)
+        variance = _mean_square(inputs, mean, across)
         # Rounding leaves a constant feature with a variance of about (eps * mean)^2.
         noise = 10 * np.finfo(np.float64).eps * np.abs(mean)
-        constant = variance <= np.maximum(noise * np.sqrt(len(inputs)), 1e-150) ** 2
+        constant = variance <= np.maximum(noise * np.sqrt(across(len(inputs), "sum")), 1e-150) ** 2
         return Preprocessing(kind, mean, 1 / np.sqrt(np.where(constant, 1.0, variance)))
     if kind == "scale":
-        low, high = _range(inputs)
+        low, high = _range(inputs, across)
         if np.issubdtype(inputs.dtype, np.integer):
             low, high = zeros + min(0.0, low.min()), zeros + high.max()
         half = (high - low) / 2
@@ -115,20 +122,21 @@ def _blocks(inputs):
         yield np.asarray(inputs[start : start + rows])
 
 
-def _mean(inputs) -> np.ndarray:
-    return sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(inputs)) / len(inputs)
+def _mean(inputs, across) -> np.ndarray:
+    total = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(inputs))
+    return across(total, "sum") / across(len(inputs), "sum")
 
 
-def _mean_square(inputs, mean) -> np.ndarray:
+def _mean_square(inputs, mean, across) -> np.ndarray:
     """Mean square about `mean`: a second pass, because E[x^2] - mean^2 cancels digits."""
     total = sum(np.square(block - mean).sum(axis=0) for block in _blocks(inputs))
-    return total / len(inputs)
+    return across(total, "sum") / across(len(inputs), "sum")
 
 
-def _range(inputs) -> tuple[np.ndarray, np.ndarray]:
+def _range(inputs, across) -> tuple[np.ndarray, np.ndarray]:
     extremes = [
         (block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64))
         for block in _blocks(inputs)
     ]
     low, high = zip(*extremes, strict=True)
-    return np.min(low, axis=0), np.max(high, axis=0)
+    return across(np.min(low, axis=0), "min"), across(np.max(high, axis=0), "max")

@@ -24,6 +24,7 @@ __all__ = [
     "compile_steps",
     "optimizer",
     "pack",
+    "program",
     "run",
     "schedule",
     "trainer",
@@ -40,9 +41,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlin.batches import epoch_plan, steps_per_epoch
+from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.core import Batch, LinearParams
+from jaxlin.objectives import gradient_in_parts
 from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
+from jaxlin.sharding import Placed, agreed, fetch, place_params, spread
 
 CHUNK_STEPS = 4096
 """The most steps of `run` in one compiled call, and between two records."""
@@ -127,8 +130,13 @@ class Fit(NamedTuple):
 def trainer(
     objective: Callable[[LinearParams, Batch], jax.Array],
     optimizer: optax.GradientTransformation,
+    *,
+    parts: int = 1,
 ) -> Trainer:
     """Gradient descent on `objective(params, batch) -> scalar` as a pair of pure functions.
+
+    With `parts` a batch is looked at in so many parts, for want of memory
+    (`jaxlin.objectives.gradient_in_parts`).
 
     >>> from jaxlin.losses import softmax_cross_entropy
     >>> from jaxlin.objectives import compose
@@ -140,11 +148,13 @@ def trainer(
     (1, 0.6931...)
     """
 
+    value_and_gradient = gradient_in_parts(objective, parts)
+
     def init(params: LinearParams) -> TrainState:
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        loss, gradient = jax.value_and_grad(objective)(state.params, batch)
+        loss, gradient = value_and_gradient(state.params, batch)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
         info = StepInfo(loss, optax.tree.norm(gradient))
@@ -154,22 +164,43 @@ def trainer(
 
 
 def compile_steps(
-    descent: Trainer, state: TrainState, data: Batch, *, batch_size: int = 256, chunk_steps=4096
+    descent: Trainer,
+    state: TrainState,
+    data: Batch | Placed,
+    *,
+    batch_size: int = 256,
+    chunk_steps=CHUNK_STEPS,
 ) -> float:
     """Compile what `chunks` will run, take no step, and return the seconds it took."""
     start = time.perf_counter()
-    data = _on_device(data)
-    examples = data.labels.shape[0]
-    plan = jax.tree.map(jnp.asarray, epoch_plan(jax.random.key(0), 0, examples, batch_size))
-    length = min(chunk_steps, plan.rows.shape[0])
-    jax.block_until_ready(_run_chunk(descent, length, state, data, plan, 0, 0))
+    jax.block_until_ready(_run_chunk(*_no_steps(descent, state, data, batch_size, chunk_steps)))
     return time.perf_counter() - start
+
+
+def program(
+    descent: Trainer,
+    state: TrainState,
+    data: Batch | Placed,
+    *,
+    batch_size: int = 256,
+    chunk_steps=CHUNK_STEPS,
+) -> str:
+    """The compiled text of what `chunks` runs; `jaxlin.sharding.collectives` reads it."""
+    arguments = _no_steps(descent, state, data, batch_size, chunk_steps)
+    return _run_chunk.lower(*arguments).compile().as_text()
+
+
+def _no_steps(descent, state, data, batch_size, chunk_steps):
+    """Arguments of `_run_chunk` that take no step."""
+    data, examples, over = on_device(data)
+    plan = device_plan(jax.random.key(0), 0, examples, batch_size, over)
+    return descent, min(chunk_steps, plan.rows.shape[0]), over, state, data, plan, 0, 0
 
 
 def chunks(
     descent: Trainer,
     state: TrainState,
-    data: Batch,
+    data: Batch | Placed,
     *,
     key: jax.Array,
     steps: int,
@@ -186,7 +217,8 @@ def chunks(
       descent: from `trainer`.
       state: from `descent.init`, or a state to continue from.
       data: inputs (N, D), labels (N,), optionally weights (N,). Moved to the device once. NumPy
-        arrays may be aliased, not copied: do not write into them while training.
+        arrays may be aliased, not copied: do not write into them while training. Or what
+        `jaxlin.sharding.place` returned, to train on the devices of a mesh: the same batches.
       key: decides the order of the examples, with the epoch's number folded in.
       steps: total number of steps, those already in `state.step` included.
       batch_size: B; more than N means N.
@@ -196,45 +228,30 @@ def chunks(
     Yields:
       The new state, and the infos of the steps since the last one, arrays (steps,).
     """
-    data = _on_device(data)
-    examples = data.labels.shape[0]
+    data, examples, over = on_device(data)
     per_epoch = steps_per_epoch(examples, batch_size)
     length = min(chunk_steps, per_epoch)
     done, planned = int(state.step), None
     while done < steps:
         epoch, first = divmod(done, per_epoch)
         if planned != epoch:
-            plan = jax.tree.map(jnp.asarray, epoch_plan(key, epoch, examples, batch_size))
-            planned = epoch
+            plan, planned = device_plan(key, epoch, examples, batch_size, over), epoch
         # Chunks lie on a grid in the epoch, wherever the run was cut.
         count = min(length - first % length, per_epoch - first, steps - done)
         if until is not None:
             count = min(count, max(1, until(done) - done))
-        state, infos = _run_chunk(descent, length, state, data, plan, first, count)
+        state, infos = _run_chunk(descent, length, over, state, data, plan, first, count)
         done += count
         yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
 
 
-def _on_device(data: Batch) -> Batch:
-    return Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _run_chunk(descent, length, state, data, plan, first, count):
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _run_chunk(descent, length, over, state, data, plan, first, count):
     """`count` <= `length` steps from row `first` of the plan; one compilation for any count."""
 
     def body(i, carry):
         state, losses, norms = carry
-        rows, weights = plan.rows[first + i], plan.weights[first + i]
-        if data.weights is not None:
-            weights = weights * data.weights[rows]
-        batch = Batch(
-            # Rows come from a permutation, so the bounds checks of indexing would be idle.
-            data.inputs.at[rows].get(mode="promise_in_bounds"),
-            data.labels.at[rows].get(mode="promise_in_bounds"),
-            weights,
-        )
-        state, info = descent.step(state, batch)
+        state, info = descent.step(state, take_batch(data, plan, first + i, over))
         return state, losses.at[i].set(info.loss), norms.at[i].set(info.gradient_norm)
 
     zeros = jnp.zeros(length, state.params.bias.dtype)
@@ -245,7 +262,7 @@ def _run_chunk(descent, length, state, data, plan, first, count):
 def run(
     descent: Trainer,
     params: LinearParams,
-    data: Batch,
+    data: Batch | Placed,
     *,
     key: jax.Array,
     steps: int,
@@ -280,13 +297,16 @@ def run(
       A `Fit`. A loss that is not finite ends the run with status "diverged" and the best (or
       last finite) parameters; nothing is raised.
     """
-    examples = len(data.labels)
-    progress = start or beginning(descent, params, examples, batch_size)
-    progress = progress._replace(losses=np.array(progress.losses), history=[*progress.history])
+    data, examples, over = placed = on_device(data)
+    whole = partial(_whole, heads=len(params.bias), over=over)
+    if start is None:
+        params = params if over is None else place_params(params, over)
+        start = beginning(descent, params, examples, batch_size)
+    judge = None if validate is None else lambda params: validate(whole(params))
+    progress = start._replace(losses=np.array(start.losses), history=[*start.history])
     per_epoch, length = steps_per_epoch(examples, batch_size), len(progress.losses)
     first, before, pace = int(progress.state.step), progress.seconds, FIRST_STEPS
-    data = _on_device(data)
-    compile_seconds = compile_steps(descent, progress.state, data, batch_size=batch_size)
+    compile_seconds = compile_steps(descent, progress.state, placed, batch_size=batch_size)
     if on_progress is not None:
         on_progress(progress)
     settled, begun = progress.state, time.perf_counter()
@@ -296,7 +316,7 @@ def run(
         return step + pace if due is None else min(step + pace, due)
 
     remaining = chunks(
-        *(descent, progress.state, data),
+        *(descent, progress.state, placed),
         **{"key": key, "steps": steps, "batch_size": batch_size, "chunk_steps": length},
         until=None if on_progress is None else until,
     )
@@ -304,8 +324,8 @@ def run(
     while status == "done" and (moved := next(remaining, None)) is not None:
         state, infos = moved
         elapsed, step, count = time.perf_counter() - begun, int(state.step), len(infos.loss)
-        if jax.process_count() == 1:  # the processes of a job must look up at the same steps
-            pace = max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed))
+        # The processes of a job must look up at the same steps.
+        pace = agreed(max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed)))
         progress = progress._replace(state=state, seconds=before + elapsed)
         filled = (step - count) % per_epoch % length
         progress.losses[filled : filled + count] = infos.loss
@@ -315,14 +335,14 @@ def run(
                 *(step, step / per_epoch, float(progress.losses[: filled + count].mean())),
                 *(float(infos.gradient_norm[-1]), None, None, progress.seconds),
             )
-            progress = _recorded(progress, record, validate if ended else None)
+            progress = _recorded(progress, record, judge if ended else None)
             if on_record is not None:
                 on_record(progress.history[-1])
             settled, status = state if progress.finite else settled, _status(progress, patience)
         if on_progress is not None and progress.finite:
             on_progress(progress)
     seconds = before + time.perf_counter() - begun
-    return Fit(progress.best, settled, progress.history, status, compile_seconds, seconds)
+    return Fit(whole(progress.best), settled, progress.history, status, compile_seconds, seconds)
 
 
 def beginning(
@@ -330,7 +350,12 @@ def beginning(
 ) -> Progress:
     """The `Progress` of a run on `examples` examples that has not taken a step yet."""
     losses = np.zeros(min(CHUNK_STEPS, steps_per_epoch(examples, batch_size)), params.bias.dtype)
-    return Progress(descent.init(params), params, losses, None, 0, [], 0.0)
+    return Progress(spread(descent.init(params), params), params, losses, None, 0, [], 0.0)
+
+
+def _whole(params: LinearParams, *, heads: int, over) -> LinearParams:
+    """Parameters as a caller gave them: not spread over a mesh."""
+    return params if over is None else LinearParams(*fetch(params, heads))
 
 
 def _recorded(progress: Progress, record: Record, validate) -> Progress:

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "jaxlin"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LAYERS = [  # lowest first; modules of one layer do not know each other
     "core _checks",
-    "scores losses probability regularizers",
+    "scores losses probability regularizers memory precision sharding",
     "objectives passes metrics",
-    "gradients landscape data preprocess batches optimizers checkpoint",
-    "train models solvers sweep sharding",
+    "gradients landscape data preprocess batches optimizers checkpoint sharded_rows",
+    "train models solvers sweep",
     "plots",
     "report",
     "estimators testing cli",

@@ -1,12 +1,14 @@
-"""How much memory a function takes while it runs, read off its jaxpr before it is compiled."""
+"""How many points of a slice fit in memory at a time, told before anything is compiled."""
 
-__all__ = ["peak_bytes", "points_within"]
+__all__ = ["points_within"]
 
 import warnings
 from collections.abc import Callable
 
 import jax
 import numpy as np
+
+from jaxlin.memory import peak_bytes
 
 
 def points_within(value: Callable, points: np.ndarray, budget: int) -> int:
@@ -35,48 +37,3 @@ def points_within(value: Callable, points: np.ndarray, budget: int) -> int:
     fitting = (budget - shared) // each
     chunks = -(-len(points) // max(1, min(fitting, len(points))))
     return -(-len(points) // chunks)  # even chunks, so that little of the last one is wasted
-
-
-def peak_bytes(jaxpr) -> int:
-    """The largest sum of intermediate arrays alive at once, if every equation made an array.
-
-    Compilers fuse element-wise equations, so that the truth lies at or below this.
-    """
-    last_use = {}
-    for i, equation in enumerate(jaxpr.eqns):
-        for variable in equation.invars:
-            if not hasattr(variable, "val"):
-                last_use[variable] = i
-    kept = {variable for variable in jaxpr.outvars if not hasattr(variable, "val")}
-    alive = peak = 0
-    made = {}
-    for i, equation in enumerate(jaxpr.eqns):
-        inside = max((peak_bytes(inner) for inner in _inner(equation.params)), default=0)
-        for variable in equation.outvars:
-            made[variable] = _bytes(variable.aval)
-            alive += made[variable]
-        peak = max(peak, alive + inside)
-        for variable in _ending(equation, i, last_use, kept):
-            alive -= made.pop(variable, 0)
-    return peak
-
-
-def _ending(equation, i: int, last_use: dict, kept: set) -> set:
-    """The variables of an equation that nothing after it needs."""
-    used = {v for v in equation.invars if not hasattr(v, "val") and last_use[v] == i}
-    unused = {v for v in equation.outvars if v not in last_use}
-    return (used | unused) - kept
-
-
-def _inner(params: dict):
-    """The jaxprs inside an equation (of jit, scan, cond, ...)."""
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else [value]:
-            if hasattr(item, "jaxpr"):
-                yield item.jaxpr
-            elif hasattr(item, "eqns"):
-                yield item
-
-
-def _bytes(aval) -> int:
-    return int(np.prod(aval.shape)) * aval.dtype.itemsize if hasattr(aval, "shape") else 0

@@ -4,6 +4,7 @@ __all__ = ["MetricBuilder"]
 
 import numpy as np
 
+from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.metrics import (
     BLOCK_CLASSES,
@@ -153,7 +154,7 @@ class MetricBuilder:
         problem = self.problem
         scores = problem.rows.scores(weights, bias)
         found = runner(problem)(_bent_at, problem.form, scores, problem.labels, problem.margin)
-        return np.asarray(found, np.float64) + 1e-12
+        return fetch(found).astype(np.float64) + 1e-12
 
 
 def _bent_at(xp, form, scores, labels, margin):

@@ -37,6 +37,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
 
@@ -319,8 +320,8 @@ def _least_own(xp, form, scores, labels):
 
 def smallest_lead(problem: Problem, weights, bias) -> float:
     """By how much the worst example is on the right side; positive: the data are separated."""
-    scores = np.asarray(problem.rows.scores(weights, bias), np.float64)
-    own = own_of(np, np.asarray(problem.labels), problem.classes)
+    scores = fetch(problem.rows.scores(weights, bias)).astype(np.float64)
+    own = own_of(np, problem.host_labels, problem.classes)
     if problem.form.geometry == "one-vs-rest":
         leads = np.where(own, scores, -scores).min(0)
     else:

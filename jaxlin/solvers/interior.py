@@ -48,7 +48,7 @@ def suits_interior(problem: Problem) -> bool:
 
 def minimize_small_hinge(problem: Problem, report) -> Fit | None:
     """Minimize to a certified gap; `None` if the arithmetic fails before that."""
-    form, labels = problem.form, np.asarray(problem.labels)
+    form, labels = problem.form, problem.host_labels
     own = own_of(np, labels, problem.classes)
     rows = np.asarray(problem.rows.sample(np.arange(problem.rows.size), np.float64))
     inside = ~own if form.geometry == "pairs" else np.ones_like(own)

@@ -90,7 +90,7 @@ class Bends(NamedTuple):
 def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0) -> Bends:
     """At the sample's `scores` (K, m)."""
     form, dtype = problem.form, problem.dtype
-    own = own_of(np, np.asarray(problem.labels)[sample.indices], problem.classes)
+    own = own_of(np, problem.host_labels[sample.indices], problem.classes)
     z = form.shortfalls(np, np.asarray(scores, dtype), own, problem.margin)
     bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
     weights = sample.weights

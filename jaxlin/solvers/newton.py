@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from jaxlin.sharding import fetch
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.duals import Bend, own_of
 from jaxlin.solvers.metrics import DENSE_SIDE, bends_of, two_level_metric
@@ -36,7 +37,7 @@ class NewtonStep:
         """
         problem, builder = self.problem, self.builder
         self._draws += 1
-        bent = np.asarray(bent, np.float64)
+        bent = fetch(bent).astype(np.float64)
         most = len(bent) if problem.on_host else BENDING_ROWS
         if not (bent > 0).any():
             bent = problem.counts
@@ -68,12 +69,12 @@ class NewtonStep:
 
 
 def _columns(values, sample):
-    return np.asarray(values[:, sample.indices])
+    return fetch(values[:, sample.indices])
 
 
 def _weighted_bend(problem, sample, scores, smoothing, anchor):
     form = problem.form
-    own = own_of(np, np.asarray(problem.labels)[sample.indices], problem.classes)
+    own = own_of(np, problem.host_labels[sample.indices], problem.classes)
     z = form.shortfalls(np, scores, own, problem.margin)
     bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
     weights = sample.weights

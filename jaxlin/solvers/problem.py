@@ -24,6 +24,8 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.passes import HostRows, open_rows
+from jaxlin.sharded_rows import ShardedRows, open_sharded
+from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import DualForm, form_of
 
 
@@ -31,7 +33,7 @@ class Problem(NamedTuple):
     """A checked problem over the classes that occur."""
 
     rows: Any
-    """`jaxlin.passes.HostRows` or `DeviceRows`: the mapped inputs."""
+    """`jaxlin.passes.HostRows` or `DeviceRows`, or `ShardedRows`: the mapped inputs."""
     labels: Any
     """(N,) int32 in [0, classes), where the rows are computed."""
     counts: np.ndarray
@@ -48,6 +50,11 @@ class Problem(NamedTuple):
     max_iterations: int
     result_dtype: np.dtype
     """Of the parameters handed back; `dtype` is the arithmetic's."""
+
+    @property
+    def host_labels(self) -> np.ndarray:
+        """The labels as a NumPy array, whole on every process."""
+        return fetch(self.labels)
 
     @property
     def features(self) -> int:
@@ -126,6 +133,7 @@ def open_problem(
     classes,
     dtype,
     preprocessing,
+    mesh=None,
 ) -> tuple[Problem, np.ndarray, int]:
     """Check everything that users can get wrong.
 
@@ -163,13 +171,11 @@ def open_problem(
             f'`l1_strength` needs a smooth loss, got {form.name!r}: use "softmax", '
             '"squared-hinge" or "squared-one-vs-rest".'
         )
-    rows = open_rows(
-        inputs,
-        len(occurring),
-        shift=getattr(preprocessing, "shift", None),
-        scale=getattr(preprocessing, "scale", None),
-        dtype=dtype,
-    )
+    mapped = {name: getattr(preprocessing, name, None) for name in ("shift", "scale")}
+    if mesh is None:
+        rows = open_rows(inputs, len(occurring), dtype=dtype, **mapped)
+    else:
+        rows = open_sharded(inputs, len(occurring), mesh, dtype=dtype, **mapped)
     result_dtype = rows.dtype
     if isinstance(rows, HostRows):
         rows.dtype = np.dtype(np.float64)  # small or sparse: the digits cost nothing
@@ -187,10 +193,12 @@ def open_problem(
     renumbered = np.searchsorted(occurring, labels).astype(np.int32)
     renumbered = np.minimum(renumbered, len(occurring) - 1)  # rows of weight 0 only
     counts = weights / weights.sum()
+    if mesh is not None:
+        renumbered, counts = rows.fill(renumbered), rows.fill(counts)
     masses = np.bincount(renumbered, weights=counts, minlength=len(occurring))
     problem = Problem(
         rows,
-        renumbered if isinstance(rows, HostRows) else jnp.asarray(renumbered),
+        _beside(rows, renumbered),
         counts,
         len(occurring),
         masses,
@@ -213,8 +221,17 @@ def reweighted(problem: Problem, occurring, count, sample_weight, labels):
     if problem.on_host or not np.array_equal(classes, occurring):
         return None
     counts = weights / weights.sum()
-    masses = np.bincount(np.asarray(problem.labels), weights=counts, minlength=problem.classes)
+    if isinstance(problem.rows, ShardedRows):
+        counts = problem.rows.fill(counts)
+    masses = np.bincount(problem.host_labels, weights=counts, minlength=problem.classes)
     return problem._replace(counts=counts, masses=masses), occurring, count
+
+
+def _beside(rows, labels):
+    """The labels where their rows are computed."""
+    if isinstance(rows, HostRows):
+        return labels
+    return rows.beside(labels) if isinstance(rows, ShardedRows) else jnp.asarray(labels)
 
 
 def _scalar(name, value, *, allow_zero) -> float:

@@ -33,6 +33,7 @@ def minimize(
     classes: int | None = None,
     dtype=None,
     margin: float = 1.0,
+    mesh=None,
     callback: Callable | None = None,
     on_best: Callable | None = None,
 ) -> Solution:
@@ -65,6 +66,7 @@ def minimize(
       dtype: of the arithmetic; float64 for float64 inputs, else float32 (the certificate is
         always float64).
       margin: of the hinges.
+      mesh: from `jaxlin.sharding.mesh`, to spread dense rows over its devices.
       callback: called with (evaluations, objective, lower_bound) while the fit goes on. Where it is
         given, smooth losses also prove bounds on the way, which costs a few passes.
       on_best: beside `callback`, called after it with (params, evaluations, objective,
@@ -98,6 +100,7 @@ def minimize(
         classes=classes,
         dtype=dtype,
         preprocessing=preprocessing,
+        mesh=mesh,
     )
     weights, bias = start_of(init, count, occurring, problem)
     report = silent if callback is None else _reporter(callback, on_best, occurring, count)

@@ -1,0 +1,162 @@
+"""Passes over rows that are spread over devices: `jaxlin.passes` on every shard, then one sum.
+
+`ShardedRows` has the methods of `jaxlin.passes.DeviceRows`, so that the full-batch solvers run on
+a mesh without knowing it. Each device walks its own rows in cache-sized chunks; what the devices
+exchange is the sum over rows, K x (D + 1) numbers and the loss. Scores, (K, N), stay where their
+rows are. N is rounded up to fill the mesh: `fill` gives the rows that fill it up label 0 and
+weight 0.
+"""
+
+__all__ = ["ShardedRows", "open_sharded"]
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxlin.passes import (
+    DeviceRows,
+    _fused,
+    _largest_square,
+    _norm_bound,
+    _precision,
+    _scores,
+    _transpose,
+)
+from jaxlin.sharding import fetch, place_rows
+
+_ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
+
+
+def open_sharded(inputs, classes: int, over: Mesh, *, shift=None, scale=None, dtype=None):
+    """A reader of the rows `(inputs - shift) * scale`, spread over the `data` axis of a mesh.
+
+    Args:
+      inputs: (N, D) array, memory map, or anything with `shape`, `dtype` and row slices. A
+        process reads the rows of its own devices, and those that `sample` asks for.
+      classes: K.
+      over: from `jaxlin.sharding.mesh`; along its `class` axis everything is repeated.
+      shift, scale, dtype: as in `jaxlin.passes.open_rows`.
+
+    Raises:
+      ValueError: sparse inputs.
+    """
+    if scipy.sparse.issparse(inputs):
+        raise ValueError(
+            "`inputs` are sparse, and sparse rows are read by one process without devices. Pass "
+            "a dense array, or no mesh."
+        )
+    if dtype is None:
+        dtype = np.float64 if np.dtype(inputs.dtype) == np.float64 else np.float32
+    return ShardedRows(inputs, classes, over, shift, scale, np.dtype(dtype))
+
+
+class ShardedRows(DeviceRows):
+    """Rows on the devices of a mesh; its size is N rounded up to fill them."""
+
+    def __init__(self, inputs, classes, over, shift, scale, dtype):
+        source = _Filled(inputs, over.shape["data"])
+        super(DeviceRows, self).__init__(source, classes, shift, scale, dtype)
+        self.over, self._resident = over, None  # `sample` reads the source
+        self.chunk = -(-source.share // -(-source.share // min(self.chunk, source.share)))
+        with _precision(source.dtype):
+            self._placed = place_rows(inputs, over)
+
+    @property
+    def depth(self) -> int:
+        return super().depth + self.over.shape["data"]
+
+    def fill(self, values) -> np.ndarray:
+        """(N,) values as (size,), with zeros for the rows that fill the mesh up."""
+        return np.pad(values, (0, self.size - len(values)))
+
+    def beside(self, values) -> jax.Array:
+        """(size,) values on the devices of their rows."""
+        return place_rows(values, self.over)
+
+    def scores(self, weights, bias, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        with _precision(dtype):
+            arguments = self._arguments(weights, bias, dtype)
+            return _on_shards(_scores, self.over, self.chunk)(*arguments, self._placed)
+
+    def transpose(self, residuals, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        with _precision(dtype):
+            shift = np.asarray(self._subtracted(), dtype)
+            run = _on_shards(_transpose, self.over, self.chunk)
+            products, sums = run(jnp.asarray(residuals, dtype), shift, self._placed)
+        sums = np.asarray(sums, np.float64)
+        return self._mapped_back(np.asarray(products, np.float64), sums), sums
+
+    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        with _precision(dtype):
+            arguments = self._arguments(weights, bias, dtype)
+            counts = place_rows(np.asarray(counts, dtype), self.over)
+            run = _on_shards(_fused, self.over, self.chunk, rowwise)
+            values, products, sums = run(*arguments, self._placed, labels, counts, extra)
+        sums = np.asarray(sums, np.float64)
+        value = float(fetch(values).astype(np.float64).sum())
+        return value, self._mapped_back(np.asarray(products, np.float64), sums), sums
+
+    def radius(self) -> float:
+        if self._radius is None:
+            with _precision(np.float64):
+                run = _on_shards(_largest_square, self.over, self.chunk)
+                largest = float(run(self._placed, np.asarray(self.scale**2)))
+            self._radius = _norm_bound(largest, self.shift * self.scale)
+        return self._radius
+
+
+class _Filled:
+    """A source of rows with zero rows behind it."""
+
+    def __init__(self, source, parts):
+        self.source, self.dtype = source, np.dtype(source.dtype)
+        self.share = -(-source.shape[0] // parts)
+        self.shape = (self.share * parts, source.shape[1])
+
+    def __getitem__(self, indices):
+        there = indices < self.source.shape[0]
+        rows = np.zeros((len(indices), self.shape[1]), self.dtype)
+        rows[there] = np.asarray(self.source[indices[there]])
+        return rows
+
+
+@cache
+def _on_shards(kernel, over, chunk, rowwise=None):
+    """A kernel of `jaxlin.passes` on the rows of every device, its sums added up."""
+
+    def scores(weights, bias, shift, rows):
+        return kernel(weights, bias, shift, rows, chunk=chunk)
+
+    def transpose(residuals, shift, rows):
+        return jax.lax.psum(kernel(residuals, shift, rows, chunk=chunk), "data")
+
+    def fused(weights, bias, shift, rows, labels, counts, extra):
+        values, *sums = kernel(
+            weights, bias, shift, rows, labels, counts, extra, rowwise=rowwise, chunk=chunk
+        )
+        return values, *jax.lax.psum(tuple(sums), "data")
+
+    def largest(rows, squared_scale):
+        return jax.lax.pmax(kernel(rows, squared_scale, chunk=chunk), "data")
+
+    function, arguments, results = {
+        _scores: (scores, (_SAME, _SAME, _SAME, _ROWS), _COLUMNS),
+        _transpose: (transpose, (_COLUMNS, _SAME, _ROWS), _SAME),
+        _fused: (
+            fused,
+            (_SAME, _SAME, _SAME, _ROWS, _ROWS, _ROWS, _SAME),
+            (_ROWS, _SAME, _SAME),
+        ),
+        _largest_square: (largest, (_ROWS, _SAME), _SAME),
+    }[kernel]
+    # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.
+    return jax.jit(
+        jax.shard_map(function, mesh=over, in_specs=arguments, out_specs=results, check_vma=False)
+    )
