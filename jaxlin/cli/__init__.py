@@ -59,11 +59,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(name: str, rest: list[str]) -> int:
     """Run a command; turn what a user can cause into one sentence and an exit code."""
+    from jaxlin.cli import launch
+
     try:
         from jaxlin.cli.common import parse
 
         module = import_module(f"jaxlin.cli.{name}")
-        return module.run(parse(module.Options, rest, command=name))
+        options = parse(module.Options, rest, command=name)
+        if launch.processes(options):
+            return launch.supervise([name, *rest])
+        return module.run(options)
     except KeyboardInterrupt:
         print("jaxlin: interrupted", file=sys.stderr)
         return 130
@@ -73,7 +78,11 @@ def _guarded(name: str, rest: list[str]) -> int:
     except (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("JAXLIN_TRACEBACK"):
             raise
-        return _refuse(_sentence(error))
+        return launch.ABANDONED if launch.lost_peer(error) else _refuse(_sentence(error))
+    except RuntimeError as error:
+        if launch.lost_peer(error):
+            return launch.ABANDONED
+        raise
 
 
 def _sentence(error: BaseException) -> str:

@@ -131,6 +131,8 @@ def from_config(options_type, argv: list[str]) -> list[str]:
         raise ValueError(f"{path}: not a JSON file ({error}).") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object of options, got {type(values).__name__}.")
+    if values.get("dtype") == "bfloat16":  # how a configuration said it before --precision
+        values |= {"dtype": "float32", "precision": "bf16"}
     fields = [field.name for field in dataclasses.fields(options_type) if field.name != "config"]
     unknown = sorted(values.keys() - set(fields))
     if unknown:

@@ -24,6 +24,7 @@ def environment() -> dict:
         "process_count": jax.process_count(),
         "x64": bool(jax.config.jax_enable_x64),
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 

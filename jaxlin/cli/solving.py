@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlin import checkpoint, solvers
+from jaxlin.cli import hosts
 from jaxlin.cli.common import say
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
@@ -37,7 +38,7 @@ class _Before(NamedTuple):
     """Of a run that had ended already: the fields of `Solution` beside the parameters."""
 
 
-def solve(job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> Solved:
+def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) -> Solved:
     """Solve the problem of `job.config`, writing objective and lower bound to `metrics.jsonl`.
 
     A checkpoint holds the best parameters so far and what is proved about them. A run that goes on
@@ -77,7 +78,7 @@ def solve(job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> Solve
             watch.visit(int(total), params, {"solver": now._asdict()}, last=ended)
 
         if before.solution is None:
-            solution = _minimize(job, dtype, init, note, visit if watch.keeper else None)
+            solution = _minimize(job, dtype, init, note, visit if watch.keeper else None, mesh)
             lower = min(max(solution.lower_bound, before.lower_bound), solution.objective)
             solution = solution._replace(lower_bound=lower, gap=solution.objective - lower)
             note(solution.evaluations, solution.objective, lower)
@@ -106,10 +107,10 @@ def _beginning(job, out: Path, watch: Watch) -> tuple[LinearParams | None, _Befo
     checkpoint.check_space(out, like)
     if watch.found is None:
         return None, _Before()
-    return checkpoint.load(watch.found, like), _Before(**watch.found.record["solver"])
+    return hosts.load(watch.found, like), _Before(**watch.found.record["solver"])
 
 
-def _minimize(job, dtype, init, callback, on_best) -> Solution:
+def _minimize(job, dtype, init, callback, on_best, mesh) -> Solution:
     config = job.config
     penalty, strength = config["regularizer"], config["strength"]
     return solvers.minimize(
@@ -124,6 +125,7 @@ def _minimize(job, dtype, init, callback, on_best) -> Solution:
         classes=len(job.train.class_names),
         dtype=dtype,
         init=init,
+        mesh=mesh,
         callback=callback,
         on_best=on_best,
     )

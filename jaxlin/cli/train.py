@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxlin.cli.common import DataOptions, OutputOptions, check_out, emit, say
+from jaxlin.cli.devices import DeviceOptions, check_devices, start
 from jaxlin.cli.surviving import SurvivalOptions, check_survival, exit_codes, open_run
 
 LossName = Literal[
@@ -23,7 +24,7 @@ LossName = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions, OutputOptions, SurvivalOptions):
+class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     """Train a linear classifier and write a run folder with its report."""
 
     loss: LossName = "softmax"
@@ -64,8 +65,8 @@ class Options(DataOptions, OutputOptions, SurvivalOptions):
     """Use only this many training examples, drawn by the seed."""
     seed: int = 0
     """Decides every random choice of the run."""
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
-    """Arithmetic; bfloat16 holds for the products, parameters and sums stay float32."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of parameters and sums."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Read options from the config.json of a run; other options override it."""
 
@@ -73,21 +74,25 @@ class Options(DataOptions, OutputOptions, SurvivalOptions):
 def run(options: Options) -> int:
     """Train as `options` say; return the exit code."""
     _check(options)
-    if options.out is not None:
-        check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
-    with exit_codes(options) as (stopping, code):
-        return _run(options, stopping)
+    over = start(options)
+
+    from jaxlin.cli.hosts import share_output
+
+    with share_output(options) as options, exit_codes(options) as (stopping, code):
+        if options.out is not None:
+            check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
+        return _run(options, stopping, over)
     return code[0]
 
 
-def _run(options: Options, stopping) -> int:
+def _run(options: Options, stopping, over) -> int:
     from jaxlin.cli.training import prepare, train_and_write
 
     job = prepare(options)
     name = f"{job.train.name}-{options.loss}"
     with open_run(options, job.identity, name=name, stopping=stopping) as (out, watch):
         watch.look("before the first step")
-        results, status = train_and_write(job, options, out, watch)
+        results, status = train_and_write(job, options, out, watch, over)
         if options.json:
             emit(results)
         if status:
@@ -98,6 +103,7 @@ def _run(options: Options, stopping) -> int:
 
 def _check(options: Options) -> None:
     """Refuse numbers that cannot be meant, in one sentence each."""
+    check_devices(options)
     check_survival(options)
     for name in ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size"):
         value = getattr(options, name)
@@ -124,7 +130,12 @@ def _check(options: Options) -> None:
             )
     if options.solver == "minibatch" and options.tolerance is not None:
         raise ValueError("--tolerance needs certificates. Choose --solver full-batch.")
-    if full and options.dtype == "bfloat16":
-        raise ValueError("--dtype bfloat16 is for minibatch descent. Use float32 or float64.")
+    if options.precision != "highest" and (full or options.dtype == "float64"):
+        what = "the full-batch solver's certificates" if full else "--dtype float64"
+        raise ValueError(
+            f"--precision {options.precision} rounds more than {what} can bear. Leave it out."
+        )
+    if full and options.class_devices > 1:
+        raise ValueError("--class-devices is for minibatch descent. Leave it out.")
     if options.patience is not None and options.validation == 0:
         raise ValueError("--patience needs validation examples. Give --validation, say 0.1.")

@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import checkpoint, losses, metrics, models, preprocess, regularizers, train
+from jaxlin import checkpoint, losses, metrics, models, preprocess, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
+from jaxlin.cli import hosts
 from jaxlin.cli.common import say, write_json
+from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
+from jaxlin.cli.fitting import batch_parts
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.runs import run_data, write_pictures, write_predictions
@@ -35,6 +38,7 @@ STEP_SIZES = {
 }
 NOT_ABOUT_THE_RUN = (
     *("config", "out", "overwrite", "json", "quiet", "verbose", "save_every", "resume"),
+    *ABOUT_DEVICES,
 )
 
 
@@ -61,7 +65,8 @@ def prepare(options) -> Job:
         jax.config.update("jax_enable_x64", True)
     values = _values(options)
     parts = split_data(values)
-    statistics = preprocess.fit(parts[0].inputs, options.preprocess)
+    own = hosts.own_part(parts[0].inputs)
+    statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
 
 
@@ -141,7 +146,7 @@ def _feature_size(inputs, statistics) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def train_and_write(job: Job, options, out: Path, watch: Watch) -> tuple[dict, str]:
+def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tuple[dict, str]:
     """Train, evaluate, and write every file of the run folder.
 
     Leaves by `Stopped` where `watch` says so.
@@ -158,7 +163,9 @@ def train_and_write(job: Job, options, out: Path, watch: Watch) -> tuple[dict, s
         say(f"The batch is the full {examples} examples.", quiet=options.quiet)
     started = time.perf_counter()
     fit = solve if full else _fit
-    fitted = fit(job, out, watch, chatty=chatty, verbose=options.verbose)
+    fitted = fit(
+        job, out, hosts.shared(watch, options), mesh=mesh, chatty=chatty, verbose=options.verbose
+    )
     dtype = np.float64 if config["dtype"] == "float64" else np.float32
     model = models.Model(
         LinearParams(*(np.asarray(leaf, dtype) for leaf in fitted.params)),
@@ -182,14 +189,19 @@ def train_and_write(job: Job, options, out: Path, watch: Watch) -> tuple[dict, s
         },
     }
     write_json(out / "results.json", results)
+    diverged = _divergence(fitted, job) if fitted.status == "diverged" else ""
     watch.look("after training")
+    first = jax.process_index() == 0
 
     split, data = judged(job.train, job.validation, job.test)
-    write_predictions(out / "predictions.csv", model, data, scores[split], split=split)
-    watch.look("after training")
+    if first:
+        write_predictions(out / "predictions.csv", model, data, scores[split], split=split)
+    watch.look("after training")  # all processes have to come here
+    if not first:
+        return results, diverged
     write_pictures(out, model, data, scores[split], split=split, results=results, config=config)
     _say_results(results, out, quiet=options.quiet)
-    return results, _divergence(fitted, job) if fitted.status == "diverged" else ""
+    return results, diverged
 
 
 def _outcome(fitted) -> dict:
@@ -213,7 +225,7 @@ def judged(train_set, validation, test) -> tuple[str, Dataset]:
     return next((split, data) for split, data in named.items() if data is not None)
 
 
-def _fit(job: Job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> train.Fit:
+def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) -> train.Fit:
     """Run the training loop, with a progress bar, one line of JSON a record, and checkpoints."""
     config, statistics = job.config, job.statistics
     examples, features = job.train.inputs.shape
@@ -227,16 +239,18 @@ def _fit(job: Job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> t
         strength, decay = 0.0, 2 * strength  # decoupled: the step shrinks the weights itself
     score = models.score_function(
         jax.tree.map(jnp.asarray, statistics._replace(kind=None))._replace(kind=statistics.kind),
-        dtype=jnp.bfloat16 if config["dtype"] == "bfloat16" else None,
+        precision=config["precision"],
     )
-    descent = train.trainer(
-        partial(compose(score, loss, penalty), strength=strength),
-        train.optimizer(
-            config["optimizer"],
-            train.schedule(config["schedule"], config["step_size"], steps),
-            decay=decay,
-        ),
-    )
+    objective = partial(compose(score, loss, penalty), strength=strength)
+    law = train.schedule(config["schedule"], config["step_size"], steps)
+    optimizer = train.optimizer(config["optimizer"], law, decay=decay)
+    data = Batch(job.train.inputs, job.train.labels.astype(np.int32))
+    first = LinearParams(jnp.zeros((classes, features), dtype), jnp.zeros(classes, dtype))
+    size = config["batch_size"]
+    parts = batch_parts(objective, optimizer, first, data, batch_size=size, mesh=mesh)
+    if parts > 1:
+        say(f"Memory is short: each batch is computed in {parts} parts.", quiet=not chatty)
+    descent = train.trainer(objective, optimizer, parts=parts)
     validate = None
     if job.validation is not None:
 
@@ -245,14 +259,14 @@ def _fit(job: Job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> t
             measured = _measure(model, job.validation, loss)
             return measured["loss"], measured["accuracy"]
 
-    first = LinearParams(jnp.zeros((classes, features), dtype), jnp.zeros(classes, dtype))
     key = jax.random.key(config["seed"])
-    progress = train.beginning(descent, first, examples, config["batch_size"])
+    placed = first if mesh is None else sharding.place_params(first, mesh)
+    progress = train.beginning(descent, placed, examples, config["batch_size"])
     if watch.keeper is not None:
         state, _ = train.pack(progress)
         checkpoint.check_space(out, (key, state))
         if watch.found is not None:
-            key, state = checkpoint.load(watch.found, (key, state))
+            key, state = hosts.load(watch.found, (key, state))
             progress = train.unpack(state, watch.found.record["progress"])
 
     def on_progress(progress: train.Progress) -> None:
@@ -272,7 +286,7 @@ def _fit(job: Job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> t
             bar(record)
 
         return train.run(
-            *(descent, first, Batch(job.train.inputs, job.train.labels.astype(np.int32))),
+            *(descent, first, data if mesh is None else sharding.place(data, mesh)),
             key=key,
             steps=steps,
             batch_size=config["batch_size"],
@@ -287,7 +301,7 @@ def _fit(job: Job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> t
 
 def _measure(model, data: Dataset, loss, scores=None) -> dict:
     """Accuracy with its interval, and the mean loss, of one part of the data."""
-    scores = models.scores(model, data.inputs) if scores is None else scores
+    scores = hosts.scores(model, data.inputs) if scores is None else scores
     accuracy = metrics.accuracy(scores, data.labels)
     values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(data.labels, np.int32)))
     return {
@@ -328,7 +342,7 @@ def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:
         data = getattr(job, split)
         watch.look("after training")
         if data is not None:
-            scores[split] = models.scores(model, data.inputs)
+            scores[split] = hosts.scores(model, data.inputs)
             measured = measure(model, data, loss, scores[split])
             results[split] = measured
     penalty = getattr(regularizers, job.config["regularizer"])

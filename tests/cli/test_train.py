@@ -74,7 +74,7 @@ def test_every_loss_trains(jaxlin, arrays, loss):
     [
         ("--optimizer", "sgd", "--schedule", "constant", "--batch-size", "1"),
         ("--optimizer", "adamw", "--preprocess", "center", "--schedule", "linear"),
-        ("--dtype", "bfloat16", "--regularizer", "l1"),
+        ("--precision", "bf16", "--regularizer", "l1"),
         ("--dtype", "float64", "--preprocess", "scale", "--validation", "5", "--patience", "2"),
         ("--batch-size", "1000", "--limit", "30", "--validation", "0", "--strength", "0"),
     ],
@@ -249,7 +249,7 @@ def test_full_batch_proves_how_far_the_optimum_is(jaxlin, arrays):
         (("--solver", "full-batch", "--epochs", "3"), "--epochs belongs to minibatch descent"),
         (("--solver", "minibatch", "--tolerance", "1e-3"), "--tolerance needs certificates"),
         (("--tolerance", "0"), "--tolerance must be between 0 and 1"),
-        (("--tolerance", "1e-3", "--dtype", "bfloat16"), "--dtype bfloat16 is for minibatch"),
+        (("--tolerance", "1e-3", "--precision", "bf16"), "--precision bf16 rounds more"),
     ],
 )
 def test_options_of_the_other_solver_are_refused(jaxlin, options, sentence):

@@ -1,0 +1,125 @@
+"""What the processes of one run share out: reading, measuring, and who writes.
+
+Each process reads its own rows. Process 0 alone writes the run's folder; what the others would
+write goes to a temporary folder of theirs. With one process everything here is the plain thing.
+"""
+
+__all__ = ["across", "load", "own_part", "scores", "share_output", "shared"]
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxlin import checkpoint, models
+from jaxlin.sharding import agreed, own_rows
+
+
+@contextmanager
+def share_output(options) -> Iterator:
+    """The options of this process: those of the first, or silent ones that write elsewhere."""
+    if jax.process_index() == 0:
+        yield options
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxlin-") as folder:
+        yield dataclasses.replace(
+            options,
+            **{"out": Path(folder), "overwrite": options.resume == "never"},
+            **{"json": False, "quiet": True, "verbose": False},
+        )
+
+
+def shared(watch, options):
+    """The `Watch` of a loop that all processes run: they go on from the first one's checkpoint."""
+    if jax.process_count() == 1:
+        return watch
+    first = jax.process_index() == 0
+    found = _from_first(None if watch.found is None else [*watch.found])
+    if found is not None:
+        step, folder, record = found
+        watch = watch._replace(found=checkpoint.Found(step, Path(folder), record))
+        if not first:
+            watch = watch._replace(
+                keeper=checkpoint.keeper(
+                    Path(), identity={}, every=options.save_every, start=step, warn=_mute
+                )
+            )
+    return watch
+
+
+def load(found, like):
+    """`jaxlin.checkpoint.load`, read by the first process for all of them."""
+    if jax.process_count() == 1:
+        return checkpoint.load(found, like)
+    plain = jax.tree.map(_plain, like)
+    if jax.process_index() == 0:
+        plain = checkpoint.load(found, plain)
+    data = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, plain)
+    values = jax.tree.map(lambda leaf: _gathered(leaf)[0].astype(leaf.dtype), data)
+    return jax.tree.map(_as, values, like)
+
+
+def _plain(leaf):
+    return leaf if _is_key(leaf) else np.zeros(np.shape(leaf), leaf.dtype)
+
+
+def _as(values, like):
+    if _is_key(like):
+        return jax.random.wrap_key_data(values, impl=jax.random.key_impl(like))
+    if isinstance(like, jax.Array):
+        return jax.make_array_from_callback(values.shape, like.sharding, values.__getitem__)
+    return values
+
+
+def _is_key(leaf) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _from_first(value):
+    """A JSON value of the first process, on all."""
+    text = np.frombuffer(json.dumps(value, default=str).encode(), np.uint8)
+    size = -agreed(-len(text))
+    filled = np.pad(text, (0, size - len(text)), constant_values=ord(" "))
+    return json.loads(_gathered(filled)[0].astype(np.uint8).tobytes())
+
+
+def _mute(sentence: str) -> None:
+    """The first process says it."""
+
+
+def own_part(inputs):
+    """The rows that this process reads."""
+    if jax.process_count() == 1:
+        return inputs
+    return inputs[own_rows(len(inputs), jax.process_index(), jax.process_count())]
+
+
+def across(values, how: str) -> np.ndarray:
+    """The "sum", "min" or "max" of `values` over all processes, in float64."""
+    if jax.process_count() == 1:
+        return values
+    return getattr(np, how)(_gathered(np.asarray(values, np.float64)), axis=0)
+
+
+def scores(model: models.Model, inputs) -> np.ndarray:
+    """`jaxlin.models.scores`, each process computing those of its own rows; whole on all."""
+    count = len(inputs)
+    own = models.scores(model, own_part(inputs))
+    if jax.process_count() == 1:
+        return own
+    share = -(-count // jax.process_count())
+    filled = np.pad(own, ((0, share - len(own)), (0, 0)))
+    return _gathered(filled).reshape(-1, own.shape[1])[:count]
+
+
+def _gathered(values: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, stacked."""
+    from jax.experimental.multihost_utils import process_allgather
+
+    with jax.enable_x64(True):
+        return np.asarray(process_allgather(values))
