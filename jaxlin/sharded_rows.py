@@ -24,7 +24,9 @@ from jaxlin.passes import (
     _norm_bound,
     _precision,
     _scores,
+    _total,
     _transpose,
+    _transpose_total,
 )
 from jaxlin.sharding import fetch, place_rows
 
@@ -96,18 +98,35 @@ class ShardedRows(DeviceRows):
         dtype = np.dtype(dtype or self.dtype)
         with _precision(dtype):
             arguments = self._arguments(weights, bias, dtype)
-            counts = place_rows(np.asarray(counts, dtype), self.over)
-            run = _on_shards(_fused, self.over, self.chunk, rowwise)
+            counts = np.asarray(counts, dtype)
+            run = _on_shards(_fused, self.over, self.chunk, rowwise, (counts.ndim,))
             values, products, sums = run(*arguments, self._placed, labels, counts, extra)
         sums = np.asarray(sums, np.float64)
-        value = float(fetch(values).astype(np.float64).sum())
+        value = fetch(values).astype(np.float64).sum(0)
         return value, self._mapped_back(np.asarray(products, np.float64), sums), sums
+
+    def total(self, rowwise, by_row, *extra):
+        chunk, axes = self._columns(by_row), tuple(np.ndim(a) for a in by_row)
+        with _precision(np.float64):
+            return _on_shards(_total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
+
+    def transpose_total(self, rowwise, by_row, *extra):
+        axes = tuple(np.ndim(a) for a in by_row)
+        with _precision(np.float64):
+            shift = np.asarray(self._subtracted(), np.float64)
+            run = _on_shards(_transpose_total, self.over, self.chunk, rowwise, axes)
+            products, sums, totals = run(tuple(by_row), extra, shift, self._placed)
+        sums = np.asarray(sums, np.float64)
+        return self._mapped_back(np.asarray(products, np.float64), sums), sums, totals
 
     def radius(self) -> float:
         if self._radius is None:
-            with _precision(np.float64):
+            dtype = self.dtype
+            with _precision(dtype):
                 run = _on_shards(_largest_square, self.over, self.chunk)
-                largest = float(run(self._placed, np.asarray(self.scale**2)))
+                largest = float(run(self._placed, np.asarray(self.scale**2, dtype)))
+            # an upper bound all the same: D products and sums, each rounded
+            largest *= 1 + (self.features + 8) * float(np.finfo(dtype).eps)
             self._radius = _norm_bound(largest, self.shift * self.scale)
         return self._radius
 
@@ -128,8 +147,12 @@ class _Filled:
 
 
 @cache
-def _on_shards(kernel, over, chunk, rowwise=None):
-    """A kernel of `jaxlin.passes` on the rows of every device, its sums added up."""
+def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
+    """A kernel of `jaxlin.passes` on the rows of every device, its sums added up.
+
+    `axes` says how many axes the arrays by row have, of which the last is the rows'.
+    """
+    by_row = tuple(_SAME if not n else _ROWS if n == 1 else _COLUMNS for n in axes)
 
     def scores(weights, bias, shift, rows):
         return kernel(weights, bias, shift, rows, chunk=chunk)
@@ -143,6 +166,9 @@ def _on_shards(kernel, over, chunk, rowwise=None):
         )
         return values, *jax.lax.psum(tuple(sums), "data")
 
+    def total(*arguments):
+        return jax.lax.psum(kernel(*arguments, rowwise=rowwise, chunk=chunk), "data")
+
     def largest(rows, squared_scale):
         return jax.lax.pmax(kernel(rows, squared_scale, chunk=chunk), "data")
 
@@ -151,9 +177,11 @@ def _on_shards(kernel, over, chunk, rowwise=None):
         _transpose: (transpose, (_COLUMNS, _SAME, _ROWS), _SAME),
         _fused: (
             fused,
-            (_SAME, _SAME, _SAME, _ROWS, _ROWS, _ROWS, _SAME),
+            (_SAME, _SAME, _SAME, _ROWS, _ROWS, *by_row, _SAME),
             (_ROWS, _SAME, _SAME),
         ),
+        _total: (total, (by_row, _SAME), _SAME),
+        _transpose_total: (total, (by_row, _SAME, _SAME, _ROWS), _SAME),
         _largest_square: (largest, (_ROWS, _SAME), _SAME),
     }[kernel]
     # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.
