@@ -19,9 +19,18 @@ _HOME_OF = {
     "compose": "objectives",
 }
 _MODULES = {
-    *("batches", "core", "data", "estimators", "gradients", "landscape", "losses", "metrics"),
-    *("models", "objectives", "passes", "plots", "preprocess", "probability", "regularizers"),
-    *("report", "scores", "solvers", "testing", "train"),
+    *("batches", "checkpoint", "core", "data", "estimators", "gradients", "landscape", "losses"),
+    *(
+        "metrics",
+        "models",
+        "objectives",
+        "optimizers",
+        "passes",
+        "plots",
+        "preprocess",
+        "probability",
+    ),
+    *("regularizers", "report", "scores", "solvers", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]

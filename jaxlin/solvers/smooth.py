@@ -152,7 +152,8 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
     Args:
       problem: with a smooth form and no l1 term.
       weights, bias: (K, D) and (K,): where to start.
-      report: called with (evaluations, objective, lower bound) as the run goes on.
+      report: called with (evaluations, objective, lower bound, (weights, bias) of the least
+        objective so far) as the run goes on.
     """
     return together([descend(problem, weights, bias, report)])[0][0]
 
@@ -191,7 +192,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
     promise, decrements, status = np.inf, [], Status.MAX_ITERATIONS
     while True:
         gap, proof_point = _estimated_gap(problem, memory, point, gradient, split)
-        report(evaluations, min(best[0], value), lower)
+        report(evaluations, min(best[0], value), lower, unpack(best[1]))
         due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
         if due or (report is not silent and gap <= 0.7 * milestone * value):
             promise = gap if due else promise
@@ -202,7 +203,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             lower = max(lower, proof.lower_bound)
             if best[0] > proof.objective or precision != np.float64:
                 best = (proof.objective, np.concatenate([w.ravel(), proof.bias]))
-            report(evaluations, best[0], lower)
+            report(evaluations, best[0], lower, unpack(best[1]))
             if best[0] - lower <= problem.tolerance * best[0]:
                 status = Status.CONVERGED
                 break
