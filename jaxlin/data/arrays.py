@@ -1,11 +1,12 @@
-"""Arrays of your own: `.npz` archives and `.npy` files, the latter mapped rather than read.
+"""Arrays of your own: `.npz` archives, and those `.npy` files that are not rows in order.
 
 Neither may hold Python objects (those are pickles, hence programs). A header is a claim, compared
 with the size of the file before any memory is asked for; a compressed member must not
 expand beyond all measure.
 
-A map reads pages when they are used: if the file shrinks meanwhile, the system kills the process.
-Write new data to a new file.
+`jaxlin.data.features` reads `.npy` files with two axes. Pictures, and arrays in Fortran order,
+are mapped here. A map reads pages when they are used: if the file shrinks meanwhile, the system
+kills the process. Write new data to a new file.
 """
 
 __all__ = [

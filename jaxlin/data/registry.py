@@ -315,9 +315,8 @@ def _are_features(path: Path) -> bool:
     if path.suffix != ".npy":
         return False
     shape, dtype, _, fortran = arrays.read_layout(path)
-    return (
-        len(shape) == 2 and dtype in KINDS and not (fortran and min(shape) > 1) and 0 not in shape
-    )
+    in_order = not fortran or 1 in shape
+    return len(shape) == 2 and 0 not in shape and dtype in KINDS and in_order
 
 
 def _same_classes(found: Dataset, class_names) -> Dataset:

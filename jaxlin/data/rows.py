@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -277,7 +278,7 @@ def _scattered(source, rows: np.ndarray, places: np.ndarray, most: int):
     gap = max(1, GAP_BYTES * len(source) // max(1, source.nbytes))
     apart = (np.diff(rows) > gap) | (np.diff(numbers) > 0) | (np.diff(local // most) != 0)
     edges = [0, *(np.flatnonzero(apart) + 1), len(rows)]
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         low, high = int(local[first]), int(local[last - 1]) + 1
         place, chosen = places[first:last], local[first:last] - low
         if (np.diff(chosen) == 1).all() and (np.diff(place) == 1).all():

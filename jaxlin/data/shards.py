@@ -117,7 +117,7 @@ def open_shards(paths: Sequence[Path], *, resident_bytes: int = RESIDENT_BYTES) 
         if layout.dtype.newbyteorder("=") not in KINDS and layout.dtype not in KINDS:
             known = ", ".join(str(kind) for kind in KINDS)
             raise DataError(
-                f"{path}: features of type {layout.dtype} are not read. Save them as one of {known}."
+                f"{path}: features of type {layout.dtype} are not read. Save one of {known}."
             )
         if layout.fortran and min(layout.shape) > 1:
             raise DataError(

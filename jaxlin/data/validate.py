@@ -60,7 +60,7 @@ def refuse_one_class(labels: np.ndarray, names: Sequence[str], *, file: str) -> 
 def check_inputs(inputs: np.ndarray, *, file: str) -> np.ndarray:
     """Rows (N, D) of finite numbers in the machine's byte order; kept as they are if possible.
 
-    uint8, 8- and 16-bit integers and float16, bfloat16, float32, float64 stay what they are (a memory map
+    8- and 16-bit integers and float16, bfloat16, float32, float64 stay what they are (a memory map
     stays a map). Other integers and Booleans become uint8 (Booleans), float32 where that is exact
     (up to 2**24), else float64.
     """
