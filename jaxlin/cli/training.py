@@ -22,6 +22,7 @@ from jaxlin.cli.runs import run_data, write_pictures, write_predictions
 from jaxlin.cli.solving import solve
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset
+from jaxlin.data.rows import hold, take
 from jaxlin.objectives import compose
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
@@ -74,7 +75,10 @@ def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
 
 
 def _rows(data: Dataset, rows) -> Dataset:
-    return data._replace(inputs=data.inputs[rows], labels=data.labels[rows])
+    """These rows, read if they fit memory, else a view."""
+    inputs = take(data.inputs, rows)
+    budget = getattr(inputs, "resident_bytes", 0)
+    return data._replace(inputs=hold(inputs, budget), labels=data.labels[rows])
 
 
 def _split(data: Dataset, validation: float, rng) -> tuple[Dataset, Dataset | None]:

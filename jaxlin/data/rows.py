@@ -9,8 +9,20 @@ Every read compares the file's size and time of change with those when it was op
 number that arrives is seen to be finite, at about the speed of memory.
 """
 
-__all__ = ["RESIDENT_BYTES", "FileRows", "RowView", "Shard", "empty_rows", "fill", "hold", "take"]
+__all__ = [
+    "RESIDENT_BYTES",
+    "FileRows",
+    "RowView",
+    "Shard",
+    "all_finite",
+    "empty_rows",
+    "fill",
+    "from_map",
+    "hold",
+    "take",
+]
 
+import mmap
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -96,10 +108,10 @@ class FileRows:
             return self[_positions([rows], len(self))][0]
         chosen = _positions(rows, len(self))
         out = empty_rows(len(chosen), self)
-        self.fill(out, [chosen])
+        self.read_into(out, [chosen])
         return out
 
-    def fill(self, out: np.ndarray, segments) -> None:
+    def read_into(self, out: np.ndarray, segments) -> None:
         """Read the rows of every segment, a `range` of step 1 or an array, one after another."""
         pieces, start = [], 0
         for segment in segments:
@@ -156,8 +168,8 @@ class RowView:
     def __getitem__(self, rows) -> np.ndarray:
         return np.asarray(self.source[self.rows[rows]])
 
-    def fill(self, out: np.ndarray, segments) -> None:
-        """As `FileRows.fill`."""
+    def read_into(self, out: np.ndarray, segments) -> None:
+        """As `FileRows.read_into`."""
         chosen = [
             self.rows[s.start : s.stop] if isinstance(s, range) else self.rows[s] for s in segments
         ]
@@ -185,6 +197,22 @@ def hold(source, memory: int):
     return source
 
 
+def from_map(mapped: np.memmap):
+    """The file behind a memory map (N, D), or behind a run of its rows, read instead of mapped.
+
+    What cannot be read so, a strided view or a map without a name, is handed back as it is.
+    """
+    name, memory = mapped.filename, mapped._mmap
+    if name is None or memory is None or mapped.ndim != 2 or not mapped.flags.c_contiguous:
+        return mapped
+    # The attribute `offset` of a view is that of the whole map: addresses tell where it begins.
+    begins = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
+    inside = mapped.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
+    status = os.stat(name)
+    shard = Shard(Path(name), len(mapped), begins + inside, status.st_size, status.st_mtime_ns)
+    return FileRows([shard], mapped.shape[1], mapped.dtype)
+
+
 def fill(source, out: np.ndarray, segments) -> None:
     """Write the rows of the segments of any source into `out`, one after another.
 
@@ -193,8 +221,8 @@ def fill(source, out: np.ndarray, segments) -> None:
       out: (n, D), n the length of all segments; of the source's dtype.
       segments: `range`s of step 1, or arrays of row numbers.
     """
-    if hasattr(source, "fill"):
-        source.fill(out, segments)
+    if hasattr(source, "read_into"):
+        source.read_into(out, segments)
         return
     start = 0
     for segment in segments:
