@@ -11,7 +11,7 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "core _checks prefetch",
     "scores losses probability regularizers",
     "objectives passes metrics",
-    "gradients landscape data preprocess batches",
+    "gradients landscape data preprocess batches hand_features",
     "stream",
     "train models solvers sweep sharding checkpoint",
     "plots",
