@@ -21,7 +21,7 @@ from jaxlin import hand_features, metrics, models, preprocess, solvers
 from jaxlin.data import as_images, load_splits, open_features
 from jaxlin.plots.style import COLORS, new_figure, save, tidy
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 TOLERANCE = 1e-3
 
 
@@ -93,7 +93,7 @@ def draw(found: dict, path: Path, title: str) -> None:
         right.bar(place, share, 0.62, color=color)
         right.errorbar(place, share, [[share - low], [high - share]], color="#1f2430", capsize=5)
         right.annotate(f"{share:.3f}", (place, high), (0, 4), textcoords="offset points",
-                       ha="center", fontweight="semibold")  # fmt: skip
+                       ha="center", fontweight="bold")  # fmt: skip
     names = [f"{name}\n{row['width']:,} numbers" for name, row in found.items()]
     right.set_xticks(range(len(names)), names)
     right.set_ylim(0, 1.15 * max(row["test_interval"][1] for row in found.values()))
