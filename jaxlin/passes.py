@@ -216,6 +216,10 @@ class DeviceRows(_Rows):
 
     def _part(self, part):
         """One part of a source or a map, copied: the map's pages are then given back."""
+        if hasattr(self.inputs, "read_into"):  # rows of our own, which the device may take over
+            rows = self.inputs[part]
+            with _precision(rows.dtype):
+                return part, jax.device_put(rows)
         if not isinstance(self.inputs, np.memmap):
             return part, _as_device(np.asarray(self.inputs[part]))
         rows = np.array(self.inputs[part])

@@ -20,7 +20,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.batches import EpochPlan, steps_per_epoch
@@ -122,7 +121,7 @@ def _schedule(start: int, stop: int, per_epoch: int, per_window: int) -> Iterato
 
 
 def _read(data: Batch, bits: list[int], batch: int, x64: bool, turn: _Turn) -> Window:
-    """Read and shuffle one window. The buffer is new each time: JAX may use it without a copy."""
+    """Read and shuffle one window. The buffer is new each time: JAX uses it without a copy."""
     rows = window_rows(data.inputs, batch)
     segments = _segments(data.inputs, bits, turn, rows)
     chosen = np.concatenate([np.arange(part.start, part.stop) for part in segments])
@@ -141,7 +140,8 @@ def _read(data: Batch, bits: list[int], batch: int, x64: bool, turn: _Turn) -> W
             turn.steps,
         )
         return window._replace(
-            data=jax.tree.map(jnp.asarray, window.data), plan=jax.tree.map(jnp.asarray, window.plan)
+            data=jax.tree.map(jax.device_put, window.data),
+            plan=jax.tree.map(jax.device_put, window.plan),
         )
 
 

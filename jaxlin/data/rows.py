@@ -13,7 +13,6 @@ __all__ = [
     "RESIDENT_BYTES",
     "FileRows",
     "RowView",
-    "Shard",
     "all_finite",
     "empty_rows",
     "fill",
@@ -35,6 +34,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxlin.core import DataError
+from jaxlin.data.reading import Reader, Shard, open_reader, read_bytes
 
 RESIDENT_BYTES = 4 << 30
 """Inputs up to this size are held in memory unless somebody says otherwise."""
@@ -50,19 +50,6 @@ _EXPONENT = {  # dtype: unsigned integer of its size, bits of the exponent
     np.dtype(np.float32): (np.uint32, 0x7F800000),
     np.dtype(np.float64): (np.uint64, 0x7FF0000000000000),
 }
-
-
-class Shard(NamedTuple):
-    """Where the rows of one file lie, and what the file was when it was opened."""
-
-    path: Path
-    rows: int
-    offset: int
-    """The byte at which the first row begins."""
-    size: int
-    """Bytes of the whole file."""
-    modified: int
-    """Time of its last change, in nanoseconds."""
 
 
 class FileRows:
@@ -117,25 +104,24 @@ class FileRows:
         for segment in segments:
             pieces += _pieces(self, segment, start)
             start += len(segment)
-        descriptors, under_way = {}, []
+        readers, under_way = {}, []
         try:
             for number in {piece.shard for piece in pieces}:
-                descriptors[number] = _open(self.shards[number])
+                readers[number] = open_reader(self.shards[number])
             if len(pieces) == 1:
-                _read(self, pieces[0], descriptors[pieces[0].shard], out)
+                _read(self, pieces[0], readers[pieces[0].shard], out)
                 return
             under_way = [
-                _readers().submit(_read, self, piece, descriptors[piece.shard], out)
-                for piece in pieces
+                _threads().submit(_read, self, piece, readers[piece.shard], out) for piece in pieces
             ]
             for read in under_way:
                 read.result()
         finally:
             for read in under_way:
                 read.cancel()
-            wait(under_way)  # nobody may still read from a descriptor that is closed
-            for descriptor in descriptors.values():
-                os.close(descriptor)
+            wait(under_way)  # nobody may still read from a file that is closed
+            for reader in readers.values():
+                reader.close()
 
     def locate(self, row: int) -> tuple[Shard, int]:
         """The file that holds a row, and the row's number in it."""
@@ -314,7 +300,7 @@ def _scattered(source, rows: np.ndarray, places: np.ndarray, most: int):
         yield _Piece(int(numbers[first]), low, high, chosen, place)
 
 
-def _read(source: FileRows, piece: _Piece, descriptor: int, out: np.ndarray) -> None:
+def _read(source: FileRows, piece: _Piece, reader: Reader, out: np.ndarray) -> None:
     """Read a piece, see that its numbers are finite, and put its rows where they belong."""
     shard, width = source.shards[piece.shard], source.shape[1]
     direct = piece.chosen is None and source._stored == source.dtype and out.flags.c_contiguous
@@ -324,12 +310,7 @@ def _read(source: FileRows, piece: _Piece, descriptor: int, out: np.ndarray) -> 
         block = np.empty((piece.stop - piece.start, width), source._stored)
     buffer = memoryview(block.view(np.uint8).reshape(-1))
     position = shard.offset + piece.start * width * source._stored.itemsize
-    done = 0
-    while done < len(buffer):
-        count = os.preadv(descriptor, [buffer[done:]], position + done)
-        if count == 0:
-            raise DataError(f"{shard.path}: shrank while it was read. {_STAY}")
-        done += count
+    read_bytes(reader, buffer, position)
     if not direct:
         block = block.astype(source.dtype, copy=False)
         block = block if piece.chosen is None else block[piece.chosen]
@@ -362,29 +343,6 @@ def all_finite(block: np.ndarray) -> bool:
     return int(signed.max()) < exponent and int(bits.max()) < (sign | exponent)
 
 
-_STAY = "Start again with files that stay as they are while they are used."
-
-
-def _open(shard: Shard) -> int:
-    """An open descriptor of a file that is still what it was."""
-    try:
-        descriptor = os.open(shard.path, os.O_RDONLY)
-    except OSError as error:
-        raise DataError(
-            f"{shard.path}: cannot be read any more ({error.strerror}). {_STAY}"
-        ) from None
-    found = os.fstat(descriptor)
-    if (found.st_size, found.st_mtime_ns) != (shard.size, shard.modified):
-        os.close(descriptor)
-        how = (
-            f"it had {shard.size:,} bytes and has {found.st_size:,}"
-            if found.st_size != shard.size
-            else "its time of change is another"
-        )
-        raise DataError(f"{shard.path}: changed since it was opened ({how}). {_STAY}")
-    return descriptor
-
-
 @cache
-def _readers() -> ThreadPoolExecutor:
+def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(READERS, thread_name_prefix="jaxlin-read")

@@ -22,7 +22,8 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data import arrays
-from jaxlin.data.rows import RESIDENT_BYTES, FileRows, Shard
+from jaxlin.data.reading import Shard
+from jaxlin.data.rows import RESIDENT_BYTES, FileRows
 
 ENDINGS = (".npy", ".safetensors")
 KINDS = tuple(

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxlin.core import DataError
-from jaxlin.data import load, load_inputs, load_splits, load_validation, open_features
+from jaxlin.data import load, load_inputs, load_splits, load_validation, open_features, reading
 from jaxlin.data import rows as rows_module
 from jaxlin.data.rows import FileRows, all_finite, fill, from_map, take
 from jaxlin.data.survey import survey
@@ -386,3 +386,36 @@ def test_a_survey_counts_and_finds_what_is_not_finite(tmp_path):
     problems = survey(tmp_path, check=True)["parts"]["train"]["problems"]
     assert ["00001" in problems[0], "00003" in problems[1]] == [True, True]
     assert "row 5, column 0" in problems[0]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["past the cache", "plain"])
+def test_large_reads_come_from_the_disk_and_from_the_cache_alike(tmp_path, monkeypatch, direct):
+    if not direct:
+        monkeypatch.setattr(reading, "_DIRECT", None)
+    inputs = np.random.default_rng(0).normal(size=(3000, 333)).astype(np.float32)  # 4 MB
+    path = tmp_path / "a.npy"
+    np.save(path, inputs)
+    source = open_features(path).inputs
+    with path.open("rb") as file:
+        for rows in (slice(None), slice(1, 2999), slice(700, 1100), np.arange(2990, 10, -1)):
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.read(300_000)  # a part of it is in the cache again
+            np.testing.assert_array_equal(source[rows], inputs[rows])
+
+
+def test_where_direct_reads_fail_plain_ones_go_on(tmp_path, monkeypatch):
+    inputs = np.ones((3000, 100), np.float32)
+    np.save(tmp_path / "a.npy", inputs)
+    source, plain = open_features(tmp_path / "a.npy").inputs, os.preadv
+    refused = []
+
+    def only_plain(descriptor, buffers, position, *flags):
+        if flags or len(buffers[0]) % 4096 == 0:
+            refused.append(position)
+            raise OSError(22, "Invalid argument")
+        return plain(descriptor, buffers, position)
+
+    monkeypatch.setattr(os, "preadv", only_plain)
+    np.testing.assert_array_equal(source[:2999], inputs[:2999])
+    assert refused
