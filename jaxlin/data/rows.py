@@ -39,10 +39,11 @@ from jaxlin.data.reading import Reader, Shard, open_reader, read_bytes
 RESIDENT_BYTES = 4 << 30
 """Inputs up to this size are held in memory unless somebody says otherwise."""
 PIECE_BYTES = 4 << 20
-"""The most that one read asks for: with four at once a disk is busy all the time."""
+"""The most that one read asks for."""
 GAP_BYTES = 64 << 10
 """Rows nearer than this are read together with what lies between them."""
-READERS = 4
+READERS = 8
+"""Reads at once: they keep a disk busy while others of them are looked through."""
 _ALIGNMENT = 64  # of buffers, so that JAX may use them without a copy
 _EXPONENT = {  # dtype: unsigned integer of its size, bits of the exponent
     np.dtype(np.float16): (np.uint16, 0x7C00),
