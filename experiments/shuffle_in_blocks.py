@@ -105,7 +105,9 @@ def draw(results: dict, path: Path) -> None:
         rows = [row for row in results["streamed"] if row["window_share"] == share]
         blocks = [row["blocks_of_a_window"] for row in rows]
         values = np.array([row["test_accuracy"] for row in rows])
-        axes.plot(blocks, values.mean(axis=1), "o-", color=color, label=f"{share:.0%} of the data")
+        axes.plot(
+            blocks, values.mean(axis=1), "o-", color=color, label=f"{100 * share:g} % of the data"
+        )
         axes.fill_between(blocks, values.min(axis=1), values.max(axis=1), color=color, alpha=0.18)
     complete = np.mean(results["complete_shuffle"])
     for height, text in (
@@ -119,7 +121,7 @@ def draw(results: dict, path: Path) -> None:
     axes.set_xticks(BLOCKS_OF_A_WINDOW, BLOCKS_OF_A_WINDOW)
     tidy(axes, title=f"{results['data']} sorted by class, {EPOCHS} epochs",
          x="blocks in a window", y="test accuracy")  # fmt: skip
-    axes.legend(title="a window holds", frameon=False, loc="center right")
+    axes.legend(title="a window holds", frameon=False, loc="lower right")
     save(figure, path)
 
 
@@ -138,8 +140,9 @@ def main():
     print(f"{results['data']}, {results['examples']:,} examples sorted by class, {EPOCHS} epochs")
     print(f"complete shuffle, in memory       {np.mean(results['complete_shuffle']):.4f}")
     for row in results["streamed"]:
-        print(f"windows of {row['window_share']:4.0%}, {row['blocks_of_a_window']:>2} blocks each"
-              f"      {np.mean(row['test_accuracy']):.4f}")  # fmt: skip
+        share, blocks = 100 * row["window_share"], row["blocks_of_a_window"]
+        values = row["test_accuracy"]
+        print(f"windows of {share:2g} %, {blocks:>2} blocks each      {np.mean(values):.4f}")
     print(f"in the order of the file          {results['file_order']:.4f}")
     print(f"Look at {args.out / 'shuffle_in_blocks.png'}")
 

@@ -6,8 +6,10 @@ completely, and its batches are steps of the same compiled loop that trains on d
 one window trains, the next is being read: two are in memory, whatever the size of the data.
 
 Every example is seen once an epoch. Its neighbors in a batch come from its window only, so a window
-is as good a mixture as the blocks that fell into it: about `WINDOW_BYTES / BLOCK_BYTES` places of
-the file. With one window the shuffle is complete.
+is as good a mixture as the blocks that fell into it: about `WINDOW_BYTES / BLOCK_BYTES`, 256 places
+of the file. On CIFAR-10 sorted by class (`experiments/shuffle_in_blocks.py`) windows of 64 blocks
+reach a test accuracy of 0.409 to 0.410, a complete shuffle 0.410, windows of one block 0.357 to
+0.404.
 
 What a window holds depends on (key, epoch) and on the shapes alone, so a run goes on in the middle
 of an epoch by reading only the window that it stands in.
