@@ -15,6 +15,7 @@ __all__ = [
     "RowView",
     "all_finite",
     "empty_rows",
+    "extremes",
     "fill",
     "from_map",
     "hold",
@@ -342,6 +343,25 @@ def all_finite(block: np.ndarray) -> bool:
     signed = bits.view(np.dtype(unsigned).name.removeprefix("u"))
     sign = 1 << (8 * bits.itemsize - 1)
     return int(signed.max()) < exponent and int(bits.max()) < (sign | exponent)
+
+
+def extremes(block: np.ndarray) -> tuple[float, float]:
+    """The least and the largest of the finite numbers of a contiguous block.
+
+    Read from the bits as in `all_finite`: NumPy compares float16 thirty times more slowly.
+
+    >>> extremes(np.array([0.5, -2.0, 3.0], np.float16)), extremes(np.array([-1.0, -3.0]))
+    ((-2.0, 3.0), (-3.0, -1.0))
+    """
+    if block.dtype not in _EXPONENT:
+        return float(block.min()), float(block.max())
+    unsigned, _ = _EXPONENT[block.dtype]
+    bits = block.view(unsigned)
+    signed = bits.view(np.dtype(unsigned).name.removeprefix("u"))
+    # Of negative numbers the larger bits are the smaller number.
+    low = bits.max() if signed.min() < 0 else bits.min()
+    high = signed.max() if signed.max() >= 0 else bits.min()
+    return tuple(float(np.array(end).astype(unsigned).view(block.dtype)) for end in (low, high))
 
 
 @cache

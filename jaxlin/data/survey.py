@@ -9,7 +9,7 @@ import numpy as np
 from jaxlin.core import DataError
 from jaxlin.data.dataset import fingerprint
 from jaxlin.data.features import Features, find_parts, open_features
-from jaxlin.data.rows import FileRows
+from jaxlin.data.rows import FileRows, extremes
 from jaxlin.prefetch import prefetch
 
 _BLOCK_BYTES = 32 << 20
@@ -81,7 +81,8 @@ def _checked(features: Features) -> dict:
                 lambda start, rows=rows, size=size: rows[start : start + size],
                 range(0, len(rows), size),
             ):
-                low, high = min(low, float(block.min())), max(high, float(block.max()))
+                ends = extremes(block)
+                low, high = min(low, ends[0]), max(high, ends[1])
         except DataError as error:
             problems.append(str(error))
             if len(problems) == _MOST_PROBLEMS:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from jaxlin.core import DataError
 from jaxlin.data import load, load_inputs, load_splits, load_validation, open_features, reading
 from jaxlin.data import rows as rows_module
-from jaxlin.data.rows import FileRows, all_finite, fill, from_map, take
+from jaxlin.data.rows import FileRows, all_finite, extremes, fill, from_map, take
 from jaxlin.data.survey import survey
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -186,6 +186,13 @@ def test_the_bits_tell_what_isfinite_tells(dtype):
             block = np.full((3, 2), filling, dtype)
             block[1, 1] = bad
             assert not all_finite(block)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16, np.float32, np.float64, np.int16], ids=str)
+@pytest.mark.parametrize(("low", "high"), [(-50, 60), (1, 60), (-60, -1), (0, 9), (-9, 0), (3, 3)])
+def test_the_bits_tell_the_least_and_the_largest(dtype, low, high):
+    block = np.random.default_rng(0).integers(low, high + 1, (40, 3)).astype(dtype)
+    assert extremes(block) == (block.min(), block.max())
 
 
 def refused(path, match, **options):
