@@ -57,12 +57,13 @@ def test_an_error_is_raised_where_its_piece_is_asked_for():
 
 
 def test_closing_stops_the_reading():
-    asked = []
+    asked, before = [], set(threading.enumerate())
     pieces = prefetch(lambda n: asked.append(n) or n, range(1000))
     next(pieces)
     pieces.close()
     assert len(asked) <= 2
-    assert not [t for t in threading.enumerate() if t.name.startswith("jaxlin-prefetch")]
+    new = set(threading.enumerate()) - before
+    assert not [thread for thread in new if thread.name.startswith("jaxlin-prefetch")]
 
 
 def test_arrays_pass_through_untouched():
