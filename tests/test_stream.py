@@ -24,6 +24,7 @@ DESCENT = train.trainer(
     partial(compose(linear, losses.softmax_cross_entropy), strength=0.01), optax.adam(0.1)
 )
 ROWS = 203
+CHANGED = "(changed since it was opened|shrank while it was read)"  # a read may be under way
 
 
 def stored(folder, dtype=np.float32, rows=ROWS, shards=3):
@@ -182,7 +183,7 @@ def test_a_file_that_shrinks_in_the_middle_ends_the_run_in_a_sentence(small):
     next(steps)
     path = small.inputs.shards[1].path
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(DataError, match=rf"{path.name}: changed since it was opened \(it had 1"):
+    with pytest.raises(DataError, match=f"{path.name}: {CHANGED}"):
         for _ in steps:
             pass
 
@@ -194,7 +195,7 @@ def test_a_file_that_is_written_to_ends_the_run_in_a_sentence(small):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"{path.name}: changed since it was opened"):
+    with pytest.raises(DataError, match=f"{path.name}: {CHANGED}"):
         for _ in steps:
             pass
 
