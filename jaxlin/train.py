@@ -7,23 +7,27 @@ device, and comes back to the host between chunks; `run` adds validation, the be
 far and early stopping.
 
 What a step does depends on the state, the key and the step number alone, so a run that was cut
-anywhere and continued from its state gives the same bits as one that was not.
+anywhere and continued from its `Progress` gives the same bits as one that was not.
 """
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "Fit",
+    "Progress",
     "Record",
     "StepInfo",
     "TrainState",
     "Trainer",
+    "beginning",
     "chunks",
     "compile_steps",
     "optimizer",
+    "pack",
     "run",
     "schedule",
     "trainer",
+    "unpack",
 ]
 
 import time
@@ -39,19 +43,13 @@ import optax
 from jaxlin import stream
 from jaxlin.batches import EpochPlan, epoch_plan, steps_per_epoch
 from jaxlin.core import Batch, LinearParams
+from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
 
-OPTIMIZERS = {
-    "sgd": optax.sgd,
-    "momentum": partial(optax.sgd, momentum=0.9),
-    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
-    "adagrad": optax.adagrad,
-    "rmsprop": optax.rmsprop,
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "lion": optax.lion,
-    "lars": optax.lars,
-}
-SCHEDULES = ("constant", "cosine", "linear")
+CHUNK_STEPS = 4096
+"""The most steps of `run` in one compiled call, and between two records."""
+FIRST_STEPS = 64
+"""Steps after which a run that is watched first looks up, to learn how long they take."""
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class TrainState(NamedTuple):
@@ -92,6 +90,28 @@ class Record(NamedTuple):
     seconds: float
 
 
+class Progress(NamedTuple):
+    """All that `run` carries: what a checkpoint has to hold."""
+
+    state: TrainState
+    best: LinearParams
+    """The best on validation so far; where nothing was validated yet, those at the last record."""
+    losses: np.ndarray
+    """The objective at the steps since the last record, then zeros: as long as a chunk."""
+    quality: tuple[float, float] | None
+    """Validation accuracy and minus the validation loss of `best`."""
+    waited: int
+    """How many validations were no better since."""
+    history: list[Record]
+    seconds: float
+    """Time spent training, in all processes that had a part in it."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss since the last record was a number."""
+        return bool(np.isfinite(self.losses).all())
+
+
 class Fit(NamedTuple):
     """The outcome of `run`."""
 
@@ -103,41 +123,6 @@ class Fit(NamedTuple):
     """"done", "stopped early" or "diverged"."""
     compile_seconds: float
     train_seconds: float
-
-
-def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
-    """The step size over a run: "constant", or falling to 0 by a "cosine" or a "linear" law.
-
-    >>> [round(float(schedule("linear", 0.5, 10)(step)), 3) for step in (0, 5, 10)]
-    [0.5, 0.25, 0.0]
-    """
-    laws = {
-        "constant": lambda: optax.constant_schedule(step_size),
-        "cosine": lambda: optax.cosine_decay_schedule(step_size, steps),
-        "linear": lambda: optax.linear_schedule(step_size, 0.0, steps),
-    }
-    if name not in laws:
-        raise ValueError(f"`schedule` must be one of {', '.join(laws)}, got {name!r}.")
-    return laws[name]()
-
-
-def optimizer(
-    name: str, step_size: float | optax.Schedule, *, decay: float = 0.0
-) -> optax.GradientTransformation:
-    """One of `OPTIMIZERS` by name; any other optax transformation works as well.
-
-    Args:
-      name: a key of `OPTIMIZERS`.
-      step_size: a number or a schedule.
-      decay: for "adamw" only, the factor by which a step of size 1 shrinks the weights. The
-        bias is never decayed. `2 * strength` is decoupled l2 regularization.
-    """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
-    if name == "adamw":
-        mask = LinearParams(True, False)
-        return optax.adamw(step_size, weight_decay=decay, mask=mask)
-    return OPTIMIZERS[name](step_size)
 
 
 def trainer(
@@ -196,6 +181,7 @@ def chunks(
     steps: int,
     batch_size: int = 256,
     chunk_steps: int = 4096,
+    until: Callable[[int], int] | None = None,
 ) -> Iterator[tuple[TrainState, StepInfo]]:
     """Train until `state.step == steps`, yielding after each epoch or `chunk_steps` steps.
 
@@ -213,6 +199,7 @@ def chunks(
       steps: total number of steps, those already in `state.step` included.
       batch_size: B; more than N means N.
       chunk_steps: the most steps in one compiled call.
+      until: `step -> ` a later step at which to yield at the latest.
 
     Yields:
       The new state, and the infos of the steps since the last one, arrays (steps,).
@@ -238,7 +225,10 @@ def chunks(
         if planned != epoch:
             plan = jax.tree.map(jnp.asarray, epoch_plan(key, epoch, examples, batch_size))
             planned = epoch
-        count = min(length, per_epoch - first, steps - done)
+        # Chunks lie on a grid in the epoch, wherever the run was cut.
+        count = min(length - first % length, per_epoch - first, steps - done)
+        if until is not None:
+            count = min(count, max(1, until(done) - done))
         state, infos = _run_chunk(descent, length, state, data, plan, first, count)
         done += count
         yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
@@ -312,6 +302,9 @@ def run(
     validate: Callable[[LinearParams], tuple[float, float]] | None = None,
     patience: int | None = None,
     on_record: Callable[[Record], None] | None = None,
+    start: Progress | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    next_due: Callable[[int], int | None] | None = None,
 ) -> Fit:
     """Train for `steps` steps, watching validation, and return the best parameters.
 
@@ -326,43 +319,100 @@ def run(
         with the highest accuracy are returned; among equals those with the lowest loss.
       patience: stop after this many epochs without such an improvement.
       on_record: called with every record, for progress and logs.
+      start: go on from here instead of from `params`. The result is that of an unbroken run, bit
+        for bit.
+      on_progress: called before the first step and then about every second, between two compiled
+        calls, with all that is needed to go on: the place to save, or to leave by an exception.
+      next_due: `step -> ` the next step at which `on_progress` must be called, or `None`.
 
     Returns:
       A `Fit`. A loss that is not finite ends the run with status "diverged" and the best (or
       last finite) parameters; nothing is raised.
     """
-    per_epoch = steps_per_epoch(len(data.labels), batch_size)
-    state = descent.init(params)
-    best, best_quality, waited = state.params, None, 0
-    history: list[Record] = []
+    examples = len(data.labels)
+    progress = start or beginning(descent, params, examples, batch_size)
+    progress = progress._replace(losses=np.array(progress.losses), history=[*progress.history])
+    per_epoch, length = steps_per_epoch(examples, batch_size), len(progress.losses)
+    first, before, pace = int(progress.state.step), progress.seconds, FIRST_STEPS
     data = _on_device(data)
-    compile_seconds = compile_steps(descent, state, data, batch_size=batch_size)
-    status, start = "done", time.perf_counter()
-    for new, infos in chunks(descent, state, data, key=key, steps=steps, batch_size=batch_size):
-        elapsed = time.perf_counter() - start
-        step = int(new.step)
-        finite = np.isfinite(infos.loss).all()
-        accuracy = loss = None
-        if finite and validate is not None and (step % per_epoch == 0 or step == steps):
-            loss, accuracy = validate(new.params)
-            quality = (accuracy, -loss)
-            if best_quality is None or quality > best_quality:
-                best, best_quality, waited = new.params, quality, 0
-            else:
-                waited += 1
-        record = Record(
-            *(step, step / per_epoch, float(infos.loss.mean()), float(infos.gradient_norm[-1])),
-            *(loss, accuracy, elapsed),
-        )
-        history.append(record)
-        if on_record is not None:
-            on_record(record)
-        if not finite:
-            status = "diverged"
-            break
-        state = new
-        if patience is not None and waited >= patience:
-            status = "stopped early"
-            break
-    params = state.params if best_quality is None else best
-    return Fit(params, state, history, status, compile_seconds, time.perf_counter() - start)
+    compile_seconds = compile_steps(descent, progress.state, data, batch_size=batch_size)
+    if on_progress is not None:
+        on_progress(progress)
+    settled, begun = progress.state, time.perf_counter()
+
+    def until(step: int) -> int:
+        due = None if next_due is None else next_due(step)
+        return step + pace if due is None else min(step + pace, due)
+
+    remaining = chunks(
+        *(descent, progress.state, data),
+        **{"key": key, "steps": steps, "batch_size": batch_size, "chunk_steps": length},
+        until=None if on_progress is None else until,
+    )
+    status = _status(progress, patience)
+    while status == "done" and (moved := next(remaining, None)) is not None:
+        state, infos = moved
+        elapsed, step, count = time.perf_counter() - begun, int(state.step), len(infos.loss)
+        if jax.process_count() == 1:  # the processes of a job must look up at the same steps
+            pace = max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed))
+        progress = progress._replace(state=state, seconds=before + elapsed)
+        filled = (step - count) % per_epoch % length
+        progress.losses[filled : filled + count] = infos.loss
+        ended = step % per_epoch == 0 or step == steps
+        if ended or step % per_epoch % length == 0:
+            record = Record(
+                *(step, step / per_epoch, float(progress.losses[: filled + count].mean())),
+                *(float(infos.gradient_norm[-1]), None, None, progress.seconds),
+            )
+            progress = _recorded(progress, record, validate if ended else None)
+            if on_record is not None:
+                on_record(progress.history[-1])
+            settled, status = state if progress.finite else settled, _status(progress, patience)
+        if on_progress is not None and progress.finite:
+            on_progress(progress)
+    seconds = before + time.perf_counter() - begun
+    return Fit(progress.best, settled, progress.history, status, compile_seconds, seconds)
+
+
+def beginning(
+    descent: Trainer, params: LinearParams, examples: int, batch_size: int = 256
+) -> Progress:
+    """The `Progress` of a run on `examples` examples that has not taken a step yet."""
+    losses = np.zeros(min(CHUNK_STEPS, steps_per_epoch(examples, batch_size)), params.bias.dtype)
+    return Progress(descent.init(params), params, losses, None, 0, [], 0.0)
+
+
+def _recorded(progress: Progress, record: Record, validate) -> Progress:
+    """`progress` with a record more, and with better parameters if these are."""
+    params, quality = progress.state.params, progress.quality
+    if progress.finite and validate is not None:
+        loss, accuracy = validate(params)
+        record = record._replace(validation_loss=loss, validation_accuracy=accuracy)
+        if quality is None or (accuracy, -loss) > quality:
+            progress = progress._replace(best=params, quality=(accuracy, -loss), waited=0)
+        else:
+            progress = progress._replace(waited=progress.waited + 1)
+    elif progress.finite and quality is None:
+        progress = progress._replace(best=params)
+    if progress.finite:
+        progress.losses.fill(0)
+    progress.history.append(record)
+    return progress
+
+
+def _status(progress: Progress, patience: int | None) -> str:
+    tired = patience is not None and progress.waited >= patience
+    return "diverged" if not progress.finite else "stopped early" if tired else "done"
+
+
+def pack(progress: Progress) -> tuple[tuple, dict]:
+    """A `Progress` as a pytree of arrays of fixed shapes, and the rest as JSON."""
+    state, best, losses, *rest = progress
+    return (state, best, losses), dict(zip(Progress._fields[3:], rest, strict=True))
+
+
+def unpack(arrays: tuple, record: dict) -> Progress:
+    """The `Progress` that `pack` took apart, after a way through a file."""
+    quality = None if record["quality"] is None else tuple(record["quality"])
+    history = [Record(*values) for values in record["history"]]
+    return Progress(*arrays, quality, record["waited"], history, record["seconds"])

@@ -1,5 +1,6 @@
 """The compiled loop against the lecture's loop in NumPy, and its promises on bits and batches."""
 
+import json
 from functools import partial
 
 import jax
@@ -185,3 +186,48 @@ def test_names_that_are_unknown_are_refused():
         train.optimizer("sdg", 0.1)
     with pytest.raises(ValueError, match="`schedule` must be one of constant"):
         train.schedule("cosin", 0.1, 10)
+
+
+def without_seconds(history):
+    return [record._replace(seconds=0) for record in history]
+
+
+@pytest.mark.parametrize(
+    ("validated", "patience"), [(True, None), (True, 2), (False, None)], ids=str
+)
+def test_a_run_goes_on_from_any_progress_as_if_it_had_not_stopped(
+    data, monkeypatch, validated, patience
+):
+    monkeypatch.setattr(train, "CHUNK_STEPS", 2)  # three steps an epoch: a record inside each
+    descent = train.trainer(OBJECTIVE, optax.adam(0.1))
+
+    def validate(params):
+        return float(params.weights.sum()), round(float(params.weights[0, 0]), 1)
+
+    go = partial(
+        *(train.run, descent, START, data), key=KEY, steps=20, batch_size=8, patience=patience,
+        validate=validate if validated else None,
+    )  # fmt: skip
+    whole, saved = go(), []
+
+    def on_progress(progress):
+        arrays, record = train.pack(progress)
+        saved.append((*jax.tree.map(np.array, arrays), json.loads(json.dumps(record))))
+
+    watched = go(on_progress=on_progress, next_due=lambda step: step + 1)
+    assert [int(entry[0].step) for entry in saved] == list(range(int(whole.state.step) + 1))
+    for fitted in [watched, *(go(start=train.unpack(s[:3], s[3])) for s in saved[::3])]:
+        assert_same_bits((fitted.params, fitted.state), (whole.params, whole.state))
+        assert without_seconds(fitted.history) == without_seconds(whole.history)
+        assert fitted.status == whole.status
+
+
+def test_chunks_lie_on_one_grid_wherever_a_run_was_cut(data):
+    descent = train.trainer(OBJECTIVE, optax.sgd(0.1))
+    run = partial(train.chunks, descent, data=data, key=KEY, steps=22, batch_size=2, chunk_steps=4)
+    ends = [int(state.step) for state, _ in run(state=descent.init(START))]
+    assert ends == [4, 8, 11, 15, 19, 22]
+    cut = descent.init(START)._replace(step=jnp.array(5, jnp.int32))
+    assert [int(state.step) for state, _ in run(state=cut)] == [8, 11, 15, 19, 22]
+    looked = [int(state.step) for state, _ in run(state=cut, until=lambda step: step + 3)]
+    assert looked == [8, 11, 14, 15, 18, 19, 22]

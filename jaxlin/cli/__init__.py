@@ -4,7 +4,8 @@ A command is a module of this folder: a frozen dataclass `Options`, whose docume
 the command's options, and `run(options) -> int`, the exit code. Only the module of the command
 that was asked for is imported, and it imports JAX only inside `run`, so every `--help` is quick.
 
-Exit codes: 0 done, 1 failure, 2 usage or bad data, 130 interrupted.
+Exit codes: 0 done, 1 failure, 2 usage or bad data, 3 done but checkpoints could not be saved,
+75 stopped by a signal with everything saved (start again with `--resume auto`), 130 interrupted.
 """
 
 __all__ = ["COMMANDS", "main"]

@@ -6,6 +6,7 @@ __all__ = [
     "check_out",
     "emit",
     "from_config",
+    "occupied",
     "parse",
     "prepare_out",
     "say",
@@ -148,11 +149,18 @@ def from_config(options_type, argv: list[str]) -> list[str]:
     return words
 
 
+def occupied(folder: Path) -> list[Path]:
+    """What a folder holds, apart from the lock of a process that is no more."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.name != ".lock"]
+
+
 def check_out(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot be written, or that holds something already."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file, and --out must be a folder. Choose another name.")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if occupied(folder) and not overwrite:
         raise ValueError(
             f"{folder}: the folder is not empty. Choose another --out, or add --overwrite."
         )
@@ -166,7 +174,7 @@ def prepare_out(out: Path | None, *, name: str, overwrite: bool) -> Path:
     if out is None:
         out = Path("runs") / name
         count = 1
-        while out.exists() and any(out.iterdir()):
+        while occupied(out):
             count += 1
             out = Path("runs") / f"{name}-{count}"
     check_out(out, overwrite=overwrite)

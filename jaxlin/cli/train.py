@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlin.cli.common import DataOptions, OutputOptions, check_out, emit, prepare_out, say
+from jaxlin.cli.common import DataOptions, OutputOptions, check_out, emit, say
+from jaxlin.cli.surviving import SurvivalOptions, check_survival, exit_codes, open_run
 
 LossName = Literal[
     "softmax",
@@ -22,7 +23,7 @@ LossName = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions, OutputOptions):
+class Options(DataOptions, OutputOptions, SurvivalOptions):
     """Train a linear classifier and write a run folder with its report."""
 
     loss: LossName = "softmax"
@@ -76,35 +77,33 @@ def run(options: Options) -> int:
     """Train as `options` say; return the exit code."""
     _check(options)
     if options.out is not None:
-        check_out(options.out, overwrite=options.overwrite)
+        check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
+    with exit_codes(options) as (stopping, code):
+        return _run(options, stopping)
+    return code[0]
 
+
+def _run(options: Options, stopping) -> int:
     from jaxlin.cli.training import prepare, train_and_write
 
     job = prepare(options)
-    out = prepare_out(
-        options.out, name=f"{job.train.name}-{options.loss}", overwrite=options.overwrite
-    )
-    results, status = train_and_write(job, options, out)
-    if options.json:
-        emit(results)
-    if status:
-        say(f"jaxlin: {status}")
-        return 1
-    return 0
+    name = f"{job.train.name}-{options.loss}"
+    with open_run(options, job.identity, name=name, stopping=stopping) as (out, watch):
+        watch.look("before the first step")
+        results, status = train_and_write(job, options, out, watch)
+        if options.json:
+            emit(results)
+        if status:
+            say(f"jaxlin: {status}")
+            return 1
+        return watch.code()
 
 
 def _check(options: Options) -> None:
     """Refuse numbers that cannot be meant, in one sentence each."""
-    for name in (
-        "batch_size",
-        "epochs",
-        "steps",
-        "step_size",
-        "limit",
-        "patience",
-        "image_size",
-        "memory",
-    ):
+    check_survival(options)
+    positive = ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size")
+    for name in (*positive, "memory"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")

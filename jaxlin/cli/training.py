@@ -3,7 +3,6 @@
 __all__ = ["Job", "judged", "measure", "prepare", "split_data", "train_and_write"]
 
 import dataclasses
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import losses, metrics, models, preprocess, regularizers, train
+from jaxlin import checkpoint, losses, metrics, models, preprocess, regularizers, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.cli.common import say, write_json
 from jaxlin.cli.environment import environment
 from jaxlin.cli.measuring import measure_in_blocks
-from jaxlin.cli.progress import progress
+from jaxlin.cli.progress import progress as progress_bar
+from jaxlin.cli.records import record_log
 from jaxlin.cli.runs import memory_bytes, run_data, write_pictures, write_predictions
 from jaxlin.cli.solving import solve
+from jaxlin.cli.surviving import Watch, identity_of
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset, load_validation
 from jaxlin.data.rows import hold, take
@@ -34,7 +35,9 @@ STEP_SIZES = {
     **{"rmsprop": (0.8, 1), "adam": (0.8, 1), "adamw": (0.8, 1), "lion": (0.2, 1)},
     "lars": (1.0, 0),
 }
-NOT_ABOUT_THE_RUN = ("config", "out", "overwrite", "json", "quiet", "verbose")
+NOT_ABOUT_THE_RUN = (
+    *("config", "out", "overwrite", "json", "quiet", "verbose", "save_every", "resume"),
+)
 
 
 class Job(NamedTuple):
@@ -47,6 +50,11 @@ class Job(NamedTuple):
     """Fitted on the training examples alone."""
     config: dict
     """Every option that decides the numbers, all defaults filled in."""
+
+    @property
+    def identity(self) -> dict:
+        """What a checkpoint of this run must have been saved for."""
+        return identity_of(self.config, self.train, self.test, environment())
 
 
 def prepare(options) -> Job:
@@ -142,8 +150,10 @@ def _feature_size(inputs, statistics) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
+def train_and_write(job: Job, options, out: Path, watch: Watch) -> tuple[dict, str]:
     """Train, evaluate, and write every file of the run folder.
+
+    Leaves by `Stopped` where `watch` says so.
 
     Returns:
       What `results.json` holds, and a sentence if the run diverged, else "".
@@ -157,7 +167,7 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
         say(f"The batch is the full {examples} examples.", quiet=options.quiet)
     started = time.perf_counter()
     fit = solve if full else _fit
-    fitted = fit(job, out, chatty=chatty, verbose=options.verbose)
+    fitted = fit(job, out, watch, chatty=chatty, verbose=options.verbose)
     dtype = np.float64 if config["dtype"] == "float64" else np.float32
     model = models.Model(
         LinearParams(*(np.asarray(leaf, dtype) for leaf in fitted.params)),
@@ -167,7 +177,7 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
         config["loss"],
     )
     models.save(out / "model.safetensors", model)
-    results, scores = _evaluate(job, model)
+    results, scores = _evaluate(job, model, watch)
     results |= {
         "n_train": examples,
         "n_validation": 0 if job.validation is None else len(job.validation.labels),
@@ -181,9 +191,11 @@ def train_and_write(job: Job, options, out: Path) -> tuple[dict, str]:
         },
     }
     write_json(out / "results.json", results)
+    watch.look("after training")
 
     split, data = judged(job.train, job.validation, job.test)
     write_predictions(out / "predictions.csv", model, data, scores[split], split=split)
+    watch.look("after training")
     write_pictures(out, model, data, scores[split], split=split, results=results, config=config)
     _say_results(results, out, quiet=options.quiet)
     return results, _divergence(fitted, job) if fitted.status == "diverged" else ""
@@ -210,8 +222,8 @@ def judged(train_set, validation, test) -> tuple[str, Dataset]:
     return next((split, data) for split, data in named.items() if data is not None)
 
 
-def _fit(job: Job, out: Path, *, chatty: bool, verbose: bool) -> train.Fit:
-    """Run the training loop, with a progress bar and one line of JSON a record."""
+def _fit(job: Job, out: Path, watch: Watch, *, chatty: bool, verbose: bool) -> train.Fit:
+    """Run the training loop, with a progress bar, one line of JSON a record, and checkpoints."""
     config, statistics = job.config, job.statistics
     examples, features = job.train.inputs.shape
     classes = len(job.train.class_names)
@@ -242,24 +254,43 @@ def _fit(job: Job, out: Path, *, chatty: bool, verbose: bool) -> train.Fit:
             measured = _measure(model, job.validation, loss)
             return measured["loss"], measured["accuracy"]
 
-    log = (out / "metrics.jsonl").open("w")
-    with log, progress(steps, show=chatty, verbose=verbose) as bar:
+    first = LinearParams(jnp.zeros((classes, features), dtype), jnp.zeros(classes, dtype))
+    key = jax.random.key(config["seed"])
+    progress = train.beginning(descent, first, examples, config["batch_size"])
+    if watch.keeper is not None:
+        state, _ = train.pack(progress)
+        checkpoint.check_space(out, (key, state))
+        if watch.found is not None:
+            key, state = checkpoint.load(watch.found, (key, state))
+            progress = train.unpack(state, watch.found.record["progress"])
+
+    def on_progress(progress: train.Progress) -> None:
+        step = int(progress.state.step)
+        tired = config["patience"] is not None and progress.waited >= config["patience"]
+        state, record = train.pack(progress)
+        watch.visit(step, (key, state), {"progress": record}, last=tired or step == steps)
+
+    before = [record._asdict() for record in progress.history]
+    with (
+        record_log(out / "metrics.jsonl", before) as log,
+        progress_bar(steps, show=chatty, verbose=verbose) as bar,
+    ):
 
         def on_record(record: train.Record) -> None:
-            log.write(json.dumps(record._asdict()) + "\n")
-            log.flush()
+            log(record._asdict())
             bar(record)
 
         return train.run(
-            descent,
-            LinearParams(jnp.zeros((classes, features), dtype), jnp.zeros(classes, dtype)),
-            Batch(job.train.inputs, job.train.labels.astype(np.int32)),
-            key=jax.random.key(config["seed"]),
+            *(descent, first, Batch(job.train.inputs, job.train.labels.astype(np.int32))),
+            key=key,
             steps=steps,
             batch_size=config["batch_size"],
             validate=validate,
             patience=config["patience"],
             on_record=on_record,
+            start=progress,
+            on_progress=on_progress if watch.keeper is not None else None,
+            next_due=None if watch.keeper is None else watch.keeper.next_due,
         )
 
 
@@ -297,7 +328,7 @@ def measure(model, data: Dataset, loss, scores: np.ndarray) -> dict:
     return measured
 
 
-def _evaluate(job: Job, model) -> tuple[dict, dict]:
+def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:
     """Results of every part, and the scores they came from; a streamed part that is not shown
     leaves none."""
     loss = losses.named(job.config["loss"], margin=job.config["margin"])
@@ -306,6 +337,7 @@ def _evaluate(job: Job, model) -> tuple[dict, dict]:
     shown, _ = judged(job.train, job.validation, job.test)
     for split in results:
         data = getattr(job, split)
+        watch.look("after training")
         if data is not None and split != shown and not isinstance(data.inputs, np.ndarray):
             results[split] = measure_in_blocks(model, data, loss)
         elif data is not None:

@@ -61,7 +61,7 @@ def _unregularized(problem: Problem, weights, bias, report) -> Fit:
     """A penalty so small that it hardly shows, then the loss alone; nothing can be certified."""
     spread = problem.rows.radius() ** 2 / problem.features
     tiny = problem._replace(strength=1e-7 * max(spread, 1e-12))
-    fit = minimize_hinge(tiny, weights, bias, lambda *seen: report(*seen[:2], 0.0))
+    fit = minimize_hinge(tiny, weights, bias, lambda e, o, _, at: report(e, o, 0.0, at))
     lead = smallest_lead(problem, fit.weights, fit.bias)
     if lead <= 0:
         status = Status.NO_PROOF if fit.status == Status.CONVERGED else fit.status
@@ -112,7 +112,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             if objective < best[0]:
                 best = (objective, weights, bias)
             blur = max(objective - bound - slack, 0.0)
-            report(evaluations, best[0], lower)
+            report(evaluations, best[0], lower, best[1:])
             goal = problem.tolerance * best[0]
             if best[0] - claimed <= 0.8 * goal and best[0] - bound <= 0.9 * promise:
                 promise = best[0] - bound
@@ -121,7 +121,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                 lower = max(lower, proof.lower_bound)
                 if proof.objective < best[0]:
                     best = (proof.objective, weights, proof.bias)
-                report(evaluations, best[0], lower)
+                report(evaluations, best[0], lower, best[1:])
                 if best[0] - lower <= problem.tolerance * best[0]:
                     return Fit(
                         best[1],

@@ -64,7 +64,7 @@ def minimize_small_hinge(problem: Problem, report) -> Fit | None:
             return None
         if loss < best[0]:
             best = (loss, point.weights, point.bias)
-        report(passes, best[0], lower)
+        report(passes, best[0], lower, best[1:])
         gap = float(problem.counts @ _complementarity(point[2:], inside, shape))
         if gap <= 0.3 * problem.tolerance * best[0] or iteration == problem.max_iterations:
             proof = certify(
@@ -74,7 +74,7 @@ def minimize_small_hinge(problem: Problem, report) -> Fit | None:
             lower = max(lower, proof.lower_bound)
             if proof.objective < best[0]:
                 best = (proof.objective, point.weights, proof.bias)
-            report(passes, best[0], lower)
+            report(passes, best[0], lower, best[1:])
             if best[0] - lower <= problem.tolerance * best[0]:
                 return Fit(best[1], best[2], lower, norm, iteration, passes, Status.CONVERGED)
         if iteration == problem.max_iterations:

@@ -50,7 +50,7 @@ def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
     while True:
         smooth = data + ridge * point
         gap = value - _estimated_bound(problem, value, point, data, split)
-        report(evaluations, best[0], lower)
+        report(evaluations, best[0], lower, unpack(best[1]))
         if gap <= 0.8 * problem.tolerance * value and gap <= 0.7 * promise:
             promise = gap
             proof = certify(problem, *unpack(point))
@@ -58,7 +58,7 @@ def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
             lower = max(lower, proof.lower_bound)
             if proof.objective < best[0] or precision != np.float64:
                 best = (proof.objective, np.concatenate([point[:split], proof.bias]))
-            report(evaluations, best[0], lower)
+            report(evaluations, best[0], lower, unpack(best[1]))
             if best[0] - lower <= problem.tolerance * best[0]:
                 status = Status.CONVERGED
                 break

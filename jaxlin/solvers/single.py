@@ -34,6 +34,7 @@ def minimize(
     dtype=None,
     margin: float = 1.0,
     callback: Callable | None = None,
+    on_best: Callable | None = None,
 ) -> Solution:
     """The linear classifier of least objective, with a certified gap to the optimum.
 
@@ -66,6 +67,9 @@ def minimize(
       margin: of the hinges.
       callback: called with (evaluations, objective, lower_bound) while the fit goes on. Where it is
         given, smooth losses also prove bounds on the way, which costs a few passes.
+      on_best: beside `callback`, called after it with (params, evaluations, objective,
+        lower_bound) of the best parameters so far, in float64: something to save, and to give as
+        `init` another time. An exception that either raises ends the fit.
 
     Returns:
       `Solution`; its `params` hold NumPy arrays in `dtype`, whatever JAX's default precision.
@@ -96,7 +100,7 @@ def minimize(
         preprocessing=preprocessing,
     )
     weights, bias = start_of(init, count, occurring, problem)
-    report = callback or silent
+    report = silent if callback is None else _reporter(callback, on_best, occurring, count)
     with quiet_blas():
         fit = solver_of(problem)(problem, weights, bias, report)
         return solution_of(problem, fit, occurring, count)
@@ -108,6 +112,20 @@ def quiet_blas():
     Only small factorizations run there; the products over rows are XLA's.
     """
     return _blas().limit(limits=1, user_api="blas")
+
+
+def _reporter(callback, on_best, occurring, count):
+    """What solvers call, from what a user wants to hear."""
+
+    def report(evaluations, objective, lower_bound, best):
+        callback(evaluations, objective, lower_bound)
+        if on_best is not None:
+            weights, bias = best
+            params = LinearParams(np.zeros((count, weights.shape[1])), np.zeros(count))
+            params.weights[occurring], params.bias[occurring] = weights, bias
+            on_best(params, evaluations, objective, lower_bound)
+
+    return report
 
 
 @cache

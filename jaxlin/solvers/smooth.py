@@ -29,6 +29,8 @@ PATIENCE = 4
 """Steps without progress below the rounding of the objective: the arithmetic is at its end."""
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
+KEPT = 5
+"""Pairs of L-BFGS that outlive the metric they corrected."""
 RELATED = 2.0
 """Factor between strengths up to which a metric serves for both."""
 
@@ -150,7 +152,8 @@ def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
     Args:
       problem: with a smooth form and no l1 term.
       weights, bias: (K, D) and (K,): where to start.
-      report: called with (evaluations, objective, lower bound) as the run goes on.
+      report: called with (evaluations, objective, lower bound, (weights, bias) of the least
+        objective so far) as the run goes on.
     """
     return together([descend(problem, weights, bias, report)])[0][0]
 
@@ -189,7 +192,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
     promise, decrements, status = np.inf, [], Status.MAX_ITERATIONS
     while True:
         gap, proof_point = _estimated_gap(problem, memory, point, gradient, split)
-        report(evaluations, min(best[0], value), lower)
+        report(evaluations, min(best[0], value), lower, unpack(best[1]))
         due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
         if due or (report is not silent and gap <= 0.7 * milestone * value):
             promise = gap if due else promise
@@ -200,7 +203,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             lower = max(lower, proof.lower_bound)
             if best[0] > proof.objective or precision != np.float64:
                 best = (proof.objective, np.concatenate([w.ravel(), proof.bias]))
-            report(evaluations, best[0], lower)
+            report(evaluations, best[0], lower, unpack(best[1]))
             if best[0] - lower <= problem.tolerance * best[0]:
                 status = Status.CONVERGED
                 break
@@ -242,7 +245,9 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             metric_strength, two_level = problem.strength, True
             evaluations += cost
             since, decrements = 0, []
-            memory = memory._replace(points=(), gradients=())
+            # the youngest pairs know this neighborhood better than a sample of rows does
+            points, gradients = memory.points[-KEPT:], memory.gradients[-KEPT:]
+            memory = memory._replace(points=points, gradients=gradients)
     if status != Status.CONVERGED and problem.strength > 0:
         proof = certify(problem, *unpack(best[1]))
         evaluations += proof.evaluations

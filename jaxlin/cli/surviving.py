@@ -1,0 +1,248 @@
+"""Options and steps of a command that survives: --save-every, --resume, signals, a locked folder.
+
+Exit codes beside the usual ones: 75 stopped by a signal with everything saved (start the same
+command with `--resume auto`), 3 done or stopped while checkpoints could not be saved.
+"""
+
+__all__ = [
+    "SurvivalOptions",
+    "Watch",
+    "check_survival",
+    "exit_codes",
+    "identity_of",
+    "open_run",
+]
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from jaxlin.cli.common import check_out, occupied, say
+
+KEEP = 3
+"""How many checkpoints stay in a run folder."""
+WHERE_DATA_LIE = ("data", "data_dir", "labels", "test", "test_labels")
+"""Options whose place is taken by the fingerprints of the data they name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivalOptions:
+    """How a run survives."""
+
+    save_every: int | None = None
+    """Save all state in the run folder's `checkpoints` every so many steps. SIGTERM or Ctrl-C then
+    saves, too, and exits with 75 (a second one stops at once)."""
+    resume: Literal["auto", "never"] = "never"
+    """auto: go on from the newest whole checkpoint of this run in --out, or start afresh where
+    there is none."""
+
+
+def check_survival(options: SurvivalOptions) -> None:
+    """Refuse what cannot be meant."""
+    if options.save_every is not None and not options.save_every > 0:
+        raise ValueError(f"--save-every must be positive, got {options.save_every}.")
+    if options.resume == "auto" and options.overwrite:
+        raise ValueError(
+            "--resume auto goes on with what is in the folder, and --overwrite replaces it. Give "
+            "one of them."
+        )
+
+
+class Watch(NamedTuple):
+    """What a loop of a command needs in order to survive."""
+
+    keeper: Any
+    """`jaxlin.checkpoint.Keeper`, or `None`: this run saves nothing."""
+    found: Any
+    """`jaxlin.checkpoint.Found` to go on from, or `None`."""
+    stopping: Callable[[], str]
+
+    def look(self, where: str) -> None:
+        """Leave by `Stopped` if a signal has come, where nothing is left to save."""
+        from jaxlin.checkpoint import Stopped
+
+        signal = self.stopping()
+        if signal:
+            raise Stopped(signal, where)
+
+    def code(self) -> int:
+        """The exit code of a run that is done: 3 if a checkpoint could not be saved."""
+        failures = 0 if self.keeper is None else self.keeper.failures()
+        if failures:
+            _warn(f"done, but {failures} of the checkpoints could not be saved.")
+        return 3 if failures else 0
+
+    def visit(self, step: int, state: Any, record: dict, *, last: bool) -> None:
+        """Save `state` where that is due, this is the last step, or a signal has come; then leave.
+
+        Args:
+          step: how far the run is.
+          state: a pytree of arrays, for `jaxlin.checkpoint.save`.
+          record: the JSON beside it.
+          last: no step follows.
+        """
+        from jaxlin.checkpoint import Stopped
+
+        if self.keeper is None:
+            return
+        signal, saved = self.stopping(), True
+        if self.keeper.due(step) or last or signal:
+            saved = self.keeper.save(step, state, record)
+        if signal:
+            raise Stopped(signal, step, saved=saved)
+
+
+def identity_of(config: dict, train, test, environment: dict) -> dict:
+    """What a run is: its options, its data, and where it runs (see `checkpoint.check_same`).
+
+    Args:
+      config: every option that decides numbers.
+      train, test: `Dataset`s; `test` may be `None`.
+      environment: of `jaxlin.cli.environment`.
+    """
+    versions = ("packages", "backend", "device_count", "process_count", "x64", "matmul_precision")
+    return {
+        "config": _options_alone(config),
+        "data": {
+            "train": train.fingerprint[:32],
+            "test": None if test is None else test.fingerprint[:32],
+        },
+        "versions": {name: environment[name] for name in versions},
+    }
+
+
+def _options_alone(config: dict) -> dict:
+    return {name: value for name, value in config.items() if name not in WHERE_DATA_LIE}
+
+
+@contextmanager
+def open_run(
+    options, identity: dict, *, name: str, stopping: Callable[[], str]
+) -> Iterator[tuple[Path, Watch]]:
+    """The run's folder, made and locked while the context lasts, and what is needed to survive.
+
+    Args:
+      options: of the command; with `OutputOptions` and `SurvivalOptions`.
+      identity: from `identity_of`.
+      name: of the folder under `runs` where `--out` is not given.
+      stopping: from `jaxlin.checkpoint.stop_signals`.
+
+    Raises:
+      DataError: the folder is written by another process, or belongs to another run.
+    """
+    from jaxlin import checkpoint
+
+    with ExitStack() as stack:
+        out = _locked(stack, options, identity, name)
+        found = None
+        if options.resume == "auto" and occupied(out):
+            found = _found(out, identity)
+        elif options.overwrite:
+            checkpoint.clear(out)
+        keeper = None
+        if options.save_every is not None or options.resume == "auto":
+            keeper = checkpoint.keeper(
+                *(out,),
+                **{"identity": identity, "every": options.save_every, "keep": KEEP},
+                start=0 if found is None else found.step,
+                warn=_warn,
+            )
+        if found is not None:
+            say(f"Going on from step {found.step:,} ({found.folder})", quiet=options.quiet)
+        yield out, Watch(keeper, found, checkpoint.anywhere(stopping))
+
+
+def _locked(stack: ExitStack, options, identity: dict, name: str) -> Path:
+    """The folder of `--out`, or the first `runs/NAME`, `runs/NAME-2`, ... that can be had."""
+    from jaxlin.checkpoint import lock
+    from jaxlin.core import DataError
+
+    auto, count = options.resume == "auto", 0
+    while True:
+        count += 1
+        out = options.out or Path("runs") / (name if count == 1 else f"{name}-{count}")
+        mine = auto and _config_of(out) == identity["config"]
+        if options.out is None and occupied(out) and not mine:
+            continue
+        check_out(out, overwrite=options.overwrite or auto)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{out}: cannot be made ({error.strerror}). Choose another --out."
+            ) from None
+        try:
+            stack.enter_context(lock(out))
+        except DataError:
+            if options.out is None and not mine:
+                continue
+            raise
+        check_out(out, overwrite=options.overwrite or auto)  # nobody was quicker
+        return out
+
+
+def _found(out: Path, identity: dict):
+    """The checkpoint to go on from in a folder that is not empty."""
+    from jaxlin import checkpoint
+    from jaxlin.core import DataError
+
+    found = checkpoint.resume(out, identity, warn=_warn)
+    if found is not None or not occupied(out):
+        return found
+    config = _config_of(out)
+    if config is None and {path.name for path in occupied(out)} - {checkpoint.FOLDER}:
+        raise DataError(
+            f"{out}: the folder is not empty and is not a run of this command. Choose another "
+            "--out."
+        )
+    if config is not None:
+        checkpoint.check_same({"config": config}, {"config": identity["config"]}, where=out)
+    checkpoint.clear(out)
+    _warn(f"{out}: there is no whole checkpoint; starting afresh.")
+    return None
+
+
+def _config_of(out: Path) -> dict | None:
+    import json
+
+    try:
+        return _options_alone(json.loads((out / "config.json").read_text()))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+@contextmanager
+def exit_codes(options) -> Iterator[tuple[Callable[[], str], list[int]]]:
+    """Signals heard, and the ends of a run that survives turned into exit codes.
+
+    Yields:
+      `stopping()`, and a list that holds the exit code if the context was left early.
+    """
+    from jaxlin.checkpoint import Stopped, stop_signals
+
+    if options.save_every is None and options.resume == "never":
+        yield lambda: "", []
+        return
+    code: list[int] = []
+    with stop_signals() as stopping:
+        try:
+            yield stopping, code
+        except Stopped as stop:
+            how = "all is saved" if stop.saved else "but this state could not be saved"
+            _warn(f"stopped {stop.where} by {stop.signal}, {how}; add --resume auto to go on.")
+            code.append(75 if stop.saved else 3)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _warn(
+                f"{error.filename}: {error.strerror}. The checkpoints are whole: free some space "
+                "and add --resume auto to go on."
+            )
+            code.append(3)
+
+
+def _warn(sentence: str) -> None:
+    say(f"jaxlin: {sentence}")

@@ -1,0 +1,57 @@
+"""How a gradient becomes a step: optax's optimizers and step-size schedules by name."""
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "optimizer", "schedule"]
+
+from functools import partial
+
+import optax
+
+from jaxlin.core import LinearParams
+
+OPTIMIZERS = {
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "lion": optax.lion,
+    "lars": optax.lars,
+}
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
+    """The step size over a run: "constant", or falling to 0 by a "cosine" or a "linear" law.
+
+    >>> [round(float(schedule("linear", 0.5, 10)(step)), 3) for step in (0, 5, 10)]
+    [0.5, 0.25, 0.0]
+    """
+    laws = {
+        "constant": lambda: optax.constant_schedule(step_size),
+        "cosine": lambda: optax.cosine_decay_schedule(step_size, steps),
+        "linear": lambda: optax.linear_schedule(step_size, 0.0, steps),
+    }
+    if name not in laws:
+        raise ValueError(f"`schedule` must be one of {', '.join(laws)}, got {name!r}.")
+    return laws[name]()
+
+
+def optimizer(
+    name: str, step_size: float | optax.Schedule, *, decay: float = 0.0
+) -> optax.GradientTransformation:
+    """One of `OPTIMIZERS` by name; any other optax transformation works as well.
+
+    Args:
+      name: a key of `OPTIMIZERS`.
+      step_size: a number or a schedule.
+      decay: for "adamw" only, the factor by which a step of size 1 shrinks the weights. The
+        bias is never decayed. `2 * strength` is decoupled l2 regularization.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
+    if name == "adamw":
+        mask = LinearParams(True, False)
+        return optax.adamw(step_size, weight_decay=decay, mask=mask)
+    return OPTIMIZERS[name](step_size)
