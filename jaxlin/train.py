@@ -40,7 +40,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlin.batches import epoch_plan, steps_per_epoch
+from jaxlin import stream
+from jaxlin.batches import EpochPlan, epoch_plan, steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
 
@@ -158,6 +159,11 @@ def compile_steps(
 ) -> float:
     """Compile what `chunks` will run, take no step, and return the seconds it took."""
     start = time.perf_counter()
+    if stream.is_streamed(data.inputs):
+        data, plan = _blank_window(data, batch_size)
+        length = min(chunk_steps, plan.rows.shape[0])
+        jax.block_until_ready(_run_chunk(descent, length, state, data, plan, 0, 0))
+        return time.perf_counter() - start
     data = _on_device(data)
     examples = data.labels.shape[0]
     plan = jax.tree.map(jnp.asarray, epoch_plan(jax.random.key(0), 0, examples, batch_size))
@@ -186,7 +192,9 @@ def chunks(
       descent: from `trainer`.
       state: from `descent.init`, or a state to continue from.
       data: inputs (N, D), labels (N,), optionally weights (N,). Moved to the device once. NumPy
-        arrays may be aliased, not copied: do not write into them while training.
+        arrays may be aliased, not copied: do not write into them while training. Inputs that are
+        a source of rows, or a memory map, and too large for memory are streamed, in an order of
+        their own: see `jaxlin.stream`.
       key: decides the order of the examples, with the epoch's number folded in.
       steps: total number of steps, those already in `state.step` included.
       batch_size: B; more than N means N.
@@ -196,6 +204,17 @@ def chunks(
     Yields:
       The new state, and the infos of the steps since the last one, arrays (steps,).
     """
+    if stream.is_streamed(data.inputs):
+        yield from _streamed_chunks(
+            descent,
+            state,
+            data,
+            key=key,
+            steps=steps,
+            batch_size=batch_size,
+            chunk_steps=chunk_steps,
+        )
+        return
     data = _on_device(data)
     examples = data.labels.shape[0]
     per_epoch = steps_per_epoch(examples, batch_size)
@@ -215,7 +234,37 @@ def chunks(
         yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
 
 
+def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_steps):
+    """`chunks` over windows that are read while the ones before them train."""
+    begin = int(state.step)
+    for window in stream.windows(data, key=key, start=begin, stop=steps, batch_size=batch_size):
+        length = min(chunk_steps, window.plan.rows.shape[0])
+        for done in range(0, window.steps, length):
+            count = min(length, window.steps - done)
+            first = window.first + done
+            state, infos = _run_chunk(
+                descent, length, state, window.data, window.plan, first, count
+            )
+            yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+
+
+def _blank_window(data: Batch, batch_size: int) -> tuple[Batch, EpochPlan]:
+    """Zeros in the shape of a window of a stream."""
+    rows = stream.window_rows(data.inputs, batch_size)
+    shape = (rows // min(batch_size, data.inputs.shape[0]), -1)
+    blank = Batch(
+        jnp.zeros((rows, data.inputs.shape[1]), data.inputs.dtype),
+        jnp.zeros(rows, np.asarray(data.labels).dtype),
+        None if data.weights is None else jnp.zeros(rows, np.asarray(data.weights).dtype),
+    )
+    return blank, EpochPlan(
+        jnp.zeros(rows, np.int32).reshape(shape), jnp.zeros(rows, np.float32).reshape(shape)
+    )
+
+
 def _on_device(data: Batch) -> Batch:
+    if stream.is_streamed(data.inputs):
+        return data
     return Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
 
 
