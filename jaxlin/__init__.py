@@ -19,19 +19,10 @@ _HOME_OF = {
     "compose": "objectives",
 }
 _MODULES = {
-    *("batches", "checkpoint", "core", "data", "estimators", "gradients", "landscape", "losses"),
-    *(
-        "metrics",
-        "models",
-        "objectives",
-        "optimizers",
-        "passes",
-        "plots",
-        "precision",
-        "preprocess",
-        "probability",
-    ),
-    *("regularizers", "report", "scores", "sharding", "solvers", "testing", "train"),
+    *("batches", "checkpoint", "core", "data", "estimators", "gradients", "hand_features"),
+    *("landscape", "losses", "metrics", "models", "objectives", "optimizers", "passes", "plots"),
+    *("precision", "preprocess", "probability", "regularizers", "report", "scores", "sharding"),
+    *("solvers", "stream", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]

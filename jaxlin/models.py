@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxlin.core import DataError, LinearParams
 from jaxlin.precision import product
+from jaxlin.prefetch import prefetch
 from jaxlin.preprocess import Preprocessing, apply, fold
 from jaxlin.scores import linear
 
@@ -74,8 +75,9 @@ def scores(model: Model, inputs, *, rows: int = 4096) -> np.ndarray:
             "example. Evaluate it on data of the shape it was trained on."
         )
     out = np.empty((len(inputs), len(model.params.bias)), np.asarray(model.params.bias).dtype)
-    for start in range(0, len(inputs), rows):
-        block = np.asarray(inputs[start : start + rows])
+    starts = range(0, len(inputs), rows)
+    ahead = map if isinstance(inputs, np.ndarray) else prefetch
+    for start, block in ahead(lambda i: (i, np.asarray(inputs[i : i + rows])), starts):
         filled = np.zeros((rows, features), block.dtype)
         filled[: len(block)] = block
         out[start : start + rows] = _block_scores(model.params, model.preprocessing, filled)[

@@ -14,6 +14,7 @@ so that no copy is padded.
 
 __all__ = ["DeviceRows", "HostRows", "open_rows"]
 
+import mmap
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jax import lax
+
+from jaxlin.prefetch import prefetch
 
 SMALL_PROBLEM = 2_000_000
 """Multiplications (N * D * K) under which NumPy finishes before XLA has compiled."""
@@ -194,7 +197,8 @@ class DeviceRows(_Rows):
         array = isinstance(inputs, (np.ndarray, jax.Array)) and not isinstance(inputs, np.memmap)
         self._parts = [slice(0, self.size)]
         self._resident = None
-        if array or self.size * self.features * item <= RESIDENT_BYTES:
+        resident_bytes = getattr(inputs, "resident_bytes", RESIDENT_BYTES)
+        if array or self.size * self.features * item <= resident_bytes:
             if not isinstance(inputs, jax.Array):
                 inputs = _as_device(np.asarray(inputs[:]))
             self._resident = inputs
@@ -205,11 +209,23 @@ class DeviceRows(_Rows):
             ]
 
     def _each(self):
-        for part in self._parts:
-            if self._resident is not None:
-                yield part, self._resident
-            else:
-                yield part, _as_device(np.asarray(self.inputs[part]))
+        if self._resident is not None:
+            yield self._parts[0], self._resident
+        else:
+            yield from prefetch(self._part, self._parts)
+
+    def _part(self, part):
+        """One part of a source or a map, copied: the map's pages are then given back."""
+        if hasattr(self.inputs, "read_into"):  # rows of our own, which the device may take over
+            rows = self.inputs[part]
+            with _precision(rows.dtype):
+                return part, jax.device_put(rows)
+        if not isinstance(self.inputs, np.memmap):
+            return part, _as_device(np.asarray(self.inputs[part]))
+        rows = np.array(self.inputs[part])
+        if self.inputs.mode == "r":
+            self.inputs._mmap.madvise(mmap.MADV_DONTNEED)
+        return part, _as_device(rows)
 
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)

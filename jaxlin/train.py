@@ -41,7 +41,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
+from jaxlin import stream
+from jaxlin.batches import EpochPlan, device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
 from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
@@ -192,8 +193,11 @@ def program(
 
 def _no_steps(descent, state, data, batch_size, chunk_steps):
     """Arguments of `_run_chunk` that take no step."""
-    data, examples, over = on_device(data)
-    plan = device_plan(jax.random.key(0), 0, examples, batch_size, over)
+    data, examples, over = placed = _on_device(data)
+    if _is_streamed(placed):
+        data, plan = _blank_window(data, batch_size)
+    else:
+        plan = device_plan(jax.random.key(0), 0, examples, batch_size, over)
     return descent, min(chunk_steps, plan.rows.shape[0]), over, state, data, plan, 0, 0
 
 
@@ -217,8 +221,10 @@ def chunks(
       descent: from `trainer`.
       state: from `descent.init`, or a state to continue from.
       data: inputs (N, D), labels (N,), optionally weights (N,). Moved to the device once. NumPy
-        arrays may be aliased, not copied: do not write into them while training. Or what
-        `jaxlin.sharding.place` returned, to train on the devices of a mesh: the same batches.
+        arrays may be aliased, not copied: do not write into them while training. Inputs that are
+        a source of rows, or a memory map, and too large for memory are streamed, in an order of
+        their own: see `jaxlin.stream`. Or
+        what `jaxlin.sharding.place` returned, to train on the devices of a mesh: the same batches.
       key: decides the order of the examples, with the epoch's number folded in.
       steps: total number of steps, those already in `state.step` included.
       batch_size: B; more than N means N.
@@ -228,7 +234,18 @@ def chunks(
     Yields:
       The new state, and the infos of the steps since the last one, arrays (steps,).
     """
-    data, examples, over = on_device(data)
+    data, examples, over = placed = _on_device(data)
+    if _is_streamed(placed):
+        yield from _streamed_chunks(
+            descent,
+            state,
+            data,
+            key=key,
+            steps=steps,
+            batch_size=batch_size,
+            chunk_steps=chunk_steps,
+        )
+        return
     per_epoch = steps_per_epoch(examples, batch_size)
     length = min(chunk_steps, per_epoch)
     done, planned = int(state.step), None
@@ -243,6 +260,45 @@ def chunks(
         state, infos = _run_chunk(descent, length, over, state, data, plan, first, count)
         done += count
         yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+
+
+def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_steps):
+    """`chunks` over windows that are read while the ones before them train."""
+    begin = int(state.step)
+    for window in stream.windows(data, key=key, start=begin, stop=steps, batch_size=batch_size):
+        length = min(chunk_steps, window.plan.rows.shape[0])
+        for done in range(0, window.steps, length):
+            count = min(length, window.steps - done)
+            first = window.first + done
+            state, infos = _run_chunk(
+                descent, length, None, state, window.data, window.plan, first, count
+            )
+            yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+
+
+def _blank_window(data: Batch, batch_size: int) -> tuple[Batch, EpochPlan]:
+    """Zeros in the shape of a window of a stream."""
+    rows = stream.window_rows(data.inputs, batch_size)
+    shape = (rows // min(batch_size, data.inputs.shape[0]), -1)
+    blank = Batch(
+        jnp.zeros((rows, data.inputs.shape[1]), data.inputs.dtype),
+        jnp.zeros(rows, np.asarray(data.labels).dtype),
+        None if data.weights is None else jnp.zeros(rows, np.asarray(data.weights).dtype),
+    )
+    return blank, EpochPlan(
+        jnp.zeros(rows, np.int32).reshape(shape), jnp.zeros(rows, np.float32).reshape(shape)
+    )
+
+
+def _on_device(data: Batch | Placed) -> Placed:
+    """What is trained on where it is; rows that are streamed stay where they are."""
+    if not isinstance(data, Placed) and stream.is_streamed(data.inputs):
+        return Placed(data, data.inputs.shape[0], None)
+    return on_device(data)
+
+
+def _is_streamed(placed: Placed) -> bool:
+    return placed.mesh is None and stream.is_streamed(placed.batch.inputs)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -297,7 +353,7 @@ def run(
       A `Fit`. A loss that is not finite ends the run with status "diverged" and the best (or
       last finite) parameters; nothing is raised.
     """
-    data, examples, over = placed = on_device(data)
+    data, examples, over = placed = _on_device(data)
     whole = partial(_whole, heads=len(params.bias), over=over)
     if start is None:
         params = params if over is None else place_params(params, over)

@@ -1,10 +1,15 @@
 """A pass over chunks is one product over all rows, whatever the chunk, the dtype and the mask."""
 
+from pathlib import Path
+
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.sparse
 
+from jaxlin.core import DataError
+from jaxlin.data import open_features
 from jaxlin.passes import DeviceRows, HostRows, open_rows
 
 
@@ -119,3 +124,56 @@ def test_sparse_rows_are_the_dense_ones():
 def test_a_map_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match=r"`scale` must have one entry per feature, \(5,\)"):
         open_rows(data()[0], 3, scale=np.ones(4))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, ml_dtypes.bfloat16], ids=str)
+def test_a_source_is_read_ahead_in_parts_and_keeps_its_type(tmp_path, monkeypatch, dtype):
+    inputs, shift, scale, weights, bias = data(size=500, dtype=dtype)
+    np.save(tmp_path / "inputs.npy", inputs)
+    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 0)  # parts of one chunk
+    source = open_features(tmp_path / "inputs.npy", resident_bytes=100).inputs
+    rows = open_rows(source, 3, shift=shift, scale=scale, dtype=np.float64, host=False)
+    rows.chunk = 40
+    rows._parts = [slice(i, min(i + 120, 500)) for i in range(0, 500, 120)]
+    assert rows._resident is None
+    parts = [part for _, part in rows._each()]
+    assert [part.dtype for part in parts] == [np.dtype(dtype)] * 5
+    whole = (inputs.astype(float) - shift) * scale
+    counts = np.full(500, 1 / 500)
+    value, gradient, _ = rows.fused(
+        quadratic, weights, bias, jax.numpy.zeros(500, np.int32), counts, 0.5
+    )
+    scores = weights @ whole.T + bias[:, None]
+    np.testing.assert_allclose(value, ((scores - 0.5) ** 2).sum() / 1000, rtol=1e-12)
+    np.testing.assert_allclose(gradient, (scores - 0.5) @ whole / 500, rtol=1e-11)
+    np.testing.assert_allclose(rows.sample(np.array([9, 3])), whole[[9, 3]], rtol=1e-12)
+
+
+def test_the_pages_of_a_map_are_given_back(tmp_path, monkeypatch):
+    np.save(tmp_path / "inputs.npy", np.ones((20_000, 256), np.float32))  # 20 MB
+    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 100)
+    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 1 << 20)
+    mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
+    rows = open_rows(mapped, 3, host=False)
+    assert len(rows._parts) > 4
+
+    def pages():
+        """Resident bytes of the map itself."""
+        lines = Path("/proc/self/smaps").read_text().split("\n")
+        own = next(i for i, line in enumerate(lines) if str(tmp_path) in line)
+        line = next(line for line in lines[own:] if line.startswith("Rss:"))
+        return 1024 * int(line.split()[1])
+
+    for _ in rows._each():
+        pass
+    assert pages() <= 2 << 20
+
+
+def test_a_source_with_a_number_that_is_not_finite_is_refused_in_the_pass(tmp_path):
+    inputs = np.ones((500, 5), np.float32)
+    inputs[77, 2] = np.inf
+    np.save(tmp_path / "inputs.npy", inputs)
+    source = open_features(tmp_path / "inputs.npy", resident_bytes=100).inputs
+    rows = open_rows(source, 3, host=False)
+    with pytest.raises(DataError, match=r"inputs.npy: .* got inf at row 77, column 2"):
+        rows.scores(np.ones((3, 5)), np.zeros(3))

@@ -1,6 +1,7 @@
 """Preprocessing against scikit-learn and NumPy, fitted on training rows, folded into parameters."""
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -91,3 +92,17 @@ def test_folded_parameters_score_raw_inputs_alike(kind, pixels):
 def test_a_kind_that_does_not_exist_is_refused(features):
     with pytest.raises(ValueError, match="`kind` must be one of none, scale"):
         preprocess.fit(features, "whiten")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, ml_dtypes.bfloat16, np.float64], ids=str)
+def test_statistics_of_many_blocks_are_those_of_the_whole(monkeypatch, dtype):
+    monkeypatch.setattr(preprocess, "_BLOCK_BYTES", 1300 * 3 * 8)  # 1,300 rows: chunks and a rest
+    rng = np.random.default_rng(0)
+    inputs = np.sort(rng.uniform(0, 200, (4000, 3)), axis=0).astype(dtype)  # blocks differ most
+    inputs[:, 1] = 7
+    fitted = preprocess.fit(inputs, "standardize")
+    whole = inputs.astype(np.float64)
+    # 4,000 additions in float64, in another order
+    np.testing.assert_allclose(fitted.shift, whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(1 / fitted.scale[[0, 2]], whole.std(axis=0)[[0, 2]], rtol=1e-12)
+    assert fitted.scale[1] == 1

@@ -22,6 +22,7 @@ COMMANDS = {
     "gradcheck": "Check a gradient: autodiff's, the hand-derived one, or one's own.",
     "report": "Draw a run's pictures and page again.",
     "landscape": "Draw the loss along rays and planes in parameter space.",
+    "features": "Describe and check features in files: shards, classes, range.",
     "data": "List, describe, fetch and verify data sets.",
     "lecture": "Reproduce an introductory lecture: every number, table and figure.",
     "info": "Show versions and devices.",

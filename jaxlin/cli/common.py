@@ -33,15 +33,16 @@ class DataOptions:
     """Which examples."""
 
     data: str = "digits"
-    """digits, mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    """digits, mnist, fashion-mnist, cifar10; or an .npz, features in a .npy or .safetensors, a
+    folder of pictures or of features."""
     data_dir: Path | None = None
     """The folder that holds the files of a named data set."""
     labels: Path | None = None
-    """The labels of a .npy (without it: `labels.npy` beside)."""
+    """The labels of features (without it: those beside them, say `labels.npy`)."""
     test: Path | None = None
     """A file or folder that gives the test set of a file or folder."""
     test_labels: Path | None = None
-    """The labels of a test .npy (without it: those beside it)."""
+    """The labels of test features (without it: those beside them)."""
     image_size: int | None = None
     """Side in pixels to which pictures are resized (without it: that of the first picture)."""
 

@@ -20,11 +20,12 @@ class Options:
     run: tyro.conf.Positional[Path]
     """The run folder."""
     data: str | None = None
-    """digits, mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    """digits, mnist, fashion-mnist, cifar10; or an .npz, features in a .npy or .safetensors, a
+    folder of pictures or of features."""
     data_dir: Path | None = None
     """The folder that holds the files of a named data set."""
     labels: Path | None = None
-    """The labels of a .npy (without it: `labels.npy` beside)."""
+    """The labels of features (without it: those beside them, say `labels.npy`)."""
     json: bool = False
     """Print one JSON object on stdout."""
 

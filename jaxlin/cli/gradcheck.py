@@ -18,7 +18,7 @@ class Options:
     """
 
     data: str | None = None
-    """digits (default), mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    """digits (default), mnist, fashion-mnist, cifar10; or an .npz, features, a folder."""
     data_dir: Path | None = None
     """The folder that holds the files of a named data set."""
     loss: str | None = None

@@ -24,7 +24,7 @@ class Options(DataOptions, OutputOptions):
     run: tyro.conf.Positional[Path | None] = None
     """A run folder: its weights are the point, its data, loss and strength the defaults."""
     data: str | None = None
-    """digits, mnist, fashion-mnist, cifar10; or an .npz, a .npy, a folder of pictures."""
+    """digits, mnist, fashion-mnist, cifar10; or an .npz, a .npy, a .safetensors, a folder."""
     loss: LossName | None = None
     """The loss (without it: the run's, or hinge, the lecture's SVM)."""
     margin: float | None = None

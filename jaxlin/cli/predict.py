@@ -20,7 +20,7 @@ class Options:
     run: tyro.conf.Positional[Path]
     """The run folder."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures, folders of pictures, .npy or .npz files."""
+    """Pictures, folders of pictures, .npy or .npz files, or features."""
     top: Annotated[int, tyro.conf.arg(aliases=["--top-k", "-k"])] = 1
     """How many classes to name for each input, best first."""
     json: bool = False

@@ -2,6 +2,7 @@
 
 __all__ = [
     "load_run",
+    "memory_bytes",
     "probabilities",
     "read_records",
     "run_data",
@@ -70,7 +71,13 @@ def run_data(config: dict) -> tuple[Dataset, Dataset | None]:
         test=_path(config.get("test")),
         test_labels=_path(config.get("test_labels")),
         image_size=_square(config.get("image_size")),
+        memory=memory_bytes(config),
     )
+
+
+def memory_bytes(config: dict) -> int:
+    """The memory for features that a run's configuration allows."""
+    return int(config.get("memory", 4.0) * 2**30)
 
 
 def _square(side: int | None) -> tuple[int, int] | None:

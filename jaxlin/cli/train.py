@@ -58,13 +58,16 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     steps: int | None = None
     """Steps in all, instead of epochs."""
     validation: float = 0.1
-    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none."""
+    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none. A folder
+    of features with train, val and test brings its own."""
     patience: int | None = None
     """Stop after this many epochs without a better validation result."""
     limit: int | None = None
     """Use only this many training examples, drawn by the seed."""
     seed: int = 0
     """Decides every random choice of the run."""
+    memory: float = 4.0
+    """GiB of features to hold in memory; files of more are read block by block in every pass."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of parameters and sums."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -105,7 +108,8 @@ def _check(options: Options) -> None:
     """Refuse numbers that cannot be meant, in one sentence each."""
     check_devices(options)
     check_survival(options)
-    for name in ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size"):
+    positive = ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size")
+    for name in (*positive, "memory"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")

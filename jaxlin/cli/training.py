@@ -19,13 +19,15 @@ from jaxlin.cli.common import say, write_json
 from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
 from jaxlin.cli.fitting import batch_parts
+from jaxlin.cli.measuring import measure_in_blocks
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
-from jaxlin.cli.runs import run_data, write_pictures, write_predictions
+from jaxlin.cli.runs import memory_bytes, run_data, write_pictures, write_predictions
 from jaxlin.cli.solving import solve
 from jaxlin.cli.surviving import Watch, identity_of
 from jaxlin.core import Batch, DataError, LinearParams
-from jaxlin.data import NAMED, Dataset
+from jaxlin.data import NAMED, Dataset, load_validation
+from jaxlin.data.rows import hold, take
 from jaxlin.objectives import compose
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
@@ -77,7 +79,11 @@ def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:
         train_set = _rows(train_set, np.sort(rng.permutation(examples)[:limit]))
-    train_set, validation = _split(train_set, config["validation"], rng)
+    validation = load_validation(
+        config["data"], class_names=train_set.class_names, memory=memory_bytes(config)
+    )
+    if validation is None:
+        train_set, validation = _split(train_set, config["validation"], rng)
     if len(np.unique(train_set.labels)) < 2:
         raise DataError(
             f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "
@@ -87,7 +93,10 @@ def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
 
 
 def _rows(data: Dataset, rows) -> Dataset:
-    return data._replace(inputs=data.inputs[rows], labels=data.labels[rows])
+    """These rows, read if they fit memory, else a view."""
+    inputs = take(data.inputs, rows)
+    budget = getattr(inputs, "resident_bytes", 0)
+    return data._replace(inputs=hold(inputs, budget), labels=data.labels[rows])
 
 
 def _split(data: Dataset, validation: float, rng) -> tuple[Dataset, Dataset | None]:
@@ -334,14 +343,19 @@ def measure(model, data: Dataset, loss, scores: np.ndarray) -> dict:
 
 
 def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:
-    """Results of every part, and the scores they came from."""
+    """Results of every part, and the scores they came from; a streamed part that is not shown
+    leaves none."""
     loss = losses.named(job.config["loss"], margin=job.config["margin"])
     results: dict = {"train": None, "validation": None, "test": None}
     scores = {}
+    shown, _ = judged(job.train, job.validation, job.test)
     for split in results:
         data = getattr(job, split)
         watch.look("after training")
-        if data is not None:
+        blockwise = jax.process_count() == 1 and not isinstance(data and data.inputs, np.ndarray)
+        if data is not None and split != shown and blockwise:
+            results[split] = measure_in_blocks(model, data, loss)
+        elif data is not None:
             scores[split] = hosts.scores(model, data.inputs)
             measured = measure(model, data, loss, scores[split])
             results[split] = measured

@@ -11,13 +11,17 @@
 __all__ = [
     "NAMED",
     "Dataset",
+    "Features",
     "as_images",
     "fingerprint",
     "flatten_images",
     "load",
     "load_inputs",
     "load_splits",
+    "load_validation",
+    "open_features",
 ]
 
 from jaxlin.data.dataset import Dataset, as_images, fingerprint, flatten_images
-from jaxlin.data.registry import NAMED, load, load_inputs, load_splits
+from jaxlin.data.features import Features, open_features
+from jaxlin.data.registry import NAMED, load, load_inputs, load_splits, load_validation

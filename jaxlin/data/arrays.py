@@ -1,20 +1,30 @@
-"""Arrays of your own: `.npz` archives and `.npy` files, the latter mapped rather than read.
+"""Arrays of your own: `.npz` archives, and those `.npy` files that are not rows in order.
 
 Neither may hold Python objects (those are pickles, hence programs). A header is a claim, compared
 with the size of the file before any memory is asked for; a compressed member must not
 expand beyond all measure.
 
-A map reads pages when they are used: if the file shrinks meanwhile, the system kills the process.
-Write new data to a new file.
+`jaxlin.data.features` reads `.npy` files with two axes. Pictures, and arrays in Fortran order,
+are mapped here. A map reads pages when they are used: if the file shrinks meanwhile, the system
+kills the process. Write new data to a new file.
 """
 
-__all__ = ["find_labels", "has_test", "load_npy", "load_npz", "read_inputs", "read_npy"]
+__all__ = [
+    "find_labels",
+    "has_test",
+    "load_npy",
+    "load_npz",
+    "read_inputs",
+    "read_layout",
+    "read_npy",
+]
 
 import math
 import zipfile
 import zlib
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from jaxlin.core import DataError
@@ -99,12 +109,14 @@ def load_npy(path: Path, *, labels: Path | None = None, class_names=None) -> Dat
 
 def find_labels(path: Path) -> Path:
     """The file of labels beside `path`."""
-    choices = [path.with_name(f"{path.stem}_labels.npy"), path.with_name("labels.npy")]
+    own = path.stem.replace("features", "labels") if "features" in path.stem else path.stem
+    names = (f"{path.stem}_labels.npy", f"{path.stem}.labels.npy", f"{own}.npy", "labels.npy")
+    choices = [path.with_name(name) for name in names]
     for choice in choices:
         if choice.is_file() and choice != path:
             return choice
     raise DataError(
-        f"{path}: there are no labels beside it ({choices[0].name} or {choices[1].name}). "
+        f"{path}: there are no labels beside it ({choices[0].name} or {choices[-1].name}). "
         "Name their file with `labels`."
     )
 
@@ -117,14 +129,24 @@ def read_inputs(path: Path) -> tuple[np.ndarray, tuple[int, ...] | None]:
         return _rows(_member(archive, path, _key(archive, path, "train", 0)), path)
 
 
-def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
-    """The array of an `.npy` file, read or (`mapped`) memory-mapped read-only."""
+def read_layout(path: Path) -> tuple[tuple[int, ...], np.dtype, int, bool]:
+    """What the header of an `.npy` says, if the size of the file agrees.
+
+    Returns:
+      Shape, dtype, the byte at which the numbers begin, whether they lie in Fortran order.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file. Check the path.")
     with path.open("rb") as file:
         shape, fortran, dtype, offset = _header(file, path)
     _refuse_size(path, shape, dtype, path.stat().st_size - offset)
+    return shape, dtype, offset, fortran
+
+
+def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """The array of an `.npy` file, read or (`mapped`) memory-mapped read-only."""
+    shape, dtype, offset, fortran = read_layout(path)
     order = "F" if fortran else "C"
     if not mapped or 0 in shape or not shape:
         values = np.fromfile(path, dtype, offset=offset)
@@ -146,7 +168,9 @@ def _header(file, path: Path):
     except (ValueError, SyntaxError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable .npy header ({reason}). Save it again.") from None
-    if dtype.hasobject or dtype.kind == "V":
+    if dtype == np.dtype("V2"):  # what `numpy.save` makes of bfloat16
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    elif dtype.hasobject or dtype.kind == "V":
         raise DataError(
             f"{path}: the array holds Python objects or records ({dtype}), which are never read. "
             "Save plain numbers, for example with `.astype('float32')`."

@@ -21,7 +21,8 @@ class Dataset(NamedTuple):
 
     inputs: np.ndarray
     """(N, D): uint8 pixels, flattened channel-major, or the numbers of an array file as stored
-    (then possibly a read-only memory map)."""
+    (then possibly a read-only memory map, or a source of rows that stay in their files: see
+    `jaxlin.data.rows`)."""
     labels: np.ndarray
     """(N,) int32, in [0, K)."""
     class_names: tuple[str, ...]
@@ -97,7 +98,7 @@ def fingerprint(inputs: np.ndarray, labels: np.ndarray) -> str:
     for array in (inputs, labels):
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         for block in _blocks(array):
-            digest.update(np.ascontiguousarray(block))
+            digest.update(np.ascontiguousarray(block).view(np.uint8))
     return digest.hexdigest()
 
 

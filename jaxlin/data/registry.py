@@ -6,7 +6,16 @@ the one that is read: if something there is broken, that is an error, never a re
 another copy. Nothing is ever downloaded from here (see `jaxlin.data.fetch`).
 """
 
-__all__ = ["NAMED", "NamedSet", "cache_folder", "load", "load_inputs", "load_splits", "locate"]
+__all__ = [
+    "NAMED",
+    "NamedSet",
+    "cache_folder",
+    "load",
+    "load_inputs",
+    "load_splits",
+    "load_validation",
+    "locate",
+]
 
 import difflib
 import os
@@ -17,8 +26,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data import arrays, cifar, digits, folders, idx
+from jaxlin.data import arrays, cifar, digits, features, folders, idx
 from jaxlin.data.dataset import Dataset
+from jaxlin.data.rows import RESIDENT_BYTES, hold
+from jaxlin.data.shards import ENDINGS, KINDS
 from jaxlin.data.validate import check_inputs
 
 SPLITS = ("train", "test")
@@ -80,21 +91,25 @@ def load(
     labels: str | Path | None = None,
     image_size: tuple[int, int] | None = None,
     class_names: Sequence[str] | None = None,
+    memory: int = RESIDENT_BYTES,
 ) -> Dataset:
     """One split of a named set, or of your own files.
 
     Args:
       source: "digits", "mnist", "fashion-mnist", "cifar10"; or the path of an `.npz` (`inputs` or
-        `X`, `labels` or `y`), of an `.npy` with labels beside it, of a folder of pictures
-        `train/<class>/*.{png,jpg,jpeg,webp}`, or of a folder with the files of a named set.
+        `X`, `labels` or `y`), of an `.npy` or `.safetensors` with labels, of a folder of these (see
+        `jaxlin.data.features`), of a folder of pictures `train/<class>/*.{png,jpg,jpeg,webp}`, or
+        of a folder with the files of a named set.
       split: "train" or "test". There is no silent split: only what the data call a test set is
         one (digits, which have none, are split by a fixed rule).
       data_dir: where a named set lies: the folder with the IDX files, or the one with (or named)
         `cifar-10-batches-bin` or `cifar-10-batches-py`. Other places are then not searched.
-      labels: the file of labels of an `.npy`.
+      labels: the file of labels of features.
       image_size: (H, W) to which pictures of a folder are resized; `None` is the size of
         the first.
       class_names: the classes the labels must keep to (a model's); `None` finds them in the data.
+      memory: bytes; features that take more stay in their files, and `inputs` is a source of rows
+        that are read when they are used (`jaxlin.data.rows`).
 
     Returns:
       A `Dataset`; inputs are finite, labels integers in [0, K), both of one length.
@@ -127,6 +142,8 @@ def load(
     if path.is_dir() and idx.holds(path):
         names = class_names or digits.CLASS_NAMES
         return idx.load(path, split, name=path.name, class_names=tuple(names))
+    if _are_features(path):
+        return features.load(path, split, labels=labels, class_names=class_names, memory=memory)
     if path.is_dir():
         return folders.load(path, split, image_size=image_size, class_names=class_names)
     if path.suffix == ".npz":
@@ -143,6 +160,7 @@ def load_splits(
     test_labels: str | Path | None = None,
     image_size: tuple[int, int] | None = None,
     class_names: Sequence[str] | None = None,
+    memory: int = RESIDENT_BYTES,
 ) -> tuple[Dataset, Dataset | None]:
     """The training set, and the test set if the source has one or `test` names one.
 
@@ -160,9 +178,10 @@ def load_splits(
         labels=labels,
         image_size=image_size,
         class_names=class_names,
+        memory=memory,
     )
     size = train.image_shape[:2] if train.image_shape else image_size
-    options = {"image_size": size, "class_names": train.class_names}
+    options = {"image_size": size, "class_names": train.class_names, "memory": memory}
     if test is not None:
         split = "test" if _has_split(_path(test), "test") else "train"
         held_out = load(test, split=split, labels=test_labels, **options)
@@ -180,15 +199,34 @@ def load_splits(
     return train, held_out
 
 
+def load_validation(
+    source: str | Path, *, class_names: Sequence[str], memory: int = RESIDENT_BYTES
+) -> Dataset | None:
+    """The validation set of a folder of features that has `train`, `test` and `val`, else `None`.
+
+    Without a `test` the part `val` is the test set.
+    """
+    path = Path(source).expanduser()
+    if str(source) in NAMED or not path.is_dir() or not _are_features(path):
+        return None
+    if not {"validation", "test"} <= set(features.find_parts(path)):
+        return None
+    return features.load(path, "validation", class_names=class_names, memory=memory)
+
+
 def load_inputs(
     path: str | Path, *, image_shape: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """Unlabeled examples for a prediction: rows (N, D), and a name for each.
 
-    `path` is a picture, a folder of pictures (not searched deeper), an `.npy` or an `.npz`.
+    `path` is a picture, a folder of pictures (not searched deeper), an `.npy` or an `.npz`, or
+    features (see `jaxlin.data.features`).
     Pictures are converted to `image_shape`.
     """
     path = Path(path)
+    if path.exists() and _are_features(path):
+        inputs = hold(features.open_features(path, labeled=False).inputs, RESIDENT_BYTES)
+        return inputs, [f"{path.name}[{row}]" for row in range(len(inputs))]
     if path.suffix.lower() in folders.ENDINGS or path.is_dir():
         return folders.read_pictures(path, image_shape=image_shape)
     path = _path(path)
@@ -239,13 +277,13 @@ def cache_folder() -> Path:
 
 def _path(source) -> Path:
     path = Path(source).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix in (".npz", ".npy")):
+    if path.is_dir() or (path.is_file() and path.suffix in (".npz", *ENDINGS)):
         return path
     known = ", ".join(NAMED)
     if path.exists():
         raise DataError(
-            f"{path}: this kind of file is not read. Give an .npz, an .npy, a folder of pictures, "
-            f"or one of {known}."
+            f"{path}: this kind of file is not read. Give an .npz, an .npy, a .safetensors, a "
+            f"folder of pictures or features, or one of {known}."
         )
     if path.suffix or len(path.parts) > 1:
         raise DataError(f"{path}: no such file or folder. Check the path.")
@@ -259,9 +297,26 @@ def _path(source) -> Path:
 def _has_split(path: Path, split: str) -> bool:
     if split == "train":
         return True
+    if path.is_dir() and (cifar.find(path) or idx.holds(path)):
+        return True
     if path.is_dir():
-        return bool(cifar.find(path) or idx.holds(path) or folders.has_test(path))
+        parts = set(features.find_parts(path))
+        return bool(parts & {"test", "validation"} if parts else folders.has_test(path))
     return path.suffix == ".npz" and arrays.has_test(path)
+
+
+def _are_features(path: Path) -> bool:
+    """Whether rows can be read from the files one by one: two axes, in order, of a known type."""
+    if path.is_dir():
+        known = cifar.find(path) or idx.holds(path)
+        return not known and bool(features.find_parts(path))
+    if path.suffix == ".safetensors":
+        return True
+    if path.suffix != ".npy":
+        return False
+    shape, dtype, _, fortran = arrays.read_layout(path)
+    in_order = not fortran or 1 in shape
+    return len(shape) == 2 and 0 not in shape and dtype in KINDS and in_order
 
 
 def _same_classes(found: Dataset, class_names) -> Dataset:

@@ -5,16 +5,17 @@ the last class, an infinite score can give a finite hinge. So data pass through 
 and what comes out can be trusted. Arrays larger than memory are read in blocks.
 """
 
-__all__ = ["build", "check_finite", "check_inputs", "check_labels"]
+__all__ = ["build", "check_finite", "check_inputs", "check_labels", "refuse_one_class"]
 
 from collections.abc import Sequence
 
+import ml_dtypes
 import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data.dataset import Dataset, fingerprint
 
-_KEPT = tuple(map(np.dtype, ["u1", "i1", "u2", "i2", "f2", "f4", "f8"]))
+_KEPT = tuple(map(np.dtype, ["u1", "i1", "u2", "i2", "f2", "f4", "f8", ml_dtypes.bfloat16]))
 _BLOCK_BYTES = 16 << 20
 _EXACT_IN_FLOAT32 = 2**24
 
@@ -42,18 +43,24 @@ def build(
     """
     inputs = check_inputs(inputs, file=file)
     labels, names = check_labels(labels, file=file, rows=len(inputs), class_names=class_names)
-    if training and labels.min() == labels.max():
+    if training:
+        refuse_one_class(labels, names, file=file)
+    return Dataset(inputs, labels, names, image_shape, name, fingerprint(inputs, labels))
+
+
+def refuse_one_class(labels: np.ndarray, names: Sequence[str], *, file: str) -> None:
+    """Raise a `DataError` if all labels are the same: there would be nothing to learn."""
+    if labels.min() == labels.max():
         raise DataError(
             f"{file}: all {len(labels)} labels are of one class ({names[labels[0]]!r}), and a "
             "classifier needs at least two. Add examples of another class."
         )
-    return Dataset(inputs, labels, names, image_shape, name, fingerprint(inputs, labels))
 
 
 def check_inputs(inputs: np.ndarray, *, file: str) -> np.ndarray:
     """Rows (N, D) of finite numbers in the machine's byte order; kept as they are if possible.
 
-    uint8, 8- and 16-bit integers and float16, float32, float64 stay what they are (a memory map
+    8- and 16-bit integers and float16, bfloat16, float32, float64 stay what they are (a memory map
     stays a map). Other integers and Booleans become uint8 (Booleans), float32 where that is exact
     (up to 2**24), else float64.
     """
@@ -67,7 +74,8 @@ def check_inputs(inputs: np.ndarray, *, file: str) -> np.ndarray:
             f"{file}: the inputs are empty, shape {inputs.shape}. Give at least one example with "
             "at least one feature."
         )
-    if inputs.dtype.kind not in "buif" or inputs.dtype.itemsize > 8:
+    known = inputs.dtype in _KEPT or inputs.dtype.kind in "buif"
+    if not known or inputs.dtype.itemsize > 8:
         raise DataError(
             f"{file}: the inputs must be real numbers of at most 64 bits, got {inputs.dtype}. "
             "Convert them, for example with `.astype('float32')`."
@@ -85,7 +93,7 @@ def check_inputs(inputs: np.ndarray, *, file: str) -> np.ndarray:
 
 def check_finite(inputs: np.ndarray, *, file: str) -> None:
     """Raise a `DataError` that names the first row and column with a NaN or an infinity."""
-    if inputs.dtype.kind != "f":
+    if inputs.dtype.kind not in "fV":  # V: bfloat16, which NumPy does not know
         return
     rows = max(1, _BLOCK_BYTES // max(1, inputs.shape[1] * inputs.itemsize))
     for start in range(0, len(inputs), rows):

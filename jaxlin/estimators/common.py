@@ -76,8 +76,8 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         """
         return 1.0 if len(self.classes_) == 2 and not self._separate() else 2.0
 
-    def _solve(self, X, labels, counts, strength, init) -> Solution:
-        """The certified solution; labels in [0, K), of which at least two count."""
+    def _settings(self) -> dict:
+        """What every fit of this estimator is asked for, checked."""
         if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 0:
             raise ValueError(f"`max_iter` must be a nonnegative integer, got {self.max_iter!r}.")
         check_number("tol", self.tol)
@@ -86,21 +86,32 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
                 f"`tol` must be at least {LEAST_TOL:g}, the smallest relative gap that float64 can "
                 f"certify, and finite, got {self.tol!r}."
             )
-        occurring = np.bincount(labels, weights=counts) > 0
+        return dict(
+            loss=self._loss(),
+            tolerance=self.tol,
+            fit_intercept=bool(self.fit_intercept),
+            max_iterations=int(self.max_iter),
+            classes=len(self.classes_),
+        )
+
+    def _occurring(self, labels, counts) -> np.ndarray:
+        """(K,) which classes count; at least two must."""
+        occurring = np.bincount(labels, weights=counts, minlength=len(self.classes_)) > 0
         if occurring.sum() < 2:
             raise ValueError(one_class(self.classes_[occurring]))
+        return occurring
+
+    def _solve(self, X, labels, counts, strength, init) -> Solution:
+        """The certified solution; labels in [0, K), of which at least two count."""
+        settings, occurring = self._settings(), self._occurring(labels, counts)
         solution = minimize(
             X,
             labels,
-            loss=self._loss(),
             strength=strength,
-            tolerance=self.tol,
             sample_weight=counts,
-            fit_intercept=bool(self.fit_intercept),
             init=init,
-            max_iterations=int(self.max_iter),
-            classes=len(self.classes_),
             callback=_printer(type(self).__name__) if self.verbose else None,
+            **settings,
         )
         return self._centered(solution, occurring)
 

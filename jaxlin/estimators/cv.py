@@ -1,8 +1,8 @@
 """Classifiers that choose their regularization by cross-validation, every fit certified.
 
-Along the grid, from the strongest regularization to the weakest, each fit starts where the one
-before it ended. Folds are weights: a row held out weighs 0, so no fold copies the data, and on a
-device all folds share one array and one compiled program.
+Along the grid, from the strongest regularization to the weakest, each fit starts where the ones
+before it point. Folds are weights: a row held out weighs 0, so no fold copies the data, and all
+folds are fitted side by side, each pass over the rows serving every one of them.
 """
 
 __all__ = ["MulticlassSVMClassifierCV", "SoftmaxClassifierCV"]
@@ -28,6 +28,7 @@ from jaxlin.estimators.validation import (
     counts_of,
     regularization_of,
 )
+from jaxlin.solvers import minimize_path
 
 
 class _CrossValidated(CertifiedClassifier):
@@ -56,15 +57,13 @@ class _CrossValidated(CertifiedClassifier):
         classes, labels = classes_and_labels(y)
         counts = counts_of(self, X, y, classes, sample_weight)
         self.classes_ = classes
-        grid, paths, scores = self._grid(), [], []
-        for train, test in self._splitter(y).split(np.zeros(len(y)), y, **routed.splitter.split):
-            inside = np.zeros(len(y))
-            inside[train] = counts[train]
-            strengths = [self._strength_at(value, inside.sum()) for value in grid]
-            paths.append(self._path(X, labels, inside, strengths))
+        grid, scores = self._grid(), []
+        folds = list(self._splitter(y).split(np.zeros(len(y)), y, **routed.splitter.split))
+        paths = self._paths(X, labels, [_only(train, counts) for train, _ in folds], grid)
+        for (_, test), path in zip(folds, paths, strict=True):
             kept = {name: _rows_of(part, test) for name, part in routed.scorer.score.items()}
             held_out = X[test], y[test]
-            scores.append([self._held_out_score(s, *held_out, kept) for s in paths[-1]])
+            scores.append([self._held_out_score(s, *held_out, kept) for s in path])
 
         self.scores_ = np.array(scores)
         self.gaps_ = np.array([[_relative(s) for s in path] for path in paths])
@@ -145,13 +144,30 @@ class _CrossValidated(CertifiedClassifier):
             return get_scorer("accuracy")
         return check_scoring(self, scoring=self.scoring)
 
-    def _path(self, X, labels, counts, strengths):
-        """The solutions along the grid, each started at the one before it."""
-        solutions, start = [], None
-        for strength in strengths:
-            solutions.append(self._solve(X, labels, counts, strength, start))
-            start = solutions[-1].params
-        return solutions
+    def _paths(self, X, labels, weightings, grid) -> list:
+        """For each fold the solutions along the grid, warm along it, all folds side by side."""
+        settings = self._settings()
+        occurring = [self._occurring(labels, inside) for inside in weightings]
+        strengths = [[self._strength_at(c, inside.sum()) for c in grid] for inside in weightings]
+
+        def tell(fold, t, solution) -> None:
+            print(
+                f"{type(self).__name__}: fold {fold}, strength {strengths[fold][t]:.3g}: "
+                f"objective {solution.objective:.8g}, relative gap {_relative(solution):.2g}"
+            )
+
+        paths = minimize_path(
+            X,
+            labels,
+            strengths=strengths,
+            sample_weight=np.stack(weightings),
+            callback=tell if self.verbose else None,
+            **settings,
+        )
+        return [
+            [self._centered(solution, classes) for solution in path]
+            for path, classes in zip(paths, occurring, strict=True)
+        ]
 
     def _held_out_score(self, solution, X, y, kept) -> float:
         model = self._plain()
@@ -285,6 +301,13 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
 
 def _relative(solution) -> float:
     return solution.gap / max(solution.objective, np.finfo(float).tiny)
+
+
+def _only(rows, counts) -> np.ndarray:
+    """The counts inside a fold; rows held out weigh 0."""
+    inside = np.zeros(len(counts))
+    inside[rows] = counts[rows]
+    return inside
 
 
 def _rows_of(value, rows):

@@ -26,6 +26,8 @@ SAMPLED_ENTRIES = 5e7
 """A sample has at most this many numbers: with very many features it has fewer rows."""
 WIDE_ROWS = 300
 """Rows of a sample, hence directions of its spectrum, where the covariance is not formed."""
+CALLING = 3e7
+"""What an evaluation and a step cost besides their work, in multiplications: some 1 ms."""
 WINDOW = 5
 """Evaluations over which the rate of decrease is judged."""
 
@@ -137,7 +139,7 @@ class MetricBuilder:
 
     def _evaluation_cost(self):
         size, classes = self.problem.rows.size, self.problem.classes
-        return size * classes * (4.0 * self.problem.features + 50.0)
+        return CALLING + size * classes * (4.0 * self.problem.features + 50.0)
 
     def _build_cost(self):
         """Multiplications: rows that bend, rotation, dense block and its factor, small blocks."""

@@ -42,7 +42,7 @@ def minimize_path(
 
     Args:
       inputs, labels: as for `minimize`.
-      strengths: sequence of T numbers.
+      strengths: sequence of T numbers; with (F, N) weights also (F, T), a path each.
       sample_weight: (N,), or (F, N) for F paths over the same rows, such as folds in which the
         rows held out weigh 0. They are fitted side by side.
       init: for the largest strength.
@@ -62,13 +62,9 @@ def minimize_path(
     >>> [bool(solution.gap <= 1e-4 * solution.objective) for solution in path]
     [True, True]
     """
-    strengths = [float(strength) for strength in np.asarray(strengths, np.float64).ravel()]
-    if not strengths:
-        raise ValueError("`strengths` is empty. Give at least one.")
-    weightings = sample_weight
     folds = sample_weight is not None and np.ndim(sample_weight) == 2
-    if not folds:
-        weightings = [sample_weight]
+    weightings = sample_weight if folds else [sample_weight]
+    strengths = _strengths(strengths, len(weightings))
     opened = _opened(
         weightings,
         dict(
@@ -84,34 +80,41 @@ def minimize_path(
             dtype=dtype,
             preprocessing=preprocessing,
         ),
-        strengths,
+        float(strengths[0, 0]),
     )
     with quiet_blas():
         paths = together(
             [
-                _walk(problem, occurring, count, strengths, init, _told(callback, f, folds))
+                _walk(problem, occurring, count, strengths[f], init, _told(callback, f, folds))
                 for f, (problem, occurring, count) in enumerate(opened)
             ]
         )
     return paths if folds else paths[0]
 
 
-def _opened(weightings, settings, strengths) -> list:
+def _strengths(strengths, folds) -> np.ndarray:
+    """(F, T), checked."""
+    values = np.asarray(strengths, np.float64)
+    if not values.size or values.ndim > 2 or (values.ndim == 2 and len(values) != folds):
+        raise ValueError(
+            f"`strengths` must be (T,), or (F, T) with (F, N) weights, got {values.shape} for "
+            f"{folds} weightings."
+        )
+    if not np.isfinite(values).all() or values.min() < 0:
+        wrong = values[~np.isfinite(values) | (values < 0)][0]
+        raise ValueError(f"`strengths` must be nonnegative and finite, got {wrong:g}.")
+    return np.broadcast_to(values, (folds, values.shape[-1]))
+
+
+def _opened(weightings, settings, strength) -> list:
     """A checked problem for each weighting; rows are shared where the same classes occur."""
-    for strength in strengths[1:]:  # the first is checked with the problem
-        _checked(strength)
-    opened = [open_problem(**settings, strength=strengths[0], sample_weight=weightings[0])]
+    opened = [open_problem(**settings, strength=strength, sample_weight=weightings[0])]
     for weights in weightings[1:]:
         shared = reweighted(*opened[0], weights, settings["labels"])
         if shared is None:
-            shared = open_problem(**settings, strength=strengths[0], sample_weight=weights)
+            shared = open_problem(**settings, strength=strength, sample_weight=weights)
         opened.append(shared)
     return opened
-
-
-def _checked(strength) -> None:
-    if not np.isfinite(strength) or strength < 0:
-        raise ValueError(f"`strengths` must be nonnegative and finite, got {strength:g}.")
 
 
 def _told(callback, fold, folds):
@@ -126,7 +129,7 @@ def _walk(problem, occurring, count, strengths, init, callback):
     solutions: list[Solution | None] = [None] * len(strengths)
     warmth = None
     for t in np.argsort(strengths, kind="stable")[::-1]:
-        problem = problem._replace(strength=strengths[t])
+        problem = problem._replace(strength=float(strengths[t]))
         solve = solver_of(problem)
         if solve is minimize_smooth:
             fit, warmth = yield from descend(problem, weights, bias, warmth=warmth)

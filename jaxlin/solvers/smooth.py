@@ -29,6 +29,8 @@ PATIENCE = 4
 """Steps without progress below the rounding of the objective: the arithmetic is at its end."""
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
+KEPT = 5
+"""Pairs of L-BFGS that outlive the metric they corrected."""
 RELATED = 2.0
 """Factor between strengths up to which a metric serves for both."""
 
@@ -243,7 +245,9 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             metric_strength, two_level = problem.strength, True
             evaluations += cost
             since, decrements = 0, []
-            memory = memory._replace(points=(), gradients=())
+            # the youngest pairs know this neighborhood better than a sample of rows does
+            points, gradients = memory.points[-KEPT:], memory.gradients[-KEPT:]
+            memory = memory._replace(points=points, gradients=gradients)
     if status != Status.CONVERGED and problem.strength > 0:
         proof = certify(problem, *unpack(best[1]))
         evaluations += proof.evaluations

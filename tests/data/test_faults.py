@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxlin.core import DataError
 from jaxlin.data import arrays, cifar, folders, idx, load, load_splits
+from jaxlin.data.rows import FileRows
 from jaxlin.data.validate import check_finite, check_labels
 
 
@@ -195,13 +196,16 @@ def test_names_map_to_sorted_classes_and_a_test_set_keeps_to_them(tmp_path):
     refused("'c'", load_splits, tmp_path / "a.npz", test=tmp_path / "t.npz")
 
 
-def test_a_pair_of_arrays_is_mapped_and_has_no_silent_test_set(tmp_path):
+def test_a_pair_of_arrays_is_read_or_left_in_its_file_and_has_no_silent_test_set(tmp_path):
     np.save(tmp_path / "inputs.npy", np.asfortranarray(np.arange(8.0).reshape(4, 2)).astype(">f4"))
     np.save(tmp_path / "labels.npy", [0, 1, 0, 1])
     train, test = load_splits(tmp_path / "inputs.npy")
     assert test is None
     assert train.inputs.tolist() == np.arange(8.0).reshape(4, 2).tolist()
     np.save(tmp_path / "inputs.npy", np.ones((4, 2)))
+    assert type(load(tmp_path / "inputs.npy").inputs) is np.ndarray
+    assert isinstance(load(tmp_path / "inputs.npy", memory=63).inputs, FileRows)
+    np.save(tmp_path / "inputs.npy", np.ones((4, 2, 2)))
     assert isinstance(load(tmp_path / "inputs.npy").inputs, np.memmap)
 
 

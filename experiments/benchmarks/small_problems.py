@@ -1,0 +1,111 @@
+"""Where does scikit-learn still win? Fits that take milliseconds, end to end through `fit`.
+
+The data sets that scikit-learn ships, and Gaussian classes of growing size, standardized. Each
+contender fits the same l2 softmax problem; seconds are the least of several, after a first call
+that is timed apart (it compiles where that is worth it). Beside each time stands how far above
+the optimum the fit stopped, because a loose fit is a fast one.
+
+    python experiments/benchmarks/small_problems.py --out results/small_problems
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from jaxlin.estimators import SoftmaxClassifier
+
+TOLERANCE = 1e-4
+
+
+def problems():
+    """(name, inputs, labels), standardized."""
+    found = [
+        ("iris", *datasets.load_iris(return_X_y=True)),
+        ("wine", *datasets.load_wine(return_X_y=True)),
+        ("breast cancer", *datasets.load_breast_cancer(return_X_y=True)),
+        ("digits", *datasets.load_digits(return_X_y=True)),
+    ]
+    for size, width, classes in [(1000, 20, 5), (5000, 50, 10), (20_000, 100, 10)]:
+        generator = np.random.default_rng(0)
+        labels = generator.integers(0, classes, size)
+        centers = generator.normal(size=(classes, width))
+        inputs = generator.normal(size=(size, width)) + 0.7 * centers[labels]
+        found.append((f"{size:,} x {width}, {classes} classes", inputs, labels))
+    return [(name, StandardScaler().fit_transform(x), y) for name, x, y in found]
+
+
+def contenders():
+    settings = dict(C=1.0, max_iter=10_000)
+    return {
+        "jaxlin": lambda: SoftmaxClassifier(C=1.0, tol=TOLERANCE),
+        "lbfgs": lambda: LogisticRegression(solver="lbfgs", tol=1e-4, **settings),
+        "newton-cg": lambda: LogisticRegression(solver="newton-cg", tol=1e-4, **settings),
+        "newton-cholesky": lambda: LogisticRegression(solver="newton-cholesky", **settings),
+    }
+
+
+def objective_of(model, inputs, labels):
+    """scikit-learn's: sum of losses + |coef|^2 / 2."""
+    scores = inputs @ model.coef_.T + model.intercept_
+    if scores.shape[1] == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
+    own = scores[np.arange(len(labels)), labels]
+    return (logsumexp(scores, axis=1) - own).sum() + (model.coef_**2).sum() / 2
+
+
+def measure(build, inputs, labels, repeats):
+    times = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            model = build().fit(inputs, labels)
+            times.append(time.perf_counter() - start)
+    return {
+        "first": times[0],
+        "seconds": min(times[1:]),
+        "objective": objective_of(model, inputs, labels),
+    }
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    record = {}
+    for name, inputs, labels in problems():
+        found = {
+            who: measure(build, inputs, labels, options.repeats)
+            for who, build in contenders().items()
+        }
+        best = min(result["objective"] for result in found.values())
+        for result in found.values():
+            result["above"] = result["objective"] / best - 1
+        record[name] = found
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "small_problems.json").write_text(json.dumps(record, indent=1))
+    if options.json:
+        print(json.dumps(record))
+        return
+    print("milliseconds, once compiled (relative distance above the best); jaxlin's first call")
+    print(f"{'':28}" + "".join(f"{who:>22}" for who in contenders()) + f"{'first call':>12}")
+    for name, found in record.items():
+        cells = "".join(
+            f"{1e3 * r['seconds']:>12.1f} ({r['above']:.0e})".rjust(22) for r in found.values()
+        )
+        print(f"{name:28}{cells}{found['jaxlin']['first']:>10.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Measuring a part of the data whose scores would not fit memory, block by block."""
+
+__all__ = ["measure_in_blocks"]
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin import metrics, models
+from jaxlin.data import Dataset
+from jaxlin.prefetch import prefetch
+
+SCORE_BYTES = 64 << 20
+
+
+def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
+    """Accuracy with its interval, mean loss, accuracy by class and among the first five.
+
+    The inputs are read once; no more than a block of scores is held.
+    """
+    classes, examples = len(model.class_names), len(data.labels)
+    rows = max(4096, SCORE_BYTES // (4 * classes) // 4096 * 4096)
+    right, of_class, first_five, total = np.zeros(classes, int), np.zeros(classes, int), 0.0, 0.0
+
+    def read(start):
+        return np.asarray(data.inputs[start : start + rows]), data.labels[start : start + rows]
+
+    for inputs, labels in prefetch(read, range(0, examples, rows)):
+        scores = models.scores(model, inputs)
+        hit = scores.argmax(axis=1) == labels
+        right += np.bincount(labels[hit], minlength=classes)
+        of_class += np.bincount(labels, minlength=classes)
+        values = loss(jnp.asarray(scores), jnp.asarray(labels, np.int32))
+        total += float(np.asarray(values).sum(dtype=np.float64))
+        if classes > 5:
+            first_five += metrics.top_k_accuracy(scores, labels, k=5) * len(labels)
+    accuracy = float(right.sum() / examples)
+    measured = {
+        "accuracy": accuracy,
+        "accuracy_interval": list(metrics.wilson_interval(accuracy, examples)),
+        "loss": total / examples,
+        "n": examples,
+        "per_class": {
+            name: float(hits / count) if count else None
+            for name, hits, count in zip(model.class_names, right, of_class, strict=True)
+        },
+    }
+    return measured | ({"top_5_accuracy": first_five / examples} if classes > 5 else {})
