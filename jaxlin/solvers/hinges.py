@@ -89,7 +89,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         return _State(found[0], found[1], *(float(x) for x in found[2:5]), found[5])
 
     stalled = 0
-    looseness, most = 1e-3 if newton.exact else 0.05, problem.max_iterations
+    looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
         steps = 0
         for _ in range(NEWTON_STEPS):
@@ -179,10 +179,10 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
 
 
 def _finest(smoothing, steps, exact):
-    """In margins: 0.1, or less where Newton steps are exact or have become trivial."""
+    """In margins: 0.3, or less where Newton steps are exact or have become trivial."""
     if exact:
         return 1e-5
-    return 0.1 if steps > 1 else max(smoothing / 2, 0.01)
+    return 0.3 if steps > 1 else max(smoothing / 2, 0.01)
 
 
 def _state(xp, form, scores, labels, counts, margin, smoothing, anchor):

@@ -15,8 +15,8 @@ from jaxlin.solvers.problem import Problem
 
 BENDING_ROWS = 4000
 CG_STEPS = 150
-STALE = 14
-"""Conjugate gradient steps that say that the preconditioner has grown old."""
+WORTH = 15
+"""Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
 
 
 class NewtonStep:
@@ -25,7 +25,7 @@ class NewtonStep:
     def __init__(self, problem: Problem, builder: MetricBuilder):
         self.problem, self.builder = problem, builder
         self.exact = (problem.features + 1) * problem.classes <= DENSE_SIDE
-        self._metric, self._age = None, 0
+        self._metric, self._fresh, self._count = None, None, 0
         self._draws = 0
 
     def __call__(self, bent, gradient, bias_gradient, scores, smoothing, anchor, accuracy):
@@ -45,7 +45,7 @@ class NewtonStep:
         mean = builder.sample.mean
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = len(sample.indices) / problem.rows.size
-        if self.exact or self._metric is None or self._age > STALE:
+        if self.exact or self._metric is None or self._outworn():
             if builder.curvature is None:
                 builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
             few = sample
@@ -53,7 +53,7 @@ class NewtonStep:
                 few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
             bends = bends_of(problem, few, _columns(scores, few), smoothing, _columns(anchor, few))
             self._metric = two_level_metric(problem, builder.spectrum(), few, bends)
-            self._age = 0
+            self._fresh = None
         if self.exact:
             step, bias_step = self._metric(-gradient, -bias_gradient)
             return step, bias_step, passes
@@ -64,8 +64,11 @@ class NewtonStep:
         step, bias_step, count = _conjugate_gradients(
             product, self._metric, gradient, bias_gradient, accuracy
         )
-        self._age = count
+        self._count, self._fresh = count, self._fresh or count
         return step, bias_step, passes * count
+
+    def _outworn(self) -> bool:
+        return self._count > self._fresh + WORTH
 
 
 def _columns(values, sample):
