@@ -21,17 +21,18 @@ def time_to_accuracy(curves: dict, best: float) -> Figure:
     figure, axes = new_figure(7.2, 4.4)
     axes = axes[0, 0]
     floor = 1e-8
+    first = max(min(curve[min(1, len(curve) - 1)][0] for curve in curves.values()), 1e-6)
     for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
         seconds = np.array([point[0] for point in curve])
         above = np.array([point[1] for point in curve]) / best - 1
         shown = np.maximum(np.minimum.accumulate(above), floor)
         main = len(curve[0]) == 3
         axes.plot(
-            np.maximum(seconds, 1e-3),
+            seconds,
             shown,
             color=color,
             linewidth=2.4 if main else 1.3,
-            marker=None if main else "o",
+            marker="o" if not main and len(curve) <= 100 else None,
             markersize=3,
             label=name,
             zorder=3 if main else 2,
@@ -59,7 +60,7 @@ def time_to_accuracy(curves: dict, best: float) -> Figure:
                 linewidth=1.2,
                 label=f"{name}: certified gap",
             )
-    axes.set(xscale="log", yscale="log", ylim=(floor, 3))
+    axes.set(xscale="log", yscale="log", ylim=(floor, 3), xlim=(0.8 * first, None))
     tidy(axes, x="seconds", y="relative distance to the optimum", title="Time to accuracy")
     axes.legend(frameon=False, fontsize=8, loc="lower left")
     return figure

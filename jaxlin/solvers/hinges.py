@@ -151,6 +151,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             evaluations += 0.5
             inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
             length = _line_search(run, problem, scores, change, counts, smoothing, anchor, inner)
+            newton.learn(length)
             iterations, steps = iterations + 1, steps + 1
             if length <= 1e-10:
                 break

@@ -14,6 +14,9 @@ from jaxlin.solvers.metrics import DENSE_SIDE, bends_of, two_level_metric
 from jaxlin.solvers.problem import Problem
 
 BENDING_ROWS = 4000
+"""Rows that enter the Hessian at first; twice as many after a step that fell short."""
+SHORT = 0.4
+"""Length of a step below which its Hessian had missed curvature."""
 CG_STEPS = 150
 WORTH = 15
 """Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
@@ -26,7 +29,7 @@ class NewtonStep:
         self.problem, self.builder = problem, builder
         self.exact = (problem.features + 1) * problem.classes <= DENSE_SIDE
         self._metric, self._fresh, self._count = None, None, 0
-        self._draws = 0
+        self._draws, self._rows = 0, BENDING_ROWS
 
     def __call__(self, bent, gradient, bias_gradient, scores, smoothing, anchor, accuracy):
         """Minus the (approximately) solved Newton system; and the passes over the data it took.
@@ -38,7 +41,7 @@ class NewtonStep:
         problem, builder = self.problem, self.builder
         self._draws += 1
         bent = fetch(bent).astype(np.float64)
-        most = len(bent) if problem.on_host else BENDING_ROWS
+        most = len(bent) if problem.on_host else self._rows
         if not (bent > 0).any():
             bent = problem.counts
         sparse = scipy.sparse.issparse(problem.rows.inputs)
@@ -66,6 +69,11 @@ class NewtonStep:
         )
         self._count, self._fresh = count, self._fresh or count
         return step, bias_step, passes * count
+
+    def learn(self, length: float) -> None:
+        """From how far along the step was best: a Hessian of too few rows overshoots."""
+        if length < SHORT:
+            self._rows = min(2 * self._rows, self.problem.rows.size)
 
     def _outworn(self) -> bool:
         return self._count > self._fresh + WORTH
