@@ -1,7 +1,18 @@
 """Sweeps: many heads over one pass of the data, selected on validation, tested once."""
 
-__all__ = ["Descent", "Fitted", "Head", "Subset", "descend", "grid", "parse_subset"]
+__all__ = [
+    "Descent",
+    "Fitted",
+    "Head",
+    "Subset",
+    "descend",
+    "grid",
+    "measure",
+    "parse_subset",
+    "solve",
+]
 
-from jaxlin.sweep.bank import Descent
+from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.descend import descend
 from jaxlin.sweep.heads import Fitted, Head, Subset, grid, parse_subset
+from jaxlin.sweep.solve import solve

@@ -36,8 +36,10 @@ class BankRecord(NamedTuple):
     """How many heads of this bank go on."""
     epoch: float
     step: int
-    best_accuracy: float | None
-    """Highest validation accuracy of any head of this bank so far."""
+    loss: float
+    """Least mean objective of any head over the last epoch."""
+    validation_accuracy: float | None
+    """Highest of any head of this bank so far."""
 
 
 class Progress(NamedTuple):
@@ -306,6 +308,7 @@ def _tell(on_record, number, banks, progress: Progress, step: int, validated: bo
             int(np.isfinite(epochs).sum()),
             float(np.nanmax(epochs)) if np.isfinite(epochs).any() else np.nan,
             step,
+            float(np.nanmin(progress.loss)) if np.isfinite(progress.loss).any() else np.nan,
             float(best) if validated and np.isfinite(best) else None,
         )
     )

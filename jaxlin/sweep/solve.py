@@ -1,0 +1,257 @@
+"""Full-batch sweeps: every head certified, each warm from its neighbor on the path of strengths."""
+
+__all__ = ["coarse_to_fine", "few_shot_rows", "solve"]
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from jaxlin import preprocess, solvers
+from jaxlin.core import Batch, LinearParams, Solution
+from jaxlin.preprocess import Preprocessing
+from jaxlin.sweep.bank import Descent, measure
+from jaxlin.sweep.heads import Fitted, Head
+
+BLOCK_BYTES = 256 << 20
+"""Of parameters of heads that are measured on validation in one go."""
+
+
+def solve(
+    heads: Sequence[Head],
+    data: Batch,
+    validation: Batch | None = None,
+    *,
+    classes: int,
+    statistics: Preprocessing,
+    tolerance: float = 1e-4,
+    margin: float = 1.0,
+    regularizer: str = "l2",
+    max_iterations: int = 1000,
+    dtype=np.float32,
+    near: Sequence[Fitted] = (),
+    on_fitted: Callable[[Fitted], None] | None = None,
+) -> list[Fitted]:
+    """Solve the problem of every head to a certified relative gap.
+
+    Heads that differ in their strength only form a path, from the strongest regularization to
+    the weakest, on which each starts where the one before it ended.
+
+    Args:
+      heads: from `grid`. Their step sizes must be `None`, and seeds count with `shots` only.
+      data, validation: as for `descend`.
+      classes: K.
+      statistics: fitted preprocessing of the inputs.
+      tolerance: certified relative gap at which a fit stops, or its status says why not.
+      margin: of the hinges.
+      regularizer: "l2", "l1" or "none" (then strengths have to be 0).
+      max_iterations: of each fit.
+      dtype: of the arithmetic.
+      near: heads fitted before, to start from the nearest of.
+      on_fitted: called with every head as it is done.
+
+    Returns:
+      A `Fitted` for every head, in the order of `heads`.
+
+    >>> from jaxlin.sweep import grid
+    >>> data = Batch(np.eye(4, dtype=np.float32), np.arange(4))
+    >>> seen = preprocess.fit(data.inputs, "none")
+    >>> fitted = solve(grid([1e-3, 1e-1]), data, data, classes=4, statistics=seen)
+    >>> [head.relative_gap <= 1e-4 for head in fitted]
+    [True, True]
+    """
+    if any(head.step_size is not None for head in heads):
+        raise ValueError("A full-batch solver has no step size. Leave the step sizes out.")
+    if len({head.seed for head in heads if head.shots is None}) > 1:
+        raise ValueError(
+            "Full-batch heads without `shots` start alike and see the same examples: more than "
+            "one seed would fit the same heads again. Give one seed, or `shots`."
+        )
+    order = sorted(range(len(heads)), key=lambda h: (_path_of(heads[h]), -heads[h].strength))
+    fitted: list[Fitted | None] = [None] * len(heads)
+    for _, members in groupby(order, key=lambda h: _path_of(heads[h])):
+        path = list(members)
+        problem = _Problem(heads[path[0]], data, statistics, rotate=regularizer == "l2")
+        solutions = _path(
+            problem, [heads[h].strength for h in path], start=_nearest(heads[path[0]], near),
+            classes=classes, tolerance=tolerance, margin=margin, regularizer=regularizer,
+            max_iterations=max_iterations, dtype=dtype,
+        )  # fmt: skip
+        block = max(1, BLOCK_BYTES // (classes * data.inputs.shape[1] * np.dtype(dtype).itemsize))
+        for first in range(0, len(path), block):
+            part = [
+                _fitted(heads[h], solution, problem)
+                for h, solution in zip(path[first : first + block], solutions, strict=False)
+            ]
+            part = _validated(part, validation, statistics, margin)
+            for h, found in zip(path[first : first + block], part, strict=True):
+                fitted[h] = found
+                if on_fitted is not None:
+                    on_fitted(found)
+    return [found for found in fitted if found is not None]
+
+
+def coarse_to_fine(
+    evaluate: Callable[[list[float], list[Fitted]], list[Fitted]],
+    coarse: Sequence[float],
+    better: Callable[[list[Fitted]], int],
+    *,
+    halvings: int = 4,
+) -> list[Fitted]:
+    """Search strengths from a coarse grid on: halve the interval around the best again and again.
+
+    Args:
+      evaluate: fits strengths, given what was fitted before.
+      coarse: log-spaced strengths.
+      better: the position of the best of a list.
+      halvings: how often; each adds the two neighbors of the best at half the distance.
+
+    Returns:
+      All that was fitted, by rising strength.
+
+    Source: Radford et al. (2021), A.3: from steps of two decades to eight steps a decade is four
+      halvings; so does `tune_l2_regularization` of google-research's linear_eval (Kornblith 2021).
+    """
+    coarse = sorted(coarse)
+    fitted = evaluate(list(coarse), [])
+    width = np.log10(coarse[1] / coarse[0])
+    for _ in range(halvings):
+        width /= 2
+        center = fitted[better(fitted)].head.strength
+        sides = [float(center * 10**-width), float(center * 10**width)]
+        sides = [s for s in sides if coarse[0] * 0.999 < s < coarse[-1] * 1.001]
+        fitted += evaluate(sides, fitted)
+    return sorted(fitted, key=lambda found: found.head.strength)
+
+
+def few_shot_rows(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Rows of `shots` examples of each class, drawn by `seed`; fewer shots are a part of more.
+
+    Raises:
+      ValueError: a class has fewer examples.
+
+    >>> few_shot_rows(np.array([0, 1, 0, 1, 1]), 2, seed=0).tolist()
+    [0, 1, 2, 3]
+    """
+    order = np.random.default_rng([seed, 0x5407]).permutation(len(labels))
+    sorted_labels = np.asarray(labels)[order]
+    rows = []
+    for label in np.unique(labels):
+        own = order[sorted_labels == label]
+        if len(own) < shots:
+            raise ValueError(
+                f"Class {label} has {len(own)} training examples, fewer than the {shots} of the "
+                "few-shot sweep. Ask for fewer shots, or keep fewer examples for validation."
+            )
+        rows.append(own[:shots])
+    return np.sort(np.concatenate(rows))
+
+
+class _Problem:
+    """The rows of a path: its examples and its columns, in the coordinates it is solved in."""
+
+    def __init__(self, head: Head, data: Batch, statistics: Preprocessing, *, rotate: bool):
+        self.loss, self.features = head.loss, data.inputs.shape[1]
+        self.columns = head.subset.mask(self.features)
+        self.labels, self.weights, self.span = np.asarray(data.labels), data.weights, None
+        inputs, parts = data.inputs, [np.asarray(part) for part in statistics[1:]]
+        if head.shots is not None:
+            rows = few_shot_rows(self.labels, head.shots, head.seed)
+            inputs, self.labels = np.asarray(inputs[rows]), self.labels[rows]
+            self.weights = None if self.weights is None else np.asarray(self.weights)[rows]
+        if not self.columns.all():
+            inputs = inputs[:, self.columns]
+            parts = [part[self.columns] for part in parts]
+        self.inputs, self.statistics = inputs, Preprocessing(statistics.kind, *parts)
+        if rotate and 2 * inputs.shape[0] < inputs.shape[1]:
+            self._rotate()
+
+    def _rotate(self):
+        """With fewer rows than columns the weights lie in the span of the rows: solve there."""
+        mapped = (np.asarray(self.inputs, np.float64) - self.statistics.shift) * (
+            self.statistics.scale
+        )
+        left, sizes, span = np.linalg.svd(mapped, full_matrices=False)
+        kept = sizes > 1e-12 * max(sizes[0], 1e-300)
+        self.span = span[kept]
+        self.inputs = (left[:, kept] * sizes[kept]).astype(np.float32)
+        self.statistics = preprocess.fit(self.inputs, "none")
+
+    def inward(self, params: LinearParams) -> LinearParams:
+        """Parameters of all columns in the coordinates of the problem."""
+        weights = np.asarray(params.weights)[:, self.columns]
+        return LinearParams(weights if self.span is None else weights @ self.span.T, params.bias)
+
+    def outward(self, params: LinearParams) -> LinearParams:
+        """Parameters of the problem in all columns, 0 outside of the subset."""
+        weights = np.asarray(params.weights)
+        own = weights if self.span is None else (weights @ self.span).astype(weights.dtype)
+        full = np.zeros((len(own), self.features), own.dtype)
+        full[:, self.columns] = own
+        return LinearParams(full, np.asarray(params.bias))
+
+
+def _path(
+    problem: _Problem, strengths, *, start, classes, tolerance, margin, regularizer,
+    max_iterations, dtype,
+) -> list[Solution]:  # fmt: skip
+    """Solutions for strengths that fall, each started from the one before."""
+    solutions, init = [], None if start is None else problem.inward(start.params)
+    for strength in strengths:
+        solution = solvers.minimize(
+            problem.inputs,
+            problem.labels,
+            loss=problem.loss,
+            strength=strength if regularizer == "l2" else 0.0,
+            l1_strength=strength if regularizer == "l1" else 0.0,
+            tolerance=tolerance,
+            sample_weight=problem.weights,
+            margin=margin,
+            preprocessing=problem.statistics,
+            classes=classes,
+            max_iterations=max_iterations,
+            dtype=dtype,
+            init=init,
+        )
+        solutions.append(solution)
+        init = solution.params
+    return solutions
+
+
+def _fitted(head: Head, solution: Solution, problem: _Problem) -> Fitted:
+    return Fitted(
+        head,
+        problem.outward(solution.params),
+        "done" if solution.status == 0 else solvers.describe(solution.status),
+        objective=solution.objective,
+        relative_gap=solution.gap / max(solution.objective, np.finfo(float).tiny),
+        epochs=solution.evaluations,
+    )
+
+
+def _validated(part: list[Fitted], validation, statistics, margin) -> list[Fitted]:
+    """The same heads with their accuracy and loss on validation."""
+    if validation is None or not part:
+        return part
+    stacked = LinearParams(
+        *(np.stack([np.asarray(found.params[i]) for found in part]) for i in (0, 1))
+    )
+    heads = [found.head for found in part]
+    measured = measure(heads, stacked, Descent(margin=margin), statistics, validation)
+    return [
+        found._replace(validation_accuracy=float(accuracy), validation_loss=float(loss))
+        for found, accuracy, loss in zip(part, *measured, strict=True)
+    ]
+
+
+def _path_of(head: Head) -> tuple:
+    """What heads of one path have in common, sortable."""
+    return head.loss, head.subset.name, head.shots or 0, head.seed
+
+
+def _nearest(head: Head, near: Sequence[Fitted]) -> Fitted | None:
+    """The fitted head of the same path whose strength is nearest on a log scale."""
+    same = [found for found in near if _path_of(found.head) == _path_of(head)]
+    if not same or head.strength <= 0:
+        return None
+    return min(same, key=lambda f: abs(np.log(max(f.head.strength, 1e-300) / head.strength)))
