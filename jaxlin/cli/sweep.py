@@ -157,12 +157,11 @@ def _check(options: Options) -> None:
         )
     if options.shots is not None and not full:
         raise ValueError("--shots are solved full-batch. Add --solver full-batch.")
-    if full and options.seeds is not None and len(options.seeds) > 1 and not options.shots:
-        if options.preset is None:
-            raise ValueError(
-                "--seeds change nothing for a full-batch solver, which starts from zero. Leave them "
-                "out, or give --shots."
-            )
+    if full and len(options.seeds or ()) > 1 and not options.shots and options.preset is None:
+        raise ValueError(
+            "--seeds change nothing for a full-batch solver, which starts from zero. Leave them "
+            "out, or give --shots."
+        )
     if options.search == "coarse-to-fine" and not full:
         raise ValueError("--search coarse-to-fine is full-batch. Add --solver full-batch.")
     if options.search == "coarse-to-fine" and options.preset is None:

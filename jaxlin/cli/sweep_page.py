@@ -19,6 +19,9 @@ def write_sweep_pictures(out: Path, results: dict, config: dict) -> None:
 
     heads, best, metric = results["heads"], results["best"], results["metric"]
     figures = {"curves": None, "pareto": None, "few_shot": None}
+    if results["few_shot"] is not None:  # chosen by the mean of the draws, so mark that
+        mean = results["few_shot"][-1]["validation_accuracy"]
+        best = best | {"validation_accuracy": mean, "validation_interval": None}
     if best["validation_accuracy"] is not None and len(heads) > 1:
         figures["curves"] = plots.validation_curves(heads, best, metric=metric)
         if results["few_shot"] is None:

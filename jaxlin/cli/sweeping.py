@@ -25,9 +25,9 @@ from jaxlin.cli.sweep_page import say_results, write_sweep_pictures
 from jaxlin.cli.training import Job, measure, prepare, split_data
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.sweep import presets, selection
-from jaxlin.sweep.descend import descend
+from jaxlin.sweep.full_batch import coarse_to_fine, solve
+from jaxlin.sweep.minibatch import descend
 from jaxlin.sweep.paired import compare
-from jaxlin.sweep.solve import coarse_to_fine, solve
 
 DEFAULT_STRENGTHS = tuple(np.logspace(-6, 0, 13).tolist())
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from jaxlin.plots.style import COLORS, GRID, INK, new_figure, tidy
 
@@ -55,7 +56,8 @@ def validation_curves(heads: Sequence[Mapping], best: Mapping, *, metric: str) -
     plot.plot(best[axis], best["validation_accuracy"], "o", color="none", markeredgecolor=INK,
               markersize=10, markeredgewidth=1.6)  # fmt: skip
     _scale(plot, [head[axis] for head in heads])
-    title = f"Best on validation: {best['validation_accuracy']:.4f} at {best[axis]:.3g}"
+    where = f"{_WORDS.get(axis, axis)} {best[axis]:.3g}"
+    title = f"Best on validation: {best['validation_accuracy']:.4f} at {where}"
     tidy(plot, title=title, x=_WORDS.get(axis, axis), y=f"validation {_metric(metric)}")
     if wide and len(curves) <= 16:
         figure.legend(loc="outside right center", frameon=False, fontsize=8.5)
@@ -83,13 +85,19 @@ def pareto(heads: Sequence[Mapping], front: Sequence[int], best: Mapping, *, met
                   label=name if 1 < len(groups) <= 8 else None)  # fmt: skip
     joined = [heads[i] for i in front if heads[i]["weight_norm"] > 0]
     plot.step([p["weight_norm"] for p in joined], [p["validation_accuracy"] for p in joined],
-              where="post", color=INK, linewidth=1.2, label="not beaten in both")  # fmt: skip
+              where="post", color=INK, linewidth=1.2, label="not beaten in both",
+              zorder=1)  # fmt: skip
     plot.plot(best["weight_norm"], best["validation_accuracy"], "o", color="none",
               markeredgecolor=INK, markersize=10, markeredgewidth=1.6)  # fmt: skip
     plot.set_xscale("log")
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    plot.xaxis.set_major_formatter(plain)
+    low, high = plot.get_xlim()
+    if high < 20 * low:  # hardly a decade has hardly a tick: name the ones between
+        plot.xaxis.set_minor_formatter(plain)
     tidy(plot, title="Accuracy against the size of the weights",
          x="Euclidean norm of the weights", y=f"validation {_metric(metric)}")  # fmt: skip
-    plot.legend(frameon=False, fontsize=8.5, loc="lower right")
+    plot.legend(frameon=False, fontsize=8.5, loc="best")
     return figure
 
 

@@ -31,8 +31,8 @@ def sweep_page(
         sections.append(Section("Few-shot", tag + _few_shot(results["few_shot"])))
     if curves is not None:
         note = (
-            "The ring marks the chosen head; the grey band is the 95 % interval of its accuracy: "
-            "heads inside it cannot be told apart on this many validation examples."
+            "The ring marks the chosen head, the grey band is the 95 % interval of its accuracy: "
+            "so far can luck on this many validation examples carry."
         )
         tag = figure_tag(curves, alt="Validation accuracy of the heads", caption=note)
         sections.append(Section("Validation", tag))
@@ -142,7 +142,7 @@ def _histories(heads: Sequence[Mapping]) -> Markup:
         figure.add_trace(
             Scatter(x=[row[0] for row in rows], y=[row[1 if validated else 2] for row in rows],
                     name=name, mode="lines", line={"width": 1.4},
-                    visible=True if i < 12 else "legendonly",
+                    visible=True if i < 6 else "legendonly",
                     hovertemplate="epoch %{x:g}<br>%{y:.4f}")
         )  # fmt: skip
     figure.update_xaxes(title_text="epoch")

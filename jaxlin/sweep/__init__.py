@@ -13,6 +13,6 @@ __all__ = [
 ]
 
 from jaxlin.sweep.bank import Descent, measure
-from jaxlin.sweep.descend import descend
+from jaxlin.sweep.full_batch import solve
 from jaxlin.sweep.heads import Fitted, Head, Subset, grid, parse_subset
-from jaxlin.sweep.solve import solve
+from jaxlin.sweep.minibatch import descend

@@ -11,7 +11,7 @@ from jaxlin import losses, models, preprocess, regularizers, train
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import compose
 from jaxlin.sweep import Descent, Subset, descend, grid
-from jaxlin.sweep.descend import bank_size
+from jaxlin.sweep.minibatch import bank_size
 
 KEY = jax.random.key(5)
 
