@@ -13,9 +13,6 @@ from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.heads import Fitted, Head
 
-BLOCK_BYTES = 256 << 20
-"""Of parameters of heads that are measured on validation in one go."""
-
 
 def solve(
     heads: Sequence[Head],
@@ -72,22 +69,19 @@ def solve(
     for _, members in groupby(order, key=lambda h: _path_of(heads[h])):
         path = list(members)
         problem = _Problem(heads[path[0]], data, statistics, rotate=regularizer == "l2")
-        solutions = _path(
-            problem, [heads[h].strength for h in path], start=_nearest(heads[path[0]], near),
-            classes=classes, tolerance=tolerance, margin=margin, regularizer=regularizer,
+        start = _nearest(heads[path[0]], near)
+
+        def done(t: int, solution: Solution, path=path, problem=problem) -> None:
+            found = _fitted(heads[path[t]], solution, problem)
+            fitted[path[t]] = _validated(found, validation, statistics, margin)
+            if on_fitted is not None:
+                on_fitted(fitted[path[t]])
+
+        _path(
+            problem, [heads[h].strength for h in path], done, start=start, classes=classes,
+            tolerance=tolerance, margin=margin, regularizer=regularizer,
             max_iterations=max_iterations, dtype=dtype,
         )  # fmt: skip
-        block = max(1, BLOCK_BYTES // (classes * data.inputs.shape[1] * np.dtype(dtype).itemsize))
-        for first in range(0, len(path), block):
-            part = [
-                _fitted(heads[h], solution, problem)
-                for h, solution in zip(path[first : first + block], solutions, strict=False)
-            ]
-            part = _validated(part, validation, statistics, margin)
-            for h, found in zip(path[first : first + block], part, strict=True):
-                fitted[h] = found
-                if on_fitted is not None:
-                    on_fitted(found)
     return [found for found in fitted if found is not None]
 
 
@@ -192,30 +186,28 @@ class _Problem:
 
 
 def _path(
-    problem: _Problem, strengths, *, start, classes, tolerance, margin, regularizer,
-    max_iterations, dtype,
-) -> list[Solution]:  # fmt: skip
-    """Solutions for strengths that fall, each started from the one before."""
-    solutions, init = [], None if start is None else problem.inward(start.params)
-    for strength in strengths:
-        solution = solvers.minimize(
-            problem.inputs,
-            problem.labels,
-            loss=problem.loss,
-            strength=strength if regularizer == "l2" else 0.0,
-            l1_strength=strength if regularizer == "l1" else 0.0,
-            tolerance=tolerance,
-            sample_weight=problem.weights,
-            margin=margin,
-            preprocessing=problem.statistics,
-            classes=classes,
-            max_iterations=max_iterations,
-            dtype=dtype,
-            init=init,
+    problem: _Problem, strengths, done, *, start, regularizer, dtype, **settings
+) -> None:  # fmt: skip
+    """Solve for strengths that fall, each started from the one before; `done(t, solution)`."""
+    init = None if start is None else problem.inward(start.params)
+    common = settings | {
+        "loss": problem.loss,
+        "sample_weight": problem.weights,
+        "preprocessing": problem.statistics,
+        "dtype": dtype,
+    }
+    if regularizer == "l2":
+        solvers.minimize_path(
+            problem.inputs, problem.labels, strengths=strengths, init=init, callback=done, **common
         )
-        solutions.append(solution)
+        return
+    for t, strength in enumerate(strengths):
+        l1 = strength if regularizer == "l1" else 0.0
+        solution = solvers.minimize(
+            problem.inputs, problem.labels, strength=0.0, l1_strength=l1, init=init, **common
+        )
+        done(t, solution)
         init = solution.params
-    return solutions
 
 
 def _fitted(head: Head, solution: Solution, problem: _Problem) -> Fitted:
@@ -229,19 +221,14 @@ def _fitted(head: Head, solution: Solution, problem: _Problem) -> Fitted:
     )
 
 
-def _validated(part: list[Fitted], validation, statistics, margin) -> list[Fitted]:
-    """The same heads with their accuracy and loss on validation."""
-    if validation is None or not part:
-        return part
-    stacked = LinearParams(
-        *(np.stack([np.asarray(found.params[i]) for found in part]) for i in (0, 1))
-    )
-    heads = [found.head for found in part]
-    measured = measure(heads, stacked, Descent(margin=margin), statistics, validation)
-    return [
-        found._replace(validation_accuracy=float(accuracy), validation_loss=float(loss))
-        for found, accuracy, loss in zip(part, *measured, strict=True)
-    ]
+def _validated(found: Fitted, validation, statistics, margin) -> Fitted:
+    """The same head with its accuracy and loss on validation."""
+    if validation is None:
+        return found
+    alone = LinearParams(*(np.asarray(part)[None] for part in found.params))
+    measured = measure([found.head], alone, Descent(margin=margin), statistics, validation)
+    accuracy, loss = (float(part[0]) for part in measured)
+    return found._replace(validation_accuracy=accuracy, validation_loss=loss)
 
 
 def _path_of(head: Head) -> tuple:
