@@ -1,11 +1,11 @@
 """Minibatch sweeps: banks of heads descend side by side, each until its own early stop.
 
 A head that has stopped keeps its best parameters; what the bank goes on computing for it is
-thrown away, and once half of a bank has stopped it is compacted to those that go on. A head whose
-loss is no longer finite is noted, keeps what it had, and disturbs no other.
+thrown away, and once more than half of a bank has stopped it is compacted to those that go on.
+A head whose loss is no longer finite is noted, keeps what it had, and disturbs no other.
 """
 
-__all__ = ["BankRecord", "Progress", "bank_size", "descend"]
+__all__ = ["BankRecord", "Progress", "bank_size", "blank", "descend"]
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,8 +23,10 @@ from jaxlin.sweep.bank import Descent, bank_trainer, measure, start
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.train import TrainState
 
-COMPACT_BELOW = 0.5
-"""Share of a bank's heads that must go on, lest it be compacted."""
+CHUNK_STEPS = 512
+"""The most steps between two looks at a bank."""
+GOING, STOPPED, DIVERGED = range(3)
+_WORDS = ("done", "stopped early", "diverged")
 
 
 class BankRecord(NamedTuple):
@@ -37,30 +39,47 @@ class BankRecord(NamedTuple):
     epoch: float
     step: int
     loss: float
-    """Least mean objective of any head over the last epoch."""
+    """Least mean objective of any head over the last chunk."""
     validation_accuracy: float | None
     """Highest of any head of this bank so far."""
 
 
 class Progress(NamedTuple):
-    """All that a bank needs to go on: its heads' descent and what is known of each so far.
+    """All that `descend` carries between two compiled calls: what a checkpoint has to hold.
 
-    A pytree of arrays; `heads` rows lead everywhere but in `state.step`.
+    A pytree of arrays, of A heads that the present bank goes on with, F finished ones, H in all.
     """
 
     state: TrainState
     kept: LinearParams
-    """(A, K, D) and (A, K) of the active heads: the best so far, or the last finite."""
+    """(A, K, D) and (A, K): the best so far, or the last finite."""
+    finished: LinearParams
+    """(F, K, D) and (F, K)."""
+    bank: np.ndarray
+    """(): the number of the present bank."""
     active: np.ndarray
-    """(A,): positions of the active heads in the bank."""
+    """(A,): positions of its heads."""
+    done: np.ndarray
+    """(F,): positions of the finished heads."""
+    status: np.ndarray
+    """(H,): `GOING`, `STOPPED` or `DIVERGED`."""
     quality: np.ndarray
-    """(H, 3) float64 of all heads: validation accuracy, validation loss, epoch of `kept`."""
+    """(H, 3): validation accuracy, validation loss, epoch of the parameters kept."""
     waited: np.ndarray
     """(H,): epochs without improvement."""
     loss: np.ndarray
-    """(H,): mean objective over the last epoch."""
+    """(H,): mean objective over the last chunk."""
     history: np.ndarray
-    """(H, epochs recorded, 3): epoch, validation accuracy, mean objective; NaN where none."""
+    """(H, R, 3): epoch, validation accuracy, mean objective of R chunks; NaN where none."""
+
+    @property
+    def sizes(self) -> dict:
+        """What `blank` needs to make a `Progress` of the same shapes."""
+        return {
+            "active": len(self.active),
+            "finished": len(self.done),
+            "rows": self.history.shape[1],
+        }
 
 
 def descend(
@@ -79,6 +98,8 @@ def descend(
     dtype=jnp.float32,
     memory: int | None = None,
     on_record: Callable[[BankRecord], None] | None = None,
+    resumed: Progress | None = None,
+    on_progress: Callable[[int, Progress], None] | None = None,
 ) -> list[Fitted]:
     """Train all heads on the same batches, side by side.
 
@@ -97,7 +118,10 @@ def descend(
       init_scale: spread of the initial weights, drawn by a head's seed; 0 starts from zero.
       dtype: of the parameters.
       memory: bytes that a bank may take; more heads are trained bank after bank.
-      on_record: called at the end of every epoch of a bank.
+      on_record: called at the end of every epoch of a bank (or `CHUNK_STEPS` of a long one).
+      resumed: go on from here. The result is that of an unbroken run, bit for bit.
+      on_progress: called as (step, progress) as often as `on_record`, and at the very end; `step`
+        counts the steps of all banks. The place to save, or to leave by an exception.
 
     Returns:
       A `Fitted` for every head, in the order of `heads`.
@@ -118,16 +142,48 @@ def descend(
         dtype=dtype, memory=memory,
     )  # fmt: skip
     data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
-    fitted = []
-    banks = [heads[first : first + size] for first in range(0, len(heads), size)]
-    for number, bank in enumerate(banks):
-        initial = start(bank, classes, features, scale=init_scale, dtype=dtype)
-        tell = None if on_record is None else partial(_tell, on_record, number, len(banks))
-        fitted += _descend_bank(
-            list(bank), initial, data, validation, statistics=statistics, descent=descent,
-            key=key, batch_size=batch_size, stop_after=stop_after, patience=patience, tell=tell,
-        )  # fmt: skip
-    return fitted
+    per_epoch = steps_per_epoch(len(data.labels), batch_size)
+    last = descent.steps if stop_after is None else min(
+        descent.steps, round(stop_after * per_epoch)
+    )  # fmt: skip
+    banks = [np.arange(len(heads))[first : first + size] for first in range(0, len(heads), size)]
+    make = partial(
+        _open_bank, heads, descent=descent, statistics=statistics, classes=classes,
+        features=features, scale=init_scale, dtype=dtype,
+    )  # fmt: skip
+    progress = make(_nothing(heads, classes, features, dtype), banks[0], 0)
+    progress = progress if resumed is None else resumed
+    while True:
+        if not len(progress.active) or int(progress.state.step) >= last:
+            progress = _finish(progress, np.ones(len(progress.active), bool))
+            number = int(progress.bank) + 1
+            if number >= len(banks):
+                break
+            progress = make(progress, banks[number], number)
+        bank = [heads[h] for h in progress.active]
+        trainer = bank_trainer(bank, descent, statistics)
+        for new, infos in train.chunks(
+            trainer, progress.state, data, key=key, steps=last, batch_size=batch_size,
+            chunk_steps=CHUNK_STEPS,
+        ):  # fmt: skip
+            step, measured = int(new.step), None
+            if validation is not None and (step % per_epoch == 0 or step == last):
+                measured = measure(bank, new.params, descent, statistics, validation)
+            progress = _observe(progress, new, infos.loss, measured, step / per_epoch, patience)
+            if on_record is not None:
+                on_record(_record(progress, len(banks), step, step / per_epoch))
+            stopped = progress.status[progress.active] != GOING
+            compacted = 2 * stopped.sum() > len(stopped)
+            if compacted:  # when more than half have stopped a smaller program is worth it
+                progress = _finish(progress, stopped)
+            if on_progress is not None:
+                on_progress(int(progress.bank) * last + step, progress)
+            if compacted:
+                break
+    if on_progress is not None:
+        on_progress(len(banks) * last, progress)
+    where = {int(h): i for i, h in enumerate(progress.done)}
+    return [_fitted(head, progress, h, where[h]) for h, head in enumerate(heads)]
 
 
 def bank_size(
@@ -156,47 +212,36 @@ def bank_size(
     return -(-len(heads) // -(-len(heads) // min(fitting, len(heads))))
 
 
-def _descend_bank(
-    heads, initial, data, validation, *, statistics, descent, key, batch_size, stop_after,
-    patience, tell,
-) -> list[Fitted]:  # fmt: skip
-    """One bank from its start to the last of its heads."""
-    per_epoch = steps_per_epoch(len(data.labels), batch_size)
-    last = descent.steps
-    if stop_after is not None:
-        last = min(last, round(stop_after * per_epoch))
-    trainer = bank_trainer(heads, descent, statistics)
-    progress = _begin(trainer.init(initial), len(heads))
-    done: dict[int, LinearParams] = {}
-    status = ["done"] * len(heads)
-    while len(progress.active) and int(progress.state.step) < last:
-        trainer = bank_trainer([heads[h] for h in progress.active], descent, statistics)
-        for new, infos in train.chunks(
-            trainer, progress.state, data, key=key, steps=last, batch_size=batch_size
-        ):
-            step = int(new.step)
-            at_end = step % per_epoch == 0 or step == last
-            measured = None
-            if validation is not None and at_end:
-                bank = [heads[h] for h in progress.active]
-                measured = measure(bank, new.params, descent, statistics, validation)
-            progress, stopping = _observe(
-                progress, new, infos.loss, measured, step / per_epoch, patience, status
-            )
-            if tell is not None:
-                tell(progress, step, validation is not None)
-            if stopping.any() and stopping.mean() > COMPACT_BELOW:
-                break  # only when more than half have stopped is a smaller program worth it
-        progress = _compact(progress, stopping, done)
-    _take(progress, range(len(progress.active)), done)
-    return [_fitted(heads[h], done[h], progress, h, status[h]) for h in range(len(heads))]
+def blank(
+    heads: Sequence[Head], sizes: dict, *, classes, features, descent, statistics, dtype
+) -> Progress:
+    """A `Progress` of the shapes that `sizes` says, to be filled from a checkpoint."""
+    some = [heads[0]] * sizes["active"]
+    empty = _nothing(heads, classes, features, dtype)
+    positions = np.arange(sizes["active"])
+    opened = empty
+    if some:
+        opened = _open_bank(
+            some, empty, positions, 0, descent=descent, statistics=statistics, classes=classes,
+            features=features, scale=0.0, dtype=dtype,
+        )  # fmt: skip
+    count = sizes["finished"]
+    return opened._replace(
+        finished=LinearParams(
+            np.zeros((count, classes, features), dtype), np.zeros((count, classes), dtype)
+        ),
+        done=np.arange(count),
+        history=np.zeros((len(heads), sizes["rows"], 3)),
+    )
 
 
-def _begin(state: TrainState, count: int) -> Progress:
+def _nothing(heads, classes, features, dtype) -> Progress:
+    """Before the first bank."""
+    count, empty = len(heads), np.zeros(0, int)
+    none = LinearParams(np.zeros((0, classes, features), dtype), np.zeros((0, classes), dtype))
+    state = TrainState(none, (), jnp.zeros((), jnp.int32))
     return Progress(
-        state,
-        state.params,
-        np.arange(count),
+        *(state, none, none, np.asarray(0), empty, empty, np.zeros(count, int)),
         np.full((count, 3), [-np.inf, np.inf, 0.0]),
         np.zeros(count, int),
         np.full(count, np.nan),
@@ -204,18 +249,33 @@ def _begin(state: TrainState, count: int) -> Progress:
     )
 
 
-def _observe(progress: Progress, new, losses, measured, epoch, patience, status):
-    """Take in one chunk: which heads are better, which go on, which stop now."""
+def _open_bank(
+    heads, progress, positions, number, *, descent, statistics, classes, features, scale, dtype
+) -> Progress:
+    """The same progress with the bank of the heads at `positions` at its start."""
+    own = [heads[h] for h in positions]
+    initial = start(own, classes, features, scale=scale, dtype=dtype)
+    state = bank_trainer(own, descent, statistics).init(initial)
+    return progress._replace(
+        state=state, kept=state.params, bank=np.asarray(number), active=np.asarray(positions)
+    )
+
+
+def _observe(progress: Progress, new, losses, measured, epoch, patience) -> Progress:
+    """Take in one chunk: which heads are better, which stop now."""
     active = progress.active
-    quality, waited = progress.quality.copy(), progress.waited.copy()
-    loss, history = progress.loss.copy(), progress.history
-    going = np.array([status[h] == "done" for h in active])
+    quality, waited, status = (
+        array.copy() for array in (progress.quality, progress.waited, progress.status)
+    )
+    going = status[active] == GOING
     finite = np.isfinite(losses).all(axis=0)
-    better = going & finite
-    record = np.full((len(loss), 1, 3), np.nan)
-    loss[active[better]] = losses.mean(axis=0)[better]
+    better, means = going & finite, losses.mean(axis=0)
+    record = np.full((len(status), 1, 3), np.nan)
     record[active[better], 0, 0] = epoch
-    record[active[better], 0, 2] = losses.mean(axis=0)[better]
+    record[active[better], 0, 2] = means[better]
+    loss = progress.loss.copy()
+    loss[active[better]] = means[better]
+    status[active[going & ~finite]] = DIVERGED
     if measured is not None:
         accuracies, values = measured
         sound = better & np.isfinite(values)
@@ -227,20 +287,21 @@ def _observe(progress: Progress, new, losses, measured, epoch, patience, status)
         quality[active[better]] = found[better]
         waited[active[better]] = 0
         waited[active[sound & ~improved]] += 1
-    elif not np.isfinite(quality[active, 0]).any():
-        quality[active[better], 2] = epoch  # without validation the last finite one is kept
-    else:
-        better = np.zeros_like(better)
-    for h in active[going & ~finite]:
-        status[h] = "diverged"
+    else:  # before a first validation, or without any, the last finite parameters are kept
+        better &= ~np.isfinite(quality[active, 0])
+        quality[active[better], 2] = epoch
     if patience is not None:
-        for h in active[going & finite]:
-            if waited[h] >= patience:
-                status[h] = "stopped early"
-    kept = _keep(jnp.asarray(better), new.params, progress.kept)
-    stopping = np.array([status[h] != "done" for h in active])
-    recorded = np.concatenate([history, record], axis=1)
-    return Progress(new, kept, active, quality, waited, loss, recorded), stopping
+        tired = going & finite & (waited[active] >= patience)
+        status[active[tired]] = STOPPED
+    return progress._replace(
+        state=new,
+        kept=_keep(jnp.asarray(better), new.params, progress.kept),
+        status=status,
+        quality=quality,
+        waited=waited,
+        loss=loss,
+        history=np.concatenate([progress.history, record], axis=1),
+    )
 
 
 @jax.jit
@@ -251,45 +312,45 @@ def _keep(better, new, old):
     return jax.tree.map(choose, new, old)
 
 
-def _compact(progress: Progress, stopping, done) -> Progress:
-    """Move the heads that have stopped out of the bank."""
-    _take(progress, np.flatnonzero(stopping), done)
-    going = np.flatnonzero(~stopping)
-    if not len(going):
-        return progress._replace(active=progress.active[:0])
+def _finish(progress: Progress, which: np.ndarray) -> Progress:
+    """Move the active heads that `which` (A,) marks out of the bank."""
+    leaving, going = np.flatnonzero(which), np.flatnonzero(~which)
 
     def rows(leaf):
-        return leaf[jnp.asarray(going)] if leaf.ndim else leaf
+        return leaf[jnp.asarray(going, int)] if leaf.ndim else leaf
 
+    finished = jax.tree.map(
+        lambda old, kept: np.concatenate([old, np.asarray(kept)[leaving]]),
+        progress.finished,
+        progress.kept,
+    )
     state = progress.state._replace(
         params=jax.tree.map(rows, progress.state.params),
         optimizer_state=jax.tree.map(rows, progress.state.optimizer_state),
     )
-    kept = jax.tree.map(rows, progress.kept)
-    return progress._replace(state=state, kept=kept, active=progress.active[going])
+    return progress._replace(
+        state=state,
+        kept=jax.tree.map(rows, progress.kept),
+        finished=finished,
+        active=progress.active[going],
+        done=np.concatenate([progress.done, progress.active[leaving]]),
+    )
 
 
-def _take(progress: Progress, positions, done) -> None:
-    weights, bias = (np.asarray(leaf) for leaf in progress.kept)
-    for i in positions:
-        done[int(progress.active[i])] = LinearParams(weights[i].copy(), bias[i].copy())
-
-
-def _fitted(head: Head, params, progress: Progress, h: int, status: str) -> Fitted:
+def _fitted(head: Head, progress: Progress, h: int, at: int) -> Fitted:
     accuracy, loss, epoch = progress.quality[h].tolist()
     known = np.isfinite(accuracy)
     objective = float(progress.loss[h])
-    rows = progress.history[h]
     return Fitted(
         head,
-        params,
-        status,
+        LinearParams(*(np.asarray(leaf)[at] for leaf in progress.finished)),
+        _WORDS[int(progress.status[h])],
         accuracy if known else None,
         loss if known else None,
         objective if np.isfinite(objective) else None,
         None,
         epoch,
-        tuple(_plain(row) for row in rows if np.isfinite(row[0])),
+        tuple(_plain(row) for row in progress.history[h] if np.isfinite(row[0])),
     )
 
 
@@ -298,17 +359,15 @@ def _plain(row) -> tuple[float, Any, Any]:
     return epoch, accuracy if np.isfinite(accuracy) else None, loss
 
 
-def _tell(on_record, number, banks, progress: Progress, step: int, validated: bool) -> None:
-    epochs = progress.history[:, -1, 0]
-    best = progress.quality[:, 0].max()
-    on_record(
-        BankRecord(
-            number,
-            banks,
-            int(np.isfinite(epochs).sum()),
-            float(np.nanmax(epochs)) if np.isfinite(epochs).any() else np.nan,
-            step,
-            float(np.nanmin(progress.loss)) if np.isfinite(progress.loss).any() else np.nan,
-            float(best) if validated and np.isfinite(best) else None,
-        )
+def _record(progress: Progress, banks: int, step: int, epoch: float) -> BankRecord:
+    going = progress.active[progress.status[progress.active] == GOING]
+    losses, best = progress.loss[progress.active], progress.quality[progress.active, 0].max()
+    return BankRecord(
+        int(progress.bank),
+        banks,
+        len(going),
+        epoch,
+        step,
+        float(np.nanmin(losses)) if np.isfinite(losses).any() else np.nan,
+        float(best) if np.isfinite(best) else None,
     )

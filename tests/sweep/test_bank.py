@@ -209,3 +209,35 @@ def test_batch_norm_standardizes_every_batch(digits):
 def test_axes_that_cannot_be_meant_are_refused(axes, sentence):
     with pytest.raises(ValueError, match=sentence):
         grid(**axes)
+
+
+def test_a_sweep_that_was_cut_anywhere_goes_on_bit_for_bit(digits):
+    """Three banks, early stops; cut after every look, through NumPy and back."""
+    from jaxlin.sweep.minibatch import Progress, blank
+
+    data, validation, statistics = digits
+    heads = grid([1e-4], step_sizes=[1e-9, 2e-9, 1e-2, 3e-9, 2e-2, 3e-2])
+    descent = Descent("adam", "cosine", steps=8 * 5)
+    common = dict(classes=10, statistics=statistics, descent=descent, dtype=np.float32)
+    run = partial(
+        descend, heads, data, validation, key=KEY, batch_size=64, patience=2, memory=110_000, **common
+    )  # fmt: skip
+    seen = []
+
+    def on_progress(step, progress):
+        seen.append(
+            (step, progress.sizes, [np.asarray(leaf) for leaf in jax.tree.leaves(progress)])
+        )
+
+    whole = run(on_progress=on_progress)
+    assert seen[-1][0] == 3 * descent.steps  # three banks of two heads
+    assert {sizes["active"] for _, sizes, _ in seen} >= {0, 2}
+    for _, sizes, leaves in (seen[0], seen[3], seen[len(seen) // 2], seen[-1]):
+        like = blank(heads, sizes, features=64, **common)
+        shapes = [(np.shape(a), np.asarray(a).dtype) for a in jax.tree.leaves(like)]
+        assert shapes == [(a.shape, a.dtype) for a in leaves]
+        resumed = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        assert isinstance(resumed, Progress)
+        for a, b in zip(whole, run(resumed=resumed), strict=True):
+            np.testing.assert_array_equal(a.params.weights, b.params.weights)
+            assert a._replace(params=None) == b._replace(params=None)
