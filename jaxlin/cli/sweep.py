@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from jaxlin.cli import train
-from jaxlin.cli.common import check_out, emit, prepare_out, say
-
-PRESETS = ("clip", "clip-search", "kornblith", "simclr", "byol")
-PRESETS += ("dinov2", "mae", "vissl", "few-shot")
+from jaxlin.cli.common import check_out, emit, say
+from jaxlin.cli.surviving import exit_codes, open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,31 +67,38 @@ class Options(train.Options):
     """Keep the chosen head as it was trained, without the validation examples."""
     compare: Path | None = None
     """Another run on the same test examples, with other features say: a paired test."""
-    memory: float | None = None
-    """GiB that a bank of heads may take (without it: half of what is free)."""
+    bank_memory: float = 4.0
+    """GiB that a bank of heads may take; more heads are trained bank after bank."""
 
 
 def run(options: Options) -> int:
     """Sweep as `options` say; return the exit code."""
-    given = options
     options = _with_preset(options)
     train._check(options)
     _check(options)
     if options.out is not None:
-        check_out(options.out, overwrite=options.overwrite)
+        check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
+    with exit_codes(options) as (stopping, code):
+        return _run(options, stopping)
+    return code[0]
 
-    from jaxlin.cli.sweeping import open_comparison, prepare_sweep, sweep_and_write
+
+def _run(options: Options, stopping) -> int:
+    from jaxlin.cli.sweep_results import open_comparison
+    from jaxlin.cli.sweeping import prepare_sweep, sweep_and_write
 
     other = None if options.compare is None else open_comparison(options.compare)
-    job = prepare_sweep(options)
-    out = prepare_out(options.out, name=f"{job.train.name}-sweep", overwrite=options.overwrite)
-    results, status = sweep_and_write(job, options, out, other, name=given.preset)
-    if options.json:
-        emit(results)
-    if status:
-        say(f"jaxlin: {status}")
-        return 1
-    return 0
+    sweep = prepare_sweep(options)
+    name = f"{sweep.train.name}-sweep"
+    with open_run(options, sweep.job.identity, name=name, stopping=stopping) as (out, watch):
+        watch.look("before the first step")
+        results, status = sweep_and_write(sweep, options, out, watch, other)
+        if options.json:
+            emit(results)
+        if status:
+            say(f"jaxlin: {status}")
+            return 1
+        return watch.code()
 
 
 def _with_preset(options: Options) -> Options:
@@ -175,7 +180,7 @@ def _check(options: Options) -> None:
             raise ValueError(f"--{single} and --{plural} exclude each other. Give one of them.")
     if options.step_sizes is not None and options.step_size is not None:
         raise ValueError("--step-size and --step-sizes exclude each other. Give one of them.")
-    if options.memory is not None and not 0 < options.memory < float("inf"):
-        raise ValueError(f"--memory must be positive, got {options.memory}.")
+    if not 0 < options.bank_memory < float("inf"):
+        raise ValueError(f"--bank-memory must be positive, got {options.bank_memory}.")
     if options.dtype == "bfloat16" and full:
         raise ValueError("--dtype bfloat16 is for minibatch descent. Use float32 or float64.")

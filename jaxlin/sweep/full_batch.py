@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlin import preprocess, solvers
 from jaxlin.core import Batch, LinearParams, Solution
+from jaxlin.data.rows import take
 from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.heads import Fitted, Head
@@ -27,6 +28,7 @@ def solve(
     max_iterations: int = 1000,
     dtype=np.float32,
     near: Sequence[Fitted] = (),
+    known: Sequence[Fitted] = (),
     on_fitted: Callable[[Fitted], None] | None = None,
 ) -> list[Fitted]:
     """Solve the problem of every head to a certified relative gap.
@@ -45,7 +47,8 @@ def solve(
       max_iterations: of each fit.
       dtype: of the arithmetic.
       near: heads fitted before, to start from the nearest of.
-      on_fitted: called with every head as it is done.
+      known: heads fitted before that are taken as they are.
+      on_fitted: called with every other head as it is done.
 
     Returns:
       A `Fitted` for every head, in the order of `heads`.
@@ -65,11 +68,13 @@ def solve(
             "one seed would fit the same heads again. Give one seed, or `shots`."
         )
     order = sorted(range(len(heads)), key=lambda h: (_path_of(heads[h]), -heads[h].strength))
-    fitted: list[Fitted | None] = [None] * len(heads)
+    before = {found.head: found for found in known}
+    fitted = [before.get(head) for head in heads]
+    order = [h for h in order if fitted[h] is None]
     for _, members in groupby(order, key=lambda h: _path_of(heads[h])):
         path = list(members)
         problem = _Problem(heads[path[0]], data, statistics, rotate=regularizer == "l2")
-        start = _nearest(heads[path[0]], near)
+        start = _nearest(heads[path[0]], [*near, *known])
 
         def done(t: int, solution: Solution, path=path, problem=problem) -> None:
             found = _fitted(heads[path[t]], solution, problem)
@@ -151,9 +156,14 @@ class _Problem:
         inputs, parts = data.inputs, [np.asarray(part) for part in statistics[1:]]
         if head.shots is not None:
             rows = few_shot_rows(self.labels, head.shots, head.seed)
-            inputs, self.labels = np.asarray(inputs[rows]), self.labels[rows]
+            inputs, self.labels = np.asarray(take(inputs, rows)[:]), self.labels[rows]
             self.weights = None if self.weights is None else np.asarray(self.weights)[rows]
         if not self.columns.all():
+            if not isinstance(inputs, np.ndarray):
+                raise ValueError(
+                    "Features that do not fit memory cannot be solved on a subset of their "
+                    "columns. Give more memory, or descend in minibatches."
+                )
             inputs = inputs[:, self.columns]
             parts = [part[self.columns] for part in parts]
         self.inputs, self.statistics = inputs, Preprocessing(statistics.kind, *parts)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import train
+from jaxlin import stream, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.preprocess import Preprocessing
@@ -141,7 +141,8 @@ def descend(
         heads, features=features, classes=classes, batch_size=batch_size, descent=descent,
         dtype=dtype, memory=memory,
     )  # fmt: skip
-    data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
+    if not stream.is_streamed(data.inputs):
+        data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
     per_epoch = steps_per_epoch(len(data.labels), batch_size)
     last = descent.steps if stop_after is None else min(
         descent.steps, round(stop_after * per_epoch)
@@ -239,7 +240,7 @@ def _nothing(heads, classes, features, dtype) -> Progress:
     """Before the first bank."""
     count, empty = len(heads), np.zeros(0, int)
     none = LinearParams(np.zeros((0, classes, features), dtype), np.zeros((0, classes), dtype))
-    state = TrainState(none, (), jnp.zeros((), jnp.int32))
+    state = TrainState(none, (), np.asarray(0))
     return Progress(
         *(state, none, none, np.asarray(0), empty, empty, np.zeros(count, int)),
         np.full((count, 3), [-np.inf, np.inf, 0.0]),
@@ -324,13 +325,15 @@ def _finish(progress: Progress, which: np.ndarray) -> Progress:
         progress.finished,
         progress.kept,
     )
-    state = progress.state._replace(
-        params=jax.tree.map(rows, progress.state.params),
-        optimizer_state=jax.tree.map(rows, progress.state.optimizer_state),
-    )
+    kept, state = jax.tree.map(rows, progress.kept), TrainState(None, (), np.asarray(0))
+    if len(going):
+        state = progress.state._replace(
+            params=jax.tree.map(rows, progress.state.params),
+            optimizer_state=jax.tree.map(rows, progress.state.optimizer_state),
+        )
     return progress._replace(
-        state=state,
-        kept=jax.tree.map(rows, progress.kept),
+        state=state._replace(params=state.params or kept),
+        kept=kept,
         finished=finished,
         active=progress.active[going],
         done=np.concatenate([progress.done, progress.active[leaving]]),

@@ -194,8 +194,8 @@ def test_an_edge_of_the_grid_is_pointed_out(jaxlin, mine):
         (("--subsets", "a=0:100"), "does not lie in the 64 features"),
         (("--subsets", "dinov2:768"), "wants 5 * 768"),
         (("--compare", "nowhere"), "nowhere/predictions.csv: is missing"),
-        (("--memory", "1e-9"), "One head of 10 classes"),
-        (("--memory", "0"), "--memory must be positive"),
+        (("--bank-memory", "1e-9"), "One head of 10 classes"),
+        (("--bank-memory", "0"), "--bank-memory must be positive"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_sentence(jaxlin, options, sentence):

@@ -219,9 +219,8 @@ def test_a_sweep_that_was_cut_anywhere_goes_on_bit_for_bit(digits):
     heads = grid([1e-4], step_sizes=[1e-9, 2e-9, 1e-2, 3e-9, 2e-2, 3e-2])
     descent = Descent("adam", "cosine", steps=8 * 5)
     common = dict(classes=10, statistics=statistics, descent=descent, dtype=np.float32)
-    run = partial(
-        descend, heads, data, validation, key=KEY, batch_size=64, patience=2, memory=110_000, **common
-    )  # fmt: skip
+    run = partial(descend, heads, data, validation, key=KEY, batch_size=64, patience=2,
+                  memory=110_000, **common)  # fmt: skip
     seen = []
 
     def on_progress(step, progress):
