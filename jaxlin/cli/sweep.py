@@ -9,6 +9,7 @@ from typing import Literal
 
 from jaxlin.cli import train
 from jaxlin.cli.common import check_out, emit, say
+from jaxlin.cli.devices import start
 from jaxlin.cli.surviving import exit_codes, open_run
 
 
@@ -78,17 +79,31 @@ def run(options: Options) -> int:
     _check(options)
     if options.out is not None:
         check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
+    mesh = _mesh(options)
     with exit_codes(options) as (stopping, code):
-        return _run(options, stopping)
+        return _run(options, stopping, mesh)
     return code[0]
 
 
-def _run(options: Options, stopping) -> int:
+def _mesh(options: Options):
+    """The devices of this process that descent is spread over, or `None` for one."""
+    mesh = start(options)
+    import jax
+
+    if jax.process_count() > 1:
+        raise ValueError(
+            "A sweep runs in one process, on all of its devices. Start it without --coordinator, "
+            "in one task of the cluster."
+        )
+    return mesh
+
+
+def _run(options: Options, stopping, mesh) -> int:
     from jaxlin.cli.sweep_results import open_comparison
     from jaxlin.cli.sweeping import prepare_sweep, sweep_and_write
 
     other = None if options.compare is None else open_comparison(options.compare)
-    sweep = prepare_sweep(options)
+    sweep = prepare_sweep(options, mesh)
     name = f"{sweep.train.name}-sweep"
     with open_run(options, sweep.job.identity, name=name, stopping=stopping) as (out, watch):
         watch.look("before the first step")
@@ -182,5 +197,14 @@ def _check(options: Options) -> None:
         raise ValueError("--step-size and --step-sizes exclude each other. Give one of them.")
     if not 0 < options.bank_memory < float("inf"):
         raise ValueError(f"--bank-memory must be positive, got {options.bank_memory}.")
-    if options.dtype == "bfloat16" and full:
-        raise ValueError("--dtype bfloat16 is for minibatch descent. Use float32 or float64.")
+    if options.coordinator is not None:
+        raise ValueError(
+            "A sweep runs in one process, on all of its devices. Leave --coordinator out."
+        )
+    if options.class_devices > 1:
+        raise ValueError("--class-devices is for `jaxlin train`. Leave it out.")
+    if full and (options.devices or 1) > 1:
+        raise ValueError(
+            "--devices spreads minibatch descent; a path of certified fits runs on one. Leave it "
+            "out, or choose --solver minibatch."
+        )

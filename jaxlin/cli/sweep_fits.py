@@ -32,6 +32,8 @@ class SweepJob(NamedTuple):
     """Full-batch and certified, or minibatch descent."""
     memory: int | None
     """Bytes that a bank may take."""
+    mesh: object = None
+    """The devices that descent is spread over, or `None` for one."""
 
     @property
     def train(self):
@@ -95,6 +97,7 @@ def _shapes(job: SweepJob) -> dict:
         "descent": _descent(job, len(job.train.labels)),
         "statistics": job.job.statistics,
         "dtype": _dtype(job.job.config),
+        "mesh": job.mesh,
     }
 
 
@@ -102,7 +105,7 @@ def _descend_all(job, out, data, validation, begin, write, records, watch) -> li
     config = job.job.config
     if watch.keeper is not None:
         sizes = {"active": len(job.heads), "finished": len(job.heads), "rows": 100}
-        shapes = jax.eval_shape(lambda: blank(job.heads, sizes, **_shapes(job)))
+        shapes = blank(job.heads, sizes, **_shapes(job))
         checkpoint.check_space(out, shapes)
 
     def on_progress(step: int, progress) -> None:
@@ -123,6 +126,7 @@ def _descend_all(job, out, data, validation, begin, write, records, watch) -> li
         init_scale=_init_scale(job),
         dtype=_dtype(config),
         memory=job.memory,
+        mesh=job.mesh,
         on_record=lambda record: write(record._asdict(), record),
         resumed=begin.state,
         on_progress=on_progress if watch.keeper is not None else None,
@@ -240,7 +244,7 @@ def _descent(job: SweepJob, examples: int) -> sweep.Descent:
         regularizer=config["regularizer"],
         decoupled=config["optimizer"] == "adamw" and config["regularizer"] == "l2",
         batch_norm=job.preset is not None and job.preset.batch_norm,
-        low_precision=config["dtype"] == "bfloat16",
+        low_precision=config["precision"] == "bf16",
     )
 
 
@@ -317,6 +321,7 @@ def _refit_descended(job, chosen, data, statistics, watch) -> sweep.Fitted:
         init_scale=_init_scale(job),
         dtype=_dtype(config),
         memory=job.memory,
+        mesh=job.mesh,
         on_record=lambda record: watch.look("while refitting"),
     )
     return found

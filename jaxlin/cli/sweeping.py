@@ -21,7 +21,7 @@ from jaxlin.sweep import presets, selection
 DEFAULT_STRENGTHS = tuple(np.logspace(-6, 0, 13).tolist())
 
 
-def prepare_sweep(options) -> SweepJob:
+def prepare_sweep(options, mesh=None) -> SweepJob:
     """Load the data and lay out the heads; everything that cannot be done is refused here."""
     preset = None if options.preset is None else presets.PRESETS[options.preset]
     job = prepare(dataclasses.replace(options, compare=None))
@@ -51,7 +51,7 @@ def prepare_sweep(options) -> SweepJob:
             "choose by. Give --validation, say 0.1, or a single strength."
         )
     memory = int(options.bank_memory * 2**30)
-    return SweepJob(job._replace(config=config), heads, preset, full, memory)
+    return SweepJob(job._replace(config=config), heads, preset, full, memory, mesh)
 
 
 def _strengths(options, preset, examples: int):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import stream, train
+from jaxlin import sharding, stream, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.preprocess import Preprocessing
@@ -97,6 +97,7 @@ def descend(
     init_scale: float = 0.0,
     dtype=jnp.float32,
     memory: int | None = None,
+    mesh=None,
     on_record: Callable[[BankRecord], None] | None = None,
     resumed: Progress | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
@@ -118,6 +119,7 @@ def descend(
       init_scale: spread of the initial weights, drawn by a head's seed; 0 starts from zero.
       dtype: of the parameters.
       memory: bytes that a bank may take; more heads are trained bank after bank.
+      mesh: from `jaxlin.sharding.mesh`: every device keeps its rows, all of them have the heads.
       on_record: called at the end of every epoch of a bank (or `CHUNK_STEPS` of a long one).
       resumed: go on from here. The result is that of an unbroken run, bit for bit.
       on_progress: called as (step, progress) as often as `on_record`, and at the very end; `step`
@@ -141,16 +143,18 @@ def descend(
         heads, features=features, classes=classes, batch_size=batch_size, descent=descent,
         dtype=dtype, memory=memory,
     )  # fmt: skip
-    if not stream.is_streamed(data.inputs):
-        data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
     per_epoch = steps_per_epoch(len(data.labels), batch_size)
+    if mesh is not None:
+        data = sharding.place(data, mesh)
+    elif not stream.is_streamed(data.inputs):
+        data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
     last = descent.steps if stop_after is None else min(
         descent.steps, round(stop_after * per_epoch)
     )  # fmt: skip
     banks = [np.arange(len(heads))[first : first + size] for first in range(0, len(heads), size)]
     make = partial(
         _open_bank, heads, descent=descent, statistics=statistics, classes=classes,
-        features=features, scale=init_scale, dtype=dtype,
+        features=features, scale=init_scale, dtype=dtype, mesh=mesh,
     )  # fmt: skip
     progress = make(_nothing(heads, classes, features, dtype), banks[0], 0)
     progress = progress if resumed is None else resumed
@@ -214,7 +218,7 @@ def bank_size(
 
 
 def blank(
-    heads: Sequence[Head], sizes: dict, *, classes, features, descent, statistics, dtype
+    heads: Sequence[Head], sizes: dict, *, classes, features, descent, statistics, dtype, mesh=None
 ) -> Progress:
     """A `Progress` of the shapes that `sizes` says, to be filled from a checkpoint."""
     some = [heads[0]] * sizes["active"]
@@ -224,7 +228,7 @@ def blank(
     if some:
         opened = _open_bank(
             some, empty, positions, 0, descent=descent, statistics=statistics, classes=classes,
-            features=features, scale=0.0, dtype=dtype,
+            features=features, scale=0.0, dtype=dtype, mesh=mesh,
         )  # fmt: skip
     count = sizes["finished"]
     return opened._replace(
@@ -251,12 +255,26 @@ def _nothing(heads, classes, features, dtype) -> Progress:
 
 
 def _open_bank(
-    heads, progress, positions, number, *, descent, statistics, classes, features, scale, dtype
+    heads,
+    progress,
+    positions,
+    number,
+    *,
+    descent,
+    statistics,
+    classes,
+    features,
+    scale,
+    dtype,
+    mesh,
 ) -> Progress:
     """The same progress with the bank of the heads at `positions` at its start."""
     own = [heads[h] for h in positions]
     initial = start(own, classes, features, scale=scale, dtype=dtype)
+    if mesh is not None:
+        initial = sharding.place_params(initial, mesh)
     state = bank_trainer(own, descent, statistics).init(initial)
+    state = sharding.spread(state, initial)
     return progress._replace(
         state=state, kept=state.params, bank=np.asarray(number), active=np.asarray(positions)
     )

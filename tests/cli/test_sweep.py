@@ -150,6 +150,29 @@ def test_the_mean_over_classes_is_reported_where_it_is_asked_for(jaxlin, mine):
     assert done.json["test"]["mean_per_class_accuracy"] == pytest.approx(np.mean(list(shares)))
 
 
+def test_eight_devices_fit_the_heads_of_one(jaxlin, mine):
+    """In a process of its own, which forces eight devices."""
+    import os
+    import subprocess
+    import sys
+
+    # Plain descent: Adam would blow up the rounding of a gradient that is zero, as the bias's is.
+    options = ("sweep", *mine, "--strengths", "1e-3", "1e-1", "--steps", "24", "-q",
+               "--optimizer", "sgd")  # fmt: skip
+    root = str(Path(__file__).parents[2])
+    flags = {"PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    code = "import sys; from jaxlin.cli import main; sys.exit(main())"
+    for count in ("1", "8"):
+        subprocess.run([sys.executable, "-c", code, *options, "--devices", count, "--out", count],
+                       env={**os.environ, **flags}, check=True)  # fmt: skip
+    one, eight = (json.loads(Path(f"{count}/sweep.json").read_text()) for count in "18")
+    for a, b in zip(one["heads"], eight["heads"], strict=True):
+        # Sums over the shards of 256 float32 numbers, in another order, over 24 steps.
+        assert a["objective"] == pytest.approx(b["objective"], rel=1e-6)
+        assert a["weight_norm"] == pytest.approx(b["weight_norm"], rel=1e-5)
+        assert a["validation_accuracy"] == b["validation_accuracy"]
+
+
 def test_heads_that_diverge_are_noted_and_all_of_them_fail(jaxlin, mine):
     common = ("sweep", *mine, "--losses", "squared-hinge", "--optimizer", "sgd", *QUICK)
     done = jaxlin(*common, "--step-sizes", "0.01", "1e30", "--json")
@@ -195,6 +218,9 @@ def test_an_edge_of_the_grid_is_pointed_out(jaxlin, mine):
         (("--subsets", "dinov2:768"), "wants 5 * 768"),
         (("--compare", "nowhere"), "nowhere/predictions.csv: is missing"),
         (("--bank-memory", "1e-9"), "One head of 10 classes"),
+        (("--class-devices", "2"), "--class-devices is for `jaxlin train`"),
+        (("--devices", "2", "--tolerance", "0.1"), "--devices spreads minibatch descent"),
+        (("--coordinator", "auto"), "A sweep runs in one process"),
         (("--bank-memory", "0"), "--bank-memory must be positive"),
     ],
 )
