@@ -9,6 +9,7 @@ __all__ = [
     "confusion_matrix",
     "expected_calibration_error",
     "log_loss",
+    "mean_per_class_accuracy",
     "per_class_accuracy",
     "top_k_accuracy",
     "wilson_interval",
@@ -56,6 +57,28 @@ def per_class_accuracy(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
     totals = matrix.sum(axis=1)
     right = np.diag(matrix)
     return np.divide(right, totals, out=np.full(len(right), np.nan), where=totals > 0)
+
+
+def mean_per_class_accuracy(
+    scores: ArrayLike, labels: ArrayLike, *, z: float = 1.959964
+) -> tuple[float, tuple[float, float]]:
+    """The mean over the classes that occur of the share classified right, and its interval.
+
+    Every class counts alike, however many examples it has: balanced accuracy. The interval (95 %
+    with `z` = 1.96) is normal, with the variance of a mean of independent shares, each taken with
+    one right and one wrong example added, so that a class without mistakes is not certain.
+
+    >>> mean_per_class_accuracy([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]], [0, 0, 1])[0]
+    0.5
+    """
+    matrix = confusion_matrix(scores, labels)
+    totals = matrix.sum(axis=1)
+    occurring = totals > 0
+    right, totals = np.diag(matrix)[occurring], totals[occurring]
+    mean = float(np.mean(right / totals))
+    shares = (right + 1) / (totals + 2)
+    spread = math.sqrt(float(np.sum(shares * (1 - shares) / totals))) / len(totals)
+    return mean, (max(0.0, mean - z * spread), min(1.0, mean + z * spread))
 
 
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:

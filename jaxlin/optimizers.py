@@ -17,13 +17,18 @@ OPTIMIZERS = {
     "adam": optax.adam,
     "adamw": optax.adamw,
     "lion": optax.lion,
-    "lars": optax.lars,
+    # As published and as everybody uses it: a bias has no trust ratio.
+    "lars": partial(optax.lars, trust_ratio_mask=LinearParams(True, False)),
 }
-SCHEDULES = ("constant", "cosine", "linear")
+SCHEDULES = ("constant", "cosine", "linear", "warmup-cosine", "steps")
 
 
 def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
     """The step size over a run: "constant", or falling to 0 by a "cosine" or a "linear" law.
+
+    "warmup-cosine" rises linearly over the first ninth of the run, then falls as a cosine; "steps"
+    divides by 10 after 2/7, 4/7 and 6/7 of it. Both are laws of published linear evaluations, see
+    `jaxlin.sweep.presets`.
 
     >>> [round(float(schedule("linear", 0.5, 10)(step)), 3) for step in (0, 5, 10)]
     [0.5, 0.25, 0.0]
@@ -32,10 +37,25 @@ def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
         "constant": lambda: optax.constant_schedule(step_size),
         "cosine": lambda: optax.cosine_decay_schedule(step_size, steps),
         "linear": lambda: optax.linear_schedule(step_size, 0.0, steps),
+        "warmup-cosine": lambda: _warmup_cosine(step_size, steps),
+        "steps": lambda: optax.piecewise_constant_schedule(
+            step_size, {round(sevenths * steps / 7): 0.1 for sevenths in (2, 4, 6)}
+        ),
     }
     if name not in laws:
         raise ValueError(f"`schedule` must be one of {', '.join(laws)}, got {name!r}.")
     return laws[name]()
+
+
+def _warmup_cosine(step_size, steps: int) -> optax.Schedule:
+    rise = max(1, steps // 9)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, step_size, rise),
+            optax.cosine_decay_schedule(step_size, max(1, steps - rise)),
+        ],
+        [rise],
+    )
 
 
 def optimizer(

@@ -310,7 +310,8 @@ def _run_chunk(descent, length, over, state, data, plan, first, count):
         state, info = descent.step(state, take_batch(data, plan, first + i, over))
         return state, losses.at[i].set(info.loss), norms.at[i].set(info.gradient_norm)
 
-    zeros = jnp.zeros(length, state.params.bias.dtype)
+    bias = state.params.bias  # (K,), or (H, K) for a bank of heads: an info a head and step
+    zeros = jnp.zeros((length, *bias.shape[:-1]), bias.dtype)
     state, losses, norms = jax.lax.fori_loop(0, count, body, (state, zeros, zeros))
     return state, StepInfo(losses, norms)
 

@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_finite_model(data)
 def test_all_optimizers_lower_the_loss(data):
     labels = (data.inputs @ np.arange(5.0) > 0).astype(np.int32)
     for name in train.OPTIMIZERS:
-        size = 1.0 if name == "lars" else 0.01
+        size = 0.1 if name == "lars" else 0.01
         start = jax.tree.map(lambda leaf: leaf + 0.01, START)  # lars scales by the weights' norm
         fitted = train.run(
             train.trainer(OBJECTIVE, train.optimizer(name, size)),
@@ -177,8 +177,27 @@ def test_adamw_decays_the_weights_and_not_the_bias():
 @pytest.mark.parametrize("name", train.SCHEDULES)
 def test_schedules_start_at_the_step_size(name):
     law = train.schedule(name, 0.5, 100)
-    assert float(law(0)) == pytest.approx(0.5)
-    assert float(law(100)) == pytest.approx(0.5 if name == "constant" else 0.0, abs=1e-9)
+    last = {"constant": 0.5, "steps": 0.0005}.get(name, 0.0)
+    assert max(float(law(step)) for step in range(100)) == pytest.approx(0.5)
+    assert float(law(100)) == pytest.approx(last, abs=1e-9)
+
+
+def test_published_laws_have_their_corners():
+    steps = train.schedule("steps", 1.0, 28)  # VISSL: 28 epochs, divided after 8, 16 and 24
+    found = [round(float(steps(epoch)), 6) for epoch in (0, 7, 9, 15, 17, 23, 25, 27)]
+    assert found == [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    warm = train.schedule("warmup-cosine", 1.0, 90)  # MAE: 10 of 90 epochs
+    assert [float(warm(epoch)) for epoch in (0, 5, 10, 50)] == pytest.approx([0, 0.5, 1, 0.5])
+
+
+def test_lars_scales_the_weights_and_not_the_bias():
+    law = train.optimizer("lars", 0.5)
+    params = LinearParams(jnp.full((2, 2), 3.0), jnp.full(2, 7.0))
+    gradient = LinearParams(jnp.full((2, 2), 2.0), jnp.full(2, 2.0))
+    updates, _ = law.update(gradient, law.init(params), params)
+    # trust: 0.001 * |W| / |gradient| = 0.001 * 6 / 4
+    np.testing.assert_allclose(updates.weights, -0.5 * 2 * 0.0015)
+    np.testing.assert_allclose(updates.bias, -0.5 * 2)
 
 
 def test_names_that_are_unknown_are_refused():

@@ -17,6 +17,7 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "Train a linear classifier and write a run folder with its report.",
+    "sweep": "Fit many heads in one pass, choose one on validation, test it once.",
     "evaluate": "Measure a trained classifier on data with labels.",
     "predict": "Classify pictures or arrays with a trained classifier.",
     "gradcheck": "Check a gradient: autodiff's, the hand-derived one, or one's own.",

@@ -25,6 +25,13 @@ def run(options: Options) -> int:
     from jaxlin.cli.runs import load_run, read_json, write_pictures
     from jaxlin.cli.training import judged, split_data
 
+    if (options.run / "sweep.json").is_file():
+        from jaxlin.cli.sweep_page import write_sweep_pictures
+
+        found, config = (read_json(options.run / name) for name in ("sweep.json", "config.json"))
+        write_sweep_pictures(options.run, found, config)
+        say(f"Look at     {options.run / 'report.html'}")
+        return 0
     model, config = load_run(options.run)
     results = read_json(options.run / "results.json")
     if options.data_dir is not None:

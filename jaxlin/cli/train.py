@@ -49,8 +49,9 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     step_size: float | None = None
     """Size of the first step, the learning rate (without it: one that suits the optimizer and the
     number and size of the features)."""
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """How the step size falls over the run."""
+    schedule: Literal["constant", "cosine", "linear", "warmup-cosine", "steps"] = "cosine"
+    """How the step size falls over the run; warmup-cosine rises over its first ninth, steps
+    divides by 10 after 2/7, 4/7 and 6/7 of it."""
     batch_size: int = 256
     """Examples a step; 1 is single-example SGD, all of them gradient descent."""
     epochs: int | None = None

@@ -1,0 +1,327 @@
+"""Fitting the heads of `jaxlin sweep`, with checkpoints, and the chosen one again."""
+
+__all__ = ["SweepJob", "as_batch", "final_model", "fit_all"]
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlin import checkpoint, models, preprocess, sweep
+from jaxlin.batches import steps_per_epoch
+from jaxlin.cli.progress import progress as progress_bar
+from jaxlin.cli.records import record_log
+from jaxlin.cli.surviving import Watch
+from jaxlin.cli.training import Job, split_data
+from jaxlin.core import Batch, DataError, LinearParams
+from jaxlin.sweep import presets, selection
+from jaxlin.sweep.full_batch import coarse_to_fine, solve
+from jaxlin.sweep.minibatch import blank, descend
+
+
+class SweepJob(NamedTuple):
+    """A `Job` and the heads that are to be fitted to it."""
+
+    job: Job
+    heads: list[sweep.Head]
+    preset: presets.Preset | None
+    full: bool
+    """Full-batch and certified, or minibatch descent."""
+    memory: int | None
+    """Bytes that a bank may take."""
+    mesh: object = None
+    """The devices that descent is spread over, or `None` for one."""
+
+    @property
+    def train(self):
+        return self.job.train
+
+
+class _HeadRecord(NamedTuple):
+    """A solved head, as the progress bar wants it."""
+
+    step: int
+    epoch: float
+    loss: float
+    validation_accuracy: float | None
+
+
+def fit_all(job: SweepJob, out: Path, watch: Watch, *, chatty, verbose) -> list[sweep.Fitted]:
+    """All heads, with a line of `metrics.jsonl` for every epoch of a bank or head solved."""
+    data = as_batch(job.job.train)
+    held_out = job.job.validation
+    validation = None
+    if held_out is not None:
+        weights = selection.selection_weights(held_out.labels, job.job.config["metric"])
+        validation = as_batch(held_out, weights)
+    begin = _Beginning([], None)
+    if watch.found is not None:
+        begin = (_solved_before if job.full else _descended_before)(job, watch.found)
+    total = len(job.heads) if job.full else _steps(job.job.config, len(data.labels))
+    records = list(begin.records)
+    with (
+        record_log(out / "metrics.jsonl", records) as log,
+        progress_bar(total, show=chatty, verbose=verbose) as bar,
+    ):
+
+        def write(record: dict, shown) -> None:
+            records.append(record)
+            log(record)
+            bar(shown)
+
+        fit = _solve_all if job.full else _descend_all
+        return fit(job, out, data, validation, begin, write, records, watch)
+
+
+class _Beginning(NamedTuple):
+    """What a sweep that goes on has behind it."""
+
+    records: list[dict]
+    state: object
+    """A `Progress` of `descend`, or the heads solved so far."""
+
+
+def _descended_before(job: SweepJob, found) -> _Beginning:
+    record = found.record["sweep"]
+    like = blank(job.heads, record["sizes"], **_shapes(job))
+    return _Beginning(record["records"], checkpoint.load(found, like))
+
+
+def _shapes(job: SweepJob) -> dict:
+    return {
+        "classes": len(job.train.class_names),
+        "features": job.train.inputs.shape[1],
+        "descent": _descent(job, len(job.train.labels)),
+        "statistics": job.job.statistics,
+        "dtype": _dtype(job.job.config),
+        "mesh": job.mesh,
+    }
+
+
+def _descend_all(job, out, data, validation, begin, write, records, watch) -> list[sweep.Fitted]:
+    config = job.job.config
+    if watch.keeper is not None:
+        sizes = {"active": len(job.heads), "finished": len(job.heads), "rows": 100}
+        shapes = blank(job.heads, sizes, **_shapes(job))
+        checkpoint.check_space(out, shapes)
+
+    def on_progress(step: int, progress) -> None:
+        record = {"sizes": progress.sizes, "records": records}
+        ended = len(progress.done) == len(job.heads)
+        watch.visit(step, progress, {"sweep": record}, last=ended)
+
+    return descend(
+        job.heads,
+        data,
+        validation,
+        classes=len(job.train.class_names),
+        statistics=job.job.statistics,
+        descent=_descent(job, len(data.labels)),
+        key=jax.random.key(config["seed"]),
+        batch_size=config["batch_size"],
+        patience=config["patience"],
+        init_scale=_init_scale(job),
+        dtype=_dtype(config),
+        memory=job.memory,
+        mesh=job.mesh,
+        on_record=lambda record: write(record._asdict(), record),
+        resumed=begin.state,
+        on_progress=on_progress if watch.keeper is not None else None,
+    )
+
+
+def _solved_before(job: SweepJob, found) -> _Beginning:
+    record = found.record["sweep"]
+    classes, features = len(job.train.class_names), job.train.inputs.shape[1]
+    count, dtype = len(record["heads"]), _host_dtype(job.job.config)
+    like = LinearParams(
+        np.zeros((count, classes, features), dtype), np.zeros((count, classes), dtype)
+    )
+    params = checkpoint.load(found, like)
+    subsets = {head.subset.name: head.subset for head in job.heads}
+    solved = []
+    for i, (head, rest) in enumerate(record["heads"]):
+        named = sweep.Head(**head | {"subset": subsets[head["subset"]]})
+        own = LinearParams(*(np.asarray(leaf)[i] for leaf in params))
+        solved.append(sweep.Fitted(named, own, **rest))
+    return _Beginning(record["records"], solved)
+
+
+def _solve_all(job, out, data, validation, begin, write, records, watch) -> list[sweep.Fitted]:
+    """Every head solved; a sweep that goes on solves those that are missing.
+
+    They start from the head before, without the curvature that was learned on the way to it: they
+    meet the same certified gap, with other last digits than in an unbroken sweep.
+    """
+    from jaxlin.cli.sweep_results import head_json
+
+    solved = list(begin.state or [])
+
+    def on_fitted(found: sweep.Fitted) -> None:
+        solved.append(found)
+        count = len(solved)
+        shown = _HeadRecord(count, found.epochs, found.objective, found.validation_accuracy)
+        write(head_json(found, job), shown)
+        if watch.keeper is not None:
+            state, record = _packed(solved)
+            passes = int(sum(each.epochs for each in solved))
+            ended = count == len(job.heads) and job.job.config["search"] == "grid"
+            watch.visit(passes, state, {"sweep": record | {"records": records}}, last=ended)
+
+    common = {"statistics": job.job.statistics, "on_fitted": on_fitted}
+    solver = partial(_solve, job, data, validation, known=list(solved), **common)
+    if job.job.config["search"] == "grid":
+        return solver(job.heads)
+    halvings = job.preset.halvings if job.preset is not None else 4
+
+    def evaluate(strengths, near):
+        return solver([job.heads[0]._replace(strength=s) for s in strengths], near=near)
+
+    coarse = [head.strength for head in job.heads]
+    return coarse_to_fine(evaluate, coarse, selection.best, halvings=halvings)
+
+
+def _packed(solved) -> tuple[LinearParams, dict]:
+    """The heads solved so far as two arrays, and what else is known of them as JSON."""
+    state = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in solved]) for i in (0, 1)))
+    described = []
+    for found in solved:
+        head = found.head._asdict() | {"subset": found.head.subset.name}
+        rest = {n: v for n, v in found._asdict().items() if n not in ("head", "params", "history")}
+        described.append([head, rest])
+    return state, {"heads": described}
+
+
+def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> list[sweep.Fitted]:
+    config = job.job.config
+    return solve(
+        heads,
+        data,
+        validation,
+        classes=len(job.train.class_names),
+        statistics=statistics,
+        tolerance=config["tolerance"],
+        margin=config["margin"],
+        regularizer=config["regularizer"],
+        dtype=_host_dtype(config),
+        **more,
+    )
+
+
+def as_batch(data, weights=None) -> Batch:
+    return Batch(data.inputs, data.labels.astype(np.int32), weights)
+
+
+def _steps(config: dict, examples: int) -> int:
+    return config["steps"] or config["epochs"] * steps_per_epoch(examples, config["batch_size"])
+
+
+def _dtype(config: dict):
+    return jnp.float64 if config["dtype"] == "float64" else jnp.float32
+
+
+def _host_dtype(config: dict):
+    return np.float64 if config["dtype"] == "float64" else np.float32
+
+
+def _init_scale(job: SweepJob) -> float:
+    """Zero, unless a preset says otherwise or there are seeds, which then differ by their draw."""
+    if job.preset is not None:
+        return job.preset.init_scale
+    return 0.01 if len({head.seed for head in job.heads}) > 1 else 0.0
+
+
+def _descent(job: SweepJob, examples: int) -> sweep.Descent:
+    config = job.job.config
+    return sweep.Descent(
+        config["optimizer"],
+        config["schedule"],
+        _steps(config, examples),
+        margin=config["margin"],
+        regularizer=config["regularizer"],
+        decoupled=config["optimizer"] == "adamw" and config["regularizer"] == "l2",
+        batch_norm=job.preset is not None and job.preset.batch_norm,
+        low_precision=config["precision"] == "bf16",
+    )
+
+
+def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: bool):
+    """The model that is tested: the chosen head, refitted on training and validation examples.
+
+    Returns:
+      The `Model`, and what `sweep.json` says of the refit (or `None`).
+    """
+    from jaxlin.cli.sweep_results import head_json
+
+    statistics, said = job.job.statistics, None
+    wanted = refit and (job.preset is None or job.preset.refit)
+    if wanted and job.job.validation is not None and chosen.head.shots is None:
+        everything = _everything(job)
+        statistics = preprocess.fit(everything.inputs, job.job.config["preprocess"])
+        examples = len(everything.labels)
+        units = "mean" if job.preset is None else job.preset.units
+        if units in ("sum", "half-sum"):  # the published number stays, and N grows
+            strength = chosen.head.strength * len(job.train.labels) / examples
+            chosen = chosen._replace(head=chosen.head._replace(strength=strength))
+        again = _refit_solved if job.full else _refit_descended
+        chosen = again(job, chosen, as_batch(everything), statistics, watch)
+        said = head_json(chosen, job) | {"n": examples}
+    dtype = _host_dtype(job.job.config)
+    model = models.Model(
+        LinearParams(*(np.asarray(leaf, dtype) for leaf in chosen.params)),
+        statistics,
+        tuple(job.train.class_names),
+        job.train.image_shape,
+        chosen.head.loss,
+    )
+    return model, said
+
+
+def _everything(job: SweepJob):
+    """Training and validation examples as one set."""
+    everything, apart, _ = split_data(job.job.config | {"validation": 0})
+    if apart is None:
+        return everything
+    inputs = [data.inputs for data in (everything, apart)]
+    if not all(isinstance(part, np.ndarray) for part in inputs):
+        raise DataError(
+            f"{everything.name}: its validation part is a set of its own and the features do not "
+            "fit --memory, so that they cannot be joined for the refit. Add --no-refit, or raise "
+            "--memory."
+        )
+    labels = np.concatenate([everything.labels, apart.labels])
+    return everything._replace(inputs=np.concatenate(inputs), labels=labels)
+
+
+def _refit_solved(job, chosen, data, statistics, watch) -> sweep.Fitted:
+    (found,) = _solve(job, data, None, [chosen.head], statistics=statistics, near=[chosen])
+    return found
+
+
+def _refit_descended(job, chosen, data, statistics, watch) -> sweep.Fitted:
+    """The same schedule on all examples, as far along as the head was at its best."""
+    config = job.job.config
+    epochs, batch_size = chosen.epochs, config["batch_size"]
+    if config["steps"] is not None:  # the same number of steps, hence other epochs
+        epochs *= steps_per_epoch(len(job.train.labels), batch_size)
+        epochs /= steps_per_epoch(len(data.labels), batch_size)
+    (found,) = descend(
+        [chosen.head],
+        data,
+        None,
+        classes=len(job.train.class_names),
+        statistics=statistics,
+        descent=_descent(job, len(data.labels)),
+        key=jax.random.key(config["seed"]),
+        batch_size=batch_size,
+        stop_after=epochs,
+        init_scale=_init_scale(job),
+        dtype=_dtype(config),
+        memory=job.memory,
+        mesh=job.mesh,
+        on_record=lambda record: watch.look("while refitting"),
+    )
+    return found

@@ -1,0 +1,188 @@
+"""What `sweep.json` says: heads, few-shot means, the one test, a comparison, and warnings."""
+
+__all__ = [
+    "Other",
+    "few_shot",
+    "head_json",
+    "history_json",
+    "notes",
+    "open_comparison",
+    "test_once",
+]
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlin import losses, metrics, models, sweep
+from jaxlin.cli.runs import safe_cell, write_predictions
+from jaxlin.cli.sweep_fits import SweepJob, as_batch
+from jaxlin.cli.training import measure
+from jaxlin.core import DataError, LinearParams
+from jaxlin.sweep import presets, selection
+from jaxlin.sweep.paired import compare
+
+
+class Other(NamedTuple):
+    """What is read of the run that is compared with."""
+
+    folder: Path
+    split: str
+    labels: list[str]
+    predicted: list[str]
+
+
+def few_shot(job: SweepJob, fitted) -> list[dict]:
+    """For every number of shots: the strength best over the draws, and its accuracies."""
+    found = []
+    for shots in sorted({head.shots for head in job.heads}):
+        own = [i for i, f in enumerate(fitted) if f.head.shots == shots]
+        strengths = sorted({fitted[i].head.strength for i in own}, reverse=True)
+
+        def mean_of(strength, own=own):
+            members = [fitted[i] for i in own if fitted[i].head.strength == strength]
+            return np.mean([member.validation_accuracy for member in members])
+
+        chosen = max(strengths, key=mean_of)
+        members = [i for i in own if fitted[i].head.strength == chosen]
+        row = {"shots": shots, "strength": chosen, "draws": len(members)}
+        row["validation_accuracy"] = float(mean_of(chosen))
+        row["position"] = members[selection.best([fitted[i] for i in members])]
+        if job.job.test is not None:
+            heads = [fitted[i] for i in members]
+            row["test_accuracies"] = _test_accuracies(job, heads)
+            row |= _over_draws(row["test_accuracies"])
+        found.append(row)
+    return found
+
+
+def _test_accuracies(job: SweepJob, heads) -> list[float]:
+    stacked = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in heads]) for i in (0, 1)))
+    test = job.job.test
+    weights = selection.selection_weights(test.labels, job.job.config["metric"])
+    accuracies, _ = sweep.measure(
+        [f.head for f in heads], stacked, sweep.Descent(margin=job.job.config["margin"]),
+        job.job.statistics, as_batch(test, weights),
+    )  # fmt: skip
+    return accuracies.tolist()
+
+
+def _over_draws(accuracies: list[float]) -> dict:
+    """Mean over the draws, with Student's interval of the mean."""
+    from scipy.stats import t
+
+    mean = float(np.mean(accuracies))
+    if len(accuracies) < 2:
+        return {"test_accuracy": mean, "test_interval": None}
+    half = float(t.ppf(0.975, len(accuracies) - 1) * np.std(accuracies, ddof=1))
+    half /= len(accuracies) ** 0.5
+    return {"test_accuracy": mean, "test_interval": [mean - half, mean + half]}
+
+
+def test_once(job: SweepJob, model, results: dict, out: Path, metric: str, other) -> None:
+    """Measure the final model once, write its predictions, and compare it with another run's."""
+    test = job.job.test
+    split, data = ("test", test) if test is not None else ("validation", job.job.validation)
+    if data is None:
+        return
+    scores = models.scores(model, data.inputs)
+    write_predictions(out / "predictions.csv", model, data, scores, split=split)
+    if test is None:
+        return
+    loss = losses.named(model.loss, margin=job.job.config["margin"])
+    measured = measure(model, test, loss, scores)
+    if metric == "mean-per-class":
+        mean, interval = metrics.mean_per_class_accuracy(scores, test.labels)
+        measured |= {"mean_per_class_accuracy": mean, "mean_per_class_interval": list(interval)}
+    results["test"] = measured
+    results["best"] |= {
+        "test_accuracy": measured["accuracy"],
+        "test_interval": measured["accuracy_interval"],
+    }
+    if other is not None:
+        results["comparison"] = _compared(model, test, scores, other)
+
+
+def open_comparison(folder: Path) -> Other:
+    """The predictions of another run folder, read before anything is computed."""
+    path = folder / "predictions.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: is missing. --compare wants the folder of a finished run.")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"split", "label", "predicted"} <= rows[0].keys():
+        raise DataError(f"{path}: holds no predictions. --compare wants a finished run's folder.")
+    if rows[0]["split"] != "test":
+        raise DataError(f"{path}: holds predictions of no test set. Compare runs that have one.")
+    return Other(folder, "test", [row["label"] for row in rows], [row["predicted"] for row in rows])
+
+
+def _compared(model, test, scores, other: Other) -> dict:
+    """The paired comparison; only the very same examples in the same order will do."""
+    names = [safe_cell(name) for name in model.class_names]
+    labels = [names[label] for label in test.labels]
+    if labels != other.labels:
+        raise DataError(
+            f"{other.folder}: was tested on other examples ({len(other.labels):,} with other "
+            f"labels or another order; here {len(labels):,}). Compare runs on one test set."
+        )
+    number = {name: k for k, name in enumerate(names)}
+    theirs = [number.get(name, -1) for name in other.predicted]
+    found = compare(scores.argmax(axis=1), theirs, test.labels)
+    return {"with": str(other.folder)} | found._asdict()
+
+
+def notes(job: SweepJob, fitted, position: int) -> list[str]:
+    """What a reader should know before trusting the choice."""
+    notes, best = [], fitted[position].head
+    for axis, option in (("strength", "--strengths"), ("step_size", "--step-sizes")):
+        tried = sorted({getattr(found.head, axis) for found in fitted} - {None})
+        value = getattr(best, axis)
+        if len(tried) > 2 and job.preset is None and value in (tried[0], tried[-1]):
+            end = "smallest" if value == tried[0] else "largest"
+            notes.append(
+                f"The best {axis.replace('_', ' ')}, {value:.3g}, is the {end} of those tried: "
+                f"the optimum may lie beyond. Widen {option}."
+            )
+    diverged = sum(found.status == "diverged" for found in fitted)
+    if diverged:
+        notes.append(f"{diverged} of {len(fitted)} heads diverged and were not chosen from.")
+    loose = [f for f in fitted if f.relative_gap is not None and f.status != "done"]
+    if loose:
+        worst = max(f.relative_gap for f in loose)
+        notes.append(
+            f"{len(loose)} of {len(fitted)} heads stopped above the tolerance, at a relative gap "
+            f"of up to {worst:.1e}: {loose[0].status}."
+        )
+    return notes
+
+
+def head_json(found: sweep.Fitted, job: SweepJob) -> dict:
+    head = found.head
+    described = head._asdict() | {"subset": head.subset.name}
+    if job.preset is not None:
+        shots, classes = head.shots, len(job.train.class_names)
+        examples = len(job.train.labels) if shots is None else shots * classes
+        described["published"] = head.strength / presets.strength_for(
+            1.0, job.preset.units, examples
+        )
+    accuracy = found.validation_accuracy
+    interval = None
+    if accuracy is not None and job.job.validation is not None:
+        interval = list(metrics.wilson_interval(accuracy, len(job.job.validation.labels)))
+    return described | {
+        "validation_accuracy": accuracy,
+        "validation_interval": interval,
+        "validation_loss": found.validation_loss,
+        "objective": found.objective,
+        "relative_gap": found.relative_gap,
+        "weight_norm": found.weight_norm,
+        "epochs": found.epochs,
+        "status": found.status,
+    }
+
+
+def history_json(found: sweep.Fitted) -> dict:
+    return {"history": [list(row) for row in found.history]}

@@ -1,0 +1,270 @@
+"""A bank: many heads trained side by side as one `jaxlin.train.Trainer`.
+
+The parameters of a bank have a leading head axis, weights (H, K, D) and bias (H, K), and so has
+everything else it carries, so that `jaxlin.train.chunks` runs it unchanged. One product gives the
+scores of all heads on a batch, one the gradient: the rows are read once for the whole bank. What
+tells the heads apart (strength, step size, subset) is data, not code: another bank of the same
+size and losses runs the same compiled program.
+"""
+
+__all__ = ["BankState", "Descent", "bank_trainer", "measure", "start"]
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxlin import losses, regularizers, train
+from jaxlin.core import Batch, LinearParams
+from jaxlin.objectives import weighted_mean
+from jaxlin.preprocess import Preprocessing
+from jaxlin.sweep.heads import Head
+from jaxlin.train import StepInfo, Trainer, TrainState
+
+Groups = tuple[tuple[str, int], ...]
+"""The losses of a bank's heads in order, and how many heads have each."""
+
+
+class Descent(NamedTuple):
+    """How the heads of a bank descend; hashable, known while compiling."""
+
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    steps: int = 1000
+    """The length of the schedule."""
+    margin: float = 1.0
+    regularizer: str = "l2"
+    decoupled: bool = False
+    """The strength is decoupled weight decay (for "adamw"), not part of the gradient."""
+    batch_norm: bool = False
+    """Each batch is standardized by its own mean and variance before the heads see it."""
+    low_precision: bool = False
+    """The products are in bfloat16; parameters and sums stay as they are."""
+
+
+class BankState(NamedTuple):
+    """A bank's `TrainState.optimizer_state`: what its heads carry, all with a head axis."""
+
+    optimizer: optax.OptState
+    strengths: jax.Array
+    """(H,)."""
+    step_sizes: jax.Array
+    """(H,)."""
+    masks: jax.Array
+    """(H, D) bool: the columns that a head sees."""
+
+
+BATCH_NORM_EPSILON = 1e-6
+
+
+def start(heads: Sequence[Head], classes: int, features: int, *, scale=0.0, dtype=jnp.float32):
+    """Initial parameters (H, K, D) and (H, K): zero, or normal weights of spread `scale`.
+
+    A head's draw depends on its seed alone, not on the bank it is in.
+    """
+    weights = np.zeros((len(heads), classes, features), dtype)
+    if scale:
+        draws = {head.seed: None for head in heads}
+        for seed in draws:
+            draws[seed] = jax.random.normal(jax.random.key(seed), (classes, features), dtype)
+        for h, head in enumerate(heads):
+            weights[h] = scale * draws[head.seed] * head.subset.mask(features)[None, :]
+    return LinearParams(jnp.asarray(weights), jnp.zeros((len(heads), classes), dtype))
+
+
+def groups_of(heads: Sequence[Head]) -> Groups:
+    """The runs of equal losses; a bank of one loss is the same whatever its size.
+
+    >>> groups_of([Head(1.0), Head(2.0), Head(1.0, loss="hinge")])
+    (('softmax', 2), ('hinge', 1))
+    """
+    runs: list[list] = []
+    for head in heads:
+        if runs and runs[-1][0] == head.loss:
+            runs[-1][1] += 1
+        else:
+            runs.append([head.loss, 1])
+    return tuple((name, count) for name, count in runs)
+
+
+def bank_trainer(heads: Sequence[Head], descent: Descent, statistics: Preprocessing) -> Trainer:
+    """The heads as one trainer.
+
+    Args:
+      heads: H heads, those of one loss side by side.
+      descent: how they descend.
+      statistics: the preprocessing of the inputs, fitted.
+
+    Returns:
+      A `Trainer`. `init` takes parameters with a head axis (see `start`); `step` returns infos
+      of shape (H,).
+    """
+    groups = groups_of(heads)
+    losses_of = ((heads[0].loss, None),) if len(groups) == 1 else groups
+    step = _step(losses_of, descent, _Frozen(statistics))
+    fixed = (
+        np.array([head.strength for head in heads]),
+        np.array([1.0 if head.step_size is None else head.step_size for head in heads]),
+    )
+
+    def init(params: LinearParams) -> TrainState:
+        dtype, features = params.bias.dtype, params.weights.shape[-1]
+        strengths, step_sizes = (jnp.asarray(values, dtype) for values in fixed)
+        masks = jnp.asarray(np.stack([head.subset.mask(features) for head in heads]))
+        optimizer = jax.vmap(partial(_init_one, descent))(params, step_sizes, strengths)
+        state = BankState(optimizer, strengths, step_sizes, masks)
+        return TrainState(params, state, jnp.zeros((), jnp.int32))
+
+    return Trainer(init, step)
+
+
+class _Frozen:
+    """A preprocessing that can be a key: equal only to itself (a trainer per fitted one)."""
+
+    def __init__(self, statistics: Preprocessing):
+        self.identity = bytes(np.asarray(statistics.shift)) + bytes(np.asarray(statistics.scale))
+        self.shift, self.scale = np.asarray(statistics.shift), np.asarray(statistics.scale)
+        self.plain = not self.shift.any() and bool(np.all(self.scale == 1))
+
+    def __hash__(self):
+        return hash(self.identity)
+
+    def __eq__(self, other):
+        return self.identity == other.identity
+
+
+@cache
+def _step(groups, descent: Descent, statistics: _Frozen) -> Callable:
+    """The step function of a bank; the same object for the same settings, so compiled once."""
+    penalty = getattr(regularizers, descent.regularizer)
+
+    def objective(params, settings: BankState, batch: Batch):
+        inputs = _inputs(batch, statistics, descent, params.weights.dtype)
+        values = _losses(groups, descent, params, inputs, batch.labels)
+        means = jax.vmap(lambda row: weighted_mean(row, batch.weights))(values)
+        if not descent.decoupled:
+            means = means + settings.strengths * jax.vmap(penalty)(params.weights)
+        return means.sum(), means
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        settings = state.optimizer_state
+        gradient, means = jax.grad(objective, has_aux=True)(state.params, settings, batch)
+        seen = jnp.broadcast_to(settings.masks[:, None, :], gradient.weights.shape)
+        gradient = gradient._replace(weights=jnp.where(seen, gradient.weights, 0))
+        updates, optimizer = jax.vmap(partial(_update_one, descent))(
+            gradient, settings.optimizer, state.params, settings.step_sizes, settings.strengths
+        )
+        params = optax.apply_updates(state.params, updates)
+        norms = jax.vmap(optax.tree.norm)(gradient)
+        carried = settings._replace(optimizer=optimizer)
+        return TrainState(params, carried, state.step + 1), StepInfo(means, norms)
+
+    return step
+
+
+def _transform(descent: Descent, step_size, strength):
+    """The optimizer of one head, with its step size and decay traced."""
+    law = train.schedule(descent.schedule, step_size, descent.steps)
+    decay = 2 * strength if descent.decoupled else 0.0
+    return train.optimizer(descent.optimizer, law, decay=decay)
+
+
+def _init_one(descent, params, step_size, strength):
+    return _transform(descent, step_size, strength).init(params)
+
+
+def _update_one(descent, gradient, state, params, step_size, strength):
+    return _transform(descent, step_size, strength).update(gradient, state, params)
+
+
+def _inputs(batch: Batch, statistics: _Frozen, descent: Descent, dtype):
+    """The batch as the heads see it, (B, D): one affine map for the whole bank."""
+    inputs = jnp.asarray(batch.inputs).astype(dtype)
+    if not statistics.plain:
+        shift, scale = (
+            jnp.broadcast_to(jnp.asarray(part, dtype), inputs.shape)
+            for part in (statistics.shift, statistics.scale)
+        )
+        inputs = (inputs - shift) * scale
+    if descent.batch_norm:
+        counts = jnp.ones(len(inputs), dtype) if batch.weights is None else batch.weights
+        shares = (counts / counts.sum()).astype(dtype)
+        mean = jnp.broadcast_to(shares @ inputs, inputs.shape)
+        variance = jnp.broadcast_to(shares @ jnp.square(inputs - mean), inputs.shape)
+        inputs = (inputs - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
+    return inputs
+
+
+def _scores(params: LinearParams, inputs, low_precision: bool):
+    """(H, K, B): class before example, so that what follows runs along contiguous examples."""
+    count, classes, features = params.weights.shape
+    weights = params.weights.reshape(count * classes, features)
+    if low_precision:
+        product = weights.astype(jnp.bfloat16) @ inputs.astype(jnp.bfloat16).T
+        product = product.astype(params.bias.dtype)
+    else:
+        product = weights @ inputs.T
+    shaped = product.reshape(count, classes, len(inputs))
+    return shaped + jnp.broadcast_to(params.bias[:, :, None], shaped.shape)
+
+
+def _losses(groups, descent: Descent, params: LinearParams, inputs, labels):
+    """(H, B): the loss of every head on every example."""
+    scores = jnp.moveaxis(_scores(params, inputs, descent.low_precision), 1, 2)
+    parts, first = [], 0
+    for name, count in groups:
+        own = scores if count is None else scores[first : first + count]
+        first += count or 0
+        repeated = jnp.broadcast_to(labels[None, :], own.shape[:2])
+        parts.append(losses.named(name, margin=descent.margin)(own, repeated))
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def measure(
+    heads: Sequence[Head],
+    params: LinearParams,
+    descent: Descent,
+    statistics: Preprocessing,
+    data: Batch,
+    *,
+    rows: int = 1024,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and mean loss of every head, (H,) and (H,), in blocks of `rows` examples.
+
+    `data.weights` (N,), such as the inverse sizes of the classes, weigh both.
+    """
+    groups, frozen = groups_of(heads), _Frozen(statistics)
+    groups = ((groups[0][0], None),) if len(groups) == 1 else groups
+    descent = descent._replace(batch_norm=False)
+    size = len(data.labels)
+    counts = np.ones(size) if data.weights is None else np.asarray(data.weights)
+    hits, totals = np.zeros(len(heads)), np.zeros(len(heads))
+    rows = min(rows, size)
+    for first in range(0, size, rows):
+        part = slice(first, first + rows)
+        block = Batch(*(_filled(np.asarray(a[part]), rows) for a in (data[0], data[1], counts)))
+        right, values = _measure_block(groups, descent, frozen, params, block)
+        hits += np.asarray(right, np.float64)
+        totals += np.asarray(values, np.float64)
+    return hits / counts.sum(), totals / counts.sum()
+
+
+def _filled(block: np.ndarray, rows: int) -> np.ndarray:
+    if len(block) == rows:
+        return block
+    return np.concatenate([block, np.zeros((rows - len(block), *block.shape[1:]), block.dtype)])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _measure_block(groups, descent, statistics, params, block: Batch):
+    dtype = params.bias.dtype
+    inputs = _inputs(block, statistics, descent, dtype)
+    labels, counts = block.labels.astype(jnp.int32), block.weights.astype(dtype)
+    guesses = jnp.argmax(_scores(params, inputs, descent.low_precision), axis=1)
+    right = guesses == jnp.broadcast_to(labels[None, :], guesses.shape)
+    values = _losses(groups, descent, params, inputs, labels)
+    return right.astype(dtype) @ counts, values @ counts

@@ -1,0 +1,115 @@
+"""`jaxlin sweep` killed and stopped for real, and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxlin import checkpoint, train
+from jaxlin.cli import sweeping
+
+ROOT = Path(__file__).parents[2]
+DESCENT = ("sweep", "--strengths", "1e-4", "1e-2", "--step-sizes", "1e-8", "2e-8", "0.01",
+           "--batch-size", "64", "--patience", "2", "--bank-memory", "1.7e-4", "-q")  # fmt: skip
+SOLVED = ("sweep", "--strengths", "1e-3", "1e-2", "1e-1", "--tolerance", "1e-3", "-q")
+CHILD = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+JAXLIN = (sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.exit(main())")
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(sweeping, "write_sweep_pictures", lambda *args: None)
+
+
+def without_times(folder):
+    found = json.loads((Path(folder) / "sweep.json").read_text())
+    found.pop("seconds")
+    return found
+
+
+def assert_same_sweep(one, other):
+    assert without_times(one) == without_times(other)
+    files = [Path(folder) / name for folder in (one, other) for name in ("model.safetensors",)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert (Path(one) / "metrics.jsonl").read_text() == (Path(other) / "metrics.jsonl").read_text()
+
+
+def send_at_chunk(monkeypatch, number, *, chunk):
+    """Send this process a signal between two compiled calls of the sweep."""
+    real, seen = train.chunks, []
+
+    def sending(*args, **settings):
+        for found in real(*args, **settings):
+            seen.append(1)
+            if len(seen) == chunk:
+                os.kill(os.getpid(), number)
+            yield found
+
+    monkeypatch.setattr(train, "chunks", sending)
+
+
+def test_killed_at_random_moments_a_sweep_goes_on_bit_for_bit(jaxlin):
+    quick = (*DESCENT, "--epochs", "8")
+    options = (*quick, "--save-every", "20", "--out", "killed", "--resume", "auto")
+    for pause in (0.0, 0.3):
+        before = checkpoint.steps(Path("killed"))
+        process = subprocess.Popen([*JAXLIN, *options], env=CHILD, stderr=subprocess.PIPE)
+        while process.poll() is None and checkpoint.steps(Path("killed")) == before:
+            time.sleep(0.01)
+        time.sleep(pause)
+        process.kill()
+        process.communicate()
+    done = jaxlin(*options)
+    assert (done.code, done.err) == (0, "")
+    assert jaxlin(*quick, "--out", "whole").code == 0
+    assert_same_sweep("killed", "whole")
+
+
+def test_sigterm_saves_and_exits_75(jaxlin, monkeypatch):
+    quick = (*DESCENT, "--epochs", "3")
+    with monkeypatch.context() as patched:
+        send_at_chunk(patched, signal.SIGTERM, chunk=4)
+        done = jaxlin(*quick, "--save-every", "1000", "--out", "run")
+    assert done.code == 75
+    assert "stopped at step" in done.err
+    refused = jaxlin(*quick, "--save-every", "9", "--out", "run", "--resume", "auto", "--seed", "1")
+    assert "seed" in refused.refused()
+    done = jaxlin(*quick, "--out", "run", "--resume", "auto")
+    assert done.code == 0, done.err
+    assert jaxlin(*quick, "--out", "whole").code == 0
+    assert_same_sweep("run", "whole")
+
+
+def test_a_certified_sweep_goes_on_with_the_heads_that_are_missing(jaxlin, monkeypatch):
+    from jaxlin.sweep import full_batch
+
+    real, count = full_batch._validated, []
+
+    def stopping(*args):
+        count.append(1)
+        if len(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full_batch, "_validated", stopping)
+        done = jaxlin(*SOLVED, "--save-every", "1", "--out", "run")
+    assert done.code == 75
+    count.clear()
+    monkeypatch.setattr(full_batch, "_validated", lambda *args: count.append(1) or real(*args))
+    done = jaxlin(*SOLVED, "--save-every", "1", "--out", "run", "--resume", "auto")
+    assert done.code == 0, done.err
+    assert len(count) == 2  # the third head, and the refit
+    assert jaxlin(*SOLVED, "--out", "whole").code == 0
+    one, other = without_times("run"), without_times("whole")
+    for a, b in zip(one["heads"], other["heads"], strict=True):
+        assert a["relative_gap"] <= 1.01e-3
+        assert a["objective"] == pytest.approx(b["objective"], rel=2e-3)
+    assert one["best"]["strength"] == other["best"]["strength"]
+    assert np.isfinite(one["best"]["test_accuracy"])
