@@ -22,7 +22,7 @@ _MODULES = {
     *("batches", "checkpoint", "core", "data", "estimators", "gradients", "hand_features"),
     *("landscape", "losses", "metrics", "models", "objectives", "optimizers", "passes", "plots"),
     *("precision", "preprocess", "probability", "regularizers", "report", "scores", "sharding"),
-    *("solvers", "stream", "sweep", "testing", "train"),
+    *("solvers", "steps", "stream", "sweep", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]

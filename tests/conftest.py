@@ -10,3 +10,5 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (N,) + (N, 1) is a bug
+
+collect_ignore = ["eight_devices.py"]  # a program of its own, which tests/test_sharding.py runs

@@ -13,6 +13,7 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "objectives passes metrics",
     "gradients landscape data preprocess batches optimizers checkpoint hand_features sharded_rows",
     "stream",
+    "steps",
     "train models solvers",
     "sweep",
     "plots",

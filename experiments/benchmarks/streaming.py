@@ -149,14 +149,16 @@ class Work:
     def compute_epoch(self):
         import jax
 
-        train, descent, state, _ = self.descent()
+        from jaxlin.steps import run_chunk
+
+        _, descent, state, _ = self.descent()
         window = next(self.windows(1))
         length = window.plan.rows.shape[0]
         left = -(-len(self.labels) // self.batch)
         start = time.perf_counter()
         while left > 0:
             count = min(left, length)
-            state, _ = train._run_chunk(descent, length, state, window.data, window.plan, 0, count)
+            state, _ = run_chunk(descent, length, None, state, window.data, window.plan, 0, count)
             jax.block_until_ready(state)
             left -= count
         return time.perf_counter() - start

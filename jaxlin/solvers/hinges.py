@@ -119,8 +119,8 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                 proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
                 evaluations += proof.evaluations
                 lower = max(lower, proof.lower_bound)
-                if proof.objective < best[0]:
-                    best = (proof.objective, weights, proof.bias)
+                if proof.objective < best[0] or problem.dtype != np.float64:
+                    best = (proof.objective, weights, proof.bias)  # its loss is exact
                 report(evaluations, best[0], lower, best[1:])
                 if best[0] - lower <= problem.tolerance * best[0]:
                     return Fit(

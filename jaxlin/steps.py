@@ -1,0 +1,263 @@
+"""Many steps of descent in one compiled call, over data on the device or read in windows.
+
+A `Trainer` is a pair of pure functions; `chunks` walks through the epochs, comes back to the host
+between two compiled calls, and can be left and taken up at any step.
+"""
+
+__all__ = [
+    "CHUNK_STEPS",
+    "StepInfo",
+    "TrainState",
+    "Trainer",
+    "chunks",
+    "compile_steps",
+    "placed_for_training",
+    "program",
+    "run_chunk",
+    "trainer",
+]
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxlin import stream
+from jaxlin.batches import EpochPlan, device_plan, on_device, steps_per_epoch, take_batch
+from jaxlin.core import Batch, LinearParams
+from jaxlin.objectives import gradient_in_parts
+from jaxlin.sharding import Placed
+
+CHUNK_STEPS = 4096
+"""The most steps in one compiled call."""
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step."""
+
+    params: LinearParams
+    optimizer_state: optax.OptState
+    step: jax.Array
+    """() int32: how many steps were taken."""
+
+
+class StepInfo(NamedTuple):
+    """What one step observed, before it moved."""
+
+    loss: jax.Array
+    """(): the objective on the batch."""
+    gradient_norm: jax.Array
+    """(): Euclidean norm over all parameters."""
+
+
+class Trainer(NamedTuple):
+    """A pair of pure functions; see `trainer`."""
+
+    init: Callable[[LinearParams], TrainState]
+    step: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
+
+
+def trainer(
+    objective: Callable[[LinearParams, Batch], jax.Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    parts: int = 1,
+) -> Trainer:
+    """Gradient descent on `objective(params, batch) -> scalar` as a pair of pure functions.
+
+    With `parts` a batch is looked at in so many parts, for want of memory
+    (`jaxlin.objectives.gradient_in_parts`).
+
+    >>> from jaxlin.losses import softmax_cross_entropy
+    >>> from jaxlin.objectives import compose
+    >>> from jaxlin.scores import linear
+    >>> descent = trainer(compose(linear, softmax_cross_entropy), optax.sgd(0.5))
+    >>> state = descent.init(LinearParams(jnp.zeros((2, 3)), jnp.zeros(2)))
+    >>> state, info = descent.step(state, Batch(jnp.ones((4, 3)), jnp.array([0, 1, 1, 1])))
+    >>> int(state.step), info.loss.round(4).item()
+    (1, 0.6931...)
+    """
+
+    value_and_gradient = gradient_in_parts(objective, parts)
+
+    def init(params: LinearParams) -> TrainState:
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        loss, gradient = value_and_gradient(state.params, batch)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        info = StepInfo(loss, optax.tree.norm(gradient))
+        return TrainState(params, optimizer_state, state.step + 1), info
+
+    return Trainer(init, step)
+
+
+def compile_steps(
+    descent: Trainer,
+    state: TrainState,
+    data: Batch | Placed,
+    *,
+    batch_size: int = 256,
+    chunk_steps=CHUNK_STEPS,
+) -> float:
+    """Compile what `chunks` will run, take no step, and return the seconds it took."""
+    start = time.perf_counter()
+    jax.block_until_ready(run_chunk(*_no_steps(descent, state, data, batch_size, chunk_steps)))
+    return time.perf_counter() - start
+
+
+def program(
+    descent: Trainer,
+    state: TrainState,
+    data: Batch | Placed,
+    *,
+    batch_size: int = 256,
+    chunk_steps=CHUNK_STEPS,
+) -> str:
+    """The compiled text of what `chunks` runs; `jaxlin.sharding.collectives` reads it."""
+    arguments = _no_steps(descent, state, data, batch_size, chunk_steps)
+    return run_chunk.lower(*arguments).compile().as_text()
+
+
+def _no_steps(descent, state, data, batch_size, chunk_steps):
+    """Arguments of `run_chunk` that take no step."""
+    data, examples, over = placed = placed_for_training(data)
+    if _is_streamed(placed):
+        data, plan = _blank_window(data, batch_size)
+    else:
+        plan = device_plan(jax.random.key(0), 0, examples, batch_size, over)
+    return descent, min(chunk_steps, plan.rows.shape[0]), over, state, data, plan, 0, 0
+
+
+def chunks(
+    descent: Trainer,
+    state: TrainState,
+    data: Batch | Placed,
+    *,
+    key: jax.Array,
+    steps: int,
+    batch_size: int = 256,
+    chunk_steps: int = 4096,
+    until: Callable[[int], int] | None = None,
+) -> Iterator[tuple[TrainState, StepInfo]]:
+    """Train until `state.step == steps`, yielding after each epoch or `chunk_steps` steps.
+
+    Between two yields everything happens in one compiled call: the rows of a batch are gathered
+    on the device, integer pixels are converted there, and nothing returns to the host.
+
+    Args:
+      descent: from `trainer`.
+      state: from `descent.init`, or a state to continue from.
+      data: inputs (N, D), labels (N,), optionally weights (N,). Moved to the device once. NumPy
+        arrays may be aliased, not copied: do not write into them while training. Inputs that are
+        a source of rows, or a memory map, and too large for memory are streamed, in an order of
+        their own: see `jaxlin.stream`. Or
+        what `jaxlin.sharding.place` returned, to train on the devices of a mesh: the same batches.
+      key: decides the order of the examples, with the epoch's number folded in.
+      steps: total number of steps, those already in `state.step` included.
+      batch_size: B; more than N means N.
+      chunk_steps: the most steps in one compiled call.
+      until: `step -> ` a later step at which to yield at the latest.
+
+    Yields:
+      The new state, and the infos of the steps since the last one, arrays (steps,).
+    """
+    data, examples, over = placed = placed_for_training(data)
+    if _is_streamed(placed):
+        yield from _streamed_chunks(
+            descent,
+            state,
+            data,
+            key=key,
+            steps=steps,
+            batch_size=batch_size,
+            chunk_steps=chunk_steps,
+            until=until,
+        )
+        return
+    per_epoch = steps_per_epoch(examples, batch_size)
+    length = min(chunk_steps, per_epoch)
+    done, planned = int(state.step), None
+    while done < steps:
+        epoch, first = divmod(done, per_epoch)
+        if planned != epoch:
+            plan, planned = device_plan(key, epoch, examples, batch_size, over), epoch
+        # Chunks lie on a grid in the epoch, wherever the run was cut.
+        count = min(length - first % length, per_epoch - first, steps - done)
+        if until is not None:
+            count = min(count, max(1, until(done) - done))
+        state, infos = run_chunk(descent, length, over, state, data, plan, first, count)
+        done += count
+        yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+
+
+def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_steps, until):
+    """`chunks` over windows that are read while the ones before them train."""
+    begin = int(state.step)
+    for window in stream.windows(data, key=key, start=begin, stop=steps, batch_size=batch_size):
+        length = min(chunk_steps, window.plan.rows.shape[0])
+        done = 0
+        while done < window.steps:
+            step, first = int(state.step), window.first + done
+            count = min(length - first % length, window.steps - done)
+            if until is not None:
+                count = min(count, max(1, until(step) - step))
+            state, infos = run_chunk(
+                descent, length, None, state, window.data, window.plan, first, count
+            )
+            done += count
+            yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+
+
+def _blank_window(data: Batch, batch_size: int) -> tuple[Batch, EpochPlan]:
+    """Zeros in the shape of a window of a stream."""
+    rows = stream.window_rows(data.inputs, batch_size)
+    shape = (rows // min(batch_size, data.inputs.shape[0]), -1)
+    blank = Batch(
+        jnp.zeros((rows, data.inputs.shape[1]), data.inputs.dtype),
+        jnp.zeros(rows, np.asarray(data.labels).dtype),
+        None if data.weights is None else jnp.zeros(rows, np.asarray(data.weights).dtype),
+    )
+    return blank, EpochPlan(
+        jnp.zeros(rows, np.int32).reshape(shape), jnp.zeros(rows, np.float32).reshape(shape)
+    )
+
+
+def placed_for_training(data: Batch | Placed) -> Placed:
+    """What is trained on where it is; rows that are streamed stay where they are."""
+    if not isinstance(data, Placed) and stream.is_streamed(data.inputs):
+        return Placed(data, data.inputs.shape[0], None)
+    return on_device(data)
+
+
+def _is_streamed(placed: Placed) -> bool:
+    return placed.mesh is None and stream.is_streamed(placed.batch.inputs)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def run_chunk(descent, length, over, state, data, plan, first, count):
+    """`count` <= `length` steps from row `first` of the plan; one compilation for any count.
+
+    Args:
+      descent: from `trainer`.
+      length: of the infos that are returned.
+      over: the mesh over which rows are placed, or `None`.
+      state, data, plan: as `chunks` has them.
+      first, count: which rows of the plan.
+    """
+
+    def body(i, carry):
+        state, losses, norms = carry
+        state, info = descent.step(state, take_batch(data, plan, first + i, over))
+        return state, losses.at[i].set(info.loss), norms.at[i].set(info.gradient_norm)
+
+    bias = state.params.bias  # (K,), or (H, K) for a bank of heads: an info a head and step
+    zeros = jnp.zeros((length, *bias.shape[:-1]), bias.dtype)
+    state, losses, norms = jax.lax.fori_loop(0, count, body, (state, zeros, zeros))
+    return state, StepInfo(losses, norms)
