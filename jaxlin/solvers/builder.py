@@ -126,7 +126,8 @@ class MetricBuilder:
 
     def worth_rebuilding(self, decrements, since, target) -> bool:
         """Whether a new metric costs less than the evaluations that the old one still needs."""
-        few = 2 if self.starts_exact() else WINDOW
+        cheap = self._build_cost() < self._evaluation_cost()
+        few = 2 if self.starts_exact() else 3 if cheap else WINDOW
         if since < few or len(decrements) < few:
             return False
         now, before = decrements[-1], decrements[-few]
