@@ -158,8 +158,8 @@ def _heads(heads: Sequence[Mapping]) -> Markup:
     steps = any(head["step_size"] is not None for head in heads)
     proved = any(head["relative_gap"] is not None for head in heads)
     head_row = ["strength"] + ["step size"] * steps + several
-    head_row += ["validation", "95 % interval", "objective", "norm", "epochs"]
-    head_row += ["certified gap"] * proved + ["status"]
+    head_row += ["validation", "95 % interval", "objective", "norm"]
+    head_row += ["passes", "certified gap", "status"] if proved else ["epochs", "status"]
     rows = []
     for head in order[:_ROWS]:
         accuracy, interval = head["validation_accuracy"], head["validation_interval"]
