@@ -366,3 +366,16 @@ def test_softmax_losses_near_zero_keep_their_digits():
     np.testing.assert_allclose(form.loss(np, z, own), exact, rtol=1e-6)  # some ten roundings
     residuals = form.residuals(np, form.maximizer(np, z, 1.0, 0.0), own)
     np.testing.assert_allclose(residuals[3], np.expm1(-exact), rtol=1e-5)
+
+
+def test_a_hessian_of_too_few_rows_takes_more(monkeypatch):
+    """100 sampled rows miss curvature of 903 unknowns: short steps ask for more of them."""
+    from jaxlin.solvers import hinges, newton
+
+    monkeypatch.setattr(newton, "BENDING_ROWS", 100)
+    monkeypatch.setattr(hinges, "suits_interior", lambda problem: False)
+    inputs, labels = blobs(3, size=4000, features=300, classes=3, spread=0.2)
+    settings = dict(loss="hinge", strength=1e-3, tolerance=1e-3, max_iterations=40)
+    assert minimize(inputs.astype(np.float32), labels, **settings).status == Status.CONVERGED
+    monkeypatch.setattr(newton, "SHORT", 0.0)  # never learns
+    assert minimize(inputs.astype(np.float32), labels, **settings).status != Status.CONVERGED

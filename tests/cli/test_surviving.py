@@ -169,7 +169,12 @@ def test_a_signal_in_the_middle_of_an_epoch(jaxlin, unbroken, monkeypatch):
 
 def test_without_the_options_signals_end_a_run_as_ever(jaxlin, monkeypatch):
     send_at_call(monkeypatch, train, "compile_steps", number=signal.SIGINT)
-    assert jaxlin("train", *RUN, "--out", "run").code == 130
+    # a suite that was started in the background ignores SIGINT, and so would this run
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert jaxlin("train", *RUN, "--out", "run").code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not Path("run/checkpoints").exists()
 
 
