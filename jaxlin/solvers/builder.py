@@ -5,7 +5,7 @@ __all__ = ["MetricBuilder"]
 import numpy as np
 
 from jaxlin.sharding import fetch
-from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.metrics import (
     BLOCK_CLASSES,
     DENSE_FEATURES,
@@ -164,4 +164,4 @@ def _bent_at(xp, form, scores, labels, margin):
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
     bend = form.bend(xp, form.maximizer(xp, z, 1.0, 0.0), 1.0)
-    return (bend.diagonal - bend.kappa[None, :] * bend.diagonal**2).sum(0)
+    return total(xp, bend.diagonal - bend.kappa[None, :] * bend.diagonal**2)

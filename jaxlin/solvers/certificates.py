@@ -38,12 +38,14 @@ import jax
 import numpy as np
 
 from jaxlin.sharding import fetch
-from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
 
 UNIT = 2.0**-53
 WIDE = 200
 """Classes beyond which the biases are balanced without a K x K Hessian."""
+FEW = 16
+"""Classes up to which K x K sums over the rows are one fused reduction."""
 
 
 class Certificate(NamedTuple):
@@ -168,9 +170,9 @@ def _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
     a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = a.astype(xp.float64)
     if form.geometry == "softmax":
-        a = a / a.sum(0)[None, :]
+        a = a / total(xp, a)[None, :]
     elif form.name == "crammer-singer":
-        a = a / xp.maximum(a.sum(0), 1.0)[None, :]
+        a = a / xp.maximum(total(xp, a), 1.0)[None, :]
     return a, own
 
 
@@ -186,14 +188,21 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
     if scores.shape[0] > WIDE:  # the diagonal majorizes diag(d) - q q^T, twice it a Laplacian
         second = weighted.sum(1)
         if form.geometry == "pairs":
-            second = 2 * (second + (own * weighted.sum(0)[None, :]).sum(1))
+            second = 2 * (second + (own * total(xp, weighted)[None, :]).sum(1))
         return value, slope, second
     if form.geometry == "pairs":
-        edges = own.astype(weighted.dtype) @ weighted.T
+        edges = _outer_sums(xp, own.astype(weighted.dtype), weighted)
         second = xp.diag(edges.sum(0) + edges.sum(1)) - edges - edges.T
     else:
         second = xp.diag(weighted.sum(1))
-    return value, slope, second - (q * (counts * bend.kappa)[None, :]) @ q.T
+    return value, slope, second - _outer_sums(xp, q * (counts * bend.kappa)[None, :], q)
+
+
+def _outer_sums(xp, left, right):
+    """left @ right.T of (K, N) arrays: for few classes one fused sum, twenty times faster."""
+    if xp is np or left.shape[0] > FEW:
+        return left @ right.T
+    return (left[:, None, :] * right[None, :, :]).sum(-1)
 
 
 def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
@@ -232,7 +241,7 @@ def _mixed(xp, form, a, labels, own, mixing):
     """The dual point after mass was moved between classes; still feasible."""
     if form.geometry == "softmax":
         keep, share, deficit = mixing
-        return keep[:, None] * a + deficit[:, None] * (share[:, None] * a).sum(0)[None, :]
+        return keep[:, None] * a + deficit[:, None] * total(xp, share[:, None] * a)[None, :]
     return a * xp.take(mixing.T, labels, axis=1)
 
 
@@ -242,7 +251,7 @@ def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, a
     a = _mixed(xp, form, a, labels, own, mixing)
     if form.geometry == "softmax":
         return (a * counts[None, :]).sum(1)[None, :]
-    return (own * counts[None, :]) @ a.T
+    return _outer_sums(xp, own * counts[None, :], a)
 
 
 def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
@@ -250,7 +259,7 @@ def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothi
     a = _mixed(xp, form, a, labels, own, mixing)
     residuals = counts[None, :] * form.residuals(xp, a, own)
     gain = (counts * form.gain(xp, a, margin)).sum()
-    return residuals, (gain, xp.sqrt((residuals**2).sum(0)).sum())
+    return residuals, (gain, xp.sqrt(total(xp, residuals**2)).sum())
 
 
 def _rebalanced(form, flows, mixing, masses):

@@ -28,10 +28,14 @@ against rival), -t_j a_j for one-vs-rest. Functions take the array module `xp`, 
 jax.numpy; arrays are class first, (K, R).
 """
 
-__all__ = ["FORMS", "Bend", "DualForm", "form_of", "own_of"]
+__all__ = ["FORMS", "Bend", "DualForm", "form_of", "largest", "own_of", "repeat", "total"]
 
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
+
+import numpy as np
+from jax import lax
 
 from jaxlin import losses
 
@@ -65,9 +69,9 @@ class DualForm(NamedTuple):
     def shortfalls(self, xp, scores, own, margin):
         """z, (K, R). In pairs the true class has -1e30, so that it is never active."""
         if self.geometry == "softmax":
-            return scores - (scores * own).sum(0)[None, :]
+            return scores - total(xp, scores * own)[None, :]
         if self.geometry == "pairs":
-            z = scores - (scores * own).sum(0)[None, :] + margin
+            z = scores - total(xp, scores * own)[None, :] + margin
             return xp.where(own, -1e30, z)
         return margin + xp.where(own, -scores, scores)
 
@@ -75,40 +79,68 @@ class DualForm(NamedTuple):
         """r(a), (K, R): the derivative of the loss in the scores."""
         if self.geometry == "softmax":  # 1 - a_y as the sum of the others keeps its digits
             rivals = xp.where(own, 0, a)
-            return rivals - own * rivals.sum(0)[None, :]
+            return rivals - own * total(xp, rivals)[None, :]
         if self.geometry == "pairs":
-            return a - own * a.sum(0)[None, :]
+            return a - own * total(xp, a)[None, :]
         return xp.where(own, -a, a)
 
     def gain(self, xp, a, margin):
         """What a row adds to the dual objective: max-free part of a . z - h(a) at s = 0, (R,)."""
         if self.geometry == "softmax":
             return -self.penalty(xp, a)
-        return margin * a.sum(0) - self.penalty(xp, a)
+        return margin * total(xp, a) - self.penalty(xp, a)
 
     def smoothed(self, xp, z, own, a, smoothing, anchor):
         """The smoothed loss at its maximizer `a`, (R,)."""
         if self.smooth:
             return self.loss(xp, z, own)
-        linear = (a * xp.where(a > 0, z, 0)).sum(0)
-        return linear - self.penalty(xp, a) - 0.5 * smoothing * ((a - anchor) ** 2).sum(0)
+        linear = total(xp, a * xp.where(a > 0, z, 0))
+        return linear - self.penalty(xp, a) - 0.5 * smoothing * total(xp, (a - anchor) ** 2)
 
     def curve(self, xp, bend, own, directions):
         """Second derivative in the scores times `directions`, (K, R)."""
         d, kappa = bend
         if self.geometry == "pairs":
-            moved = d * (directions - (directions * own).sum(0)[None, :])
-            moved = moved - own * moved.sum(0)[None, :]
+            moved = d * (directions - total(xp, directions * own)[None, :])
+            moved = moved - own * total(xp, moved)[None, :]
         else:
             moved = d * directions
         q = self.pull(xp, bend, own)
-        return moved - q * (kappa * (q * directions).sum(0))[None, :]
+        return moved - q * (kappa * total(xp, q * directions))[None, :]
 
     def pull(self, xp, bend, own):
         """q (K, R): the vector of the rank-one part of the second derivative in the scores."""
         if self.geometry == "pairs":
-            return bend.diagonal - own * bend.diagonal.sum(0)[None, :]
+            return bend.diagonal - own * total(xp, bend.diagonal)[None, :]
         return bend.diagonal
+
+
+UNROLLED = 32
+"""Classes up to which a sum over them is written out: XLA's reductions over the first axis of a
+wide array are fifty times slower on a CPU than the same additions fused."""
+
+
+def total(xp, values):
+    """Sum over the classes: (K, R) -> (R,)."""
+    if xp is np or values.shape[0] > UNROLLED:
+        return values.sum(0)
+    return reduce(xp.add, (values[k] for k in range(values.shape[0])))
+
+
+def largest(xp, values):
+    """Maximum over the classes: (K, R) -> (R,)."""
+    if xp is np or values.shape[0] > UNROLLED:
+        return values.max(0)
+    return reduce(xp.maximum, (values[k] for k in range(values.shape[0])))
+
+
+def repeat(xp, going, step, state):
+    """`state = step(state)` while `going(state)`, in NumPy or compiled."""
+    if xp is not np:
+        return lax.while_loop(going, step, state)
+    while going(state):
+        state = step(state)
+    return state
 
 
 def own_of(xp, labels, classes):
@@ -117,18 +149,18 @@ def own_of(xp, labels, classes):
 
 
 def _softmax(xp, z, smoothing, anchor):
-    e = xp.exp(z - z.max(0)[None, :])
-    return e / e.sum(0)[None, :]
+    e = xp.exp(z - largest(xp, z)[None, :])
+    return e / total(xp, e)[None, :]
 
 
 def _negative_entropy(xp, a):
-    return (a * xp.log(xp.where(a > 0, a, 1))).sum(0)
+    return total(xp, a * xp.log(xp.where(a > 0, a, 1)))
 
 
 def _cross_entropy(xp, z, own):
     """log sum exp z, z_y = 0: to relative precision also where the true class wins by far."""
-    most = xp.maximum(z.max(0), 0)
-    rivals = xp.where(own, 0, xp.exp(z - most[None, :])).sum(0)
+    most = xp.maximum(largest(xp, z), 0)
+    rivals = total(xp, xp.where(own, 0, xp.exp(z - most[None, :])))
     return xp.where(most > 0, most + xp.log(xp.exp(-most) + rivals), xp.log1p(rivals))
 
 
@@ -140,36 +172,50 @@ def _orthant(xp, z, smoothing, anchor):
     return 2 * xp.maximum(z, 0)
 
 
-def _falling(xp, v):
-    """The entries of each column in falling order, their running sums, and 1..K as a column."""
-    falling = xp.flip(xp.sort(v, axis=0), axis=0)
-    count = xp.arange(1, v.shape[0] + 1, dtype=v.dtype)[:, None]
-    return falling, xp.cumsum(falling, axis=0), count
+def _level(xp, v, start, mass, rate):
+    """The level t at which sum max(v - t, 0) = mass + rate t, column by column, (1, R).
+
+    The difference of both sides is convex and falling in t: Newton's method from a `start` below
+    the root climbs to it in a few steps, without sorting (Michelot, 1986, for rate 0).
+    """
+
+    def climbed(level):
+        above = v > level
+        count = total(xp, above.astype(v.dtype))[None, :]
+        found = (total(xp, xp.where(above, v, 0))[None, :] - mass) / (count + rate)
+        return xp.where(count > 0, xp.maximum(found, level), level)
+
+    def step(state):
+        level, _, taken = state
+        higher = climbed(level)
+        return higher, (higher > level).any(), taken + 1
+
+    def going(state):
+        return state[1] & (state[2] < v.shape[0] + 2)
+
+    start = climbed(start)
+    return repeat(xp, going, step, (start, xp.asarray(True), 0))[0]
 
 
 def _capped_simplex(xp, z, smoothing, anchor):
-    """Projection of anchor + z / smoothing onto {a >= 0, sum a <= 1} (Duchi et al., 2008)."""
+    """Projection of anchor + z / smoothing onto {a >= 0, sum a <= 1}."""
     v = anchor + z / smoothing
-    centred = v - v.max(0)[None, :]  # the projection onto sum a = 1 does not see a common shift
-    falling, sums, count = _falling(xp, centred)
-    support = (falling * count > sums - 1).sum(0)[None, :]
-    level = (xp.take_along_axis(sums, support - 1, axis=0) - 1) / support
+    centred = (
+        v - largest(xp, v)[None, :]
+    )  # the projection onto sum a = 1 does not see a common shift
+    level = _level(xp, centred, xp.full_like(v[:1], -1.0), 1.0, 0.0)
     inside = xp.maximum(v, 0)
-    return xp.where(inside.sum(0)[None, :] <= 1, inside, xp.maximum(centred - level, 0))
+    return xp.where(total(xp, inside)[None, :] <= 1, inside, xp.maximum(centred - level, 0))
 
 
 def _squared_simplex(xp, z, smoothing, anchor):
     """Maximizer of a . z - (sum a)^2 / 4 - smoothing / 2 |a - anchor|^2 over a >= 0.
 
-    Stationarity gives a = max(0, v - S / (2 smoothing)) with S = sum a; with n entries active,
-    S = (sum of the n largest v) / (1 + n / (2 smoothing)).
+    Stationarity gives a = max(0, v - t) with t = sum a / (2 smoothing).
     """
     v = anchor + z / smoothing
-    falling, sums, count = _falling(xp, v)
-    totals = sums / (1 + count / (2 * smoothing))
-    support = (falling > totals / (2 * smoothing)).sum(0)[None, :]
-    total = xp.take_along_axis(totals, xp.maximum(support - 1, 0), axis=0)
-    return xp.where(support > 0, xp.maximum(v - total / (2 * smoothing), 0), 0)
+    start = xp.maximum(largest(xp, v), 0)[None, :] / (1 + 2 * smoothing)
+    return xp.maximum(v - _level(xp, v, start, 0.0, 2 * smoothing), 0)
 
 
 def _zero(xp, a):
@@ -177,11 +223,11 @@ def _zero(xp, a):
 
 
 def _squares(xp, a):
-    return (a**2).sum(0) / 4
+    return total(xp, a**2) / 4
 
 
 def _square_of_sum(xp, a):
-    return a.sum(0) ** 2 / 4
+    return total(xp, a) ** 2 / 4
 
 
 def _softmax_bend(xp, a, smoothing):
@@ -189,39 +235,40 @@ def _softmax_bend(xp, a, smoothing):
 
 
 def _box_bend(xp, a, smoothing):
-    return Bend(((a > 0) & (a < 1)) / smoothing, xp.zeros_like(a[0]))
+    inside = ((a > 0) & (a < 1)).astype(a.dtype)
+    return Bend(inside / smoothing, xp.zeros_like(a[0]))
 
 
 def _orthant_bend(xp, a, smoothing):
-    return Bend(2.0 * (a > 0), xp.zeros_like(a[0]))
+    return Bend(2 * (a > 0).astype(a.dtype), xp.zeros_like(a[0]))
 
 
 def _capped_bend(xp, a, smoothing):
-    active = a > 0
-    tight = a.sum(0) >= 1 - 1e-6
-    kappa = xp.where(tight, smoothing / xp.maximum(active.sum(0), 1), 0)
+    active = (a > 0).astype(a.dtype)
+    tight = total(xp, a) >= 1 - 1e-6
+    kappa = xp.where(tight, smoothing / xp.maximum(total(xp, active), 1), 0)
     return Bend(active / smoothing, kappa)
 
 
 def _squared_simplex_bend(xp, a, smoothing):
-    active = a > 0
-    return Bend(active / smoothing, smoothing / (2 * smoothing + active.sum(0)))
+    active = (a > 0).astype(a.dtype)
+    return Bend(active / smoothing, smoothing / (2 * smoothing + total(xp, active)))
 
 
 def _sum_of_shortfalls(xp, z, own):
-    return xp.maximum(z, 0).sum(0)
+    return total(xp, xp.maximum(z, 0))
 
 
 def _sum_of_squares(xp, z, own):
-    return (xp.maximum(z, 0) ** 2).sum(0)
+    return total(xp, xp.maximum(z, 0) ** 2)
 
 
 def _largest(xp, z, own):
-    return xp.maximum(z.max(0), 0)
+    return xp.maximum(largest(xp, z), 0)
 
 
 def _largest_squared(xp, z, own):
-    return xp.maximum(z.max(0), 0) ** 2
+    return xp.maximum(largest(xp, z), 0) ** 2
 
 
 def _forms():

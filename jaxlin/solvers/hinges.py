@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import balanced_bias, certify, smallest_lead
-from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import NewtonStep
 from jaxlin.solvers.problem import Problem, penalty, runner
@@ -194,7 +194,7 @@ def _state(xp, form, scores, labels, counts, margin, smoothing, anchor):
     smoothed = (counts * form.smoothed(xp, z, own, a, smoothing, anchor)).sum()
     loss = (counts * form.loss(xp, z, own)).sum()
     gain = (counts * form.gain(xp, a, margin)).sum()
-    bent = counts * form.bend(xp, a, smoothing).diagonal.sum(0)
+    bent = counts * total(xp, form.bend(xp, a, smoothing).diagonal)
     return a, residuals, smoothed, loss, gain, bent
 
 
