@@ -438,22 +438,24 @@ def _mapped(rows, indices, shift, scale):
     return (chosen.astype(shift.dtype) - shift[None, :]) * scale[None, :]
 
 
+def _block_of(by_row, start, length):
+    """The columns of a block; scalars as they are."""
+    return tuple(
+        lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a for a in by_row
+    )
+
+
 @partial(jax.jit, static_argnames=("rowwise", "chunk"))
 def _total(by_row, extra, *, rowwise, chunk):
     size = by_row[0].shape[-1]
     chunk = min(chunk, size)
     whole = size // chunk
 
-    def block(start, length):
-        return tuple(
-            lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a
-            for a in by_row
-        )
-
     def step(sums, i):
-        return jax.tree.map(jnp.add, sums, rowwise(jnp, *block(i * chunk, chunk), *extra)), None
+        block = _block_of(by_row, i * chunk, chunk)
+        return jax.tree.map(jnp.add, sums, rowwise(jnp, *block, *extra)), None
 
-    sums = rowwise(jnp, *block(whole * chunk, size - whole * chunk), *extra)
+    sums = rowwise(jnp, *_block_of(by_row, whole * chunk, size - whole * chunk), *extra)
     return lax.scan(step, sums, jnp.arange(whole))[0]
 
 
@@ -463,11 +465,7 @@ def _transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
     whole = size // chunk
 
     def block(start, length):
-        parts = tuple(
-            lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a
-            for a in by_row
-        )
-        residuals, sums = rowwise(jnp, *parts, *extra)
+        residuals, sums = rowwise(jnp, *_block_of(by_row, start, length), *extra)
         return residuals @ _read(rows, start, length, shift), residuals.sum(1), sums
 
     def step(carry, i):
