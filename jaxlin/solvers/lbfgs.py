@@ -8,12 +8,15 @@ distance to the optimum by a condition number).
 Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4.
 """
 
-__all__ = ["Memory", "least_gradient", "lowest_along", "remember", "step_from"]
+__all__ = ["Memory", "least_gradient", "lowest_along", "measured", "remember", "step_from"]
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+SCALED_BY = 3
+"""Pairs by whose mean length the metric is scaled: one alone swings by a factor of two."""
 
 
 class Memory(NamedTuple):
@@ -21,7 +24,14 @@ class Memory(NamedTuple):
 
     points: tuple = ()
     gradients: tuple = ()
+    lengths: tuple = ()
+    """Of the youngest pairs: how long the metric's own steps should have been. See `measured`."""
     size: int = 30
+
+    def youngest(self, count: int) -> "Memory":
+        """The last `count` pairs, for another metric."""
+        start = max(len(self.points) - count, 0)
+        return Memory(self.points[start:], self.gradients[start:], (), self.size)
 
 
 def remember(memory: Memory, point, gradient) -> Memory:
@@ -29,20 +39,35 @@ def remember(memory: Memory, point, gradient) -> Memory:
     curvature = point @ gradient
     if not curvature > 1e-16 * np.sqrt((point @ point) * (gradient @ gradient)):
         return memory
-    keep = memory.size - 1
-    return Memory(
-        (*memory.points[-keep:], point), (*memory.gradients[-keep:], gradient), memory.size
-    )
+    points = (*memory.points, point)[-memory.size :]
+    gradients = (*memory.gradients, gradient)[-memory.size :]
+    return Memory(points, gradients, memory.lengths[1 - SCALED_BY :], memory.size)
+
+
+def measured(memory: Memory, metric: Callable) -> Memory:
+    """With the lengths s'y / y'My of the pairs that scale the metric M; known ones are kept."""
+    unknown = min(SCALED_BY, len(memory.points)) - len(memory.lengths)
+    if unknown < 1:
+        return memory
+    pairs = list(zip(memory.points, memory.gradients, strict=True))[-unknown:]
+    new = tuple(np.clip((s @ y) / (y @ metric(y)), 1e-3, 1e3) for s, y in pairs)
+    return memory._replace(lengths=memory.lengths + new)
 
 
 def step_from(memory: Memory, metric: Callable, gradient) -> np.ndarray:
-    """The quasi-Newton step: minus the corrected metric times the gradient."""
+    """The quasi-Newton step: minus the corrected metric times the gradient.
+
+    The metric is scaled as its last pairs say (Oren and Luenberger, 1974): a sample of rows knows
+    too little curvature, and what it knows ages as the iterate moves on.
+    """
     step, coefficients = gradient.copy(), []
     pairs = list(zip(memory.points, memory.gradients, strict=True))
     for s, y in reversed(pairs):
         coefficients.append((s @ step) / (s @ y))
         step -= coefficients[-1] * y
     step = metric(step)
+    if memory.lengths:
+        step *= np.exp(np.mean(np.log(memory.lengths)))
     for (s, y), coefficient in zip(pairs, reversed(coefficients), strict=True):
         step += (coefficient - (y @ step) / (s @ y)) * s
     return -step

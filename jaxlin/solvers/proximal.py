@@ -68,13 +68,13 @@ def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
         free = (point[:split] != 0) | (pseudo[:split] != 0)
         if since >= (1 if metric.cheap else 10):
             metric.rebuild(point, free)
-            memory, since = memory._replace(points=(), gradients=()), 0
+            memory, since = memory.youngest(0), 0
         step = _free_step(metric, memory, point, pseudo, free, split)
         noise = 8 * np.finfo(precision).eps * abs(value)
         there = _along_orthant(evaluate, point, value, pseudo, step, split, noise)
         metric.learn(0 if there is None else there[3])
         if there is None:
-            memory = memory._replace(points=(), gradients=())
+            memory = memory.youngest(0)
             there = _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise)
         iterations, since = iterations + 1, since + 1
         if there is None or there[1] > value - 0.1 * noise:

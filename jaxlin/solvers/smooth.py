@@ -21,7 +21,14 @@ import numpy as np
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
-from jaxlin.solvers.lbfgs import Memory, least_gradient, lowest_along, remember, step_from
+from jaxlin.solvers.lbfgs import (
+    Memory,
+    least_gradient,
+    lowest_along,
+    measured,
+    remember,
+    step_from,
+)
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 
@@ -214,11 +221,13 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             status = Status.MAX_ITERATIONS
         if iterations >= problem.max_iterations:
             break
-        step = step_from(memory, _flat(metric, classes, features), gradient)
+        flat = _flat(metric, classes, features)
+        memory = measured(memory, flat)
+        step = step_from(memory, flat, gradient)
         slope = float(gradient @ step)
         if slope >= 0:
-            memory = memory._replace(points=(), gradients=())
-            step = step_from(memory, _flat(metric, classes, features), gradient)
+            memory = memory.youngest(0)
+            step = step_from(memory, flat, gradient)
         decrements.append(-slope / 2)
         noise = 8 * np.finfo(precision).eps * abs(value)
         there, found, its_gradient = yield from lowest_along(
@@ -235,7 +244,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             precision = np.dtype(np.float64)
             value, gradient = yield from evaluate(point)
             best = (value, point)
-            memory, decrements = memory._replace(points=(), gradients=()), []
+            memory, decrements = memory.youngest(0), []
             continue
         if stalled and since > 2:
             status = Status.PRECISION
@@ -246,8 +255,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             evaluations += cost
             since, decrements = 0, []
             # the youngest pairs know this neighborhood better than a sample of rows does
-            points, gradients = memory.points[-KEPT:], memory.gradients[-KEPT:]
-            memory = memory._replace(points=points, gradients=gradients)
+            memory = memory.youngest(KEPT)
     if status != Status.CONVERGED and problem.strength > 0:
         proof = certify(problem, *unpack(best[1]))
         evaluations += proof.evaluations
@@ -284,6 +292,7 @@ def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
         more = 2 * (problem.strength - warmth.strength)
         old, split = warmth.memory, weights.size
         memory = memory._replace(
+            lengths=old.lengths,
             points=old.points,
             gradients=tuple(
                 np.concatenate([y[:split] + more * s[:split], y[split:]])
