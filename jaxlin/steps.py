@@ -31,7 +31,7 @@ from jaxlin import stream
 from jaxlin.batches import EpochPlan, device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
-from jaxlin.sharding import Placed
+from jaxlin.sharding import Placed, fetch
 
 CHUNK_STEPS = 4096
 """The most steps in one compiled call."""
@@ -194,7 +194,7 @@ def chunks(
             count = min(count, max(1, until(done) - done))
         state, infos = run_chunk(descent, length, over, state, data, plan, first, count)
         done += count
-        yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+        yield state, fetch(infos, count)
 
 
 def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_steps, until):
@@ -212,7 +212,7 @@ def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_step
                 descent, length, None, state, window.data, window.plan, first, count
             )
             done += count
-            yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+            yield state, fetch(infos, count)
 
 
 def _blank_window(data: Batch, batch_size: int) -> tuple[Batch, EpochPlan]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxlin import checkpoint, models, preprocess, sweep
 from jaxlin.batches import steps_per_epoch
+from jaxlin.cli import hosts
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
@@ -33,7 +34,7 @@ class SweepJob(NamedTuple):
     memory: int | None
     """Bytes that a bank may take."""
     mesh: object = None
-    """The devices that descent is spread over, or `None` for one."""
+    """The devices that the rows, and the heads of descent, are spread over; `None` for one."""
 
     @property
     def train(self):
@@ -87,7 +88,7 @@ class _Beginning(NamedTuple):
 def _descended_before(job: SweepJob, found) -> _Beginning:
     record = found.record["sweep"]
     like = blank(job.heads, record["sizes"], **_shapes(job))
-    return _Beginning(record["records"], checkpoint.load(found, like))
+    return _Beginning(record["records"], hosts.load(found, like))
 
 
 def _shapes(job: SweepJob) -> dict:
@@ -97,7 +98,6 @@ def _shapes(job: SweepJob) -> dict:
         "descent": _descent(job, len(job.train.labels)),
         "statistics": job.job.statistics,
         "dtype": _dtype(job.job.config),
-        "mesh": job.mesh,
     }
 
 
@@ -207,6 +207,7 @@ def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> lis
         margin=config["margin"],
         regularizer=config["regularizer"],
         dtype=_host_dtype(config),
+        mesh=job.mesh,
         **more,
     )
 

@@ -34,6 +34,7 @@ def minimize_path(
     classes: int | None = None,
     dtype=None,
     margin: float = 1.0,
+    mesh=None,
     callback: Callable | None = None,
 ) -> list:
     """`minimize` for every strength, each fit warm from the one before; certified all the same.
@@ -49,7 +50,7 @@ def minimize_path(
       callback: called as (t, solution), or (f, t, solution) with (F, N) weights, when the fit for
         `strengths[t]` is done.
       loss, tolerance, l1_strength, fit_intercept, max_iterations, preprocessing, classes, dtype,
-        margin: as for `minimize`, the same for all.
+        margin, mesh: as for `minimize`, the same for all.
 
     Returns:
       list of T `Solution`, in the order of `strengths`; with (F, N) weights a list of F such lists.
@@ -79,6 +80,7 @@ def minimize_path(
             classes=classes,
             dtype=dtype,
             preprocessing=preprocessing,
+            mesh=mesh,
         ),
         float(strengths[0, 0]),
     )
