@@ -5,6 +5,7 @@ command with `--resume auto`), 3 done or stopped while checkpoints could not be 
 """
 
 __all__ = [
+    "WHERE_DATA_LIE",
     "SurvivalOptions",
     "Watch",
     "check_survival",

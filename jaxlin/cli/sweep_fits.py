@@ -17,7 +17,8 @@ from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.training import Job, split_data
-from jaxlin.core import Batch, DataError, LinearParams
+from jaxlin.core import Batch, LinearParams
+from jaxlin.data.joined import joined
 from jaxlin.sweep import presets, selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
 from jaxlin.sweep.minibatch import blank, descend
@@ -261,7 +262,8 @@ def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: boo
     wanted = refit and (job.preset is None or job.preset.refit)
     if wanted and job.job.validation is not None and chosen.head.shots is None:
         everything = _everything(job)
-        statistics = preprocess.fit(everything.inputs, job.job.config["preprocess"])
+        own, kind = hosts.own_part(everything.inputs), job.job.config["preprocess"]
+        statistics = preprocess.fit(own, kind, across=hosts.across)
         examples = len(everything.labels)
         units = "mean" if job.preset is None else job.preset.units
         if units in ("sum", "half-sum"):  # the published number stays, and N grows
@@ -286,15 +288,9 @@ def _everything(job: SweepJob):
     everything, apart, _ = split_data(job.job.config | {"validation": 0})
     if apart is None:
         return everything
-    inputs = [data.inputs for data in (everything, apart)]
-    if not all(isinstance(part, np.ndarray) for part in inputs):
-        raise DataError(
-            f"{everything.name}: its validation part is a set of its own and the features do not "
-            "fit --memory, so that they cannot be joined for the refit. Add --no-refit, or raise "
-            "--memory."
-        )
+    inputs = joined(everything.inputs, apart.inputs)
     labels = np.concatenate([everything.labels, apart.labels])
-    return everything._replace(inputs=np.concatenate(inputs), labels=labels)
+    return everything._replace(inputs=inputs, labels=labels)
 
 
 def _refit_solved(job, chosen, data, statistics, watch) -> sweep.Fitted:

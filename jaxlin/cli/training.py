@@ -67,6 +67,7 @@ def prepare(options) -> Job:
         jax.config.update("jax_enable_x64", True)
     values = _values(options)
     parts = split_data(values)
+    hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
@@ -89,7 +90,7 @@ def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
             f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "
             "only. A classifier needs two: raise --limit or lower --validation."
         )
-    return train_set, validation, test_set
+    return hosts.budgeted((train_set, validation, test_set), config["memory"])
 
 
 def _rows(data: Dataset, rows) -> Dataset:
@@ -352,7 +353,7 @@ def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:
     for split in results:
         data = getattr(job, split)
         watch.look("after training")
-        blockwise = jax.process_count() == 1 and not isinstance(data and data.inputs, np.ndarray)
+        blockwise = not isinstance(data and data.inputs, np.ndarray)
         if data is not None and split != shown and blockwise:
             results[split] = measure_in_blocks(model, data, loss)
         elif data is not None:
