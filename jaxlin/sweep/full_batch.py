@@ -13,6 +13,7 @@ from jaxlin.core import Batch, LinearParams, Solution
 from jaxlin.data.rows import RESIDENT_BYTES, take
 from jaxlin.passes import SMALL_PROBLEM
 from jaxlin.preprocess import Preprocessing
+from jaxlin.solvers.carried import Carried
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.heads import Fitted, Head
 
@@ -32,7 +33,8 @@ def solve(
     mesh=None,
     near: Sequence[Fitted] = (),
     known: Sequence[Fitted] = (),
-    on_fitted: Callable[[Fitted], None] | None = None,
+    carried: Carried | None = None,
+    on_fitted: Callable[[Fitted, Callable], None] | None = None,
 ) -> list[Fitted]:
     """Solve the problem of every head to a certified relative gap.
 
@@ -52,8 +54,12 @@ def solve(
       mesh: from `jaxlin.sharding.mesh`, to spread the rows over its devices; problems so small
         that the host is quicker stay there.
       near: heads fitted before, to start from the nearest of.
-      known: heads fitted before that are taken as they are.
-      on_fitted: called with every other head as it is done.
+      known: heads of a sweep that was left, in the order they were fitted; they are taken as
+        they are.
+      carried: what the path of the last of `known` carried. The other heads are then those of an
+        unbroken sweep, bit for bit.
+      on_fitted: called with every other head as it is done, and a function that returns what its
+        path carries (`None` if nothing but the head).
 
     Returns:
       A `Fitted` for every head, in the order of `heads`.
@@ -75,20 +81,24 @@ def solve(
     order = sorted(range(len(heads)), key=lambda h: (_path_of(heads[h]), -heads[h].strength))
     before = {found.head: found for found in known}
     fitted = [before.get(head) for head in heads]
-    order = [h for h in order if fitted[h] is None]
     for _, members in groupby(order, key=lambda h: _path_of(heads[h])):
-        path = list(members)
+        whole = list(members)
+        path = [h for h in whole if fitted[h] is None]
+        if not path:
+            continue
+        begun = [fitted[h] for h in whole if fitted[h] is not None]
         problem = _Problem(heads[path[0]], data, statistics, rotate=regularizer == "l2")
-        start = _nearest(heads[path[0]], [*near, *known])
+        start = begun[-1] if begun else _nearest(heads[path[0]], near)
 
-        def done(t: int, solution: Solution, path=path, problem=problem) -> None:
+        def done(t: int, solution: Solution, make, path=path, problem=problem) -> None:
             found = _fitted(heads[path[t]], solution, problem)
             fitted[path[t]] = _validated(found, validation, statistics, margin, mesh)
             if on_fitted is not None:
-                on_fitted(fitted[path[t]])
+                on_fitted(fitted[path[t]], make)
 
         _path(
-            problem, [heads[h].strength for h in path], done, start=start, classes=classes,
+            problem, [heads[h].strength for h in path], done, start=start,
+            carried=carried if begun else None, classes=classes,
             tolerance=tolerance, margin=margin, regularizer=regularizer,
             max_iterations=max_iterations, dtype=dtype, mesh=mesh,
         )  # fmt: skip
@@ -213,9 +223,9 @@ class _Columns:
 
 
 def _path(
-    problem: _Problem, strengths, done, *, start, regularizer, dtype, mesh, **settings
+    problem: _Problem, strengths, done, *, start, carried, regularizer, dtype, mesh, **settings
 ) -> None:  # fmt: skip
-    """Solve for strengths that fall, each started from the one before; `done(t, solution)`."""
+    """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
     common = settings | {
         "loss": problem.loss,
@@ -227,16 +237,19 @@ def _path(
         else None,
     }
     if regularizer == "l2":
+        made = []
         solvers.minimize_path(
-            problem.inputs, problem.labels, strengths=strengths, init=init, callback=done, **common
-        )
+            problem.inputs, problem.labels, strengths=strengths, init=init, carried=carried,
+            callback=lambda t, solution: done(t, solution, made[-1]), on_carried=made.append,
+            **common,
+        )  # fmt: skip
         return
     for t, strength in enumerate(strengths):
         l1 = strength if regularizer == "l1" else 0.0
         solution = solvers.minimize(
             problem.inputs, problem.labels, strength=0.0, l1_strength=l1, init=init, **common
         )
-        done(t, solution)
+        done(t, solution, lambda: None)
         init = solution.params
 
 
