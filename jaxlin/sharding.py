@@ -26,6 +26,7 @@ __all__ = [
     "mesh",
     "own_rows",
     "place",
+    "place_blocks",
     "place_heads",
     "place_params",
     "place_rows",
@@ -144,6 +145,22 @@ def place_rows(array, over: Mesh, size: int = 0) -> jax.Array:
         return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
     return jax.make_array_from_callback(shape, _along(over, "data"), block)
+
+
+def place_blocks(block, shape: tuple[int, ...], over: Mesh) -> jax.Array:
+    """What `block(number)`, an array of this shape, returns for every place on the `data` axis.
+
+    Only the blocks of this process's devices are asked for.
+
+    >>> place_blocks(lambda number: np.full((2, 1), number), (2, 1), mesh(1)).tolist()
+    [[0], [0]]
+    """
+    whole = (shape[0] * over.shape["data"], *shape[1:])
+
+    def of_device(index):
+        return block(index[0].indices(whole[0])[0] // shape[0])
+
+    return jax.make_array_from_callback(whole, _along(over, "data"), of_device)
 
 
 def place(data: Batch, over: Mesh) -> Placed:

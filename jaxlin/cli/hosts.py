@@ -164,12 +164,15 @@ def _numbers(rows: slice) -> np.ndarray:
 
 
 def budgeted(parts, memory: float):
-    """The same `Dataset`s (or `None`); those left in files are streamed only if each process's
-    share of them takes more than `memory` GiB."""
+    """The same `Dataset`s (or `None`); those left in files know how much memory they may take.
+
+    It is the `memory` of one process, in GiB, that decides whether they are streamed: the order of
+    the examples must not depend on how many processes there are.
+    """
     if jax.process_count() > 1:
         for part in parts:
             if part is not None and not isinstance(part.inputs, np.ndarray):
-                part.inputs.resident_bytes = int(memory * 2**30) * jax.process_count()
+                part.inputs.resident_bytes = int(memory * 2**30)
     return parts
 
 

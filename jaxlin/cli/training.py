@@ -29,6 +29,7 @@ from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset, load_validation
 from jaxlin.data.rows import hold, take
 from jaxlin.objectives import compose
+from jaxlin.steps import placed_for_training
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
 # of Adam's kind moves every weight by the same amount, hence a score by D * size times that; a
@@ -296,7 +297,7 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
             bar(record)
 
         return train.run(
-            *(descent, first, data if mesh is None else sharding.place(data, mesh)),
+            *(descent, first, placed_for_training(data, mesh)),
             key=key,
             steps=steps,
             batch_size=config["batch_size"],

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import sharding, stream, train
+from jaxlin import sharding, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.preprocess import Preprocessing
+from jaxlin.steps import placed_for_training
 from jaxlin.sweep.bank import Descent, bank_trainer, measure, start
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.train import TrainState
@@ -145,10 +146,7 @@ def descend(
         dtype=dtype, memory=memory,
     )  # fmt: skip
     per_epoch = steps_per_epoch(len(data.labels), batch_size)
-    if mesh is not None:
-        data = sharding.place(data, mesh)
-    elif not stream.is_streamed(data.inputs):
-        data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
+    data = placed_for_training(data, mesh)
     last = descent.steps if stop_after is None else min(
         descent.steps, round(stop_after * per_epoch)
     )  # fmt: skip
