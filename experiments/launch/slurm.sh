@@ -1,9 +1,9 @@
 #!/bin/bash
 # Train over several nodes of a Slurm cluster: sbatch experiments/launch/slurm.sh [jaxlin options]
 #
-# COMMAND=sweep sweeps instead. One process per GPU. jaxlin finds the address of process 0, the number of processes and its own
+# One process per GPU. jaxlin finds the address of process 0, the number of processes and its own
 # number in Slurm's variables. If a node dies, or the time is over, Slurm starts the job again and
-# it goes on from its last checkpoint.
+# it goes on from its last checkpoint. With COMMAND=sweep it sweeps.
 
 #SBATCH --job-name=jaxlin
 #SBATCH --nodes=2
