@@ -16,6 +16,7 @@ import pytest
 
 from jaxlin import sharding
 from jaxlin.core import Batch, LinearParams
+from jaxlin.sharded_rows import open_sharded
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 
@@ -136,3 +137,11 @@ def test_all_gathers_would_be_seen():
     )
     kinds = [(found.kind, found.elements) for found in sharding.collectives(program)]
     assert kinds == [("all-gather", 192), ("all-reduce", 9)]
+
+
+def test_rows_that_the_devices_cannot_hold_are_refused_before_they_are_read():
+    class Endless:
+        shape, dtype = (10**12, 768), np.dtype(np.float16)
+
+    with pytest.raises(ValueError, match=r"take 1430511\.47 GiB on 1 of the 1 devices, where"):
+        open_sharded(Endless(), 10, sharding.mesh(1))
