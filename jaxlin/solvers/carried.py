@@ -31,6 +31,8 @@ class Carried(NamedTuple):
     """(M, n): the pairs of L-BFGS."""
     gradients: np.ndarray
     """(M, n)."""
+    lengths: np.ndarray
+    """(up to 3,): how these pairs scale the metric."""
     built_weights: np.ndarray
     """(K, D) or (0, 0): where the metric was built; without one there is no warmth."""
     built_bias: np.ndarray
@@ -51,13 +53,16 @@ def carried_of(weights, bias, warmth: Warmth | None) -> Carried:
     nothing = np.zeros((0, n))
     if warmth is None:
         none = np.zeros((0, 0)), np.zeros(0)
-        return Carried(weights, bias, np.zeros(0), nothing, nothing, *none, np.zeros(7))
+        return Carried(
+            weights, bias, np.zeros(0), nothing, nothing, np.zeros(0), *none, np.zeros(7)
+        )
     recipe, memory = warmth.builder.recipe, warmth.memory
     curvature = np.nan if recipe.curvature is None else recipe.curvature
     return Carried(
         *(weights, bias, np.zeros(0) if warmth.velocity is None else warmth.velocity),
         np.stack(memory.points) if memory.points else nothing,
         np.stack(memory.gradients) if memory.gradients else nothing,
+        np.array(memory.lengths, np.float64),
         *(recipe.weights, recipe.bias),
         np.array(
             [
@@ -92,7 +97,7 @@ def warmth_of(carried: Carried, problem: Problem) -> Warmth | None:
         lambda *vector: built()(*vector),
         float(metric_strength),
         bool(follows),
-        Memory(tuple(carried.points), tuple(carried.gradients), Memory().size),
+        Memory(*map(tuple, (carried.points, carried.gradients, carried.lengths))),
         np.concatenate([carried.weights.ravel(), carried.bias]).reshape(size),
         float(strength),
         carried.velocity if carried.velocity.size else None,
