@@ -15,7 +15,7 @@ BANK = ("sweep", "--strengths", "1e-3", "1e-2", "--step-sizes", "1e-3", "4e-3", 
         "--optimizer", "momentum", "--batch-size", "64", "--epochs", "6",
         "--patience", "2")  # fmt: skip
 SET = ("--data", "set", "--preprocess", "standardize", "-q")
-PATH = ("sweep", *SET, "--strengths", "1e-3", "1e-2", "1e-1", "--tolerance", "1e-6")
+PATH = ("sweep", *SET, "--strengths", "1e-2", "1e-1", "--tolerance", "1e-6")
 STREAM = ("train", *SET, "--memory", "4e-4", "--batch-size", "64", "--optimizer", "momentum",
           "--save-every", "5", "--resume", "auto")  # fmt: skip
 
