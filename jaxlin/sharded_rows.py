@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxlin.memory import available_bytes
 from jaxlin.passes import (
     DeviceRows,
     _fused,
@@ -44,16 +45,32 @@ def open_sharded(inputs, classes: int, over: Mesh, *, shift=None, scale=None, dt
       shift, scale, dtype: as in `jaxlin.passes.open_rows`.
 
     Raises:
-      ValueError: sparse inputs.
+      ValueError: sparse inputs, or more rows on a device than it has memory for.
     """
     if scipy.sparse.issparse(inputs):
         raise ValueError(
             "`inputs` are sparse, and sparse rows are read by one process without devices. Pass "
             "a dense array, or no mesh."
         )
+    _check_memory(inputs, over)
     if dtype is None:
         dtype = np.float64 if np.dtype(inputs.dtype) == np.float64 else np.float32
     return ShardedRows(inputs, classes, over, shift, scale, np.dtype(dtype))
+
+
+def _check_memory(inputs, over: Mesh) -> None:
+    """Refuse rows that the devices of this process cannot hold, before any is read."""
+    local = [device for device in over.devices.flat if device.process_index == jax.process_index()]
+    shared = len(local) if local[0].platform == "cpu" else 1  # devices with one memory
+    rows = -(-inputs.shape[0] // over.shape["data"])
+    wanted = shared * rows * inputs.shape[1] * np.dtype(inputs.dtype).itemsize
+    free = available_bytes(local[0])
+    if wanted > free:
+        raise ValueError(
+            f"the {inputs.shape[0]:,} rows take {wanted / 2**30:.2f} GiB on {shared} of the "
+            f"{over.size} devices, where {free / 2**30:.2f} GiB are free. Use more devices or "
+            "processes, one device (it reads the rows part by part), or a minibatch solver."
+        )
 
 
 class ShardedRows(DeviceRows):

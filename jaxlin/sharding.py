@@ -26,6 +26,8 @@ __all__ = [
     "mesh",
     "own_rows",
     "place",
+    "place_blocks",
+    "place_heads",
     "place_params",
     "place_rows",
     "shard_plan",
@@ -36,7 +38,7 @@ __all__ = [
 
 import math
 import re
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -123,8 +125,8 @@ def own_rows(examples: int, process: int, processes: int) -> slice:
     return slice(min(process * share, examples), min((process + 1) * share, examples))
 
 
-def place_rows(array, over: Mesh) -> jax.Array:
-    """`array` (N, ...) with its rows split along `data`, filled up with zero rows.
+def place_rows(array, over: Mesh, size: int = 0) -> jax.Array:
+    """`array` (N, ...), its rows split along `data`, filled up with zero rows to `size` or more.
 
     `array` may be anything with `shape`, `dtype` and row slices, such as a memory map. Only the
     rows of this process's devices are read.
@@ -132,17 +134,33 @@ def place_rows(array, over: Mesh) -> jax.Array:
     >>> place_rows(np.arange(5), mesh(1)).tolist()
     [0, 1, 2, 3, 4]
     """
-    size = _filled(len(array), over.shape["data"])
+    size = _filled(max(len(array), size), over.shape["data"])
     shape = (size, *array.shape[1:])
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
 
     def block(index):
         start, stop, _ = index[0].indices(size)
-        rows = np.asarray(array[start : min(stop, len(array))], dtype)
+        rows = np.asarray(array[min(start, len(array)) : min(stop, len(array))], dtype)
         missing = stop - start - len(rows)
         return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
     return jax.make_array_from_callback(shape, _along(over, "data"), block)
+
+
+def place_blocks(block, shape: tuple[int, ...], over: Mesh) -> jax.Array:
+    """What `block(number)`, an array of this shape, returns for every place on the `data` axis.
+
+    Only the blocks of this process's devices are asked for.
+
+    >>> place_blocks(lambda number: np.full((2, 1), number), (2, 1), mesh(1)).tolist()
+    [[0], [0]]
+    """
+    whole = (shape[0] * over.shape["data"], *shape[1:])
+
+    def of_device(index):
+        return block(index[0].indices(whole[0])[0] // shape[0])
+
+    return jax.make_array_from_callback(whole, _along(over, "data"), of_device)
 
 
 def place(data: Batch, over: Mesh) -> Placed:
@@ -179,6 +197,27 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
     )
 
 
+def place_heads(tree, over: Mesh):
+    """A tree of arrays that all have H heads in front, split along `class`; scalars are copied.
+
+    An uneven number of heads is filled up with copies of the last one, which disturb nobody.
+
+    >>> place_heads({"bias": np.zeros((3, 2)), "step": np.zeros(())}, mesh(1))["bias"].shape
+    (3, 2)
+    """
+    parts = over.shape["class"]
+
+    def placed(leaf):
+        values = np.asarray(leaf)
+        axes = () if values.ndim == 0 else ("class",)
+        if axes and len(values) % parts:
+            last = np.repeat(values[-1:], _filled(len(values), parts) - len(values), axis=0)
+            values = np.concatenate([values, last])
+        return jax.make_array_from_callback(values.shape, _along(over, *axes), values.__getitem__)
+
+    return jax.tree.map(placed, tree)
+
+
 def spread(tree, params: LinearParams):
     """`tree` with a copy on every device of what is not yet on the mesh of `params`, if any."""
     home = getattr(params.bias, "sharding", None)
@@ -205,13 +244,17 @@ def fetch(tree, rows: int | None = None):
     def whole(leaf):
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             if not leaf.is_fully_replicated:
-                leaf = jax.jit(
-                    lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec())
-                )(leaf)
+                leaf = _copied(leaf.sharding.mesh)(leaf)
             leaf = leaf.addressable_data(0)
         return np.asarray(leaf) if rows is None else np.asarray(leaf)[:rows]
 
     return jax.tree.map(whole, tree)
+
+
+@cache
+def _copied(over: Mesh):
+    """Compiled once for a mesh: an array, copied to all of its devices."""
+    return jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(over, PartitionSpec()))
 
 
 def width(batch_size: int, examples: int, shards: int) -> int:

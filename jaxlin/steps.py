@@ -24,14 +24,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxlin import stream
-from jaxlin.batches import EpochPlan, device_plan, on_device, steps_per_epoch, take_batch
+from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
-from jaxlin.sharding import Placed
+from jaxlin.sharding import Placed, fetch, place
 
 CHUNK_STEPS = 4096
 """The most steps in one compiled call."""
@@ -129,7 +128,7 @@ def _no_steps(descent, state, data, batch_size, chunk_steps):
     """Arguments of `run_chunk` that take no step."""
     data, examples, over = placed = placed_for_training(data)
     if _is_streamed(placed):
-        data, plan = _blank_window(data, batch_size)
+        data, plan = stream.blank_window(data, batch_size, over)
     else:
         plan = device_plan(jax.random.key(0), 0, examples, batch_size, over)
     return descent, min(chunk_steps, plan.rows.shape[0]), over, state, data, plan, 0, 0
@@ -173,7 +172,7 @@ def chunks(
         yield from _streamed_chunks(
             descent,
             state,
-            data,
+            placed,
             key=key,
             steps=steps,
             batch_size=batch_size,
@@ -194,13 +193,15 @@ def chunks(
             count = min(count, max(1, until(done) - done))
         state, infos = run_chunk(descent, length, over, state, data, plan, first, count)
         done += count
-        yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+        yield state, fetch(infos, count)
 
 
-def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_steps, until):
+def _streamed_chunks(descent, state, placed, *, key, steps, batch_size, chunk_steps, until):
     """`chunks` over windows that are read while the ones before them train."""
-    begin = int(state.step)
-    for window in stream.windows(data, key=key, start=begin, stop=steps, batch_size=batch_size):
+    begin, (data, _, over) = int(state.step), placed
+    for window in stream.windows(
+        data, key=key, start=begin, stop=steps, batch_size=batch_size, over=over
+    ):
         length = min(chunk_steps, window.plan.rows.shape[0])
         done = 0
         while done < window.steps:
@@ -209,35 +210,26 @@ def _streamed_chunks(descent, state, data, *, key, steps, batch_size, chunk_step
             if until is not None:
                 count = min(count, max(1, until(step) - step))
             state, infos = run_chunk(
-                descent, length, None, state, window.data, window.plan, first, count
+                descent, length, over, state, window.data, window.plan, first, count
             )
             done += count
-            yield state, StepInfo(*(np.asarray(info)[:count] for info in infos))
+            yield state, fetch(infos, count)
 
 
-def _blank_window(data: Batch, batch_size: int) -> tuple[Batch, EpochPlan]:
-    """Zeros in the shape of a window of a stream."""
-    rows = stream.window_rows(data.inputs, batch_size)
-    shape = (rows // min(batch_size, data.inputs.shape[0]), -1)
-    blank = Batch(
-        jnp.zeros((rows, data.inputs.shape[1]), data.inputs.dtype),
-        jnp.zeros(rows, np.asarray(data.labels).dtype),
-        None if data.weights is None else jnp.zeros(rows, np.asarray(data.weights).dtype),
-    )
-    return blank, EpochPlan(
-        jnp.zeros(rows, np.int32).reshape(shape), jnp.zeros(rows, np.float32).reshape(shape)
-    )
+def placed_for_training(data: Batch | Placed, over=None) -> Placed:
+    """What is trained on where it is: on the device, or on the devices of the mesh `over`.
 
-
-def placed_for_training(data: Batch | Placed) -> Placed:
-    """What is trained on where it is; rows that are streamed stay where they are."""
-    if not isinstance(data, Placed) and stream.is_streamed(data.inputs):
-        return Placed(data, data.inputs.shape[0], None)
-    return on_device(data)
+    Rows that are streamed stay in their files.
+    """
+    if isinstance(data, Placed):
+        return data
+    if stream.is_streamed(data.inputs):
+        return Placed(data, data.inputs.shape[0], over)
+    return on_device(data) if over is None else place(data, over)
 
 
 def _is_streamed(placed: Placed) -> bool:
-    return placed.mesh is None and stream.is_streamed(placed.batch.inputs)
+    return stream.is_streamed(placed.batch.inputs)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

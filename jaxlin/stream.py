@@ -12,22 +12,34 @@ reach a test accuracy of 0.409 to 0.410, a complete shuffle 0.410, windows of on
 0.404.
 
 What a window holds depends on (key, epoch) and on the shapes alone, so a run goes on in the middle
-of an epoch by reading only the window that it stands in.
+of an epoch by reading only the window that it stands in. On a mesh every device gets an even share
+of each window, and a process reads the rows of its own devices: the batches are those of a single
+device, whatever the number of devices and processes.
 """
 
-__all__ = ["BLOCK_BYTES", "WINDOW_BYTES", "Window", "is_streamed", "window_rows", "windows"]
+__all__ = [
+    "BLOCK_BYTES",
+    "WINDOW_BYTES",
+    "Window",
+    "blank_window",
+    "is_streamed",
+    "window_rows",
+    "windows",
+]
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.batches import EpochPlan, steps_per_epoch
 from jaxlin.core import Batch
 from jaxlin.data.rows import RESIDENT_BYTES, empty_rows, fill, from_map
 from jaxlin.prefetch import prefetch
+from jaxlin.sharding import place_blocks, place_rows, shard_plan
 
 BLOCK_BYTES = 1 << 20
 """Neighboring rows that stay together when the blocks of an epoch are put in order."""
@@ -72,7 +84,7 @@ def window_rows(inputs, batch_size: int) -> int:
 
 
 def windows(
-    data: Batch, *, key: jax.Array, start: int, stop: int, batch_size: int
+    data: Batch, *, key: jax.Array, start: int, stop: int, batch_size: int, over=None
 ) -> Iterator[Window]:
     """The windows of steps `start` to `stop` of a run, across epochs, each read one ahead.
 
@@ -82,6 +94,8 @@ def windows(
       start: the step to begin with.
       stop: the step to stop before.
       batch_size: B; more than N means N.
+      over: a `jaxlin.sharding.mesh`, to spread the rows of every window over its devices; the plan
+        is then one of `jaxlin.sharding.shard_plan`.
 
     Raises:
       DataError: in the midst of it: a file changed, or holds a number that is not finite.
@@ -99,8 +113,25 @@ def windows(
     # The thread must not wait for the device, which is busy with the steps before: so the key
     # becomes bits on the host, once. And it does not know what precision the caller works in.
     bits = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    read = partial(_read, data, bits, batch, jax.config.jax_enable_x64)
+    read = partial(_read, data, bits, batch, jax.config.jax_enable_x64, over)
     yield from prefetch(read, _schedule(start, stop, per_epoch, per_window))
+
+
+def blank_window(data: Batch, batch_size: int, over=None) -> tuple[Batch, EpochPlan]:
+    """Zeros in the shapes of a window's examples and plan, to compile with."""
+    rows, batch = window_rows(data.inputs, batch_size), min(batch_size, data.inputs.shape[0])
+    labels = np.zeros(rows, np.asarray(data.labels).dtype)
+    counts = None if data.weights is None else np.zeros(rows, np.asarray(data.weights).dtype)
+    plan = EpochPlan(
+        np.zeros(rows, np.int32).reshape(-1, batch), np.zeros(rows, np.float32).reshape(-1, batch)
+    )
+    if over is not None:
+        counts = np.zeros(rows, np.float32) if counts is None else counts
+        return _spread(
+            np.zeros((0, data.inputs.shape[1]), data.inputs.dtype), [], labels, counts, plan, over
+        )
+    inputs = jnp.zeros((rows, data.inputs.shape[1]), data.inputs.dtype)
+    return jax.tree.map(jnp.asarray, (Batch(inputs, labels, counts), plan))
 
 
 class _Turn(NamedTuple):
@@ -122,29 +153,71 @@ def _schedule(start: int, stop: int, per_epoch: int, per_window: int) -> Iterato
         step += steps
 
 
-def _read(data: Batch, bits: list[int], batch: int, x64: bool, turn: _Turn) -> Window:
-    """Read and shuffle one window. The buffer is new each time: JAX uses it without a copy."""
+def _read(data: Batch, bits: list[int], batch: int, x64: bool, over, turn: _Turn) -> Window:
+    """Read and shuffle one window. The buffers are new each time: JAX uses them without a copy."""
     rows = window_rows(data.inputs, batch)
     segments = _segments(data.inputs, bits, turn, rows)
     chosen = np.concatenate([np.arange(part.start, part.stop) for part in segments])
-    inputs = empty_rows(rows, data.inputs)
-    fill(data.inputs, inputs[: len(chosen)], segments)
-    inputs[len(chosen) :] = 0
     order = np.zeros(rows, np.int32)
     order[: len(chosen)] = _generator(bits, turn.epoch, 1 + turn.window).permutation(len(chosen))
     weights = (np.arange(rows) < len(chosen)).astype(np.float32)
     counts = None if data.weights is None else _padded(data.weights, chosen, rows)
+    labels = _padded(data.labels, chosen, rows)
+    plan = EpochPlan(order.reshape(-1, batch), weights.reshape(-1, batch))
     with jax.enable_x64(x64):
-        window = Window(
-            Batch(inputs, _padded(data.labels, chosen, rows), counts),
-            EpochPlan(order.reshape(-1, batch), weights.reshape(-1, batch)),
-            turn.first,
-            turn.steps,
-        )
+        if over is not None:
+            counts = np.ones(rows, np.float32) if counts is None else counts
+            placed = _spread(data.inputs, segments, labels, counts, plan, over)
+            return Window(*placed, turn.first, turn.steps)
+        inputs = _filled(data.inputs, segments, rows)
+        window = Window(Batch(inputs, labels, counts), plan, turn.first, turn.steps)
         return window._replace(
             data=jax.tree.map(jax.device_put, window.data),
             plan=jax.tree.map(jax.device_put, window.plan),
         )
+
+
+def _filled(source, segments, rows: int) -> np.ndarray:
+    """The rows of the segments, then zeros."""
+    inputs, count = empty_rows(rows, source), sum(map(len, segments))
+    fill(source, inputs[:count], segments)
+    inputs[count:] = 0
+    return inputs
+
+
+def _spread(source, segments, labels, counts, plan, over) -> tuple[Batch, EpochPlan]:
+    """A window on a mesh: an even share of the rows that are there on every device."""
+    shards = over.shape["data"]
+    each, present = -(-len(labels) // shards), sum(map(len, segments))
+    share = max(1, -(-present // shards))
+
+    @cache  # the devices of one place on the `data` axis get the same rows
+    def block(shard: int) -> np.ndarray:
+        own = _between(segments, shard * share, (shard + 1) * share)
+        return _filled(source, own, each)
+
+    def moved(numbers):
+        return numbers // share * each + numbers % share
+
+    at = moved(np.arange(present))
+    by_row = []
+    for values in (labels, counts):
+        spread = np.zeros(each * shards, values.dtype)
+        spread[at] = values[:present]
+        by_row.append(place_rows(spread, over))
+    inputs = place_blocks(block, (each, source.shape[1]), over)
+    rows = np.where(plan.weights > 0, moved(plan.rows), 0).astype(np.int32)
+    return Batch(inputs, *by_row), shard_plan(EpochPlan(rows, plan.weights), each * shards, over)
+
+
+def _between(segments: list[range], low: int, high: int) -> list[range]:
+    """The pieces of the segments that are entries [low, high) of their sequence."""
+    found, first = [], 0
+    for part in segments:
+        piece = part[max(low - first, 0) : max(high - first, 0)]
+        found += [piece] if len(piece) else []
+        first += len(part)
+    return found
 
 
 def _segments(inputs, bits: list[int], turn: _Turn, rows: int) -> list[range]:

@@ -10,11 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlin import batches, losses, models, preprocess, scores, sharding, solvers, train
+from jaxlin import (
+    batches,
+    losses,
+    models,
+    preprocess,
+    scores,
+    sharding,
+    solvers,
+    steps,
+    stream,
+    sweep,
+    train,
+)
 from jaxlin.cli import main
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import load_splits
+from jaxlin.data.rows import RowView
 from jaxlin.objectives import compose
+from jaxlin.sweep import full_batch
 
 KEY = jax.random.key(0)
 MESHES = {
@@ -104,7 +118,7 @@ def values():
     return {name: jax.tree.map(float, measured(over)) for name, over in MESHES.items()}
 
 
-def full_batch():
+def solved():
     """Certified fits of 3,001 rows on one device and on eight."""
     rng = np.random.default_rng(2)
     inputs = rng.normal(size=(3001, 150)).astype(np.float32)
@@ -119,6 +133,57 @@ def full_batch():
             )  # fmt: skip
             found[f"{loss} {name}"] = [solution.objective, solution.lower_bound]
     return found
+
+
+def swept():
+    """Banks of 5 heads and certified paths: their objectives and norms, with the last digits."""
+    rng = np.random.default_rng(4)
+    inputs = rng.normal(size=(2101, 101)).astype(np.float32)
+    labels = (inputs @ rng.normal(size=(101, 10)) + 8 * rng.normal(size=(2101, 10))).argmax(1)
+    data, held = (Batch(inputs[r], labels[r].astype(np.int32)) for r in (slice(2000), slice(101)))
+    statistics = preprocess.fit(data.inputs, "standardize")
+    heads = sweep.grid([1e-3], step_sizes=[1e-3, 2e-3, 4e-3, 8e-3, 1e8], losses=["softmax"])
+    common = {"classes": 10, "statistics": statistics}
+    descent = sweep.Descent("momentum", steps=60)
+    found = {"bank": {}, "path": {}}
+    for name in ("1", "8", "2x4"):
+        fitted = sweep.descend(
+            heads, data, held, descent=descent, key=KEY, batch_size=100, mesh=MESHES[name],
+            patience=2, **common,
+        )  # fmt: skip
+        found["diverged"] = fitted[4].status
+        found["bank"][name] = [
+            [f.status, f.validation_accuracy, *(f.validation_loss, f.objective, f.weight_norm)]
+            for f in fitted[:4]
+        ]
+    for name in ("1", "8"):
+        fitted = full_batch.solve(
+            sweep.grid([1e-2, 1e-1]), data, held, tolerance=1e-7, mesh=MESHES[name], **common
+        )
+        found["path"][name] = [[f.objective, f.relative_gap, f.validation_loss] for f in fitted]
+    return found
+
+
+def streamed():
+    """Training on rows that are read in windows, on every mesh: the objective after three epochs.
+
+    Windows of 4 batches, the last one of a single batch: every device has its share of each.
+    """
+    rng = np.random.default_rng(6)
+    inputs = rng.normal(size=(2016, 16)).astype(np.float32)
+    labels = (inputs @ rng.normal(size=(16, 4))).argmax(1).astype(np.int32)
+    data = Batch(RowView(inputs, np.arange(len(inputs))), labels)
+    data.inputs.resident_bytes = 4 * 400 * 64
+    stream.BLOCK_BYTES = 7 * 64
+    objective = partial(compose(scores.linear, losses.softmax_cross_entropy), strength=1e-3)
+    descent = train.trainer(objective, optax.sgd(0.05, momentum=0.9))
+    zeros = LinearParams(jnp.zeros((4, 16)), jnp.zeros(4))
+    found = {}
+    for name, over in MESHES.items():
+        placed = steps.placed_for_training(data, over)
+        fit = train.run(descent, zeros, placed, key=KEY, steps=63, batch_size=96)
+        found[name] = float(objective(fit.params, Batch(inputs, labels)))
+    return found | {"streamed": stream.is_streamed(data.inputs)}
 
 
 def many_classes():
@@ -168,7 +233,9 @@ if __name__ == "__main__":
         "exchanged 64": partial(exchanged, 64, MESHES["8"]),
         "exchanged 1024": partial(exchanged, 1024, MESHES["8"]),
         "values": values,
-        "full batch": full_batch,
+        "full batch": solved,
+        "swept": swept,
+        "streamed": streamed,
         "many classes": many_classes,
         "plan is the epoch's": plan_is_the_epoch,
         "command": partial(command, sys.argv[1]),

@@ -16,6 +16,7 @@ import pytest
 
 from jaxlin import sharding
 from jaxlin.core import Batch, LinearParams
+from jaxlin.sharded_rows import open_sharded
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 
@@ -68,6 +69,27 @@ def test_certified_optima_agree(found, loss, tolerance):
         assert objective - lower_bound <= tolerance * objective
 
 
+def test_sweeps_find_the_heads_of_one_device(found):
+    banks, paths = found["swept"]["bank"], found["swept"]["path"]
+    for name in ("8", "2x4"):  # five heads over four devices: three more fill them up
+        for head, same in zip(banks[name], banks["1"], strict=True):
+            assert head[:2] == same[:2]
+            np.testing.assert_allclose(head[2:], same[2:], rtol=1e-6)
+    assert found["swept"]["diverged"] == "diverged"  # and disturbs no other, on 2x4 devices either
+    for head, same in zip(paths["8"], paths["1"], strict=True):
+        assert max(head[1], same[1]) <= 1e-7
+        assert head[0] == pytest.approx(same[0], rel=2e-7)  # each within 1e-7 of the optimum
+        # 2 strength |W - W'|^2 / 2 <= 1e-7 of the objective bounds the distance: 1e-3 of the loss
+        assert head[2] == pytest.approx(same[2], rel=1e-3)
+
+
+def test_streamed_windows_are_the_same_on_every_mesh(found):
+    objectives = found["streamed"]
+    assert objectives.pop("streamed")
+    for objective in objectives.values():
+        assert objective == pytest.approx(objectives["1"], rel=1e-6)
+
+
 def test_classes_are_split_and_no_weights_are_gathered(found):
     many = found["many classes"]
     assert many["shard"] == [12_501, 4]  # of 100,003 over 8
@@ -115,3 +137,11 @@ def test_all_gathers_would_be_seen():
     )
     kinds = [(found.kind, found.elements) for found in sharding.collectives(program)]
     assert kinds == [("all-gather", 192), ("all-reduce", 9)]
+
+
+def test_rows_that_the_devices_cannot_hold_are_refused_before_they_are_read():
+    class Endless:
+        shape, dtype = (10**12, 768), np.dtype(np.float16)
+
+    with pytest.raises(ValueError, match=r"take 1430511\.47 GiB on 1 of the 1 devices, where"):
+        open_sharded(Endless(), 10, sharding.mesh(1))

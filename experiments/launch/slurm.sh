@@ -3,7 +3,7 @@
 #
 # One process per GPU. jaxlin finds the address of process 0, the number of processes and its own
 # number in Slurm's variables. If a node dies, or the time is over, Slurm starts the job again and
-# it goes on from its last checkpoint.
+# it goes on from its last checkpoint. With COMMAND=sweep it sweeps.
 
 #SBATCH --job-name=jaxlin
 #SBATCH --nodes=2
@@ -23,7 +23,8 @@ DATA="${DATA:?set DATA to a data set or a folder of features that all nodes see}
 
 # The whole job is stopped where one task fails: its other processes could not go on alone.
 srun --kill-on-bad-exit=1 \
-  jaxlin train --data "$DATA" --out "$RUN" --batch-size 4096 --save-every 500 --resume auto "$@"
+  jaxlin "${COMMAND:-train}" --data "$DATA" --out "$RUN" --batch-size 4096 --save-every 500 \
+  --resume auto "$@"
 code=$?
 
 # 75: stopped early, with everything saved that there was to save.

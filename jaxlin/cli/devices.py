@@ -23,7 +23,8 @@ class DeviceOptions:
     devices: int | None = None
     """Devices to use (without it: all of this machine's; of each machine's among several)."""
     class_devices: int = 1
-    """Over how many of them the classes are split, where one cannot hold all of them."""
+    """Over how many of them the classes (the heads of a sweep) are split, where one cannot hold all
+    of them."""
     precision: Literal["highest", "tf32", "bf16"] = "highest"
     """How operands of matrix products are rounded; sums are float32 always. highest does not."""
     deterministic: bool = False

@@ -31,7 +31,7 @@ def batch_parts(objective, optimizer, params, data: Batch, *, batch_size: int, m
     here = 1 if mesh is None else jax.local_device_count() if device.platform == "cpu" else 1
     rows = -(-len(data.labels) // shards)
     moved = rows * (data.inputs.shape[1] * np.dtype(data.inputs.dtype).itemsize + 8) * here
-    if mesh is None and (device.platform == "cpu" or is_streamed(data.inputs)):
+    if is_streamed(data.inputs) or (mesh is None and device.platform == "cpu"):
         moved = 0  # a CPU trains on the host's own arrays, and a stream comes in windows
     state = tree_bytes((params, jax.eval_shape(optimizer.init, params)))
     kept = moved + (2 * state + tree_bytes(params)) // split * here  # old, new and a gradient

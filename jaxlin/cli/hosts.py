@@ -4,7 +4,16 @@ Each process reads its own rows. Process 0 alone writes the run's folder; what t
 write goes to a temporary folder of theirs. With one process everything here is the plain thing.
 """
 
-__all__ = ["across", "load", "own_part", "scores", "share_output", "shared"]
+__all__ = [
+    "across",
+    "budgeted",
+    "check_alike",
+    "load",
+    "own_part",
+    "scores",
+    "share_output",
+    "shared",
+]
 
 import dataclasses
 import json
@@ -17,6 +26,8 @@ import jax
 import numpy as np
 
 from jaxlin import checkpoint, models
+from jaxlin.cli.surviving import WHERE_DATA_LIE
+from jaxlin.data.rows import take
 from jaxlin.sharding import agreed, own_rows
 
 
@@ -80,12 +91,60 @@ def _is_key(leaf) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def check_alike(options, values: dict, parts) -> None:
+    """Refuse processes that were not started alike: they would wait for each other, or worse.
+
+    Args:
+      options: of the command, on this process.
+      values: those that decide the numbers.
+      parts: `Dataset`s or `None`: what it trains, validates and tests on.
+
+    Raises:
+      ValueError: on every process; the first that differs from process 0 is named, and how.
+    """
+    if jax.process_count() == 1:
+        return
+    examples, count = len(parts[0].labels), jax.process_count()
+    if own_rows(examples, count - 1, count).start >= examples:
+        raise ValueError(
+            f"{parts[0].name}: {examples} training examples are too few for {count} processes. "
+            "Start fewer of them."
+        )
+    first, *others = _from_all(_common(options, values, parts))
+    for number, other in enumerate(others, start=1):
+        changed = checkpoint.differences(first, other)
+        if changed:
+            raise ValueError(
+                f"process {number} of this run is not like process 0 ({'; '.join(changed)}). Start "
+                "all of them with the same options but for --process-id, on the same data."
+            )
+
+
+def _common(options, values: dict, parts) -> dict:
+    """What all processes of a run must have in common, wherever the data lie on each."""
+    numbers = {name: value for name, value in values.items() if name not in WHERE_DATA_LIE}
+    named = zip(("train", "validation", "test"), parts, strict=True)
+    return numbers | {
+        "save_every": options.save_every,
+        "resume": options.resume,
+        "class_devices": options.class_devices,
+        "devices": options.devices or jax.local_device_count(),
+        "data": {name: None if part is None else part.fingerprint[:32] for name, part in named},
+        "examples": [None if part is None else part.inputs.shape for part in parts],
+    }
+
+
 def _from_first(value):
     """A JSON value of the first process, on all."""
+    return _from_all(value)[0]
+
+
+def _from_all(value) -> list:
+    """The JSON values of all processes, on all."""
     text = np.frombuffer(json.dumps(value, default=str).encode(), np.uint8)
     size = -agreed(-len(text))
     filled = np.pad(text, (0, size - len(text)), constant_values=ord(" "))
-    return json.loads(_gathered(filled)[0].astype(np.uint8).tobytes())
+    return [json.loads(row.astype(np.uint8).tobytes()) for row in _gathered(filled)]
 
 
 def _mute(sentence: str) -> None:
@@ -93,10 +152,28 @@ def _mute(sentence: str) -> None:
 
 
 def own_part(inputs):
-    """The rows that this process reads."""
+    """The rows that this process reads: of an array themselves, of a source a view."""
     if jax.process_count() == 1:
         return inputs
-    return inputs[own_rows(len(inputs), jax.process_index(), jax.process_count())]
+    own = own_rows(len(inputs), jax.process_index(), jax.process_count())
+    return inputs[own] if isinstance(inputs, np.ndarray) else take(inputs, _numbers(own))
+
+
+def _numbers(rows: slice) -> np.ndarray:
+    return np.arange(rows.start, rows.stop)
+
+
+def budgeted(parts, memory: float):
+    """The same `Dataset`s (or `None`); those left in files know how much memory they may take.
+
+    It is the `memory` of one process, in GiB, that decides whether they are streamed: the order of
+    the examples must not depend on how many processes there are.
+    """
+    if jax.process_count() > 1:
+        for part in parts:
+            if part is not None and not isinstance(part.inputs, np.ndarray):
+                part.inputs.resident_bytes = int(memory * 2**30)
+    return parts
 
 
 def across(values, how: str) -> np.ndarray:

@@ -32,6 +32,12 @@ _PEER = re.compile(
     r"|deadline_exceeded|unavailable:",
     re.IGNORECASE,
 )
+_JOINED = "JAXLIN_JOINED"
+"""Where a child says that it has joined the others: before that, an end means that it could not."""
+_ALONE = (
+    "the processes of this run did not find each other{where}. Start all of them within a minute, "
+    "with the same --coordinator and --num-processes, and --process-id 0, 1, ... once each."
+)
 _CHILD = "from jaxlin.cli.launch import child; child()"
 
 
@@ -91,11 +97,9 @@ def connect(options) -> None:
             initialization_timeout=max(60, options.heartbeat),
         )
     except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"the processes of this run did not find each other{where} "
-            f"({' '.join(str(error).split())[:200]}). Start all of them within a minute, with the "
-            "same --coordinator and --num-processes."
-        ) from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(_ALONE.format(where=f"{where} ({reason})")) from None
+    os.write(int(os.environ[_JOINED]), b"1")
 
 
 def lost_peer(error: BaseException) -> bool:
@@ -129,16 +133,18 @@ def supervise(words: list[str]) -> int:
     The child's output passes through, but for what the coordination service logs about its end.
     """
     watched, held_open = os.pipe()
-    environment = os.environ | {_SUPERVISED: str(watched)}
+    joined, joining = os.pipe()
+    environment = os.environ | {_SUPERVISED: str(watched), _JOINED: str(joining)}
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, *words],
         env=environment,
-        pass_fds=[watched],
+        pass_fds=[watched, joining],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,  # the terminal's Ctrl-C reaches it through us, once
     )
     os.close(watched)
+    os.close(joining)
     before = _pass_signals_on(child)
     logged: list[bytes] = []
     relays = [
@@ -151,15 +157,20 @@ def supervise(words: list[str]) -> int:
     for relay in relays:
         relay.join()
     os.close(held_open)
+    with os.fdopen(joined, "rb") as said:
+        alone = not said.read()
     for number, handler in before.items():
         signal.signal(number, handler)
-    return _verdict(code, b"".join(logged))
+    return _verdict(code, b"".join(logged), alone)
 
 
-def _verdict(code: int, logged: bytes) -> int:
+def _verdict(code: int, logged: bytes, alone: bool) -> int:
     """The exit code, after a sentence if the child could not say one itself."""
     if code in (0, 1, 3) or os.environ.get("JAXLIN_TRACEBACK"):
         sys.stderr.write(logged.decode(errors="replace"))
+    if code in (-signal.SIGABRT, ABANDONED) and alone:
+        print(f"jaxlin: {_ALONE.format(where='')}", file=sys.stderr)
+        return 2
     if code in (-signal.SIGABRT, ABANDONED):
         print(
             "jaxlin: another process of this run died or could not be reached, so this one ended "

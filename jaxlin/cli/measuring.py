@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin import metrics, models
+from jaxlin.cli import hosts
 from jaxlin.data import Dataset
 from jaxlin.prefetch import prefetch
 
@@ -15,17 +16,18 @@ SCORE_BYTES = 64 << 20
 def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
     """Accuracy with its interval, mean loss, accuracy by class and among the first five.
 
-    The inputs are read once; no more than a block of scores is held.
+    The inputs are read once, by every process its own; no more than a block of scores is held.
     """
     classes, examples = len(model.class_names), len(data.labels)
+    inputs, own_labels = hosts.own_part(data.inputs), hosts.own_part(data.labels)
     rows = max(4096, SCORE_BYTES // (4 * classes) // 4096 * 4096)
     right, of_class, first_five, total = np.zeros(classes, int), np.zeros(classes, int), 0.0, 0.0
 
     def read(start):
-        return np.asarray(data.inputs[start : start + rows]), data.labels[start : start + rows]
+        return np.asarray(inputs[start : start + rows]), own_labels[start : start + rows]
 
-    for inputs, labels in prefetch(read, range(0, examples, rows)):
-        scores = models.scores(model, inputs)
+    for block, labels in prefetch(read, range(0, len(own_labels), rows)):
+        scores = models.scores(model, block)
         hit = scores.argmax(axis=1) == labels
         right += np.bincount(labels[hit], minlength=classes)
         of_class += np.bincount(labels, minlength=classes)
@@ -33,6 +35,8 @@ def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
         total += float(np.asarray(values).sum(dtype=np.float64))
         if classes > 5:
             first_five += metrics.top_k_accuracy(scores, labels, k=5) * len(labels)
+    counts = hosts.across(np.concatenate([right, of_class, [first_five, total]]), "sum")
+    right, of_class, (first_five, total) = np.split(counts, [classes, 2 * classes])
     accuracy = float(right.sum() / examples)
     measured = {
         "accuracy": accuracy,

@@ -15,6 +15,7 @@ import io
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -76,8 +77,11 @@ def run_data(config: dict) -> tuple[Dataset, Dataset | None]:
 
 
 def memory_bytes(config: dict) -> int:
-    """The memory for features that a run's configuration allows."""
-    return int(config.get("memory", 4.0) * 2**30)
+    """The memory for features that a run's configuration allows.
+
+    In a run of many processes features stay in their files at first: none reads those of others.
+    """
+    return 0 if jax.process_count() > 1 else int(config.get("memory", 4.0) * 2**30)
 
 
 def _square(side: int | None) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ command with `--resume auto`), 3 done or stopped while checkpoints could not be 
 """
 
 __all__ = [
+    "WHERE_DATA_LIE",
     "SurvivalOptions",
     "Watch",
     "check_survival",
@@ -75,12 +76,13 @@ class Watch(NamedTuple):
             _warn(f"done, but {failures} of the checkpoints could not be saved.")
         return 3 if failures else 0
 
-    def visit(self, step: int, state: Any, record: dict, *, last: bool) -> None:
+    def visit(self, step: int, state: Any, record: dict | None = None, *, last: bool) -> None:
         """Save `state` where that is due, this is the last step, or a signal has come; then leave.
 
         Args:
           step: how far the run is.
-          state: a pytree of arrays, for `jaxlin.checkpoint.save`.
+          state: a pytree of arrays, for `jaxlin.checkpoint.save`, or a function that makes it
+            and the record, called where they are saved.
           record: the JSON beside it.
           last: no step follows.
         """
@@ -90,6 +92,8 @@ class Watch(NamedTuple):
             return
         signal, saved = self.stopping(), True
         if self.keeper.due(step) or last or signal:
+            if callable(state):
+                state, record = state()
             saved = self.keeper.save(step, state, record)
         if signal:
             raise Stopped(signal, step, saved=saved)

@@ -77,25 +77,15 @@ def run(options: Options) -> int:
     options = _with_preset(options)
     train._check(options)
     _check(options)
-    if options.out is not None:
-        check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
-    mesh = _mesh(options)
-    with exit_codes(options) as (stopping, code):
+    mesh = start(options)
+
+    from jaxlin.cli.hosts import share_output
+
+    with share_output(options) as options, exit_codes(options) as (stopping, code):
+        if options.out is not None:
+            check_out(options.out, overwrite=options.overwrite or options.resume == "auto")
         return _run(options, stopping, mesh)
     return code[0]
-
-
-def _mesh(options: Options):
-    """The devices of this process that descent is spread over, or `None` for one."""
-    mesh = start(options)
-    import jax
-
-    if jax.process_count() > 1:
-        raise ValueError(
-            "A sweep runs in one process, on all of its devices. Start it without --coordinator, "
-            "in one task of the cluster."
-        )
-    return mesh
 
 
 def _run(options: Options, stopping, mesh) -> int:
@@ -197,14 +187,3 @@ def _check(options: Options) -> None:
         raise ValueError("--step-size and --step-sizes exclude each other. Give one of them.")
     if not 0 < options.bank_memory < float("inf"):
         raise ValueError(f"--bank-memory must be positive, got {options.bank_memory}.")
-    if options.coordinator is not None:
-        raise ValueError(
-            "A sweep runs in one process, on all of its devices. Leave --coordinator out."
-        )
-    if options.class_devices > 1:
-        raise ValueError("--class-devices is for `jaxlin train`. Leave it out.")
-    if full and (options.devices or 1) > 1:
-        raise ValueError(
-            "--devices spreads minibatch descent; a path of certified fits runs on one. Leave it "
-            "out, or choose --solver minibatch."
-        )

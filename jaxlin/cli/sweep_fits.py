@@ -12,11 +12,14 @@ import numpy as np
 
 from jaxlin import checkpoint, models, preprocess, sweep
 from jaxlin.batches import steps_per_epoch
+from jaxlin.cli import hosts
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.training import Job, split_data
-from jaxlin.core import Batch, DataError, LinearParams
+from jaxlin.core import Batch, LinearParams
+from jaxlin.data.joined import joined
+from jaxlin.solvers.carried import Carried, blank_carried, shapes_of
 from jaxlin.sweep import presets, selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
 from jaxlin.sweep.minibatch import blank, descend
@@ -33,7 +36,7 @@ class SweepJob(NamedTuple):
     memory: int | None
     """Bytes that a bank may take."""
     mesh: object = None
-    """The devices that descent is spread over, or `None` for one."""
+    """The devices that the rows, and the heads of descent, are spread over; `None` for one."""
 
     @property
     def train(self):
@@ -81,13 +84,13 @@ class _Beginning(NamedTuple):
 
     records: list[dict]
     state: object
-    """A `Progress` of `descend`, or the heads solved so far."""
+    """A `Progress` of `descend`, or a `_Solved`."""
 
 
 def _descended_before(job: SweepJob, found) -> _Beginning:
     record = found.record["sweep"]
     like = blank(job.heads, record["sizes"], **_shapes(job))
-    return _Beginning(record["records"], checkpoint.load(found, like))
+    return _Beginning(record["records"], hosts.load(found, like))
 
 
 def _shapes(job: SweepJob) -> dict:
@@ -97,7 +100,6 @@ def _shapes(job: SweepJob) -> dict:
         "descent": _descent(job, len(job.train.labels)),
         "statistics": job.job.statistics,
         "dtype": _dtype(job.job.config),
-        "mesh": job.mesh,
     }
 
 
@@ -133,6 +135,13 @@ def _descend_all(job, out, data, validation, begin, write, records, watch) -> li
     )
 
 
+class _Solved(NamedTuple):
+    """The heads solved so far, in that order, and what the path of the last one carries on."""
+
+    heads: list[sweep.Fitted]
+    carried: Carried | None
+
+
 def _solved_before(job: SweepJob, found) -> _Beginning:
     record = found.record["sweep"]
     classes, features = len(job.train.class_names), job.train.inputs.shape[1]
@@ -140,39 +149,37 @@ def _solved_before(job: SweepJob, found) -> _Beginning:
     like = LinearParams(
         np.zeros((count, classes, features), dtype), np.zeros((count, classes), dtype)
     )
-    params = checkpoint.load(found, like)
+    shapes = record["carried"]
+    empty = None if shapes is None else blank_carried(shapes)
+    params, carried = hosts.load(found, (like, empty))
     subsets = {head.subset.name: head.subset for head in job.heads}
     solved = []
     for i, (head, rest) in enumerate(record["heads"]):
         named = sweep.Head(**head | {"subset": subsets[head["subset"]]})
         own = LinearParams(*(np.asarray(leaf)[i] for leaf in params))
         solved.append(sweep.Fitted(named, own, **rest))
-    return _Beginning(record["records"], solved)
+    return _Beginning(record["records"], _Solved(solved, carried))
 
 
 def _solve_all(job, out, data, validation, begin, write, records, watch) -> list[sweep.Fitted]:
-    """Every head solved; a sweep that goes on solves those that are missing.
-
-    They start from the head before, without the curvature that was learned on the way to it: they
-    meet the same certified gap, with other last digits than in an unbroken sweep.
-    """
+    """Every head solved; a sweep that goes on solves those that are missing, bit for bit."""
     from jaxlin.cli.sweep_results import head_json
 
-    solved = list(begin.state or [])
+    before = begin.state or _Solved([], None)
+    solved = list(before.heads)
 
-    def on_fitted(found: sweep.Fitted) -> None:
+    def on_fitted(found: sweep.Fitted, make) -> None:
         solved.append(found)
         count = len(solved)
         shown = _HeadRecord(count, found.epochs, found.objective, found.validation_accuracy)
         write(head_json(found, job), shown)
-        if watch.keeper is not None:
-            state, record = _packed(solved)
-            passes = int(sum(each.epochs for each in solved))
-            ended = count == len(job.heads) and job.job.config["search"] == "grid"
-            watch.visit(passes, state, {"sweep": record | {"records": records}}, last=ended)
+        passes = int(sum(each.epochs for each in solved))
+        ended = count == len(job.heads) and job.job.config["search"] == "grid"
+        watch.visit(passes, partial(_packed, solved, records, make), last=ended)
 
     common = {"statistics": job.job.statistics, "on_fitted": on_fitted}
-    solver = partial(_solve, job, data, validation, known=list(solved), **common)
+    known = {"known": list(solved), "carried": before.carried}
+    solver = partial(_solve, job, data, validation, **known, **common)
     if job.job.config["search"] == "grid":
         return solver(job.heads)
     halvings = job.preset.halvings if job.preset is not None else 4
@@ -184,15 +191,17 @@ def _solve_all(job, out, data, validation, begin, write, records, watch) -> list
     return coarse_to_fine(evaluate, coarse, selection.best, halvings=halvings)
 
 
-def _packed(solved) -> tuple[LinearParams, dict]:
-    """The heads solved so far as two arrays, and what else is known of them as JSON."""
-    state = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in solved]) for i in (0, 1)))
-    described = []
+def _packed(solved, records, make) -> tuple[tuple, dict]:
+    """The state of a `_Solved` as arrays, and what else is known of its heads as JSON."""
+    params = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in solved]) for i in (0, 1)))
+    described, carried = [], make()
     for found in solved:
         head = found.head._asdict() | {"subset": found.head.subset.name}
         rest = {n: v for n, v in found._asdict().items() if n not in ("head", "params", "history")}
         described.append([head, rest])
-    return state, {"heads": described}
+    shapes = None if carried is None else shapes_of(carried)
+    record = {"heads": described, "carried": shapes, "records": records}
+    return (params, carried), {"sweep": record}
 
 
 def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> list[sweep.Fitted]:
@@ -207,6 +216,7 @@ def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> lis
         margin=config["margin"],
         regularizer=config["regularizer"],
         dtype=_host_dtype(config),
+        mesh=job.mesh,
         **more,
     )
 
@@ -260,7 +270,8 @@ def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: boo
     wanted = refit and (job.preset is None or job.preset.refit)
     if wanted and job.job.validation is not None and chosen.head.shots is None:
         everything = _everything(job)
-        statistics = preprocess.fit(everything.inputs, job.job.config["preprocess"])
+        own, kind = hosts.own_part(everything.inputs), job.job.config["preprocess"]
+        statistics = preprocess.fit(own, kind, across=hosts.across)
         examples = len(everything.labels)
         units = "mean" if job.preset is None else job.preset.units
         if units in ("sum", "half-sum"):  # the published number stays, and N grows
@@ -285,15 +296,9 @@ def _everything(job: SweepJob):
     everything, apart, _ = split_data(job.job.config | {"validation": 0})
     if apart is None:
         return everything
-    inputs = [data.inputs for data in (everything, apart)]
-    if not all(isinstance(part, np.ndarray) for part in inputs):
-        raise DataError(
-            f"{everything.name}: its validation part is a set of its own and the features do not "
-            "fit --memory, so that they cannot be joined for the refit. Add --no-refit, or raise "
-            "--memory."
-        )
+    inputs = joined(everything.inputs, apart.inputs)
     labels = np.concatenate([everything.labels, apart.labels])
-    return everything._replace(inputs=np.concatenate(inputs), labels=labels)
+    return everything._replace(inputs=inputs, labels=labels)
 
 
 def _refit_solved(job, chosen, data, statistics, watch) -> sweep.Fitted:

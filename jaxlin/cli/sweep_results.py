@@ -14,9 +14,11 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from jaxlin import losses, metrics, models, sweep
+from jaxlin import losses, metrics, sweep
+from jaxlin.cli import hosts
 from jaxlin.cli.runs import safe_cell, write_predictions
 from jaxlin.cli.sweep_fits import SweepJob, as_batch
 from jaxlin.cli.training import measure
@@ -64,7 +66,7 @@ def _test_accuracies(job: SweepJob, heads) -> list[float]:
     weights = selection.selection_weights(test.labels, job.job.config["metric"])
     accuracies, _ = sweep.measure(
         [f.head for f in heads], stacked, sweep.Descent(margin=job.job.config["margin"]),
-        job.job.statistics, as_batch(test, weights),
+        job.job.statistics, as_batch(test, weights), mesh=job.mesh,
     )  # fmt: skip
     return accuracies.tolist()
 
@@ -87,8 +89,9 @@ def test_once(job: SweepJob, model, results: dict, out: Path, metric: str, other
     split, data = ("test", test) if test is not None else ("validation", job.job.validation)
     if data is None:
         return
-    scores = models.scores(model, data.inputs)
-    write_predictions(out / "predictions.csv", model, data, scores, split=split)
+    scores = hosts.scores(model, data.inputs)
+    if jax.process_index() == 0:
+        write_predictions(out / "predictions.csv", model, data, scores, split=split)
     if test is None:
         return
     loss = losses.named(model.loss, margin=job.job.config["margin"])

@@ -6,9 +6,11 @@ import dataclasses
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from jaxlin import models, sweep
+from jaxlin.cli import hosts
 from jaxlin.cli.common import write_json
 from jaxlin.cli.environment import environment
 from jaxlin.cli.surviving import Watch
@@ -83,6 +85,7 @@ def sweep_and_write(job: SweepJob, options, out: Path, watch: Watch, other: Othe
     config, started = job.job.config, time.perf_counter()
     write_json(out / "config.json", config)
     write_json(out / "env.json", environment())
+    watch = hosts.shared(watch, options)
     fitted = fit_all(job, out, watch, chatty=not options.quiet, verbose=options.verbose)
     fit_seconds = time.perf_counter() - started
     if all(found.status == "diverged" for found in fitted):
@@ -115,7 +118,9 @@ def sweep_and_write(job: SweepJob, options, out: Path, watch: Watch, other: Othe
     test_once(job, model, results, out, options.metric, other)
     results["seconds"] = {"heads": fit_seconds, "total": time.perf_counter() - started}
     write_json(out / "sweep.json", results)
-    watch.look("after fitting")
+    watch.look("after fitting")  # all processes have to come here
+    if jax.process_index() != 0:
+        return results, ""
     write_sweep_pictures(out, results, config)
     say_results(results, out, quiet=options.quiet)
     return results, ""

@@ -29,6 +29,7 @@ from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset, load_validation
 from jaxlin.data.rows import hold, take
 from jaxlin.objectives import compose
+from jaxlin.steps import placed_for_training
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
 # of Adam's kind moves every weight by the same amount, hence a score by D * size times that; a
@@ -67,6 +68,7 @@ def prepare(options) -> Job:
         jax.config.update("jax_enable_x64", True)
     values = _values(options)
     parts = split_data(values)
+    hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
@@ -89,7 +91,7 @@ def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
             f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "
             "only. A classifier needs two: raise --limit or lower --validation."
         )
-    return train_set, validation, test_set
+    return hosts.budgeted((train_set, validation, test_set), config["memory"])
 
 
 def _rows(data: Dataset, rows) -> Dataset:
@@ -295,7 +297,7 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
             bar(record)
 
         return train.run(
-            *(descent, first, data if mesh is None else sharding.place(data, mesh)),
+            *(descent, first, placed_for_training(data, mesh)),
             key=key,
             steps=steps,
             batch_size=config["batch_size"],
@@ -352,7 +354,7 @@ def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:
     for split in results:
         data = getattr(job, split)
         watch.look("after training")
-        blockwise = jax.process_count() == 1 and not isinstance(data and data.inputs, np.ndarray)
+        blockwise = not isinstance(data and data.inputs, np.ndarray)
         if data is not None and split != shown and blockwise:
             results[split] = measure_in_blocks(model, data, loss)
         elif data is not None:

@@ -19,6 +19,7 @@ __all__ = [
     "fill",
     "from_map",
     "hold",
+    "positions",
     "take",
 ]
 
@@ -94,8 +95,8 @@ class FileRows:
     def __getitem__(self, rows) -> np.ndarray:
         """The rows of a number (D,), of a slice, of an array of numbers or of a mask (n, D)."""
         if isinstance(rows, (int, np.integer)):
-            return self[_positions([rows], len(self))][0]
-        chosen = _positions(rows, len(self))
+            return self[positions([rows], len(self))][0]
+        chosen = positions(rows, len(self))
         out = empty_rows(len(chosen), self)
         self.read_into(out, [chosen])
         return out
@@ -239,7 +240,7 @@ class _Piece(NamedTuple):
     place: slice | np.ndarray
 
 
-def _positions(rows, size: int):
+def positions(rows, size: int):
     """Row numbers in [0, size): a `range` for a plain slice, else an int64 array."""
     if isinstance(rows, slice):
         found = range(*rows.indices(size))

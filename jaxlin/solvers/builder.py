@@ -1,6 +1,8 @@
 """Which metric, when: rows are drawn, metrics built, and their cost weighed against going on."""
 
-__all__ = ["MetricBuilder"]
+__all__ = ["MetricBuilder", "Recipe"]
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,21 +36,34 @@ WINDOW = 5
 """Evaluations over which the rate of decrease is judged."""
 
 
+class Recipe(NamedTuple):
+    """What the last metric was built from: enough to build it again."""
+
+    two_level: bool
+    weights: np.ndarray
+    bias: np.ndarray
+    draw: int
+    """Seed of its sample, where it has one of its own."""
+    curvature: float | None
+    """That its spectrum was made with."""
+
+
 class MetricBuilder:
     """The metrics of one run. Draws the first sample and forms its covariance once."""
 
     def __init__(self, problem: Problem, shared: "MetricBuilder | None" = None):
         """`shared`: a builder for the same rows and counts, whose sample and covariance serve."""
         self.problem = problem
-        self.curvature, self._spectrum, self._builds = None, None, 0
+        self.curvature, self._spectrum, self.builds = None, None, 0
         self._leverages, self._fresh = None, 0.0
+        self.recipe = None if shared is None else shared.recipe
         if shared is not None:
             self.drawn, self.sample, self.covariance = (
                 shared.drawn,
                 shared.sample,
                 shared.covariance,
             )
-            self._builds = shared._builds
+            self.builds = shared.builds
             return
         features = problem.features
         self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
@@ -93,7 +108,7 @@ class MetricBuilder:
 
     def gram(self, weights, bias, smoothing=1.0, anchor=0.0):
         """The Gram metric with the mean curvature at this point."""
-        problem = self.problem
+        problem, self.recipe = self.problem, Recipe(False, weights, bias, 0, None)
         bends = bends_of(
             problem, self.sample, self.scores(self.sample, weights, bias), smoothing, anchor
         )
@@ -112,15 +127,23 @@ class MetricBuilder:
     def two_level(self, weights, bias):
         """The metric of a smooth loss at this point, and the passes over the data it took."""
         problem = self.problem
-        self._builds += 1
+        self.builds += 1
+        self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
         sample, passes = self.sample, 0.0
         if len(sample.indices) > self.drawn or problem.rows.size > self.drawn:
             passes = 0.5 if self._leverages is not None else 1.0
             bent = self._bent(weights, bias) * self._leverage()
             chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
-            sample = self.draw(chances, self.drawn, seed=self._builds, mean=sample.mean)
+            sample = self.draw(chances, self.drawn, seed=self.builds, mean=sample.mean)
         bends = bends_of(problem, sample, self.scores(sample, weights, bias))
         return two_level_metric(problem, self.spectrum(), sample, bends), passes
+
+    def follow(self, recipe: Recipe):
+        """The metric that a builder for the same problem left this recipe of."""
+        if not recipe.two_level:
+            return self.gram(recipe.weights, recipe.bias)
+        self.builds, self.curvature = recipe.draw - 1, recipe.curvature
+        return self.two_level(recipe.weights, recipe.bias)[0]
 
     def starts_exact(self) -> bool:
         """So few unknowns that the whole Hessian is the cheapest metric from the start."""
@@ -141,7 +164,7 @@ class MetricBuilder:
             self._fresh = rate
         distance = np.log(max(now / max(0.3 * target, 1e-300), 1.0))
         left = distance / rate
-        after = few + 2 if self._builds == 0 or cheap else distance / (FRESHER * self._fresh)
+        after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * self._fresh)
         saved = left - min(left, after)
         return saved * self._evaluation_cost() > self._build_cost()
 

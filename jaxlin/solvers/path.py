@@ -8,10 +8,12 @@ they ask of the data is answered in one pass.
 __all__ = ["minimize_path"]
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.carried import Carried, carried_of, warmth_of
 from jaxlin.solvers.problem import open_problem, reweighted
 from jaxlin.solvers.single import quiet_blas, solution_of, solver_of, start_of
 from jaxlin.solvers.smooth import descend, minimize_smooth, together
@@ -34,7 +36,10 @@ def minimize_path(
     classes: int | None = None,
     dtype=None,
     margin: float = 1.0,
+    mesh=None,
     callback: Callable | None = None,
+    carried: Carried | None = None,
+    on_carried: Callable | None = None,
 ) -> list:
     """`minimize` for every strength, each fit warm from the one before; certified all the same.
 
@@ -48,8 +53,12 @@ def minimize_path(
       init: for the largest strength.
       callback: called as (t, solution), or (f, t, solution) with (F, N) weights, when the fit for
         `strengths[t]` is done.
+      carried: of a path over the same data that was left: `strengths` are those that were still
+        to come. The fits are those of the unbroken path, bit for bit.
+      on_carried: called as (make,) before `callback`; `make()` returns what to give as `carried`.
+        Not with (F, N) weights.
       loss, tolerance, l1_strength, fit_intercept, max_iterations, preprocessing, classes, dtype,
-        margin: as for `minimize`, the same for all.
+        margin, mesh: as for `minimize`, the same for all.
 
     Returns:
       list of T `Solution`, in the order of `strengths`; with (F, N) weights a list of F such lists.
@@ -63,6 +72,8 @@ def minimize_path(
     [True, True]
     """
     folds = sample_weight is not None and np.ndim(sample_weight) == 2
+    if folds and (carried is not None or on_carried is not None):
+        raise ValueError("`carried` is of one path. Leave it out, or give (N,) weights.")
     weightings = sample_weight if folds else [sample_weight]
     strengths = _strengths(strengths, len(weightings))
     opened = _opened(
@@ -79,14 +90,16 @@ def minimize_path(
             classes=classes,
             dtype=dtype,
             preprocessing=preprocessing,
+            mesh=mesh,
         ),
         float(strengths[0, 0]),
     )
+    ends = carried, on_carried or silent
     with quiet_blas():
         paths = together(
             [
-                _walk(problem, occurring, count, strengths[f], init, _told(callback, f, folds))
-                for f, (problem, occurring, count) in enumerate(opened)
+                _walk(opened[f], strengths[f], init, _told(callback, f, folds), *ends)
+                for f in range(len(opened))
             ]
         )
     return paths if folds else paths[0]
@@ -123,11 +136,14 @@ def _told(callback, fold, folds):
     return (lambda t, solution: callback(fold, t, solution)) if folds else callback
 
 
-def _walk(problem, occurring, count, strengths, init, callback):
+def _walk(opened, strengths, init, callback, carried, on_carried):
     """One path, as a generator for `together`: the solutions in the order of `strengths`."""
+    problem, occurring, count = opened
     weights, bias = start_of(init, count, occurring, problem)
     solutions: list[Solution | None] = [None] * len(strengths)
     warmth = None
+    if carried is not None:
+        weights, bias, warmth = carried.weights, carried.bias, warmth_of(carried, problem)
     for t in np.argsort(strengths, kind="stable")[::-1]:
         problem = problem._replace(strength=float(strengths[t]))
         solve = solver_of(problem)
@@ -137,5 +153,6 @@ def _walk(problem, occurring, count, strengths, init, callback):
             fit = solve(problem, weights, bias, silent)
         weights, bias = fit.weights, fit.bias
         solutions[t] = solution_of(problem, fit, occurring, count)
+        on_carried(partial(carried_of, weights, bias, warmth))
         callback(int(t), solutions[t])
     return solutions

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlin import losses, regularizers, train
+from jaxlin import losses, regularizers, sharding, train
 from jaxlin.core import Batch, LinearParams
+from jaxlin.data.rows import take
 from jaxlin.objectives import weighted_mean
 from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.heads import Head
@@ -232,10 +233,13 @@ def measure(
     data: Batch,
     *,
     rows: int = 1024,
+    mesh=None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and mean loss of every head, (H,) and (H,), in blocks of `rows` examples.
 
-    `data.weights` (N,), such as the inverse sizes of the classes, weigh both.
+    `data.weights` (N,), such as the inverse sizes of the classes, weigh both. On a `mesh`, where
+    `params` may have more heads (`jaxlin.sharding.place_heads`), every device sees its share of a
+    block of `rows` for each of them.
     """
     groups, frozen = groups_of(heads), _Frozen(statistics)
     groups = ((groups[0][0], None),) if len(groups) == 1 else groups
@@ -243,14 +247,22 @@ def measure(
     size = len(data.labels)
     counts = np.ones(size) if data.weights is None else np.asarray(data.weights)
     hits, totals = np.zeros(len(heads)), np.zeros(len(heads))
-    rows = min(rows, size)
+    rows = min(rows * (1 if mesh is None else mesh.shape["data"]), size)
     for first in range(0, size, rows):
-        part = slice(first, first + rows)
-        block = Batch(*(_filled(np.asarray(a[part]), rows) for a in (data[0], data[1], counts)))
-        right, values = _measure_block(groups, descent, frozen, params, block)
-        hits += np.asarray(right, np.float64)
-        totals += np.asarray(values, np.float64)
+        part = range(first, min(first + rows, size))
+        block = Batch(*(_block(a, part, rows, mesh) for a in (data[0], data[1], counts)))
+        found = _measure_block(groups, descent, frozen, params, block)
+        right, values = sharding.fetch(found, len(heads))
+        hits += right.astype(np.float64)
+        totals += values.astype(np.float64)
     return hits / counts.sum(), totals / counts.sum()
+
+
+def _block(values, part: range, rows: int, mesh):
+    """Entries `part`, filled up to `rows`; on a mesh each process reads its own."""
+    if mesh is not None:
+        return sharding.place_rows(take(values, np.arange(part.start, part.stop)), mesh, rows)
+    return _filled(np.asarray(values[part.start : part.stop]), rows)
 
 
 def _filled(block: np.ndarray, rows: int) -> np.ndarray:

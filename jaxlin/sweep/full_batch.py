@@ -2,6 +2,7 @@
 
 __all__ = ["coarse_to_fine", "few_shot_rows", "solve"]
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from jaxlin import preprocess, solvers
 from jaxlin.core import Batch, LinearParams, Solution
-from jaxlin.data.rows import take
+from jaxlin.data.rows import RESIDENT_BYTES, take
+from jaxlin.passes import SMALL_PROBLEM
 from jaxlin.preprocess import Preprocessing
+from jaxlin.solvers.carried import Carried
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.heads import Fitted, Head
 
@@ -27,9 +30,11 @@ def solve(
     regularizer: str = "l2",
     max_iterations: int = 1000,
     dtype=np.float32,
+    mesh=None,
     near: Sequence[Fitted] = (),
     known: Sequence[Fitted] = (),
-    on_fitted: Callable[[Fitted], None] | None = None,
+    carried: Carried | None = None,
+    on_fitted: Callable[[Fitted, Callable], None] | None = None,
 ) -> list[Fitted]:
     """Solve the problem of every head to a certified relative gap.
 
@@ -46,9 +51,15 @@ def solve(
       regularizer: "l2", "l1" or "none" (then strengths have to be 0).
       max_iterations: of each fit.
       dtype: of the arithmetic.
+      mesh: from `jaxlin.sharding.mesh`, to spread the rows over its devices; problems so small
+        that the host is quicker stay there.
       near: heads fitted before, to start from the nearest of.
-      known: heads fitted before that are taken as they are.
-      on_fitted: called with every other head as it is done.
+      known: heads of a sweep that was left, in the order they were fitted; they are taken as
+        they are.
+      carried: what the path of the last of `known` carried. The other heads are then those of an
+        unbroken sweep, bit for bit.
+      on_fitted: called with every other head as it is done, and a function that returns what its
+        path carries (`None` if nothing but the head).
 
     Returns:
       A `Fitted` for every head, in the order of `heads`.
@@ -70,22 +81,26 @@ def solve(
     order = sorted(range(len(heads)), key=lambda h: (_path_of(heads[h]), -heads[h].strength))
     before = {found.head: found for found in known}
     fitted = [before.get(head) for head in heads]
-    order = [h for h in order if fitted[h] is None]
     for _, members in groupby(order, key=lambda h: _path_of(heads[h])):
-        path = list(members)
+        whole = list(members)
+        path = [h for h in whole if fitted[h] is None]
+        if not path:
+            continue
+        begun = [fitted[h] for h in whole if fitted[h] is not None]
         problem = _Problem(heads[path[0]], data, statistics, rotate=regularizer == "l2")
-        start = _nearest(heads[path[0]], [*near, *known])
+        start = begun[-1] if begun else _nearest(heads[path[0]], near)
 
-        def done(t: int, solution: Solution, path=path, problem=problem) -> None:
+        def done(t: int, solution: Solution, make, path=path, problem=problem) -> None:
             found = _fitted(heads[path[t]], solution, problem)
-            fitted[path[t]] = _validated(found, validation, statistics, margin)
+            fitted[path[t]] = _validated(found, validation, statistics, margin, mesh)
             if on_fitted is not None:
-                on_fitted(fitted[path[t]])
+                on_fitted(fitted[path[t]], make)
 
         _path(
-            problem, [heads[h].strength for h in path], done, start=start, classes=classes,
+            problem, [heads[h].strength for h in path], done, start=start,
+            carried=carried if begun else None, classes=classes,
             tolerance=tolerance, margin=margin, regularizer=regularizer,
-            max_iterations=max_iterations, dtype=dtype,
+            max_iterations=max_iterations, dtype=dtype, mesh=mesh,
         )  # fmt: skip
     return [found for found in fitted if found is not None]
 
@@ -159,12 +174,8 @@ class _Problem:
             inputs, self.labels = np.asarray(take(inputs, rows)[:]), self.labels[rows]
             self.weights = None if self.weights is None else np.asarray(self.weights)[rows]
         if not self.columns.all():
-            if not isinstance(inputs, np.ndarray):
-                raise ValueError(
-                    "Features that do not fit memory cannot be solved on a subset of their "
-                    "columns. Give more memory, or descend in minibatches."
-                )
-            inputs = inputs[:, self.columns]
+            held = isinstance(inputs, np.ndarray)
+            inputs = inputs[:, self.columns] if held else _Columns(inputs, self.columns)
             parts = [part[self.columns] for part in parts]
         self.inputs, self.statistics = inputs, Preprocessing(statistics.kind, *parts)
         if rotate and 2 * inputs.shape[0] < inputs.shape[1]:
@@ -195,28 +206,50 @@ class _Problem:
         return LinearParams(full, np.asarray(params.bias))
 
 
+class _Columns:
+    """Some columns of a source of rows, read with all others and cut out."""
+
+    def __init__(self, source, columns: np.ndarray):
+        self.source, self.columns, self.dtype = source, columns, source.dtype
+        self.shape = (source.shape[0], int(columns.sum()))
+        share = self.shape[1] / source.shape[1]
+        self.resident_bytes = int(share * getattr(source, "resident_bytes", RESIDENT_BYTES))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows) -> np.ndarray:
+        return np.ascontiguousarray(np.asarray(self.source[rows])[..., self.columns])
+
+
 def _path(
-    problem: _Problem, strengths, done, *, start, regularizer, dtype, **settings
+    problem: _Problem, strengths, done, *, start, carried, regularizer, dtype, mesh, **settings
 ) -> None:  # fmt: skip
-    """Solve for strengths that fall, each started from the one before; `done(t, solution)`."""
+    """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
     common = settings | {
         "loss": problem.loss,
         "sample_weight": problem.weights,
         "preprocessing": problem.statistics,
         "dtype": dtype,
+        "mesh": mesh
+        if math.prod(problem.inputs.shape) * settings["classes"] > SMALL_PROBLEM
+        else None,
     }
     if regularizer == "l2":
+        made = []
         solvers.minimize_path(
-            problem.inputs, problem.labels, strengths=strengths, init=init, callback=done, **common
-        )
+            problem.inputs, problem.labels, strengths=strengths, init=init, carried=carried,
+            callback=lambda t, solution: done(t, solution, made[-1]), on_carried=made.append,
+            **common,
+        )  # fmt: skip
         return
     for t, strength in enumerate(strengths):
         l1 = strength if regularizer == "l1" else 0.0
         solution = solvers.minimize(
             problem.inputs, problem.labels, strength=0.0, l1_strength=l1, init=init, **common
         )
-        done(t, solution)
+        done(t, solution, lambda: None)
         init = solution.params
 
 
@@ -231,12 +264,14 @@ def _fitted(head: Head, solution: Solution, problem: _Problem) -> Fitted:
     )
 
 
-def _validated(found: Fitted, validation, statistics, margin) -> Fitted:
+def _validated(found: Fitted, validation, statistics, margin, mesh) -> Fitted:
     """The same head with its accuracy and loss on validation."""
     if validation is None:
         return found
     alone = LinearParams(*(np.asarray(part)[None] for part in found.params))
-    measured = measure([found.head], alone, Descent(margin=margin), statistics, validation)
+    measured = measure(
+        [found.head], alone, Descent(margin=margin), statistics, validation, mesh=mesh
+    )
     accuracy, loss = (float(part[0]) for part in measured)
     return found._replace(validation_accuracy=accuracy, validation_loss=loss)
 

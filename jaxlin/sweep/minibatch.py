@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import sharding, stream, train
+from jaxlin import sharding, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.preprocess import Preprocessing
+from jaxlin.steps import placed_for_training
 from jaxlin.sweep.bank import Descent, bank_trainer, measure, start
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.train import TrainState
@@ -119,7 +120,8 @@ def descend(
       init_scale: spread of the initial weights, drawn by a head's seed; 0 starts from zero.
       dtype: of the parameters.
       memory: bytes that a bank may take; more heads are trained bank after bank.
-      mesh: from `jaxlin.sharding.mesh`: every device keeps its rows, all of them have the heads.
+      mesh: from `jaxlin.sharding.mesh`: every device keeps its rows; the heads are split along
+        its `class` axis.
       on_record: called at the end of every epoch of a bank (or `CHUNK_STEPS` of a long one).
       resumed: go on from here. The result is that of an unbroken run, bit for bit.
       on_progress: called as (step, progress) as often as `on_record`, and at the very end; `step`
@@ -144,10 +146,7 @@ def descend(
         dtype=dtype, memory=memory,
     )  # fmt: skip
     per_epoch = steps_per_epoch(len(data.labels), batch_size)
-    if mesh is not None:
-        data = sharding.place(data, mesh)
-    elif not stream.is_streamed(data.inputs):
-        data = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
+    data = placed_for_training(data, mesh)
     last = descent.steps if stop_after is None else min(
         descent.steps, round(stop_after * per_epoch)
     )  # fmt: skip
@@ -157,32 +156,34 @@ def descend(
         features=features, scale=init_scale, dtype=dtype, mesh=mesh,
     )  # fmt: skip
     progress = make(_nothing(heads, classes, features, dtype), banks[0], 0)
-    progress = progress if resumed is None else resumed
+    progress = progress if resumed is None else _placed(resumed, mesh)
     while True:
         if not len(progress.active) or int(progress.state.step) >= last:
-            progress = _finish(progress, np.ones(len(progress.active), bool))
+            progress = _finish(progress, np.ones(len(progress.active), bool), mesh)
             number = int(progress.bank) + 1
             if number >= len(banks):
                 break
             progress = make(progress, banks[number], number)
         bank = [heads[h] for h in progress.active]
-        trainer = bank_trainer(bank, descent, statistics)
+        held = bank + bank[-1:] * (len(progress.state.params.bias) - len(bank))
+        trainer = bank_trainer(held, descent, statistics)
         for new, infos in train.chunks(
             trainer, progress.state, data, key=key, steps=last, batch_size=batch_size,
             chunk_steps=CHUNK_STEPS,
         ):  # fmt: skip
             step, measured = int(new.step), None
             if validation is not None and (step % per_epoch == 0 or step == last):
-                measured = measure(bank, new.params, descent, statistics, validation)
-            progress = _observe(progress, new, infos.loss, measured, step / per_epoch, patience)
+                measured = measure(bank, new.params, descent, statistics, validation, mesh=mesh)
+            losses = infos.loss[:, : len(bank)]
+            progress = _observe(progress, new, losses, measured, step / per_epoch, patience)
             if on_record is not None:
                 on_record(_record(progress, len(banks), step, step / per_epoch))
             stopped = progress.status[progress.active] != GOING
             compacted = 2 * stopped.sum() > len(stopped)
             if compacted:  # when more than half have stopped a smaller program is worth it
-                progress = _finish(progress, stopped)
+                progress = _finish(progress, stopped, mesh)
             if on_progress is not None:
-                on_progress(int(progress.bank) * last + step, progress)
+                on_progress(int(progress.bank) * last + step, _without_copies(progress))
             if compacted:
                 break
     if on_progress is not None:
@@ -218,7 +219,7 @@ def bank_size(
 
 
 def blank(
-    heads: Sequence[Head], sizes: dict, *, classes, features, descent, statistics, dtype, mesh=None
+    heads: Sequence[Head], sizes: dict, *, classes, features, descent, statistics, dtype
 ) -> Progress:
     """A `Progress` of the shapes that `sizes` says, to be filled from a checkpoint."""
     some = [heads[0]] * sizes["active"]
@@ -228,7 +229,7 @@ def blank(
     if some:
         opened = _open_bank(
             some, empty, positions, 0, descent=descent, statistics=statistics, classes=classes,
-            features=features, scale=0.0, dtype=dtype, mesh=mesh,
+            features=features, scale=0.0, dtype=dtype, mesh=None,
         )  # fmt: skip
     count = sizes["finished"]
     return opened._replace(
@@ -271,13 +272,32 @@ def _open_bank(
     """The same progress with the bank of the heads at `positions` at its start."""
     own = [heads[h] for h in positions]
     initial = start(own, classes, features, scale=scale, dtype=dtype)
-    if mesh is not None:
-        initial = sharding.place_params(initial, mesh)
     state = bank_trainer(own, descent, statistics).init(initial)
-    state = sharding.spread(state, initial)
-    return progress._replace(
+    opened = progress._replace(
         state=state, kept=state.params, bank=np.asarray(number), active=np.asarray(positions)
     )
+    return _placed(opened, mesh)
+
+
+def _placed(progress: Progress, mesh) -> Progress:
+    """The present bank on the devices of the mesh, copies of its last head filling it up."""
+    if mesh is None or not len(progress.active):
+        return progress
+    state, kept = sharding.place_heads(sharding.fetch((progress.state, progress.kept)), mesh)
+    return progress._replace(state=state, kept=kept)
+
+
+def _without_copies(progress: Progress) -> Progress:
+    """The present bank on the host, if copies of its last head fill it up: else as it is."""
+    count = len(progress.active)
+    if len(progress.kept.bias) == count:
+        return progress
+
+    def own(leaf):
+        return leaf[:count] if leaf.ndim else leaf
+
+    bank = jax.tree.map(own, sharding.fetch((progress.state, progress.kept)))
+    return progress._replace(state=bank[0], kept=bank[1])
 
 
 def _observe(progress: Progress, new, losses, measured, epoch, patience) -> Progress:
@@ -314,7 +334,9 @@ def _observe(progress: Progress, new, losses, measured, epoch, patience) -> Prog
         status[active[tired]] = STOPPED
     return progress._replace(
         state=new,
-        kept=_keep(jnp.asarray(better), new.params, progress.kept),
+        kept=_keep(
+            np.pad(better, (0, len(new.params.bias) - len(better))), new.params, progress.kept
+        ),
         status=status,
         quality=quality,
         waited=waited,
@@ -331,11 +353,16 @@ def _keep(better, new, old):
     return jax.tree.map(choose, new, old)
 
 
-def _finish(progress: Progress, which: np.ndarray) -> Progress:
+def _finish(progress: Progress, which: np.ndarray, mesh=None) -> Progress:
     """Move the active heads that `which` (A,) marks out of the bank."""
     leaving, going = np.flatnonzero(which), np.flatnonzero(~which)
+    if mesh is not None:
+        state, kept = sharding.fetch((progress.state, progress.kept))
+        progress = progress._replace(state=state, kept=kept)
 
     def rows(leaf):
+        if isinstance(leaf, np.ndarray):
+            return leaf[going] if leaf.ndim else leaf
         return leaf[jnp.asarray(going, int)] if leaf.ndim else leaf
 
     finished = jax.tree.map(
@@ -349,13 +376,14 @@ def _finish(progress: Progress, which: np.ndarray) -> Progress:
             params=jax.tree.map(rows, progress.state.params),
             optimizer_state=jax.tree.map(rows, progress.state.optimizer_state),
         )
-    return progress._replace(
+    progress = progress._replace(
         state=state._replace(params=state.params or kept),
         kept=kept,
         finished=finished,
         active=progress.active[going],
         done=np.concatenate([progress.done, progress.active[leaving]]),
     )
+    return _placed(progress, mesh)
 
 
 def _fitted(head: Head, progress: Progress, h: int, at: int) -> Fitted:

@@ -1,6 +1,11 @@
 """The command line in this process, in an empty folder, and a trained run to work on."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,3 +69,48 @@ def trained(jaxlin):
     done = jaxlin("train", "--out", "run", *QUICK, "--json")
     assert done.code == 0, done.err
     return done.json
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def _start(folder, *words, **variables):
+    """`jaxlin WORDS` in a process of its own, with one device."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.exit(main())", *words],
+        cwd=folder,
+        env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _start_both(folder, *words, others=()):
+    """The same as a run of two processes; `others` are words for the second alone."""
+    joined = ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2")
+    return [
+        _start(folder, *words, *more, *joined, "--heartbeat", "5", "--process-id", str(i))
+        for i, more in enumerate(((), others))
+    ]
+
+
+def _finish(started):
+    """Exit code, stdout and stderr of each."""
+    found = []
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        found.append((process.returncode, out, err))
+    return found
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`."""
+    return SimpleNamespace(
+        start=_start, start_both=_start_both, finish=_finish, free_port=free_port
+    )

@@ -7,9 +7,7 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,41 +19,8 @@ from jaxlin.cli.common import parse
 from jaxlin.cli.train import Options, _check
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"
-MAIN = "import sys; from jaxlin.cli import main; sys.exit(main(sys.argv[1:]))"
 RUN = ("--epochs", "8", "--batch-size", "100", "--optimizer", "momentum")
 yaml = pytest.importorskip("yaml")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-def start(folder, *words, **variables):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.Popen(
-        [sys.executable, "-c", MAIN, "train", *words],
-        cwd=folder,
-        env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def start_both(folder, *words):
-    port = free_port()
-    joined = ("--coordinator", f"localhost:{port}", "--num-processes", "2", "--heartbeat", "5")
-    return [start(folder, *words, *joined, "--process-id", str(i)) for i in range(2)]
-
-
-def finish(processes):
-    found = []
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        found.append((process.returncode, out, err))
-    return found
 
 
 def same_model(one: Path, other: Path, rtol=1e-6):
@@ -71,17 +36,17 @@ def same_model(one: Path, other: Path, rtol=1e-6):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, processes):
     """The run of one process that all others are compared with."""
     folder = tmp_path_factory.mktemp("alone")
-    ((code, _, err),) = finish([start(folder, "--out", "run", *RUN)])
+    ((code, _, err),) = processes.finish([processes.start(folder, "train", "--out", "run", *RUN)])
     assert code == 0, err
     return folder / "run"
 
 
-def test_two_processes_fit_the_model_of_one_and_the_first_writes(tmp_path, alone):
-    (code, out, err), (silent, nothing, quiet) = finish(
-        start_both(tmp_path, "--out", "run", "--json", *RUN)
+def test_two_processes_fit_the_model_of_one_and_the_first_writes(tmp_path, alone, processes):
+    (code, out, err), (silent, nothing, quiet) = processes.finish(
+        processes.start_both(tmp_path, "train", "--out", "run", "--json", *RUN)
     )
     assert (code, silent) == (0, 0), err + quiet
     assert (nothing, quiet) == ("", "")
@@ -90,10 +55,10 @@ def test_two_processes_fit_the_model_of_one_and_the_first_writes(tmp_path, alone
     same_model(alone, tmp_path / "run")
 
 
-def test_slurm_is_recognized_and_asked_for_everything(tmp_path, alone):
-    port = free_port()
+def test_slurm_is_recognized_and_asked_for_everything(tmp_path, alone, processes):
+    port = processes.free_port()
     while port < 61_440:  # JAX takes port 61440 + job % 4096
-        port = free_port() | 61_440
+        port = processes.free_port() | 61_440
     slurm = {
         "SLURM_JOB_ID": str(port - 61_440),
         "SLURM_NTASKS": "2",
@@ -105,26 +70,28 @@ def test_slurm_is_recognized_and_asked_for_everything(tmp_path, alone):
     command = _slurm_command(DATA="digits", RUN="run", SLURM_JOB_ID="1")
     assert command[:2] == ["jaxlin", "train"]
     words = [*command[2:], *RUN]
-    both = [start(tmp_path, *words, **slurm, SLURM_PROCID=str(i)) for i in range(2)]
-    (code, _, err), (silent, _, quiet) = finish(both)
+    both = [
+        processes.start(tmp_path, "train", *words, **slurm, SLURM_PROCID=str(i)) for i in range(2)
+    ]
+    (code, _, err), (silent, _, quiet) = processes.finish(both)
     assert (code, silent) == (0, 0), err + quiet
     same_model(alone, tmp_path / "run")
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_one_process_dies_the_other_says_one_sentence_and_the_restart_goes_on(
-    tmp_path, victim
+    tmp_path, victim, processes
 ):
     words = ("--out", "run", "--save-every", "20", "--resume", "auto")
     endless = (*words, *RUN, "--epochs", "100000", "--schedule", "constant")
-    processes = start_both(tmp_path, *endless)
+    both = processes.start_both(tmp_path, "train", *endless)
     deadline = time.monotonic() + 60
     while not _steps(tmp_path / "run"):
         assert time.monotonic() < deadline
-        assert processes[0].poll() is None, processes[0].communicate()
+        assert both[0].poll() is None, both[0].communicate()
         time.sleep(0.05)
-    os.kill(processes[victim].pid, signal.SIGKILL)
-    found = finish(processes)
+    os.kill(both[victim].pid, signal.SIGKILL)
+    found = processes.finish(both)
     assert found[victim][0] == -signal.SIGKILL
     code, out, err = found[1 - victim]
     assert (code, out) == (75, "")
@@ -134,7 +101,7 @@ def test_where_one_process_dies_the_other_says_one_sentence_and_the_restart_goes
 
     # The same command on one process stops at once, from where the two had come.
     before = max(_steps(tmp_path / "run"))
-    again = start(tmp_path, *endless)
+    again = processes.start(tmp_path, "train", *endless)
     for line in again.stderr:
         if "Going on from step" in line:
             break
@@ -177,6 +144,7 @@ def _slurm_command(**variables):
     (line,) = (line for line in text.splitlines() if line.startswith("srun"))
     for name, value in variables.items():
         line = line.replace(f'"${name}"', value)
+    line = line.replace('"${COMMAND:-train}"', "train")
     words = [word for word in shlex.split(line) if word != "$@"]
     return words[next(i for i, word in enumerate(words) if word == "jaxlin") :]
 

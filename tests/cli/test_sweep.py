@@ -218,9 +218,8 @@ def test_an_edge_of_the_grid_is_pointed_out(jaxlin, mine):
         (("--subsets", "dinov2:768"), "wants 5 * 768"),
         (("--compare", "nowhere"), "nowhere/predictions.csv: is missing"),
         (("--bank-memory", "1e-9"), "One head of 10 classes"),
-        (("--class-devices", "2"), "--class-devices is for `jaxlin train`"),
-        (("--devices", "2", "--tolerance", "0.1"), "--devices spreads minibatch descent"),
-        (("--coordinator", "auto"), "A sweep runs in one process"),
+        (("--class-devices", "2", "--tolerance", "0.1"), "--class-devices is for minibatch"),
+        (("--coordinator", "a:1"), "needs --num-processes and --process-id too"),
         (("--bank-memory", "0"), "--bank-memory must be positive"),
     ],
 )

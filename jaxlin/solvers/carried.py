@@ -1,0 +1,114 @@
+"""What a path of strengths carries from one fit to the next, as plain arrays that can be saved.
+
+A metric is a function, over factors that would fill a disk. What is saved is where it was built
+and the number of its draw, and it is built again where it is needed: draws are seeded, so that a
+path that goes on from `Carried` takes the very steps of one that was never left.
+"""
+
+__all__ = ["Carried", "blank_carried", "carried_of", "shapes_of", "warmth_of"]
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlin.solvers.builder import MetricBuilder, Recipe
+from jaxlin.solvers.lbfgs import Memory
+from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.smooth import Warmth
+
+
+class Carried(NamedTuple):
+    """The end of a fit, float64, over the classes that occur: n = K * D + K; 0 for what is not."""
+
+    weights: np.ndarray
+    """(K, D)."""
+    bias: np.ndarray
+    """(K,)."""
+    velocity: np.ndarray
+    """(n,) or (0,): change of the solution per unit of log strength."""
+    points: np.ndarray
+    """(M, n): the pairs of L-BFGS."""
+    gradients: np.ndarray
+    """(M, n)."""
+    lengths: np.ndarray
+    """(up to 3,): how these pairs scale the metric."""
+    built_weights: np.ndarray
+    """(K, D) or (0, 0): where the metric was built; without one there is no warmth."""
+    built_bias: np.ndarray
+    """(K,) or (0,)."""
+    settings: np.ndarray
+    """(7,): strength, strength of the metric, whether it followed the iterate, number of builds,
+    and of the metric: whether it is of two levels, its draw, its curvature (NaN for none)."""
+
+
+def carried_of(weights, bias, warmth: Warmth | None) -> Carried:
+    """The end of a fit as arrays.
+
+    Args:
+      weights, bias: (K, D) and (K,), where it ended.
+      warmth: what a smooth loss leaves beside.
+    """
+    n = weights.size + bias.size
+    nothing = np.zeros((0, n))
+    if warmth is None:
+        none = np.zeros((0, 0)), np.zeros(0)
+        return Carried(
+            weights, bias, np.zeros(0), nothing, nothing, np.zeros(0), *none, np.zeros(7)
+        )
+    recipe, memory = warmth.builder.recipe, warmth.memory
+    curvature = np.nan if recipe.curvature is None else recipe.curvature
+    return Carried(
+        *(weights, bias, np.zeros(0) if warmth.velocity is None else warmth.velocity),
+        np.stack(memory.points) if memory.points else nothing,
+        np.stack(memory.gradients) if memory.gradients else nothing,
+        np.array(memory.lengths, np.float64),
+        *(recipe.weights, recipe.bias),
+        np.array(
+            [
+                *(warmth.strength, warmth.metric_strength, warmth.two_level, warmth.builder.builds),
+                *(recipe.two_level, recipe.draw, curvature),
+            ],
+            np.float64,
+        ),
+    )
+
+
+def warmth_of(carried: Carried, problem: Problem) -> Warmth | None:
+    """The warmth that `carried_of` took apart; `problem` is of the same rows and counts."""
+    if not carried.built_bias.size:
+        return None
+    strength, metric_strength, follows, builds, two_level, draw, curvature = carried.settings
+    at_metric = problem._replace(strength=float(metric_strength))
+    recipe = Recipe(
+        *(bool(two_level), carried.built_weights, carried.built_bias, int(draw)),
+        None if np.isnan(curvature) else float(curvature),
+    )
+    builder = MetricBuilder(at_metric)
+    builder.builds, builder.recipe = int(builds), recipe
+
+    @cache
+    def built():
+        return MetricBuilder(at_metric, shared=builder).follow(recipe)
+
+    size = carried.weights.size + carried.bias.size
+    return Warmth(
+        builder,
+        lambda *vector: built()(*vector),
+        float(metric_strength),
+        bool(follows),
+        Memory(*map(tuple, (carried.points, carried.gradients, carried.lengths))),
+        np.concatenate([carried.weights.ravel(), carried.bias]).reshape(size),
+        float(strength),
+        carried.velocity if carried.velocity.size else None,
+    )
+
+
+def shapes_of(carried: Carried) -> dict[str, Any]:
+    """The shapes of the arrays, in JSON: what `blank_carried` needs."""
+    return {name: list(array.shape) for name, array in carried._asdict().items()}
+
+
+def blank_carried(shapes: dict[str, Any]) -> Carried:
+    """Zeros of these shapes, to be filled from a file."""
+    return Carried(**{name: np.zeros(shape) for name, shape in shapes.items()})

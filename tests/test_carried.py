@@ -1,0 +1,71 @@
+"""A path of strengths that is left after any fit and taken up from plain arrays: the same bits."""
+
+import numpy as np
+import pytest
+
+from jaxlin.solvers import carried as carrying
+from jaxlin.solvers import minimize_path
+from jaxlin.solvers.carried import blank_carried, shapes_of
+
+STRENGTHS = [0.3, 0.05, 0.03, 0.02]  # the second metric serves for the third, too
+WEAK = [1e-4, 7e-5, 5e-5]  # and here the first for the second; it follows the iterate
+
+
+def problem(size, features, classes, noise=3):
+    rng = np.random.default_rng(3)
+    inputs = (rng.normal(size=(size, features)) * np.linspace(3, 0.1, features)).astype(np.float32)
+    scores = inputs @ rng.normal(size=(features, classes))
+    return inputs, (scores + noise * rng.normal(size=(size, classes))).argmax(1)
+
+
+def walked(data, strengths, **settings):
+    """Solutions, and what the path carried after each, through a way like a file's."""
+    found, kept = [], []
+
+    def note(make):
+        made = make()
+        blank = blank_carried(shapes_of(made))
+        assert all(a.dtype == b.dtype for a, b in zip(made, blank, strict=True))
+        kept.append(type(made)(*(np.array(array) for array in made)))
+
+    def keep(t, solution):
+        found.append(solution)
+
+    minimize_path(*data, strengths=strengths, callback=keep, on_carried=note, **settings)
+    return found, kept
+
+
+@pytest.mark.parametrize(
+    ("shape", "strengths", "settings"),
+    [
+        ((300, 20, 5), STRENGTHS, {"tolerance": 1e-6}),  # NumPy
+        ((8000, 60, 6), STRENGTHS, {"tolerance": 1e-4, "loss": "squared-hinge"}),  # XLA
+        ((9000, 80, 6, 1), WEAK, {"tolerance": 1e-5}),  # rows drawn for a metric at the iterate
+        ((300, 20, 5), STRENGTHS, {"tolerance": 1e-3, "loss": "hinge"}),
+    ],
+)
+def test_a_path_that_was_left_after_any_fit_goes_on_bit_for_bit(shape, strengths, settings):
+    data = problem(*shape)
+    whole, kept = walked(data, strengths, **settings)
+    for t in range(1, len(strengths)):
+        rest, _ = walked(data, strengths[t:], carried=kept[t - 1], **settings)
+        for one, other in zip(whole[t:], rest, strict=True):
+            assert one[1:] == other[1:]
+            assert all(map(np.array_equal, one.params, other.params))
+
+
+def test_without_the_warmth_the_bits_would_differ():
+    data = problem(9000, 80, 6, 1)
+    whole, kept = walked(data, WEAK[:2], tolerance=1e-5)
+    cold = kept[0]._replace(built_bias=np.zeros(0))
+    assert carrying.warmth_of(cold, None) is None
+    rest, _ = walked(data, WEAK[1:2], carried=cold, tolerance=1e-5)
+    assert not np.array_equal(rest[0].params.weights, whole[1].params.weights)
+
+
+def test_paths_side_by_side_carry_nothing():
+    inputs, labels = problem(300, 20, 5)
+    with pytest.raises(ValueError, match="`carried` is of one path"):
+        minimize_path(
+            inputs, labels, strengths=[1.0], sample_weight=np.ones((2, 300)), on_carried=print
+        )
