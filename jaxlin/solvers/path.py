@@ -1,7 +1,7 @@
 """A whole regularization path: many strengths, several weightings of the rows, one set of data.
 
 Along the path each fit starts where the one before suggests, with the curvature that was learned
-there. Weightings of the same rows, such as the folds of a cross-validation, go side by side: what
+there, and strengths that lie close to solved ones need no fit at all. Weightings of the same rows, such as the folds of a cross-validation, go side by side: what
 they ask of the data is answered in one pass.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.between import end_of, fill, reach
 from jaxlin.solvers.problem import open_problem, reweighted
 from jaxlin.solvers.single import quiet_blas, solution_of, solver_of, start_of
 from jaxlin.solvers.smooth import descend, minimize_smooth, together
@@ -38,7 +39,9 @@ def minimize_path(
 ) -> list:
     """`minimize` for every strength, each fit warm from the one before; certified all the same.
 
-    The path runs from the largest strength to the smallest, whatever their order here.
+    The path runs from the largest strength to the smallest, whatever their order here. Where
+    strengths lie close together for the tolerance, some are interpolated between two solved ones:
+    their `evaluations` are 0, and their gap is proved like any other.
 
     Args:
       inputs, labels: as for `minimize`.
@@ -124,18 +127,45 @@ def _told(callback, fold, folds):
 
 
 def _walk(problem, occurring, count, strengths, init, callback):
-    """One path, as a generator for `together`: the solutions in the order of `strengths`."""
+    """One path, as a generator for `together`: the solutions in the order of `strengths`.
+
+    Where strengths lie close together only some are solved, to half the tolerance, and those
+    between two of them filled in (`jaxlin.solvers.between`).
+    """
     weights, bias = start_of(init, count, occurring, problem)
     solutions: list[Solution | None] = [None] * len(strengths)
-    warmth = None
-    for t in np.argsort(strengths, kind="stable")[::-1]:
-        problem = problem._replace(strength=float(strengths[t]))
+    order, far = np.argsort(strengths, kind="stable")[::-1], reach(problem, problem.tolerance)
+    falling = strengths[order]
+    warmth, left, at = None, None, -1
+    while at < len(order) - 1:
+        right = at + (1 if left is None else _stride(falling, at, far))
+        halved = right > at + 1 or _stride(falling, right, far) > 1
+        aim = problem.tolerance / (2 if halved else 1)
+        here = problem._replace(strength=float(falling[right]), tolerance=aim)
         solve = solver_of(problem)
         if solve is minimize_smooth:
-            fit, warmth = yield from descend(problem, weights, bias, warmth=warmth)
+            fit, warmth = yield from descend(here, weights, bias, warmth=warmth)
         else:
-            fit = solve(problem, weights, bias, silent)
+            fit = solve(here, weights, bias, silent)
         weights, bias = fit.weights, fit.bias
-        solutions[t] = solution_of(problem, fit, occurring, count)
-        callback(int(t), solutions[t])
+        end = end_of(here, fit) if far else None
+        for i in range(at + 1, right):
+            inner, found = problem._replace(strength=float(falling[i])), None
+            if left is not None and end is not None:
+                found = fill(inner, left, end)
+            if found is None:
+                found, _ = yield from descend(inner, weights, bias, warmth=warmth)
+            solutions[order[i]] = solution_of(inner, found, occurring, count)
+        solutions[order[right]] = solution_of(here, fit, occurring, count)
+        for i in range(at + 1, right + 1):
+            callback(int(order[i]), solutions[order[i]])
+        left, at = end, right
     return solutions
+
+
+def _stride(falling, at: int, far: float) -> int:
+    """How many strengths on is the last that lies within `far` of the one `at`; at least 1."""
+    if far == 0 or at >= len(falling) - 1 or falling[-1] <= 0:
+        return 1
+    distances = np.log(falling[at] / falling[at + 1 :])
+    return max(1, int(np.sum(distances <= far * (1 + 1e-9))))
