@@ -18,6 +18,9 @@ from jaxlin.solvers.single import quiet_blas, solution_of, solver_of, start_of
 from jaxlin.solvers.smooth import descend, minimize_smooth, together
 from jaxlin.solvers.status import silent
 
+END_SHARE = 0.5
+"""Of the tolerance, for the ends of an interval that is filled in: the rest is for what is between."""
+
 
 def minimize_path(
     inputs,
@@ -129,8 +132,8 @@ def _told(callback, fold, folds):
 def _walk(problem, occurring, count, strengths, init, callback):
     """One path, as a generator for `together`: the solutions in the order of `strengths`.
 
-    Where strengths lie close together only some are solved, to half the tolerance, and those
-    between two of them filled in (`jaxlin.solvers.between`).
+    Where strengths lie close together only some are solved, to a smaller gap, and those between
+    two of them filled in (`jaxlin.solvers.between`).
     """
     weights, bias = start_of(init, count, occurring, problem)
     solutions: list[Solution | None] = [None] * len(strengths)
@@ -139,8 +142,8 @@ def _walk(problem, occurring, count, strengths, init, callback):
     warmth, left, at = None, None, -1
     while at < len(order) - 1:
         right = at + (1 if left is None else _stride(falling, at, far))
-        halved = right > at + 1 or _stride(falling, right, far) > 1
-        aim = problem.tolerance / (2 if halved else 1)
+        shared = right > at + 1 or _stride(falling, right, far) > 1
+        aim = problem.tolerance * (END_SHARE if shared else 1)
         here = problem._replace(strength=float(falling[right]), tolerance=aim)
         solve = solver_of(problem)
         if solve is minimize_smooth:

@@ -294,7 +294,7 @@ def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
     size = weights.size + bias.size
     memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 30)))
     builder = MetricBuilder(problem, shared=None if warmth is None else warmth.builder)
-    if warmth is not None and 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
+    if warmth is not None:
         # the penalty's part of the differences of gradients is known exactly
         more = 2 * (problem.strength - warmth.strength)
         old, split = warmth.memory, weights.size
@@ -306,7 +306,8 @@ def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
                 for s, y in zip(old.points, old.gradients, strict=True)
             ),
         )
-        return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
+        if 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
+            return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
     two_level = builder.starts_exact() or (warmth is not None and warmth.two_level)
     if two_level:
         metric, _ = builder.two_level(weights, bias)
