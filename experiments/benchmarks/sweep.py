@@ -7,8 +7,8 @@ one product. Limits: the two matrix products alone.
 
 `--part clip`: 96 strengths, each certified to a relative gap of 1e-3, on 50,000 x 768 features
 with a falling spectrum and 100 classes, against scikit-learn's L-BFGS with the protocol's 1,000
-iterations, measured on `--fits` of the strengths (for at most `--peer-seconds` and one fit more) and
-extrapolated. Below each of them: how far above our objective scikit-learn stopped.
+iterations, measured on `--fits` of the strengths (no further one is begun after `--peer-seconds`)
+and extrapolated. Beside each: how far above our objective scikit-learn stopped.
 
     python experiments/benchmarks/sweep.py --part heads --data cifar10 --out results/sweep
 """

@@ -30,8 +30,8 @@ from jaxlin.solvers.status import Fit, Status
 KEPT_BYTES = 2 << 30
 """Scores of two ends beyond this are not kept."""
 CURVING = {"softmax": 1.5e-3, "other": 5e-3}
-"""The relative gap that is left between ends a factor e apart, about. It only chooses what is tried;
-what is found is proved. Over paths of features and of pixels 4e-4 to 1.4e-3 for softmax, and three
+"""The relative gap that is left between ends a factor e apart, about. It only chooses what is
+tried; what is found is proved. Over paths of features and of pixels 4e-4 to 1.4e-3 for softmax, and three
 times that for squared hinges, whose dual points have kinks along the path."""
 
 
@@ -123,7 +123,9 @@ def _both_sides(form):
     return partial(_sums, form)
 
 
-def _sums(form, xp, one, other, labels, counts, place, share, shift, mixing, shift2, mixing2, margin):
+def _sums(
+    form, xp, one, other, labels, counts, place, share, shift, mixing, shift2, mixing2, margin
+):
     own = own_of(xp, labels, one.shape[0])
     scores = (1 - place) * one.astype(xp.float64) + place * other.astype(xp.float64)
     loss = form.loss(xp, form.shortfalls(xp, scores, own, margin), own)

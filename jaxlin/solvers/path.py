@@ -1,8 +1,9 @@
 """A whole regularization path: many strengths, several weightings of the rows, one set of data.
 
 Along the path each fit starts where the one before suggests, with the curvature that was learned
-there, and strengths that lie close to solved ones need no fit at all. Weightings of the same rows, such as the folds of a cross-validation, go side by side: what
-they ask of the data is answered in one pass.
+there, and strengths that lie close to solved ones need no fit at all. Weightings of the same rows,
+such as the folds of a cross-validation, go side by side: what they ask of the data is answered in
+one pass.
 """
 
 __all__ = ["minimize_path"]
@@ -19,7 +20,7 @@ from jaxlin.solvers.smooth import descend, minimize_smooth, together
 from jaxlin.solvers.status import silent
 
 END_SHARE = 0.5
-"""Of the tolerance, for the ends of an interval that is filled in: the rest is for what is between."""
+"""Of the tolerance, for the ends of an interval that is filled in; the rest is for its inside."""
 
 
 def minimize_path(

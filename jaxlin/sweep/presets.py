@@ -119,8 +119,8 @@ PRESETS: dict[str, Preset] = {
         "DINOv2 linear evaluation: 13 step sizes for every layer and pooling choice",
         "facebookresearch/dinov2, dinov2/eval/linear.py: SGD with momentum 0.9, no decay, cosine "
         "to 0 over 10 epochs of 1,250 steps, batch 128 on each device (eight: our reading), 13 "
-        "step sizes times batch / 256, weights normal with spread 0.01; no refit. `--subsets dinov2:WIDTH` are "
-        "its layer and pooling choices",
+        "step sizes times batch / 256, weights normal with spread 0.01; no refit. `--subsets "
+        "dinov2:WIDTH` are its layer and pooling choices",
         *("minibatch", "decay", (0.0,)),
         base_step_sizes=(
             *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
@@ -157,8 +157,8 @@ PRESETS: dict[str, Preset] = {
         "Goyal et al. (2019), arXiv:1905.01235, and facebookresearch/vissl, configs/config/"
         "benchmark/linear_image_classification/imagenet1k/eval_resnet_8gpu_transfer_in1k_linear"
         ".yaml: SGD with Nesterov momentum 0.9, decay 5e-4 (there on the bias too; a comment says "
-        "1e-4 for ResNet-50 in the earlier Caffe2 benchmark), step size 0.01 for batches of 256, divided by 10 after 8, 16 "
-        "and 24 of 28 epochs; batch norm in front (here without its affine part, which a linear "
+        "1e-4 for ResNet-50 in the earlier Caffe2 benchmark), step size 0.01 for batches of 256, "
+        "divided by 10 after 8, 16 and 24 of 28 epochs; batch norm in front (here without its affine part, which a linear "
         "layer can express)",
         *("minibatch", "decay", (5e-4,)),
         base_step_sizes=(0.01,),
@@ -171,8 +171,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "few-shot": Preset(
         "Few-shot probe: 1, 2, 4, 8 and 16 examples a class, 10 draws of each",
-        "Radford et al. (2021), arXiv:2103.00020, 3.1.5 and figure 6: up to 16 labeled examples "
-        "a class, on the data sets that have so many. Ten draws of each are ours, as are the "
+        "Radford et al. (2021), arXiv:2103.00020, 3.1.5, figures 6 and 7: logistic regression on "
+        "1, 2, 4, 8 and 16 labeled examples a class. Ten draws of each are ours, as are the "
         "choices: the mean over the draws on validation, from A.3's coarse grid of lambda = 1 / "
         "C; test accuracy comes with its spread",
         *("full-batch", "half-sum", _logspace(-6, 6, 7)),
