@@ -158,8 +158,8 @@ PRESETS: dict[str, Preset] = {
         "benchmark/linear_image_classification/imagenet1k/eval_resnet_8gpu_transfer_in1k_linear"
         ".yaml: SGD with Nesterov momentum 0.9, decay 5e-4 (there on the bias too; a comment says "
         "1e-4 for ResNet-50 in the earlier Caffe2 benchmark), step size 0.01 for batches of 256, "
-        "divided by 10 after 8, 16 and 24 of 28 epochs; batch norm in front (here without its affine part, which a linear "
-        "layer can express)",
+        "divided by 10 after 8, 16 and 24 of 28 epochs; batch norm in front (here without its "
+        "affine part, which a linear layer can express)",
         *("minibatch", "decay", (5e-4,)),
         base_step_sizes=(0.01,),
         options=MappingProxyType(
