@@ -190,7 +190,9 @@ def clip_part(args):
     for position in positions:
         if peer and time.perf_counter() - peer_time > args.peer_seconds:
             break
-        model = LogisticRegression(C=1 / (2 * len(labels) * strengths[position]), max_iter=1000)
+        model = LogisticRegression(
+            C=1 / (2 * len(labels) * strengths[position]), max_iter=1000, tol=args.peer_tol
+        )
         start_time = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -216,6 +218,7 @@ def clip_part(args):
         "jaxlin_fits_without_a_pass": sum(found.epochs == 0 for found in fitted),
         "jaxlin_worst_gap": max(found.relative_gap for found in fitted),
         "all_certified": all(found.status == "done" for found in fitted),
+        "scikit_learn_tol": args.peer_tol,
         "scikit_learn_fits": peer,
         "scikit_learn_seconds_extrapolated": theirs,
         "ratio": theirs / ours,
@@ -230,6 +233,7 @@ def main():
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fits", type=int, default=5, help="scikit-learn fits that are measured")
+    parser.add_argument("--peer-tol", type=float, default=1e-4, help="scikit-learn's `tol`")
     parser.add_argument("--peer-seconds", type=float, default=120,
                         help="no further scikit-learn fit is begun after so long")  # fmt: skip
     parser.add_argument("--out", type=Path)

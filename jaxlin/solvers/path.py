@@ -164,6 +164,7 @@ def _walk(problem, occurring, count, strengths, init, callback):
         for i in range(at + 1, right + 1):
             callback(int(order[i]), solutions[order[i]])
         left, at = end, right
+        fit = found = None  # they hold scores
     return solutions
 
 
