@@ -40,6 +40,8 @@ KEPT = 5
 """Pairs of L-BFGS that outlive the metric they corrected."""
 RELATED = 2.0
 """Factor between strengths up to which a metric serves for both."""
+NEAR = 4.0
+"""Factor between one strength and the next up to which the pairs of L-BFGS serve for both."""
 
 
 class Asked(NamedTuple):
@@ -294,7 +296,7 @@ def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
     size = weights.size + bias.size
     memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 30)))
     builder = MetricBuilder(problem, shared=None if warmth is None else warmth.builder)
-    if warmth is not None:
+    if warmth is not None and 1 / NEAR < problem.strength / warmth.strength < NEAR:
         # the penalty's part of the differences of gradients is known exactly
         more = 2 * (problem.strength - warmth.strength)
         old, split = warmth.memory, weights.size

@@ -176,12 +176,14 @@ class _Problem:
         mapped = (np.asarray(self.inputs, np.float64) - self.statistics.shift) * (
             self.statistics.scale
         )
-        # The rows are R^T Q^T: a tenth of the work of singular vectors, which are not needed.
-        basis, coordinates = scipy.linalg.qr(
+        # Singular vectors of the small triangle, not of the wide rows: the same, and sooner.
+        basis, triangle = scipy.linalg.qr(
             mapped.T, mode="economic", overwrite_a=True, check_finite=False
         )
-        self.span = np.ascontiguousarray(basis.T)
-        self.inputs = np.ascontiguousarray(coordinates.T, np.float32)
+        left, sizes, right = np.linalg.svd(triangle.T)
+        kept = sizes > 1e-12 * max(sizes[0], 1e-300)
+        self.span = right[kept] @ basis.T
+        self.inputs = (left[:, kept] * sizes[kept]).astype(np.float32)
         self.statistics = preprocess.fit(self.inputs, "none")
 
     def inward(self, params: LinearParams) -> LinearParams:
