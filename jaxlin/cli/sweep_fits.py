@@ -175,7 +175,8 @@ def _solve_all(job, out, data, validation, begin, write, records, watch) -> list
         write(head_json(found, job), shown)
         passes = int(sum(each.epochs for each in solved))
         ended = count == len(job.heads) and job.job.config["search"] == "grid"
-        watch.visit(passes, partial(_packed, solved, records, make), last=ended)
+        if make is not None:
+            watch.visit(passes, partial(_packed, solved, records, make), last=ended)
 
     common = {"statistics": job.job.statistics, "on_fitted": on_fitted}
     known = {"known": list(solved), "carried": before.carried}

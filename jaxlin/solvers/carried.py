@@ -2,7 +2,9 @@
 
 A metric is a function, over factors that would fill a disk. What is saved is where it was built
 and the number of its draw, and it is built again where it is needed: draws are seeded, so that a
-path that goes on from `Carried` takes the very steps of one that was never left.
+path that goes on from `Carried` takes the very steps of one that was never left. Nor is a dual
+point saved, which is as large as the scores: where the next strengths are to be filled in from it,
+its strength is solved again.
 """
 
 __all__ = ["Carried", "blank_carried", "carried_of", "shapes_of", "warmth_of"]
@@ -40,22 +42,25 @@ class Carried(NamedTuple):
     settings: np.ndarray
     """(7,): strength, strength of the metric, whether it followed the iterate, number of builds,
     and of the metric: whether it is of two levels, its draw, its curvature (NaN for none)."""
+    end: np.ndarray
+    """(2,) or (0,): strength and tolerance of the fit that was done last, where it is to be done
+    again; all else is then from before it."""
 
 
-def carried_of(weights, bias, warmth: Warmth | None) -> Carried:
+def carried_of(weights, bias, warmth: Warmth | None, end=()) -> Carried:
     """The end of a fit as arrays.
 
     Args:
       weights, bias: (K, D) and (K,), where it ended.
       warmth: what a smooth loss leaves beside.
+      end: strength and tolerance of a fit that started there and is to be done again.
     """
     n = weights.size + bias.size
     nothing = np.zeros((0, n))
     if warmth is None:
         none = np.zeros((0, 0)), np.zeros(0)
-        return Carried(
-            weights, bias, np.zeros(0), nothing, nothing, np.zeros(0), *none, np.zeros(7)
-        )
+        pairs = np.zeros(0), nothing, nothing, np.zeros(0)
+        return Carried(weights, bias, *pairs, *none, np.zeros(7), np.array(end, np.float64))
     recipe, memory = warmth.builder.recipe, warmth.memory
     curvature = np.nan if recipe.curvature is None else recipe.curvature
     return Carried(
@@ -71,6 +76,7 @@ def carried_of(weights, bias, warmth: Warmth | None) -> Carried:
             ],
             np.float64,
         ),
+        np.array(end, np.float64),
     )
 
 

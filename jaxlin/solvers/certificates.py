@@ -30,9 +30,18 @@ Jensen's inequality over the rows of a class: b_j - b_k <= P / c(k) + sqrt(2 P /
 where P is any objective that was reached. Both are subtracted from the bound.
 """
 
-__all__ = ["Certificate", "balanced_bias", "certify", "objective_at", "smallest_lead"]
+__all__ = [
+    "Certificate",
+    "Dual",
+    "balanced_bias",
+    "bound_of",
+    "certify",
+    "dual_point",
+    "objective_at",
+    "smallest_lead",
+]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -59,10 +68,30 @@ class Certificate(NamedTuple):
     gradient: np.ndarray
     """(K, D): G + 2 strength W at the balanced dual point, float64."""
     evaluations: float
+    dual: "Dual"
+
+
+class Dual(NamedTuple):
+    """A dual point, which proves a bound for any strength: rows can make it again from scores."""
+
+    scores: Any
+    """(K, N), where the rows are computed."""
+    shift: np.ndarray
+    """(K,): what was added to the bias to balance it."""
+    mixing: Any
+    """How mass was moved between classes after that."""
+    products: np.ndarray
+    """G, (K, D)."""
+    sums: np.ndarray
+    """rho, (K,): 0 up to rounding, or where the bias is fixed anything."""
+    size: float
+    """Sum of the Euclidean norms of the rows' residuals, weighted."""
+    exact: bool
+    """The scores are those of the certified parameters, which were not moved."""
 
 
 def certify(
-    problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0, dtype=np.float64
+    problem: Problem, weights, bias, *, smoothing=1.0, anchor=0.0, dtype=np.float64, exact=False
 ) -> Certificate:
     """The objective at `weights` and the best lower bound that their scores give.
 
@@ -72,19 +101,24 @@ def certify(
       smoothing, anchor: of the maximizers of non-smooth losses.
       dtype: of the scores and of the maximizers. Any dual point proves a bound, so float32 is as
         sound as float64; from the dual point on everything is float64.
+      exact: the parameters are final: their objective is evaluated from float64 scores, and the
+        bias is not moved.
     """
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
     form, extra = problem.form, (problem.margin, smoothing, anchor)
-    dtype = np.float64 if problem.on_host else np.dtype(dtype)
-    scores = problem.rows.scores(weights, bias, dtype)
+    dtype = np.dtype(np.float64) if problem.on_host else np.dtype(dtype)
+    scores = problem.rows.scores(weights, bias, np.float64 if exact else dtype)
     with jax.enable_x64(True):
         data = (scores, problem.labels, problem.xp.asarray(problem.counts))
         run = summing_runner(problem)
         shift = np.zeros(problem.classes)
         loss = float(run(_loss_at, form, *data, shift, *extra))
+        if exact and dtype != np.float64:
+            scores = scores.astype(dtype)
+            data = (scores, *data[1:])
         if problem.fit_intercept and problem.classes > 1:
             shift = balanced_bias(run, form, data, extra)
-            moved = float(run(_loss_at, form, *data, shift, *extra))
+            moved = np.inf if exact else float(run(_loss_at, form, *data, shift, *extra))
             if moved < loss:
                 loss, bias = moved, bias + shift
         mixing = np.ones((problem.classes, problem.classes))
@@ -103,12 +137,14 @@ def certify(
         )
         gain, size = float(gain), float(size)
     objective = loss + penalty(problem, weights)
-    bound = _bound(problem, products, sums, gain, size, objective)
+    bound = bound_of(problem, products, sums, gain, size, objective)
     cost = 1.0 + (dtype == np.float64)  # two products, of which the second is float64
-    return Certificate(objective, bias, bound, products + 2 * problem.strength * weights, cost)
+    gradient = products + 2 * problem.strength * weights
+    dual = Dual(scores, shift, mixing, products, sums, size, exact)
+    return Certificate(objective, bias, bound, gradient, cost, dual)
 
 
-def _bound(problem: Problem, products, sums, gain, size, objective) -> float:
+def bound_of(problem: Problem, products, sums, gain, size, objective) -> float:
     """Fenchel's bound with its rounding error taken off; never below 0, which bounds every loss."""
     rows, strength, l1 = problem.rows, problem.strength, problem.l1_strength
     if strength == 0 and l1 == 0:
@@ -254,9 +290,14 @@ def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, a
     return _outer_sums(xp, own * counts[None, :], a)
 
 
-def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+def dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing=1.0, anchor=0.0):
+    """The dual point (K, R) that a `Dual` describes, of a block of rows, and their true classes."""
     a, own = _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
-    a = _mixed(xp, form, a, labels, own, mixing)
+    return _mixed(xp, form, a, labels, own, mixing), own
+
+
+def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+    a, own = dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing, anchor)
     residuals = counts[None, :] * form.residuals(xp, a, own)
     gain = (counts * form.gain(xp, a, margin)).sum()
     return residuals, (gain, xp.sqrt(total(xp, residuals**2)).sum())

@@ -114,16 +114,15 @@ def least_gradient(memory: Memory, point, gradient, split: int):
     if not memory.points:
         return point, float(gradient[:split] @ gradient[:split])
     differences = np.stack(memory.gradients[-20:])
-    columns = np.stack(memory.points[-20:])
-    scale = np.sqrt(split / max(len(gradient) - split, 1))
-    weighted = differences.copy()
-    weighted[:, split:] *= scale
-    target = gradient.copy()
-    target[split:] *= scale
-    system = weighted @ weighted.T
+    scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
+    ours, bias = differences[:, :split], differences[:, split:]
+    system = ours @ ours.T + scale * (bias @ bias.T)
+    target = ours @ gradient[:split] + scale * (bias @ gradient[split:])
     units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     system = system * units[:, None] * units[None, :]
-    right = (weighted @ target) * units
-    mix = -np.linalg.lstsq(system, right, rcond=1e-12)[0] * units
-    residual = (gradient + mix @ differences)[:split]
-    return point + mix @ columns, float(residual @ residual)
+    mix = -np.linalg.lstsq(system, target * units, rcond=1e-12)[0] * units
+    residual = gradient[:split] + mix @ ours
+    combined = point.copy()
+    for share, difference in zip(mix, memory.points[-20:], strict=True):
+        combined += share * difference
+    return combined, float(residual @ residual)

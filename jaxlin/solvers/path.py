@@ -1,8 +1,9 @@
 """A whole regularization path: many strengths, several weightings of the rows, one set of data.
 
 Along the path each fit starts where the one before suggests, with the curvature that was learned
-there. Weightings of the same rows, such as the folds of a cross-validation, go side by side: what
-they ask of the data is answered in one pass.
+there, and strengths that lie close to solved ones need no fit at all. Weightings of the same rows,
+such as the folds of a cross-validation, go side by side: what they ask of the data is answered in
+one pass.
 """
 
 __all__ = ["minimize_path"]
@@ -13,11 +14,15 @@ from functools import partial
 import numpy as np
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.between import end_of, fill, reach
 from jaxlin.solvers.carried import Carried, carried_of, warmth_of
 from jaxlin.solvers.problem import open_problem, reweighted
 from jaxlin.solvers.single import quiet_blas, solution_of, solver_of, start_of
 from jaxlin.solvers.smooth import descend, minimize_smooth, together
 from jaxlin.solvers.status import silent
+
+END_SHARE = 0.5
+"""Of the tolerance, for the ends of an interval that is filled in; the rest is for its inside."""
 
 
 def minimize_path(
@@ -43,7 +48,9 @@ def minimize_path(
 ) -> list:
     """`minimize` for every strength, each fit warm from the one before; certified all the same.
 
-    The path runs from the largest strength to the smallest, whatever their order here.
+    The path runs from the largest strength to the smallest, whatever their order here. Where
+    strengths lie close together for the tolerance, some are interpolated between two solved ones:
+    their `evaluations` are 0, and their gap is proved like any other.
 
     Args:
       inputs, labels: as for `minimize`.
@@ -55,8 +62,8 @@ def minimize_path(
         `strengths[t]` is done.
       carried: of a path over the same data that was left: `strengths` are those that were still
         to come. The fits are those of the unbroken path, bit for bit.
-      on_carried: called as (make,) before `callback`; `make()` returns what to give as `carried`.
-        Not with (F, N) weights.
+      on_carried: called as (make,) before `callback` where the path may be left after it; `make()`
+        returns what to give as `carried`. Not with (F, N) weights.
       loss, tolerance, l1_strength, fit_intercept, max_iterations, preprocessing, classes, dtype,
         margin, mesh: as for `minimize`, the same for all.
 
@@ -137,22 +144,63 @@ def _told(callback, fold, folds):
 
 
 def _walk(opened, strengths, init, callback, carried, on_carried):
-    """One path, as a generator for `together`: the solutions in the order of `strengths`."""
+    """One path, as a generator for `together`: the solutions in the order of `strengths`.
+
+    Where strengths lie close together only some are solved, to a smaller gap, and those between
+    two of them filled in (`jaxlin.solvers.between`).
+    """
     problem, occurring, count = opened
     weights, bias = start_of(init, count, occurring, problem)
     solutions: list[Solution | None] = [None] * len(strengths)
-    warmth = None
+    order, far = np.argsort(strengths, kind="stable")[::-1], reach(problem, problem.tolerance)
+    falling = strengths[order]
+    warmth, left, at = None, None, -1
     if carried is not None:
         weights, bias, warmth = carried.weights, carried.bias, warmth_of(carried, problem)
-    for t in np.argsort(strengths, kind="stable")[::-1]:
-        problem = problem._replace(strength=float(strengths[t]))
-        solve = solver_of(problem)
-        if solve is minimize_smooth:
-            fit, warmth = yield from descend(problem, weights, bias, warmth=warmth)
-        else:
-            fit = solve(problem, weights, bias, silent)
+        if carried.end.size:  # its dual point is wanted, and too large to be carried
+            strength, aim = (float(value) for value in carried.end)
+            here = problem._replace(strength=strength, tolerance=aim)
+            fit, warmth = yield from _solved(here, weights, bias, warmth)
+            weights, bias, left, at = fit.weights, fit.bias, end_of(here, fit), 0
+            falling, order = np.append(strength, falling), np.append(-1, order)
+    while at < len(order) - 1:
+        right = at + (1 if left is None else _stride(falling, at, far))
+        shared = right > at + 1 or _stride(falling, right, far) > 1
+        aim = problem.tolerance * (END_SHARE if shared else 1)
+        here = problem._replace(strength=float(falling[right]), tolerance=aim)
+        before = weights, bias, warmth
+        fit, warmth = yield from _solved(here, weights, bias, warmth)
         weights, bias = fit.weights, fit.bias
-        solutions[t] = solution_of(problem, fit, occurring, count)
-        on_carried(partial(carried_of, weights, bias, warmth))
-        callback(int(t), solutions[t])
+        end = end_of(here, fit) if far else None
+        for i in range(at + 1, right):
+            inner, found = problem._replace(strength=float(falling[i])), None
+            if left is not None and end is not None:
+                found = fill(inner, left, end)
+            if found is None:
+                found, _ = yield from descend(inner, weights, bias, warmth=warmth)
+            solutions[order[i]] = solution_of(inner, found, occurring, count)
+        solutions[order[right]] = solution_of(here, fit, occurring, count)
+        for i in range(at + 1, right + 1):
+            if i == right:
+                state = (*before, (here.strength, aim)) if far else (weights, bias, warmth)
+                on_carried(partial(carried_of, *state))
+            callback(int(order[i]), solutions[order[i]])
+        left, at = end, right
+        fit = found = None  # they hold scores
     return solutions
+
+
+def _solved(problem, weights, bias, warmth):
+    """The fit, and what it leaves to the next strength."""
+    solve = solver_of(problem)
+    if solve is minimize_smooth:
+        return (yield from descend(problem, weights, bias, warmth=warmth))
+    return solve(problem, weights, bias, silent), warmth
+
+
+def _stride(falling, at: int, far: float) -> int:
+    """How many strengths on is the last that lies within `far` of the one `at`; at least 1."""
+    if far == 0 or at >= len(falling) - 1 or falling[-1] <= 0:
+        return 1
+    distances = np.log(falling[at] / falling[at + 1 :])
+    return max(1, int(np.sum(distances <= far * (1 + 1e-9))))

@@ -170,7 +170,10 @@ def start_of(init, count, occurring, problem):
 def solution_of(problem, fit: Fit, occurring, count) -> Solution:
     """Round to the problem's dtype, evaluate there, and give absent classes their parameters."""
     weights, bias = fit.weights.astype(problem.result_dtype), fit.bias.astype(problem.result_dtype)
-    objective, lowest = objective_at(problem, weights, bias)
+    if fit.proof is not None and problem.classes == count:
+        objective, lowest = fit.proof.objective, None
+    else:
+        objective, lowest = objective_at(problem, weights, bias)
     full = LinearParams(
         np.zeros((count, problem.features), problem.result_dtype),
         np.zeros(count, problem.result_dtype),

@@ -40,6 +40,8 @@ KEPT = 5
 """Pairs of L-BFGS that outlive the metric they corrected."""
 RELATED = 2.0
 """Factor between strengths up to which a metric serves for both."""
+NEAR = 4.0
+"""Factor between one strength and the next up to which the pairs of L-BFGS serve for both."""
 
 
 class Asked(NamedTuple):
@@ -196,7 +198,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
     builder, metric, metric_strength, two_level, memory = _equipped(problem, *unpack(point), warmth)
     best, lower, iterations, since = (value, point), 0.0, 0, 0
     milestone = 0.1
-    promise, decrements, status = np.inf, [], Status.MAX_ITERATIONS
+    promise, decrements, status, final = np.inf, [], Status.MAX_ITERATIONS, None
     while True:
         gap, proof_point = _estimated_gap(problem, memory, point, gradient, split)
         report(evaluations, min(best[0], value), lower, unpack(best[1]))
@@ -204,16 +206,18 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
         if due or (report is not silent and gap <= 0.7 * milestone * value):
             promise = gap if due else promise
             milestone = min(milestone, gap / value) / MILESTONES
-            w, b = unpack(proof_point)
-            proof = certify(problem, w, b, dtype=precision)
+            w, b = unpack(_rounded(proof_point, problem.result_dtype) if due else proof_point)
+            proof = certify(problem, w, b, dtype=precision, exact=due)
             evaluations += proof.evaluations
             lower = max(lower, proof.lower_bound)
             if best[0] > proof.objective or precision != np.float64:
                 best = (proof.objective, np.concatenate([w.ravel(), proof.bias]))
+                final = proof if due else None
             report(evaluations, best[0], lower, unpack(best[1]))
             if best[0] - lower <= problem.tolerance * best[0]:
                 status = Status.CONVERGED
                 break
+            final = None
         if problem.strength == 0:
             status = _unregularized(problem, point, gradient, value, split, classes)
             if status is not None:
@@ -272,7 +276,12 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
         *(builder, metric, metric_strength, two_level, memory),
         *(best[1], problem.strength, velocity),
     )
-    return Fit(w, b, lower, norm, iterations, evaluations, status), left
+    return Fit(w, b, lower, norm, iterations, evaluations, status, final), left
+
+
+def _rounded(point, dtype):
+    """What is left of a point in the dtype of the result, float64."""
+    return point.astype(dtype).astype(np.float64)
 
 
 def _ahead(warmth: Warmth, problem: Problem):
@@ -287,7 +296,7 @@ def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
     size = weights.size + bias.size
     memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 30)))
     builder = MetricBuilder(problem, shared=None if warmth is None else warmth.builder)
-    if warmth is not None and 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
+    if warmth is not None and 1 / NEAR < problem.strength / warmth.strength < NEAR:
         # the penalty's part of the differences of gradients is known exactly
         more = 2 * (problem.strength - warmth.strength)
         old, split = warmth.memory, weights.size
@@ -299,7 +308,8 @@ def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
                 for s, y in zip(old.points, old.gradients, strict=True)
             ),
         )
-        return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
+        if 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
+            return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
     two_level = builder.starts_exact() or (warmth is not None and warmth.two_level)
     if two_level:
         metric, _ = builder.two_level(weights, bias)

@@ -3,7 +3,7 @@
 __all__ = ["Fit", "Status", "describe", "silent"]
 
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class Fit(NamedTuple):
     iterations: int
     evaluations: float
     status: Status
+    proof: Any = None
+    """The `Certificate` of just these parameters, rounded as they will be, if there is one."""
 
 
 def silent(*seen) -> None:

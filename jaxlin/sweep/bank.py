@@ -106,7 +106,8 @@ def bank_trainer(heads: Sequence[Head], descent: Descent, statistics: Preprocess
     """
     groups = groups_of(heads)
     losses_of = ((heads[0].loss, None),) if len(groups) == 1 else groups
-    step = _step(losses_of, descent, _Frozen(statistics))
+    blinkered = any(head.subset.columns is not None for head in heads)
+    step = _step(losses_of, descent, _Frozen(statistics), blinkered)
     fixed = (
         np.array([head.strength for head in heads]),
         np.array([1.0 if head.step_size is None else head.step_size for head in heads]),
@@ -139,8 +140,11 @@ class _Frozen:
 
 
 @cache
-def _step(groups, descent: Descent, statistics: _Frozen) -> Callable:
-    """The step function of a bank; the same object for the same settings, so compiled once."""
+def _step(groups, descent: Descent, statistics: _Frozen, blinkered: bool) -> Callable:
+    """The step function of a bank; the same object for the same settings, so compiled once.
+
+    A bank all of whose heads see all columns (not `blinkered`) spares a pass over its gradient.
+    """
     penalty = getattr(regularizers, descent.regularizer)
 
     def objective(params, settings: BankState, batch: Batch):
@@ -154,8 +158,9 @@ def _step(groups, descent: Descent, statistics: _Frozen) -> Callable:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         settings = state.optimizer_state
         gradient, means = jax.grad(objective, has_aux=True)(state.params, settings, batch)
-        seen = jnp.broadcast_to(settings.masks[:, None, :], gradient.weights.shape)
-        gradient = gradient._replace(weights=jnp.where(seen, gradient.weights, 0))
+        if blinkered:
+            seen = jnp.broadcast_to(settings.masks[:, None, :], gradient.weights.shape)
+            gradient = gradient._replace(weights=jnp.where(seen, gradient.weights, 0))
         updates, optimizer = jax.vmap(partial(_update_one, descent))(
             gradient, settings.optimizer, state.params, settings.step_sizes, settings.strengths
         )
@@ -203,25 +208,24 @@ def _inputs(batch: Batch, statistics: _Frozen, descent: Descent, dtype):
 def _scores(params: LinearParams, inputs, low_precision: bool):
     """(H, K, B): class before example, so that what follows runs along contiguous examples."""
     count, classes, features = params.weights.shape
-    weights = params.weights.reshape(count * classes, features)
+    weights, dtype = params.weights.reshape(count * classes, features), params.bias.dtype
     if low_precision:
-        product = weights.astype(jnp.bfloat16) @ inputs.astype(jnp.bfloat16).T
-        product = product.astype(params.bias.dtype)
-    else:
-        product = weights @ inputs.T
+        weights, inputs = weights.astype(jnp.bfloat16), inputs.astype(jnp.bfloat16)
+    product = jnp.matmul(weights, inputs.T, preferred_element_type=dtype)
     shaped = product.reshape(count, classes, len(inputs))
     return shaped + jnp.broadcast_to(params.bias[:, :, None], shaped.shape)
 
 
 def _losses(groups, descent: Descent, params: LinearParams, inputs, labels):
     """(H, B): the loss of every head on every example."""
-    scores = jnp.moveaxis(_scores(params, inputs, descent.low_precision), 1, 2)
+    scores = _scores(params, inputs, descent.low_precision)
     parts, first = [], 0
     for name, count in groups:
         own = scores if count is None else scores[first : first + count]
         first += count or 0
-        repeated = jnp.broadcast_to(labels[None, :], own.shape[:2])
-        parts.append(losses.named(name, margin=descent.margin)(own, repeated))
+        of_one = losses.named(name, margin=descent.margin)
+        of_head = jax.vmap(of_one, in_axes=(1, 0))  # classes stay where the product left them
+        parts.append(jax.vmap(of_head, in_axes=(0, None))(own, labels))
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import numpy as np
+import scipy.linalg
 
 from jaxlin import preprocess, solvers
 from jaxlin.core import Batch, LinearParams, Solution
@@ -59,7 +60,7 @@ def solve(
       carried: what the path of the last of `known` carried. The other heads are then those of an
         unbroken sweep, bit for bit.
       on_fitted: called with every other head as it is done, and a function that returns what its
-        path carries (`None` if nothing but the head).
+        path carries (`None` if nothing but the head); `None` where the path cannot be left there.
 
     Returns:
       A `Fitted` for every head, in the order of `heads`.
@@ -178,7 +179,7 @@ class _Problem:
             inputs = inputs[:, self.columns] if held else _Columns(inputs, self.columns)
             parts = [part[self.columns] for part in parts]
         self.inputs, self.statistics = inputs, Preprocessing(statistics.kind, *parts)
-        if rotate and 2 * inputs.shape[0] < inputs.shape[1]:
+        if rotate and inputs.shape[0] < inputs.shape[1]:
             self._rotate()
 
     def _rotate(self):
@@ -186,9 +187,13 @@ class _Problem:
         mapped = (np.asarray(self.inputs, np.float64) - self.statistics.shift) * (
             self.statistics.scale
         )
-        left, sizes, span = np.linalg.svd(mapped, full_matrices=False)
+        # Singular vectors of the small triangle, not of the wide rows: the same, and sooner.
+        basis, triangle = scipy.linalg.qr(
+            mapped.T, mode="economic", overwrite_a=True, check_finite=False
+        )
+        left, sizes, right = np.linalg.svd(triangle.T)
         kept = sizes > 1e-12 * max(sizes[0], 1e-300)
-        self.span = span[kept]
+        self.span = right[kept] @ basis.T
         self.inputs = (left[:, kept] * sizes[kept]).astype(np.float32)
         self.statistics = preprocess.fit(self.inputs, "none")
 
@@ -240,7 +245,8 @@ def _path(
         made = []
         solvers.minimize_path(
             problem.inputs, problem.labels, strengths=strengths, init=init, carried=carried,
-            callback=lambda t, solution: done(t, solution, made[-1]), on_carried=made.append,
+            callback=lambda t, solution: done(t, solution, made.pop() if made else None),
+            on_carried=made.append,
             **common,
         )  # fmt: skip
         return

@@ -9,6 +9,9 @@ write it in other units, all of which fall with the number N of training example
     SGD's weight decay                   gradient + decay * W              strength = decay / 2
 
 so that refitting on more examples lowers the strength of the first three.
+
+The numbers were compared with the texts and the code that each `source` names; where it speaks of
+"our reading" the source leaves the point open.
 """
 
 __all__ = ["PRESETS", "Preset", "check_fit", "strength_for", "strengths_for"]
@@ -70,8 +73,9 @@ PRESETS: dict[str, Preset] = {
     "clip": Preset(
         "CLIP linear probe: 96 strengths from 1e-6 to 1e6",
         "Radford et al. (2021), arXiv:2103.00020, A.3: scikit-learn's L-BFGS, at most 1,000 "
-        "iterations, lambda = 1 / C from 1e-6 to 1e6 in 96 logarithmic steps, chosen on "
-        "validation, refitted on training and validation; raw features",
+        "iterations, an L2 strength lambda from 1e-6 to 1e6 in 96 logarithmic steps (eight a "
+        "decade), chosen on validation, then training and validation together; raw features. "
+        "lambda = 1 / C is our reading",
         *("full-batch", "half-sum", _logspace(-6, 6, 96)),
         options=MappingProxyType(_CONVEX),
         adjustable=_LBFGS,
@@ -88,8 +92,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "kornblith": Preset(
         "Transfer by logistic regression: 45 strengths from 1e-6 to 1e5",
-        "Kornblith, Shlens and Le (2019), arXiv:1805.08974, A.4: L-BFGS, warm along the path, "
-        f"chosen on validation, refitted on training and validation. {_SUM_NOTE}",
+        "Kornblith, Shlens and Le (2019), arXiv:1805.08974, appendix, as Chen et al. (2020) and "
+        "Grill et al. (2020) repeat it: 45 logarithmic values, L-BFGS, chosen on validation, "
+        f"refitted on training and validation; warm along the path. {_SUM_NOTE}",
         *("full-batch", "sum", _45),
         options=MappingProxyType(_CONVEX),
         adjustable=_LBFGS,
@@ -97,15 +102,15 @@ PRESETS: dict[str, Preset] = {
     "simclr": Preset(
         "SimCLR transfer, linear evaluation: 45 strengths from 1e-6 to 1e5",
         "Chen et al. (2020), arXiv:2002.05709, B.8.1, after Kornblith et al.: L-BFGS, no "
-        f"augmentation. {_SUM_NOTE}",
+        f"augmentation, 45 values, refitted on all training and validation images. {_SUM_NOTE}",
         *("full-batch", "sum", _45),
         options=MappingProxyType(_CONVEX),
         adjustable=_LBFGS,
     ),
     "byol": Preset(
         "BYOL transfer, linear evaluation: 45 strengths from 1e-6 to 1e5",
-        "Grill et al. (2020), arXiv:2006.07733, D.1 (NeurIPS supplement), after Kornblith et "
-        f"al.: L-BFGS, refitted on training and validation. {_SUM_NOTE}",
+        "Grill et al. (2020), arXiv:2006.07733, D.2, after Kornblith et al.: L-BFGS, 45 values, "
+        f"refitted on training and validation. {_SUM_NOTE}",
         *("full-batch", "sum", _45),
         options=MappingProxyType(_CONVEX),
         adjustable=_LBFGS,
@@ -113,9 +118,9 @@ PRESETS: dict[str, Preset] = {
     "dinov2": Preset(
         "DINOv2 linear evaluation: 13 step sizes for every layer and pooling choice",
         "facebookresearch/dinov2, dinov2/eval/linear.py: SGD with momentum 0.9, no decay, cosine "
-        "to 0 over 10 epochs of 1,250 steps, batch 128 on each of 8 devices, step sizes times "
-        "batch / 256, weights normal with spread 0.01; no refit. `--subsets dinov2:WIDTH` are "
-        "its layer and pooling choices",
+        "to 0 over 10 epochs of 1,250 steps, batch 128 on each device (eight: our reading), 13 "
+        "step sizes times batch / 256, weights normal with spread 0.01; no refit. `--subsets "
+        "dinov2:WIDTH` are its layer and pooling choices",
         *("minibatch", "decay", (0.0,)),
         base_step_sizes=(
             *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
@@ -130,7 +135,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "mae": Preset(
         "MAE linear probe: batch norm without affine, LARS",
-        "He et al. (2021), arXiv:2111.06377, A.1, and facebookresearch/mae, main_linprobe.py: "
+        "He et al. (2021), arXiv:2111.06377, A.1, and facebookresearch/mae, main_linprobe.py, "
+        "util/lars.py and FINETUNE.md (512 on each of 4 x 8 devices): "
         "LARS (momentum 0.9, trust 0.001, not for the bias), base step size 0.1 times batch / "
         "256, batch 16,384, 90 epochs, 10 of them warm-up, cosine, no decay, weights with spread "
         "0.01; batch norm with epsilon 1e-6 in front. Predictions use the statistics of all "
@@ -148,11 +154,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "vissl": Preset(
         "VISSL linear evaluation on ImageNet",
-        "Goyal et al. (2019), arXiv:1905.01235, and facebookresearch/vissl, configs/.../"
-        "eval_resnet_8gpu_transfer_in1k_linear.yaml: SGD with Nesterov momentum 0.9, decay 5e-4 "
-        "(here on the weights only), step size 0.01 for batches of 256, divided by 10 after 8, 16 "
-        "and 24 of 28 epochs; batch norm in front (here without its affine part, which a linear "
-        "layer can express)",
+        "Goyal et al. (2019), arXiv:1905.01235, and facebookresearch/vissl, configs/config/"
+        "benchmark/linear_image_classification/imagenet1k/eval_resnet_8gpu_transfer_in1k_linear"
+        ".yaml: SGD with Nesterov momentum 0.9, decay 5e-4 (there on the bias too; a comment says "
+        "1e-4 for ResNet-50 in the earlier Caffe2 benchmark), step size 0.01 for batches of 256, "
+        "divided by 10 after 8, 16 and 24 of 28 epochs; batch norm in front (here without its "
+        "affine part, which a linear layer can express)",
         *("minibatch", "decay", (5e-4,)),
         base_step_sizes=(0.01,),
         options=MappingProxyType(
@@ -164,9 +171,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "few-shot": Preset(
         "Few-shot probe: 1, 2, 4, 8 and 16 examples a class, 10 draws of each",
-        "Radford et al. (2021), arXiv:2103.00020, 3.1.3 and figure 6: 1 to 16 labeled examples a "
-        "class, the strength chosen on validation; here the mean over the draws chooses, from the "
-        "paper's coarse grid of lambda = 1 / C, and test accuracy comes with its spread",
+        "Radford et al. (2021), arXiv:2103.00020, 3.1.5, figures 6 and 7: logistic regression on "
+        "1, 2, 4, 8 and 16 labeled examples a class. Ten draws of each are ours, as are the "
+        "choices: the mean over the draws on validation, from A.3's coarse grid of lambda = 1 / "
+        "C; test accuracy comes with its spread",
         *("full-batch", "half-sum", _logspace(-6, 6, 7)),
         options=MappingProxyType(_CONVEX),
         adjustable=_LBFGS,
