@@ -8,6 +8,7 @@ from jaxlin.solvers import minimize_path
 from jaxlin.solvers.carried import blank_carried, shapes_of
 
 STRENGTHS = [0.3, 0.05, 0.03, 0.02]  # the second metric serves for the third, too
+CLOSE = [1e-2 * 1.5**-t for t in range(7)]
 WEAK = [1e-4, 7e-5, 5e-5]  # and here the first for the second; it follows the iterate
 
 
@@ -19,14 +20,14 @@ def problem(size, features, classes, noise=3):
 
 
 def walked(data, strengths, **settings):
-    """Solutions, and what the path carried after each, through a way like a file's."""
-    found, kept = [], []
+    """Solutions, and what the path carried after how many, through a way like a file's."""
+    found, kept = [], {}
 
     def note(make):
         made = make()
         blank = blank_carried(shapes_of(made))
         assert all(a.dtype == b.dtype for a, b in zip(made, blank, strict=True))
-        kept.append(type(made)(*(np.array(array) for array in made)))
+        kept[len(found) + 1] = type(made)(*(np.array(array) for array in made))
 
     def keep(t, solution):
         found.append(solution)
@@ -42,13 +43,17 @@ def walked(data, strengths, **settings):
         ((8000, 60, 6), STRENGTHS, {"tolerance": 1e-4, "loss": "squared-hinge"}),  # XLA
         ((9000, 80, 6, 1), WEAK, {"tolerance": 1e-5}),  # rows drawn for a metric at the iterate
         ((300, 20, 5), STRENGTHS, {"tolerance": 1e-3, "loss": "hinge"}),
+        ((8000, 60, 6), CLOSE, {"tolerance": 1e-3}),  # every other one is filled in
     ],
 )
 def test_a_path_that_was_left_after_any_fit_goes_on_bit_for_bit(shape, strengths, settings):
     data = problem(*shape)
     whole, kept = walked(data, strengths, **settings)
-    for t in range(1, len(strengths)):
-        rest, _ = walked(data, strengths[t:], carried=kept[t - 1], **settings)
+    assert (len(kept) < len(strengths)) == (strengths is CLOSE)
+    for t, carried in kept.items():
+        if t == len(strengths):
+            continue
+        rest, _ = walked(data, strengths[t:], carried=carried, **settings)
         for one, other in zip(whole[t:], rest, strict=True):
             assert one[1:] == other[1:]
             assert all(map(np.array_equal, one.params, other.params))
@@ -56,11 +61,11 @@ def test_a_path_that_was_left_after_any_fit_goes_on_bit_for_bit(shape, strengths
 
 def test_without_the_warmth_the_bits_would_differ():
     data = problem(9000, 80, 6, 1)
-    whole, kept = walked(data, WEAK[:2], tolerance=1e-5)
-    cold = kept[0]._replace(built_bias=np.zeros(0))
+    whole, kept = walked(data, WEAK[:3], tolerance=1e-5)
+    cold = kept[2]._replace(built_bias=np.zeros(0))
     assert carrying.warmth_of(cold, None) is None
-    rest, _ = walked(data, WEAK[1:2], carried=cold, tolerance=1e-5)
-    assert not np.array_equal(rest[0].params.weights, whole[1].params.weights)
+    rest, _ = walked(data, WEAK[2:3], carried=cold, tolerance=1e-5)
+    assert not np.array_equal(rest[0].params.weights, whole[2].params.weights)
 
 
 def test_paths_side_by_side_carry_nothing():
