@@ -20,8 +20,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlin.solvers.balance import balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import balanced_bias, certify, smallest_lead
+from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import NewtonStep
