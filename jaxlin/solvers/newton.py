@@ -2,15 +2,21 @@
 
 __all__ = ["NewtonStep"]
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax import lax
 
 from jaxlin.sharding import fetch
 from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
+from jaxlin.solvers.columns import ENTRIES, columnwise
 from jaxlin.solvers.duals import Bend, own_of
-from jaxlin.solvers.metrics import DENSE_SIDE, bends_of, two_level_metric
+from jaxlin.solvers.metrics import BLOCK_CLASSES, DENSE_SIDE, bends_of, two_level_metric
 from jaxlin.solvers.problem import Problem
 
 BENDING_ROWS = 4000
@@ -18,6 +24,8 @@ BENDING_ROWS = 4000
 SHORT = 0.4
 """Length of a step below which its Hessian had missed curvature."""
 CG_STEPS = 150
+BLOCK = 256
+"""Rows of a sample are filled up to a multiple of this."""
 WORTH = 15
 """Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
 
@@ -48,27 +56,35 @@ class NewtonStep:
         mean = builder.sample.mean
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = len(sample.indices) / problem.rows.size
+        bend = None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
         if self.exact or self._metric is None or self._outworn():
             if builder.curvature is None:
                 builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
-            few = sample
+            few, its_bend = sample, bend
             if sparse or len(sample.indices) > builder.drawn:
                 few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
-            bends = bends_of(problem, few, _columns(scores, few), smoothing, _columns(anchor, few))
-            self._metric = two_level_metric(problem, builder.spectrum(), few, bends)
+                its_bend = None
+            self._metric = self._built(few, its_bend, scores, smoothing, anchor)
             self._fresh = None
         if self.exact:
             step, bias_step = self._metric(-gradient, -bias_gradient)
             return step, bias_step, passes
-        bend = _weighted_bend(
-            problem, sample, _columns(scores, sample), smoothing, _columns(anchor, sample)
-        )
         product = _hessian_product(problem, sample, bend)
         step, bias_step, count = _conjugate_gradients(
             product, self._metric, gradient, bias_gradient, accuracy
         )
         self._count, self._fresh = count, self._fresh or count
         return step, bias_step, passes * count
+
+    def _built(self, sample, bend, scores, smoothing, anchor):
+        """A metric from the sample's rows; few classes have their blocks with each other."""
+        problem, spectrum = self.problem, self.builder.spectrum()
+        if problem.classes <= BLOCK_CLASSES:
+            columns = (_columns(scores, sample), smoothing, _columns(anchor, sample))
+            return two_level_metric(problem, spectrum, sample, bends_of(problem, sample, *columns))
+        bend = bend or _sampled_bend(problem, sample, scores, smoothing, anchor)
+        curvature = columnwise(problem, _own_curvature, bend)
+        return class_block_metric(problem, spectrum, sample, curvature[:, : len(sample.indices)])
 
     def learn(self, length: float) -> None:
         """From how far along the step was best: a Hessian of too few rows overshoots."""
@@ -79,51 +95,78 @@ class NewtonStep:
         return self._count > self._fresh + WORTH
 
 
+class _SampledBend(NamedTuple):
+    """Second derivatives of the sampled rows' losses, weighted; rows of weight 0 fill them up."""
+
+    diagonal: object
+    """(K, m)"""
+    kappa: object
+    """(m,)"""
+    labels: object
+    """(m,)"""
+
+
 def _columns(values, sample):
     return fetch(values[:, sample.indices])
 
 
-def _weighted_bend(problem, sample, scores, smoothing, anchor):
-    form = problem.form
-    own = own_of(np, problem.host_labels[sample.indices], problem.classes)
-    z = form.shortfalls(np, scores, own, problem.margin)
-    bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
-    weights = sample.weights
-    kappa = np.divide(bend.kappa, weights, out=np.zeros(len(weights)), where=weights > 0)
-    diagonal = (bend.diagonal * weights[None, :]).astype(problem.dtype)
-    return own, Bend(diagonal, kappa.astype(problem.dtype))
+def _sampled_bend(problem, sample, scores, smoothing, anchor) -> _SampledBend:
+    indices, weights = sample.indices, sample.weights.astype(problem.dtype)
+    if problem.on_host:
+        labels, by_row = problem.labels[indices], (scores[:, indices], anchor[:, indices])
+    else:
+        more = _bucket(len(indices)) - len(indices)
+        indices, weights = np.pad(indices, (0, more)), jnp.asarray(np.pad(weights, (0, more)))
+        labels = jnp.asarray(problem.host_labels[indices])
+        by_row = tuple(_taken(values, indices) for values in (scores, anchor))
+    by_row = (by_row[0], labels, weights, by_row[1])
+    found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
+    return _SampledBend(*found, labels)
 
 
-def _hessian_product(problem: Problem, sample, weighted):
+@jax.jit
+def _taken(values, indices):
+    return jnp.take(values, indices, axis=1, mode="clip")
+
+
+def _weighted_bend(xp, form, scores, labels, weights, anchor, margin, smoothing):
+    """The bend times the weight of its row."""
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores, own, margin)
+    bend = form.bend(xp, form.maximizer(xp, z, smoothing, anchor), smoothing)
+    kappa = xp.where(weights > 0, bend.kappa / xp.where(weights > 0, weights, 1), 0)
+    return bend.diagonal * weights[None, :], kappa.astype(scores.dtype)
+
+
+def _own_curvature(xp, form, diagonal, kappa, labels):
+    own = own_of(xp, labels, diagonal.shape[0])
+    return own_curvature(xp, form, Bend(diagonal, kappa), own)
+
+
+def _hessian_product(problem: Problem, sample, bend: _SampledBend):
     """(W, b) -> Hessian times (W, b), from the sampled rows around their mean."""
-    own, bend = weighted
     mean, strength, form = sample.mean, problem.strength, problem.form
     if sample.rows is None:
         mean, scale = np.zeros_like(mean), problem.rows.scale
         rows = problem.rows.inputs[sample.indices].astype(np.float64)
+        own = own_of(np, bend.labels, problem.classes)
 
         def curved(weights, bias):
             scores = np.ascontiguousarray((rows @ (weights * scale).T).T) + bias[:, None]
-            moved = form.curve(np, bend, own, scores)
+            moved = form.curve(np, Bend(*bend[:2]), own, scores)
             return np.asarray((rows.T @ moved.T).T) * scale, moved.sum(1)
 
     elif problem.on_host:
 
         def curved(weights, bias):
-            return _curved(np, form, sample.rows, own, bend, weights, bias)
+            return _curved(np, form, sample.rows, bend, weights, bias)
 
     else:
-        size = _bucket(len(sample.rows))
-        more = size - len(sample.rows)
-        rows = jnp.asarray(np.pad(sample.rows, ((0, more), (0, 0))))
-        padded = jnp.asarray(np.pad(own, ((0, 0), (0, more))))
-        wide = Bend(
-            jnp.asarray(np.pad(bend.diagonal, ((0, 0), (0, more)))),
-            jnp.asarray(np.pad(bend.kappa, (0, more))),
-        )
+        size = bend.labels.shape[0]
+        rows = jnp.asarray(np.pad(sample.rows, ((0, size - len(sample.rows)), (0, 0))))
 
         def curved(weights, bias):
-            return _curved_compiled(form, rows, padded, wide, weights, bias)
+            return _curved_compiled(form, rows, bend, weights, bias)
 
     def product(weights, bias):
         dtype = problem.dtype
@@ -138,18 +181,37 @@ def _hessian_product(problem: Problem, sample, weighted):
 
 
 def _bucket(size):
-    """Sizes grow by a half, so that few programs are compiled."""
-    return int(max(512, 1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5))))
+    """Sizes grow by a half, so that few programs are compiled; from 1,024 on, whole blocks."""
+    grown = max(512, 1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))
+    return int(-(-grown // BLOCK) * BLOCK)
 
 
-def _curved(xp, form, rows, own, bend, weights, bias):
-    moved = form.curve(xp, bend, own, weights @ rows.T + bias[:, None])
+def _curved(xp, form, rows, bend, weights, bias):
+    own = own_of(xp, bend.labels, weights.shape[0])
+    moved = form.curve(xp, Bend(*bend[:2]), own, weights @ rows.T + bias[:, None])
     return moved @ rows, moved.sum(1)
 
 
-_curved_compiled = jax.jit(
-    lambda form, *arguments: _curved(jnp, form, *arguments), static_argnums=0
-)
+@partial(jax.jit, static_argnums=0)
+def _curved_compiled(form, rows, bend, weights, bias):
+    """`_curved` in blocks of rows whose scores stay in the cache."""
+    size, classes = rows.shape[0], weights.shape[0]
+    chunk = BLOCK * max(1, ENTRIES // (BLOCK * classes))
+    if chunk >= size or size % chunk:
+        chunk = BLOCK if size % BLOCK == 0 and classes * size > 2 * ENTRIES else size
+    if chunk == size:
+        return _curved(jnp, form, rows, bend, weights, bias)
+
+    def step(sums, i):
+        def part(values, axis):
+            return lax.dynamic_slice_in_dim(values, i * chunk, chunk, axis)
+
+        block = _SampledBend(part(bend.diagonal, 1), part(bend.kappa, 0), part(bend.labels, 0))
+        found = _curved(jnp, form, part(rows, 0), block, weights, bias)
+        return jax.tree.map(jnp.add, sums, found), None
+
+    zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
+    return lax.scan(step, zero, jnp.arange(size // chunk))[0]
 
 
 def _conjugate_gradients(product, metric, gradient, bias_gradient, accuracy):
