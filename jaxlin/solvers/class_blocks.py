@@ -17,6 +17,7 @@ from jax import lax
 from jaxlin.solvers.duals import total
 from jaxlin.solvers.metrics import Sample, Spectrum, outside
 from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.sparse_bends import SparseBend, class_blocks, class_diagonals
 
 BLOCK_ENTRIES = 3e7
 """Of all blocks together: 120 MB in float32."""
@@ -35,26 +36,33 @@ def own_curvature(xp, form, bend, own):
     return curvature
 
 
-def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, curvature) -> Callable:
+def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, bend) -> Callable:
     """The inverse of the sampled rows' Hessian without the blocks between classes.
 
     Args:
-      curvature: (K, m) from `own_curvature`, times the rows' weights.
+      bend: `SparseBend` of the sample's rows, or the (K, m) `own_curvature` times their weights.
     """
     classes, dtype = problem.classes, problem.dtype
     rotated = sample.rows @ spectrum.vectors
     size, directions = rotated.shape
-    most = min((BLOCK_ENTRIES / classes) ** 0.5, (BLOCK_WORK / (2 * classes * size)) ** 0.5)
+    sparse = isinstance(bend, SparseBend)
+    work = len(bend.rows) + size if sparse else classes * size
+    most = min((BLOCK_ENTRIES / classes) ** 0.5, (BLOCK_WORK / (2 * work)) ** 0.5)
     leading = int(np.clip(most - 1, 0, directions))
     top = np.concatenate([rotated[:, :leading], np.ones((size, 1), dtype)], axis=1)
-    if problem.on_host:
-        blocks = np.stack([(top * weights[:, None]).T @ top for weights in curvature])
+    squares = rotated[:, leading:] ** 2
+    if sparse:
+        blocks = class_blocks(problem.form, top, bend)
+        below = class_diagonals(problem.form, squares, bend)
+    elif problem.on_host:
+        blocks = np.stack([(top * weights[:, None]).T @ top for weights in bend])
+        below = bend @ squares
     else:
-        blocks = np.array(_blocks_compiled(top, curvature))
+        blocks = np.array(_blocks_compiled(top, bend))
+        below = np.asarray(bend @ squares)
     mean = max(float(blocks[:, -1, -1].mean()), 1e-12)
     free = 1e-3 * mean if problem.fit_intercept else 1.0
     inverses = _inverses(blocks, np.append(spectrum.ridges[:leading], free))
-    below = np.asarray(curvature @ rotated[:, leading:] ** 2)
     below = 1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12)
     rest = outside(spectrum, mean)
 

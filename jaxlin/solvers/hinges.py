@@ -24,7 +24,7 @@ from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
-from jaxlin.solvers.newton import NewtonStep
+from jaxlin.solvers.newton import SHORT, NewtonStep
 from jaxlin.solvers.problem import Problem, penalty, rowwise, summing_runner
 from jaxlin.solvers.status import Fit, Status
 
@@ -75,7 +75,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     stalled = 0
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
-        steps = 0
+        steps, short = 0, 0
         for _ in range(NEWTON_STEPS):
             if problem.fit_intercept:
                 shift = _bias_steps(problem, scores, counts, smoothing, anchor)
@@ -132,7 +132,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                 scores,
                 smoothing,
                 anchor,
-                np.clip(accuracy, 1e-2, 0.2),
+                np.clip(accuracy, 0.05, 0.3),
             )
             evaluations += cost
             change = rows.scores(step, bias_step)
@@ -140,6 +140,9 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
             length = _line_search(problem, scores, change, counts, smoothing, anchor, inner)
             newton.learn(length)
+            if length < SHORT and newton.whole:  # what bends next comes too soon
+                short += 1
+                smoothing = min(1.5 * smoothing, COARSEST * problem.margin)
             iterations, steps = iterations + 1, steps + 1
             if length <= 1e-10:
                 break
@@ -156,6 +159,8 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             status = Status.PRECISION
             break
         anchor = columnwise(problem, _maximizer, data, problem.margin, smoothing)
+        if short:
+            continue
         if steps <= 3 or smoothing > 0.2 * problem.margin:
             smoothing = max(smoothing / 3, _finest(smoothing, steps, newton.exact) * problem.margin)
         elif steps >= NEWTON_STEPS:

@@ -18,6 +18,7 @@ from jaxlin.solvers.columns import ENTRIES, columnwise
 from jaxlin.solvers.duals import Bend, own_of
 from jaxlin.solvers.metrics import BLOCK_CLASSES, DENSE_SIDE, bends_of, two_level_metric
 from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_product
 
 BENDING_ROWS = 4000
 """Rows that enter the Hessian at first; twice as many after a step that fell short."""
@@ -36,7 +37,7 @@ class NewtonStep:
     def __init__(self, problem: Problem, builder: MetricBuilder):
         self.problem, self.builder = problem, builder
         self.exact = (problem.features + 1) * problem.classes <= DENSE_SIDE
-        self._metric, self._fresh, self._count = None, None, 0
+        self._metric, self._fresh = None, 0
         self._draws, self._rows = 0, BENDING_ROWS
 
     def __call__(self, bent, gradient, bias_gradient, scores, smoothing, anchor, accuracy):
@@ -57,24 +58,28 @@ class NewtonStep:
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = len(sample.indices) / problem.rows.size
         bend = None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
-        if self.exact or self._metric is None or self._outworn():
-            if builder.curvature is None:
-                builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
+        if builder.curvature is None:
+            builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
+
+        def build():
             few, its_bend = sample, bend
             if sparse or len(sample.indices) > builder.drawn:
-                few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
-                its_bend = None
-            self._metric = self._built(few, its_bend, scores, smoothing, anchor)
-            self._fresh = None
+                few, its_bend = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean), None
+            return self._built(few, its_bend, scores, smoothing, anchor)
+
         if self.exact:
-            step, bias_step = self._metric(-gradient, -bias_gradient)
+            step, bias_step = build()(-gradient, -bias_gradient)
             return step, bias_step, passes
         product = _hessian_product(problem, sample, bend)
-        step, bias_step, count = _conjugate_gradients(
-            product, self._metric, gradient, bias_gradient, accuracy
-        )
-        self._count, self._fresh = count, self._fresh or count
-        return step, bias_step, passes * count
+        system = (product, gradient, bias_gradient, accuracy)
+        state, count = None, 0
+        if self._metric is not None:
+            state, count, done = _conjugate_gradients(*system, self._metric, self._fresh + WORTH)
+        if self._metric is None or not done:
+            self._metric = build()
+            state, self._fresh, _ = _conjugate_gradients(*system, self._metric, CG_STEPS, state)
+            count += self._fresh
+        return *state[:2], passes * count
 
     def _built(self, sample, bend, scores, smoothing, anchor):
         """A metric from the sample's rows; few classes have their blocks with each other."""
@@ -82,17 +87,21 @@ class NewtonStep:
         if problem.classes <= BLOCK_CLASSES:
             columns = (_columns(scores, sample), smoothing, _columns(anchor, sample))
             return two_level_metric(problem, spectrum, sample, bends_of(problem, sample, *columns))
-        bend = bend or _sampled_bend(problem, sample, scores, smoothing, anchor)
-        curvature = columnwise(problem, _own_curvature, bend)
-        return class_block_metric(problem, spectrum, sample, curvature[:, : len(sample.indices)])
+        if bend is None:
+            bend = _sampled_bend(problem, sample, scores, smoothing, anchor)
+        if not isinstance(bend, SparseBend):
+            bend = columnwise(problem, _own_curvature, bend)[:, : len(sample.indices)]
+        return class_block_metric(problem, spectrum, sample, bend)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every row that bends is in the Hessian."""
+        return self.problem.on_host or self._rows >= self.problem.rows.size
 
     def learn(self, length: float) -> None:
         """From how far along the step was best: a Hessian of too few rows overshoots."""
         if length < SHORT:
             self._rows = min(2 * self._rows, self.problem.rows.size)
-
-    def _outworn(self) -> bool:
-        return self._count > self._fresh + WORTH
 
 
 class _SampledBend(NamedTuple):
@@ -110,7 +119,8 @@ def _columns(values, sample):
     return fetch(values[:, sample.indices])
 
 
-def _sampled_bend(problem, sample, scores, smoothing, anchor) -> _SampledBend:
+def _sampled_bend(problem, sample, scores, smoothing, anchor):
+    """`_SampledBend`, or `SparseBend` where few of many classes bend."""
     indices, weights = sample.indices, sample.weights.astype(problem.dtype)
     if problem.on_host:
         labels, by_row = problem.labels[indices], (scores[:, indices], anchor[:, indices])
@@ -121,7 +131,17 @@ def _sampled_bend(problem, sample, scores, smoothing, anchor) -> _SampledBend:
         by_row = tuple(_taken(values, indices) for values in (scores, anchor))
     by_row = (by_row[0], labels, weights, by_row[1])
     found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
+    if problem.classes > BLOCK_CLASSES and sample.rows is not None and _near(found[0]):
+        size = len(sample.indices)
+        sparse = sparse_bend(*(np.asarray(part)[..., :size] for part in (*found, labels)))
+        if sparse is not None:
+            return sparse
     return _SampledBend(*found, labels)
+
+
+def _near(values) -> bool:
+    """Whether NumPy reads them at no cost."""
+    return isinstance(values, np.ndarray) or values.devices().pop().platform == "cpu"
 
 
 @jax.jit
@@ -156,6 +176,8 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
             moved = form.curve(np, Bend(*bend[:2]), own, scores)
             return np.asarray((rows.T @ moved.T).T) * scale, moved.sum(1)
 
+    elif isinstance(bend, SparseBend):
+        curved = sparse_product(form, sample.rows, bend)
     elif problem.on_host:
 
         def curved(weights, bias):
@@ -214,31 +236,41 @@ def _curved_compiled(form, rows, bend, weights, bias):
     return lax.scan(step, zero, jnp.arange(size // chunk))[0]
 
 
-def _conjugate_gradients(product, metric, gradient, bias_gradient, accuracy):
-    """Preconditioned conjugate gradients for H d = -g, to a relative residual of `accuracy`."""
-    residual, bias_residual = -gradient, -bias_gradient
-    step, bias_step = np.zeros_like(gradient), np.zeros_like(bias_gradient)
-    size = np.sqrt((residual**2).sum() + (bias_residual**2).sum())
+def _conjugate_gradients(product, gradient, bias_gradient, accuracy, metric, most, start=None):
+    """Preconditioned conjugate gradients for H d = -g, to a relative residual of `accuracy`.
+
+    Args:
+      most: steps after which to stop all the same.
+      start: (d, its bias, H d + g with the sign turned, its bias) from before.
+
+    Returns:
+      The same four arrays, the steps taken, and whether the accuracy was reached.
+    """
+    size = np.sqrt((gradient**2).sum() + (bias_gradient**2).sum())
+    if start is None:
+        start = (0 * gradient, 0 * bias_gradient, -gradient, -bias_gradient)
+    step, bias_step, residual, bias_residual = start
     ahead, bias_ahead = metric(residual, bias_residual)
     along, bias_along = ahead, bias_ahead
     energy = (residual * ahead).sum() + bias_residual @ bias_ahead
-    count = 0
-    while count < CG_STEPS:
+    count, done = 0, False
+    while count < most and not done:
         count += 1
         moved, bias_moved = product(along, bias_along)
         curvature = (along * moved).sum() + bias_along @ bias_moved
         if not curvature > 0:
+            done = True
             break
         length = energy / curvature
         step, bias_step = step + length * along, bias_step + length * bias_along
         residual = residual - length * moved
         bias_residual = bias_residual - length * bias_moved
-        if np.sqrt((residual**2).sum() + (bias_residual**2).sum()) <= accuracy * size:
-            break
-        ahead, bias_ahead = metric(residual, bias_residual)
-        previous, energy = energy, (residual * ahead).sum() + bias_residual @ bias_ahead
-        along = ahead + energy / previous * along
-        bias_along = bias_ahead + energy / previous * bias_along
+        done = np.sqrt((residual**2).sum() + (bias_residual**2).sum()) <= accuracy * size
+        if not done:
+            ahead, bias_ahead = metric(residual, bias_residual)
+            previous, energy = energy, (residual * ahead).sum() + bias_residual @ bias_ahead
+            along = ahead + energy / previous * along
+            bias_along = bias_ahead + energy / previous * bias_along
     if not step.any() and not bias_step.any():
         step, bias_step = along, bias_along
-    return step, bias_step, count
+    return (step, bias_step, residual, bias_residual), count, done
