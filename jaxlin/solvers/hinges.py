@@ -24,13 +24,15 @@ from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
-from jaxlin.solvers.newton import SHORT, NewtonStep
+from jaxlin.solvers.newton import MISSED, NewtonStep
 from jaxlin.solvers.problem import Problem, penalty, rowwise, summing_runner
 from jaxlin.solvers.status import Fit, Status
 
 NEWTON_STEPS = 12
 COARSEST = 4.0
-"""First smoothing, in margins: more only delays, less makes the first round hard."""
+"""First smoothing, in margins: less makes the first round hard, more is found where it is needed."""
+SHORT = 0.4
+"""Length of a step beyond which its model of the loss was good."""
 
 
 def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
@@ -72,7 +74,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
     best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
 
-    stalled = 0
+    stalled, floor = 0, 0.0
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
         steps, short = 0, 0
@@ -138,11 +140,11 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             change = rows.scores(step, bias_step)
             evaluations += 0.5
             inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
-            length = _line_search(problem, scores, change, counts, smoothing, anchor, inner)
-            newton.learn(length)
-            if length < SHORT and newton.whole:  # what bends next comes too soon
+            length, missed = _line_search(problem, scores, change, counts, smoothing, anchor, inner)
+            newton.learn(missed)
+            if length < SHORT and missed < MISSED:  # rows begin or cease to bend on the way
                 short += 1
-                smoothing = min(1.5 * smoothing, COARSEST * problem.margin)
+                smoothing = floor = 2 * smoothing
             iterations, steps = iterations + 1, steps + 1
             if length <= 1e-10:
                 break
@@ -159,10 +161,12 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             status = Status.PRECISION
             break
         anchor = columnwise(problem, _maximizer, data, problem.margin, smoothing)
+        floor = 0.8 * floor
         if short:
             continue
         if steps <= 3 or smoothing > 0.2 * problem.margin:
-            smoothing = max(smoothing / 3, _finest(smoothing, steps, newton.exact) * problem.margin)
+            finest = _finest(smoothing, steps, newton.exact) * problem.margin
+            smoothing = max(smoothing / 3, finest, min(floor, smoothing))
         elif steps >= NEWTON_STEPS:
             smoothing = smoothing * 2
     proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor, dtype=precise)
@@ -208,8 +212,19 @@ def _slope_at(xp, form, scores, labels, counts, anchor, margin, smoothing, lengt
     return along.astype(xp.float64).sum()
 
 
+def _curvature_along(xp, form, scores, labels, counts, anchor, margin, smoothing, change):
+    a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
+    own = own_of(xp, labels, scores.shape[0])
+    curved = form.curve(xp, form.bend(xp, a, smoothing), own, change)
+    return (total(xp, curved * change) * counts).astype(xp.float64).sum()
+
+
 def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
-    """Where the derivative of the smoothed objective along the step vanishes (regula falsi)."""
+    """Where the derivative of the smoothed objective along the step vanishes (regula falsi).
+
+    Returns:
+      The length, and how many times the curvature that Newton's step assumed there is at its start.
+    """
     data = (scores, problem.labels, counts, change, anchor)
 
     def slope(length):
@@ -220,7 +235,13 @@ def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
 
     start = slope(0.0)
     if start >= 0:
-        return 0.0
+        return 0.0, 1.0
+    curved = rowwise(_curvature_along, problem.form)
+    curvature = float(problem.rows.total(curved, data, problem.margin, smoothing)) + inner[1]
+    return _root(slope, start), curvature / -start
+
+
+def _root(slope, start):
     low, at_low, high, at_high = 0.0, start, 1.0, slope(1.0)
     while at_high < 0 and high < 64:
         if at_high > 0.05 * start:

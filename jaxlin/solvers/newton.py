@@ -22,8 +22,8 @@ from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_product
 
 BENDING_ROWS = 4000
 """Rows that enter the Hessian at first; twice as many after a step that fell short."""
-SHORT = 0.4
-"""Length of a step below which its Hessian had missed curvature."""
+MISSED = 1.5
+"""Times the assumed curvature from which on a Hessian takes more rows."""
 CG_STEPS = 150
 BLOCK = 256
 """Rows of a sample are filled up to a multiple of this."""
@@ -93,14 +93,9 @@ class NewtonStep:
             bend = columnwise(problem, _own_curvature, bend)[:, : len(sample.indices)]
         return class_block_metric(problem, spectrum, sample, bend)
 
-    @property
-    def whole(self) -> bool:
-        """Whether every row that bends is in the Hessian."""
-        return self.problem.on_host or self._rows >= self.problem.rows.size
-
-    def learn(self, length: float) -> None:
-        """From how far along the step was best: a Hessian of too few rows overshoots."""
-        if length < SHORT:
+    def learn(self, missed: float) -> None:
+        """From how many times the curvature that it assumed along a step there was."""
+        if missed > MISSED:
             self._rows = min(2 * self._rows, self.problem.rows.size)
 
 
