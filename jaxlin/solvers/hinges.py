@@ -30,7 +30,7 @@ from jaxlin.solvers.status import Fit, Status
 
 NEWTON_STEPS = 12
 COARSEST = 4.0
-"""First smoothing, in margins: less makes the first round hard, more is found where it is needed."""
+"""First smoothing, in margins: less makes the first round hard; short steps ask for more."""
 SHORT = 0.4
 """Length of a step beyond which its model of the loss was good."""
 
