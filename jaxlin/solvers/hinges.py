@@ -160,6 +160,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         if stalled > 100:
             status = Status.PRECISION
             break
+        data = (scores, problem.labels, counts, anchor)  # after the last step
         anchor = columnwise(problem, _maximizer, data, problem.margin, smoothing)
         floor = 0.8 * floor
         if short:
