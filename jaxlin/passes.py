@@ -163,10 +163,10 @@ class HostRows(_Rows):
         """Sums over the rows; see `DeviceRows.total`."""
         return rowwise(np, *by_row, *extra)
 
-    def transpose_total(self, rowwise, by_row, *extra):
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
         residuals, sums = rowwise(np, *by_row, *extra)
-        return *self.transpose(residuals, np.float64), sums
+        return *self.transpose(residuals, dtype), sums
 
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -286,16 +286,17 @@ class DeviceRows(_Rows):
         with _precision(np.float64):
             return _total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
 
-    def transpose_total(self, rowwise, by_row, *extra):
-        """residuals @ rows, the sums of the residuals, and further sums, in float64 in one pass.
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
+        """residuals @ rows, the sums of the residuals, and further sums, in one pass.
 
         Args:
           rowwise: (xp, *blocks, *extra) -> (residuals (K, R) of the block, pytree of sums).
           by_row, extra: as for `total`.
+          dtype: of the residuals and the products.
         """
         products, sums, totals = 0.0, 0.0, None
         with _precision(np.float64):
-            shift = jnp.asarray(self._subtracted(), np.float64)
+            shift = jnp.asarray(self._subtracted(), dtype)
             for part, rows in self._each():
                 whole = self._resident is not None
                 blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)

@@ -127,10 +127,10 @@ class ShardedRows(DeviceRows):
         with _precision(np.float64):
             return _on_shards(_total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
 
-    def transpose_total(self, rowwise, by_row, *extra):
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         axes = tuple(np.ndim(a) for a in by_row)
         with _precision(np.float64):
-            shift = np.asarray(self._subtracted(), np.float64)
+            shift = np.asarray(self._subtracted(), dtype)
             run = _on_shards(_transpose_total, self.over, self.chunk, rowwise, axes)
             products, sums, totals = run(tuple(by_row), extra, shift, self._placed)
         sums = np.asarray(sums, np.float64)

@@ -369,7 +369,7 @@ def test_softmax_losses_near_zero_keep_their_digits():
 
 
 def test_a_hessian_of_too_few_rows_takes_more(monkeypatch):
-    """100 sampled rows miss curvature of 903 unknowns: short steps ask for more of them."""
+    """100 sampled rows miss curvature of 903 unknowns: a step that shows it asks for more."""
     from jaxlin.solvers import hinges, newton
 
     monkeypatch.setattr(newton, "BENDING_ROWS", 100)
@@ -377,5 +377,5 @@ def test_a_hessian_of_too_few_rows_takes_more(monkeypatch):
     inputs, labels = blobs(3, size=4000, features=300, classes=3, spread=0.2)
     settings = dict(loss="hinge", strength=1e-3, tolerance=1e-3, max_iterations=40)
     assert minimize(inputs.astype(np.float32), labels, **settings).status == Status.CONVERGED
-    monkeypatch.setattr(newton, "SHORT", 0.0)  # never learns
+    monkeypatch.setattr(newton, "MISSED", np.inf)  # never learns
     assert minimize(inputs.astype(np.float32), labels, **settings).status != Status.CONVERGED

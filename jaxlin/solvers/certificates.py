@@ -14,15 +14,7 @@ Fenchel's lower bound (Rockafellar, 1970, section 31; for l2 also Shalev-Shwartz
 
 with nothing subtracted where strength = 0 and |G| <= l1_strength: the point is shrunk by
 l1_strength / max |G| to get there. The dual points are the maximizers at the current scores;
-near the optimum they are near optimal.
-
-Balance. Newton's method in the K biases nearly balances the maximizers, since the derivative of
-the mean smoothed loss in b is rho. What is left is removed by moving mass between classes:
-for softmax each class in excess sends a share of its mass to the classes in deficit, so that
-every a_i stays on its simplex; for the pairs (true class y against rival k) by factors on the
-K x K flows F_yk = sum over y_i = y of c_i a_ik, whose in- and outflow must agree (a weighted
-Laplacian system), scaled to at most 1 so that every a_i stays feasible; for one-vs-rest by
-shrinking the heavier side of each class.
+near the optimum they are near optimal, and `jaxlin.solvers.balance` makes them balance.
 
 Rounding. Sums over rows have relative error at most depth * 2^-53 (Higham, 2002, section 3.1),
 which bounds the error of G and rho. What remains of rho multiplies the optimal bias, bounded by
@@ -33,7 +25,6 @@ where P is any objective that was reached. Both are subtracted from the bound.
 __all__ = [
     "Certificate",
     "Dual",
-    "balanced_bias",
     "bound_of",
     "certify",
     "dual_point",
@@ -47,14 +38,16 @@ import jax
 import numpy as np
 
 from jaxlin.sharding import fetch
+from jaxlin.solvers.balance import (
+    UNIT,
+    balanced_bias,
+    feasible,
+    mixed,
+    mixing_that_balances,
+    shifted,
+)
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
-
-UNIT = 2.0**-53
-WIDE = 200
-"""Classes beyond which the biases are balanced without a K x K Hessian."""
-FEW = 16
-"""Classes up to which K x K sums over the rows are one fused reduction."""
 
 
 class Certificate(NamedTuple):
@@ -121,15 +114,9 @@ def certify(
             moved = np.inf if exact else float(run(_loss_at, form, *data, shift, *extra))
             if moved < loss:
                 loss, bias = moved, bias + shift
-        mixing = np.ones((problem.classes, problem.classes))
-        if form.geometry == "softmax":
-            mixing = np.stack([np.ones(problem.classes), *np.zeros((2, problem.classes))])
+        mixing = None
         if problem.fit_intercept:
-            for _ in range(3):
-                flows = np.asarray(run(_flows, form, *data, shift, mixing, *extra))
-                mixing, done = _rebalanced(form, flows, mixing, problem.masses)
-                if done:
-                    break
+            mixing = mixing_that_balances(run, form, data, shift, extra, problem.masses)
         by_row = (*data, anchor)
         point = rowwise(_dual_point, form)
         products, sums, (gain, size) = problem.rows.transpose_total(
@@ -187,113 +174,16 @@ def _bias_bound(problem: Problem, objective, radius) -> float:
 
 def _loss_at(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
     own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, _shifted(scores, shift), own, margin)
+    z = form.shortfalls(xp, shifted(scores, shift), own, margin)
     return (counts * form.loss(xp, z, own)).sum()
-
-
-def _shifted(scores, shift):
-    return scores + shift.astype(scores.dtype)[:, None]
-
-
-def _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, _shifted(scores, shift), own, margin)
-    return form.maximizer(xp, z, smoothing, anchor), z, own
-
-
-def _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
-    """The maximizers as dual points in float64: what rounding put outside the set is put back."""
-    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
-    a = a.astype(xp.float64)
-    if form.geometry == "softmax":
-        a = a / total(xp, a)[None, :]
-    elif form.name == "crammer-singer":
-        a = a / xp.maximum(total(xp, a), 1.0)[None, :]
-    return a, own
-
-
-def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
-    """Mean smoothed loss, its derivative and second derivative in the bias."""
-    a, z, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
-    value = (counts * form.smoothed(xp, z, own, a, smoothing, anchor)).sum()
-    slope = (counts[None, :] * form.residuals(xp, a, own)).sum(1)
-    bend = form.bend(xp, a, smoothing)
-    q = form.pull(xp, bend, own)
-    counts = counts.astype(scores.dtype)  # the second derivative only steers
-    weighted = counts[None, :] * bend.diagonal
-    if scores.shape[0] > WIDE:  # the diagonal majorizes diag(d) - q q^T, twice it a Laplacian
-        second = weighted.sum(1)
-        if form.geometry == "pairs":
-            second = 2 * (second + (own * total(xp, weighted)[None, :]).sum(1))
-        return value, slope, second
-    if form.geometry == "pairs":
-        edges = _outer_sums(xp, own.astype(weighted.dtype), weighted)
-        second = xp.diag(edges.sum(0) + edges.sum(1)) - edges - edges.T
-    else:
-        second = xp.diag(weighted.sum(1))
-    return value, slope, second - _outer_sums(xp, q * (counts * bend.kappa)[None, :], q)
-
-
-def _outer_sums(xp, left, right):
-    """left @ right.T of (K, N) arrays: for few classes one fused sum, twenty times faster."""
-    if xp is np or left.shape[0] > FEW:
-        return left @ right.T
-    return (left[:, None, :] * right[None, :, :]).sum(-1)
-
-
-def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
-    """Newton in K dimensions with halving: the bias at which the maximizers balance."""
-    classes, noise = data[0].shape[0], 64 * np.finfo(data[0].dtype).eps
-    steps = min(steps, 3) if classes > WIDE else steps
-    shift = np.zeros(classes)
-    value, slope, second = (np.asarray(x) for x in run(_bias_newton, form, *data, shift, *extra))
-    for _ in range(steps):
-        size = np.abs(slope).max()
-        if size < accuracy:
-            break
-        if second.ndim == 1:
-            step = -slope / np.maximum(second, 1e-14)
-        else:
-            ridge = np.trace(second) / classes * 1e-10 + 1e-14
-            step = -np.linalg.solve(second + ridge * np.eye(classes) + ridge, slope)
-        for _ in range(12):
-            trial = shift + step
-            found = [np.asarray(x) for x in run(_bias_newton, form, *data, trial, *extra)]
-            reached = np.abs(found[1]).max()
-            better = found[0] <= value + 1e-4 * slope @ step
-            better = better or (reached < size and found[0] <= value + noise * abs(value))
-            if better or -slope @ step < noise * abs(value):
-                break
-            step = step / 4
-        if not better:
-            break
-        shift, (value, slope, second) = trial, found
-        if reached > 0.1 * size and -slope @ step < noise * abs(value):
-            break  # what is left is rounding
-    return shift
-
-
-def _mixed(xp, form, a, labels, own, mixing):
-    """The dual point after mass was moved between classes; still feasible."""
-    if form.geometry == "softmax":
-        keep, share, deficit = mixing
-        return keep[:, None] * a + deficit[:, None] * total(xp, share[:, None] * a)[None, :]
-    return a * xp.take(mixing.T, labels, axis=1)
-
-
-def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
-    """(K, K): the weighted dual mass of class k in the rows of class y; for softmax (1, K)."""
-    a, own = _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
-    a = _mixed(xp, form, a, labels, own, mixing)
-    if form.geometry == "softmax":
-        return (a * counts[None, :]).sum(1)[None, :]
-    return _outer_sums(xp, own * counts[None, :], a)
 
 
 def dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing=1.0, anchor=0.0):
     """The dual point (K, R) that a `Dual` describes, of a block of rows, and their true classes."""
-    a, own = _feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
-    return _mixed(xp, form, a, labels, own, mixing), own
+    a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    if mixing is not None:
+        a = mixed(xp, form, a, labels, own, mixing)
+    return a, own
 
 
 def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
@@ -301,51 +191,6 @@ def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothi
     residuals = counts[None, :] * form.residuals(xp, a, own)
     gain = (counts * form.gain(xp, a, margin)).sum()
     return residuals, (gain, xp.sqrt(total(xp, residuals**2)).sum())
-
-
-def _rebalanced(form, flows, mixing, masses):
-    """`mixing` after one more correction, and whether the flows balanced already."""
-    if form.geometry == "softmax":
-        have = flows[0]
-        excess, deficit = np.maximum(have - masses, 0), np.maximum(masses - have, 0)
-        if not deficit.any():
-            return mixing, True
-        share = np.divide(excess, have, out=np.zeros_like(have), where=have > 0)
-        return np.stack([1 - share, share, deficit / deficit.sum()]), True
-    if form.geometry == "one-vs-rest":
-        inside = np.diag(flows)
-        outside = flows.sum(0) - inside
-        goal = np.minimum(inside, outside)
-        if np.abs(inside - outside).max() < 4 * UNIT:
-            return mixing, True
-        down = np.divide(goal, inside, out=np.ones_like(goal), where=inside > 0)
-        others = np.divide(goal, outside, out=np.ones_like(goal), where=outside > 0)
-        factor = np.where(np.eye(len(goal), dtype=bool), down[None, :], others[None, :])
-        return mixing * factor, False
-    return _circulation(flows, mixing, capped=not form.smooth and "squared" not in form.name)
-
-
-def _circulation(flows, mixing, capped):
-    """Factors on the flows between classes after which in- and outflow agree."""
-    start = flows
-    total = np.ones_like(flows)
-    for _ in range(60):
-        off = flows.sum(0) - flows.sum(1)  # inflow minus outflow
-        if np.abs(off).max() < 2 * UNIT:
-            break
-        both = flows + flows.T
-        laplacian = np.diag(both.sum(0)) - both
-        lift = np.linalg.lstsq(laplacian, off, rcond=1e-13)[0]
-        factor = np.maximum(1 + lift[:, None] - lift[None, :], 0.1)
-        total = total * factor
-        if capped:
-            used = total[start > 0]
-            total = np.minimum(total / max(used.max(initial=1.0), 1.0), 1)
-        flows = start * total
-    else:
-        if np.abs(flows.sum(0) - flows.sum(1)).max() > 1e-9:
-            return np.zeros_like(mixing), True  # nothing balances: the trivial dual point
-    return mixing * total, np.array_equal(total, np.ones_like(total))
 
 
 def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:

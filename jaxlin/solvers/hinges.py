@@ -15,34 +15,24 @@ feasible dual points throughout: their certificate is the stopping rule.
 
 __all__ = ["minimize_hinge"]
 
-from typing import NamedTuple
-
 import jax
 import numpy as np
 
+from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import balanced_bias, certify, smallest_lead
+from jaxlin.solvers.certificates import certify, smallest_lead
+from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
-from jaxlin.solvers.newton import NewtonStep
-from jaxlin.solvers.problem import Problem, penalty, runner
+from jaxlin.solvers.newton import MISSED, NewtonStep
+from jaxlin.solvers.problem import Problem, penalty, rowwise, summing_runner
 from jaxlin.solvers.status import Fit, Status
 
 NEWTON_STEPS = 12
 COARSEST = 4.0
-"""First smoothing, in margins: more only delays, less makes the first round hard."""
-
-
-class _State(NamedTuple):
-    """Everything that the maximizers at the current scores say."""
-
-    dual: object
-    residuals: object
-    smoothed: float
-    loss: float
-    gain: float
-    bent: object
-    """(N,): the weighted trace of each row's second derivative."""
+"""First smoothing, in margins: less makes the first round hard; short steps ask for more."""
+SHORT = 0.4
+"""Length of a step beyond which its model of the loss was good."""
 
 
 def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
@@ -73,9 +63,9 @@ def _unregularized(problem: Problem, weights, bias, report) -> Fit:
 
 
 def _minimize(problem: Problem, weights, bias, report) -> Fit:
-    run, xp, form, rows = runner(problem), problem.xp, problem.form, problem.rows
+    xp, rows, strength = problem.xp, problem.rows, problem.strength
     counts = xp.asarray(problem.counts.astype(problem.dtype))
-    strength = problem.strength
+    precise = problem.dtype if problem.classes > WIDE else np.float64
     newton = NewtonStep(problem, MetricBuilder(problem))
     weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     scores = rows.scores(weights, bias)
@@ -84,30 +74,28 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
     best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
 
-    def look(at, level):
-        found = run(_state, form, at, problem.labels, counts, problem.margin, level, anchor)
-        return _State(found[0], found[1], *(float(x) for x in found[2:5]), found[5])
-
-    stalled = 0
+    stalled, floor = 0, 0.0
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
-        steps = 0
+        steps, short = 0, 0
         for _ in range(NEWTON_STEPS):
             if problem.fit_intercept:
-                shift = _bias_steps(run, problem, scores, counts, smoothing, anchor)
+                shift = _bias_steps(problem, scores, counts, smoothing, anchor)
                 bias = bias + shift
-                scores = scores + xp.asarray(shift.astype(problem.dtype))[:, None]
-            state = look(scores, smoothing)
-            products, sums = rows.transpose(state.residuals)
+                scores = lifted(problem, scores, shift)
+            data = (scores, problem.labels, counts, anchor)
+            products, sums, (loss, gain) = rows.transpose_total(
+                rowwise(_point, problem.form), data, problem.margin, smoothing, dtype=problem.dtype
+            )
             evaluations += 0.5
             if not problem.fit_intercept:
                 sums = np.zeros_like(sums)
             regularizer = penalty(problem, weights)
-            objective = state.loss + regularizer
+            objective = float(loss) + regularizer
             gradient = products + 2 * strength * weights
             norm = float(np.sqrt((gradient**2).sum() + (sums**2).sum()))
             slack = float((gradient**2).sum()) / (4 * strength)
-            bound = state.gain - float((products**2).sum()) / (4 * strength)
+            bound = float(gain) - float((products**2).sum()) / (4 * strength)
             claimed = max(claimed, bound)
             if objective < best[0]:
                 best = (objective, weights, bias)
@@ -116,7 +104,9 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             goal = problem.tolerance * best[0]
             if best[0] - claimed <= 0.8 * goal and best[0] - bound <= 0.9 * promise:
                 promise = best[0] - bound
-                proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
+                proof = certify(
+                    problem, weights, bias, smoothing=smoothing, anchor=anchor, dtype=precise
+                )
                 evaluations += proof.evaluations
                 lower = max(lower, proof.lower_bound)
                 if proof.objective < best[0] or problem.dtype != np.float64:
@@ -138,26 +128,29 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                 break
             accuracy = 0.3 * np.sqrt(enough / slack)
             step, bias_step, cost = newton(
-                state.bent,
+                columnwise(problem, _bent, data, problem.margin, smoothing),
                 gradient,
                 sums,
                 scores,
                 smoothing,
                 anchor,
-                np.clip(accuracy, 1e-2, 0.2),
+                np.clip(accuracy, 0.05, 0.3),
             )
             evaluations += cost
             change = rows.scores(step, bias_step)
             evaluations += 0.5
             inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
-            length = _line_search(run, problem, scores, change, counts, smoothing, anchor, inner)
-            newton.learn(length)
+            length, missed = _line_search(problem, scores, change, counts, smoothing, anchor, inner)
+            newton.learn(missed)
+            if length < SHORT and missed < MISSED:  # rows begin or cease to bend on the way
+                short += 1
+                smoothing = floor = 2 * smoothing
             iterations, steps = iterations + 1, steps + 1
             if length <= 1e-10:
                 break
             weights, bias = weights + length * step, bias + length * bias_step
             if iterations % 25:
-                scores = scores + xp.asarray(length, problem.dtype) * change
+                scores = moved(problem, scores, change, length)
             else:
                 scores = rows.scores(weights, bias)
                 evaluations += 0.5
@@ -167,12 +160,17 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         if stalled > 100:
             status = Status.PRECISION
             break
-        anchor = state.dual
+        data = (scores, problem.labels, counts, anchor)  # after the last step
+        anchor = columnwise(problem, _maximizer, data, problem.margin, smoothing)
+        floor = 0.8 * floor
+        if short:
+            continue
         if steps <= 3 or smoothing > 0.2 * problem.margin:
-            smoothing = max(smoothing / 3, _finest(smoothing, steps, newton.exact) * problem.margin)
+            finest = _finest(smoothing, steps, newton.exact) * problem.margin
+            smoothing = max(smoothing / 3, finest, min(floor, smoothing))
         elif steps >= NEWTON_STEPS:
             smoothing = smoothing * 2
-    proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor)
+    proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor, dtype=precise)
     lower = max(lower, proof.lower_bound)
     if best[0] - lower <= problem.tolerance * best[0]:
         status = Status.CONVERGED
@@ -186,46 +184,65 @@ def _finest(smoothing, steps, exact):
     return 0.3 if steps > 1 else max(smoothing / 2, 0.01)
 
 
-def _state(xp, form, scores, labels, counts, margin, smoothing, anchor):
+def _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing):
+    z = form.shortfalls(xp, scores, own_of(xp, labels, scores.shape[0]), margin)
+    return form.maximizer(xp, z, smoothing, anchor)
+
+
+def _point(xp, form, scores, labels, counts, margin, smoothing, anchor):
+    """What a block adds: residuals, and the sums of its losses and of its dual objective."""
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
     a = form.maximizer(xp, z, smoothing, anchor)
     residuals = form.residuals(xp, a, own) * counts[None, :]
-    smoothed = (counts * form.smoothed(xp, z, own, a, smoothing, anchor)).sum()
-    loss = (counts * form.loss(xp, z, own)).sum()
-    gain = (counts * form.gain(xp, a, margin)).sum()
-    bent = counts * total(xp, form.bend(xp, a, smoothing).diagonal)
-    return a, residuals, smoothed, loss, gain, bent
+    sums = (counts * form.loss(xp, z, own), counts * form.gain(xp, a, margin))
+    return residuals, tuple(part.astype(xp.float64).sum() for part in sums)
 
 
-def _slope_at(xp, form, scores, change, labels, counts, margin, smoothing, anchor, length):
+def _bent(xp, form, scores, labels, counts, anchor, margin, smoothing):
+    """(R,): the weighted trace of each row's second derivative."""
+    a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
+    return counts * total(xp, form.bend(xp, a, smoothing).diagonal)
+
+
+def _slope_at(xp, form, scores, labels, counts, anchor, margin, smoothing, length, change):
     own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores + length * change, own, margin)
+    z = form.shortfalls(xp, scores + xp.asarray(length, scores.dtype) * change, own, margin)
     a = form.maximizer(xp, z, smoothing, anchor)
-    return (form.residuals(xp, a, own) * change * counts[None, :]).sum()
+    along = total(xp, form.residuals(xp, a, own) * change) * counts
+    return along.astype(xp.float64).sum()
 
 
-def _line_search(run, problem, scores, change, counts, smoothing, anchor, inner):
-    """Where the derivative of the smoothed objective along the step vanishes (regula falsi)."""
+def _curvature_along(xp, form, scores, labels, counts, anchor, margin, smoothing, change):
+    a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
+    own = own_of(xp, labels, scores.shape[0])
+    curved = form.curve(xp, form.bend(xp, a, smoothing), own, change)
+    return (total(xp, curved * change) * counts).astype(xp.float64).sum()
+
+
+def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
+    """Where the derivative of the smoothed objective along the step vanishes (regula falsi).
+
+    Returns:
+      The length, and how many times the curvature that Newton's step assumed there is at its start.
+    """
+    data = (scores, problem.labels, counts, change, anchor)
 
     def slope(length):
-        loss = run(
-            _slope_at,
-            problem.form,
-            scores,
-            change,
-            problem.labels,
-            counts,
-            problem.margin,
-            smoothing,
-            anchor,
-            length,
+        loss = problem.rows.total(
+            rowwise(_slope_at, problem.form), data, problem.margin, smoothing, length
         )
         return float(loss) + inner[0] + length * inner[1]
 
     start = slope(0.0)
     if start >= 0:
-        return 0.0
+        return 0.0, 1.0
+    curved = rowwise(_curvature_along, problem.form)
+    curvature = float(problem.rows.total(curved, data, problem.margin, smoothing)) + inner[1]
+    return _root(slope, start), curvature / -start
+
+
+def _root(slope, start):
     low, at_low, high, at_high = 0.0, start, 1.0, slope(1.0)
     while at_high < 0 and high < 64:
         if at_high > 0.05 * start:
@@ -249,9 +266,8 @@ def _line_search(run, problem, scores, change, counts, smoothing, anchor, inner)
     return low if low > 0 else middle
 
 
-def _bias_steps(run, problem, scores, counts, smoothing, anchor):
+def _bias_steps(problem, scores, counts, smoothing, anchor):
     """Two guarded Newton steps in the biases alone."""
     data = (scores, problem.labels, counts)
-    return balanced_bias(
-        run, problem.form, data, (problem.margin, smoothing, anchor), steps=2, accuracy=1e-7
-    )
+    extra = (problem.margin, smoothing, anchor)
+    return balanced_bias(summing_runner(problem), problem.form, data, extra, steps=2, accuracy=1e-7)

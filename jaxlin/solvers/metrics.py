@@ -21,6 +21,7 @@ __all__ = [
     "covariance_of",
     "dense_blocks",
     "gram_metric",
+    "outside",
     "spectral_metric",
     "spectrum_of",
     "two_level_metric",
@@ -238,7 +239,7 @@ def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
 def spectral_metric(problem: Problem, spectrum: Spectrum, mean, curvature) -> Callable:
     """The Gram metric where the covariance was not formed."""
     inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
-    rest = _outside(spectrum, curvature)
+    rest = outside(spectrum, curvature)
 
     def apply(gradient, bias_gradient):
         centred = gradient - np.outer(bias_gradient, mean)
@@ -250,7 +251,7 @@ def spectral_metric(problem: Problem, spectrum: Spectrum, mean, curvature) -> Ca
     return apply
 
 
-def _outside(spectrum: Spectrum, curvature) -> Callable:
+def outside(spectrum: Spectrum, curvature) -> Callable:
     """The step outside the span of the leading vectors (orthonormal once unscaled)."""
     if spectrum.rest is None:
         return lambda centred: 0.0
@@ -279,7 +280,7 @@ def two_level_metric(
         factor = _dense_factor(problem, top, spectrum.ridges[:dense], bends)
     mean_bend = np.maximum(bends.diagonal.sum(1, dtype=np.float64), 1e-12)
     inverses = _block_inverses(problem, rotated[:, dense:] ** 2, spectrum.ridges[dense:], bends)
-    rest = _outside(spectrum, float(mean_bend.mean()))
+    rest = outside(spectrum, float(mean_bend.mean()))
 
     def apply(gradient, bias_gradient):
         centred = gradient - np.outer(bias_gradient, sample.mean)

@@ -2,22 +2,31 @@
 
 __all__ = ["NewtonStep"]
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax import lax
 
 from jaxlin.sharding import fetch
 from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
+from jaxlin.solvers.columns import ENTRIES, columnwise
 from jaxlin.solvers.duals import Bend, own_of
-from jaxlin.solvers.metrics import DENSE_SIDE, bends_of, two_level_metric
+from jaxlin.solvers.metrics import BLOCK_CLASSES, DENSE_SIDE, bends_of, two_level_metric
 from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_product
 
 BENDING_ROWS = 4000
 """Rows that enter the Hessian at first; twice as many after a step that fell short."""
-SHORT = 0.4
-"""Length of a step below which its Hessian had missed curvature."""
+MISSED = 1.5
+"""Times the assumed curvature from which on a Hessian takes more rows."""
 CG_STEPS = 150
+BLOCK = 256
+"""Rows of a sample are filled up to a multiple of this."""
 WORTH = 15
 """Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
 
@@ -28,7 +37,7 @@ class NewtonStep:
     def __init__(self, problem: Problem, builder: MetricBuilder):
         self.problem, self.builder = problem, builder
         self.exact = (problem.features + 1) * problem.classes <= DENSE_SIDE
-        self._metric, self._fresh, self._count = None, None, 0
+        self._metric, self._fresh = None, 0
         self._draws, self._rows = 0, BENDING_ROWS
 
     def __call__(self, bent, gradient, bias_gradient, scores, smoothing, anchor, accuracy):
@@ -48,82 +57,133 @@ class NewtonStep:
         mean = builder.sample.mean
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = len(sample.indices) / problem.rows.size
-        if self.exact or self._metric is None or self._outworn():
-            if builder.curvature is None:
-                builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
-            few = sample
-            if sparse or len(sample.indices) > builder.drawn:
-                few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
-            bends = bends_of(problem, few, _columns(scores, few), smoothing, _columns(anchor, few))
-            self._metric = two_level_metric(problem, builder.spectrum(), few, bends)
-            self._fresh = None
-        if self.exact:
-            step, bias_step = self._metric(-gradient, -bias_gradient)
-            return step, bias_step, passes
-        bend = _weighted_bend(
-            problem, sample, _columns(scores, sample), smoothing, _columns(anchor, sample)
-        )
-        product = _hessian_product(problem, sample, bend)
-        step, bias_step, count = _conjugate_gradients(
-            product, self._metric, gradient, bias_gradient, accuracy
-        )
-        self._count, self._fresh = count, self._fresh or count
-        return step, bias_step, passes * count
+        bend = None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
+        if builder.curvature is None:
+            builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
 
-    def learn(self, length: float) -> None:
-        """From how far along the step was best: a Hessian of too few rows overshoots."""
-        if length < SHORT:
+        def build():
+            few, its_bend = sample, bend
+            if sparse or len(sample.indices) > builder.drawn:
+                few, its_bend = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean), None
+            return self._built(few, its_bend, scores, smoothing, anchor)
+
+        if self.exact:
+            step, bias_step = build()(-gradient, -bias_gradient)
+            return step, bias_step, passes
+        product = _hessian_product(problem, sample, bend)
+        system = (product, gradient, bias_gradient, accuracy)
+        state, count = None, 0
+        if self._metric is not None:
+            state, count, done = _conjugate_gradients(*system, self._metric, self._fresh + WORTH)
+        if self._metric is None or not done:
+            self._metric = build()
+            state, self._fresh, _ = _conjugate_gradients(*system, self._metric, CG_STEPS, state)
+            count += self._fresh
+        return *state[:2], passes * count
+
+    def _built(self, sample, bend, scores, smoothing, anchor):
+        """A metric from the sample's rows; few classes have their blocks with each other."""
+        problem, spectrum = self.problem, self.builder.spectrum()
+        if problem.classes <= BLOCK_CLASSES:
+            columns = (_columns(scores, sample), smoothing, _columns(anchor, sample))
+            return two_level_metric(problem, spectrum, sample, bends_of(problem, sample, *columns))
+        if bend is None:
+            bend = _sampled_bend(problem, sample, scores, smoothing, anchor)
+        if not isinstance(bend, SparseBend):
+            bend = columnwise(problem, _own_curvature, bend)[:, : len(sample.indices)]
+        return class_block_metric(problem, spectrum, sample, bend)
+
+    def learn(self, missed: float) -> None:
+        """From how many times the curvature that it assumed along a step there was."""
+        if missed > MISSED:
             self._rows = min(2 * self._rows, self.problem.rows.size)
 
-    def _outworn(self) -> bool:
-        return self._count > self._fresh + WORTH
+
+class _SampledBend(NamedTuple):
+    """Second derivatives of the sampled rows' losses, weighted; rows of weight 0 fill them up."""
+
+    diagonal: object
+    """(K, m)"""
+    kappa: object
+    """(m,)"""
+    labels: object
+    """(m,)"""
 
 
 def _columns(values, sample):
     return fetch(values[:, sample.indices])
 
 
-def _weighted_bend(problem, sample, scores, smoothing, anchor):
-    form = problem.form
-    own = own_of(np, problem.host_labels[sample.indices], problem.classes)
-    z = form.shortfalls(np, scores, own, problem.margin)
-    bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
-    weights = sample.weights
-    kappa = np.divide(bend.kappa, weights, out=np.zeros(len(weights)), where=weights > 0)
-    diagonal = (bend.diagonal * weights[None, :]).astype(problem.dtype)
-    return own, Bend(diagonal, kappa.astype(problem.dtype))
+def _sampled_bend(problem, sample, scores, smoothing, anchor):
+    """`_SampledBend`, or `SparseBend` where few of many classes bend."""
+    indices, weights = sample.indices, sample.weights.astype(problem.dtype)
+    if problem.on_host:
+        labels, by_row = problem.labels[indices], (scores[:, indices], anchor[:, indices])
+    else:
+        more = _bucket(len(indices)) - len(indices)
+        indices, weights = np.pad(indices, (0, more)), jnp.asarray(np.pad(weights, (0, more)))
+        labels = jnp.asarray(problem.host_labels[indices])
+        by_row = tuple(_taken(values, indices) for values in (scores, anchor))
+    by_row = (by_row[0], labels, weights, by_row[1])
+    found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
+    if problem.classes > BLOCK_CLASSES and sample.rows is not None and _near(found[0]):
+        size = len(sample.indices)
+        sparse = sparse_bend(*(np.asarray(part)[..., :size] for part in (*found, labels)))
+        if sparse is not None:
+            return sparse
+    return _SampledBend(*found, labels)
 
 
-def _hessian_product(problem: Problem, sample, weighted):
+def _near(values) -> bool:
+    """Whether NumPy reads them at no cost."""
+    return isinstance(values, np.ndarray) or values.devices().pop().platform == "cpu"
+
+
+@jax.jit
+def _taken(values, indices):
+    return jnp.take(values, indices, axis=1, mode="clip")
+
+
+def _weighted_bend(xp, form, scores, labels, weights, anchor, margin, smoothing):
+    """The bend times the weight of its row."""
+    own = own_of(xp, labels, scores.shape[0])
+    z = form.shortfalls(xp, scores, own, margin)
+    bend = form.bend(xp, form.maximizer(xp, z, smoothing, anchor), smoothing)
+    kappa = xp.where(weights > 0, bend.kappa / xp.where(weights > 0, weights, 1), 0)
+    return bend.diagonal * weights[None, :], kappa.astype(scores.dtype)
+
+
+def _own_curvature(xp, form, diagonal, kappa, labels):
+    own = own_of(xp, labels, diagonal.shape[0])
+    return own_curvature(xp, form, Bend(diagonal, kappa), own)
+
+
+def _hessian_product(problem: Problem, sample, bend: _SampledBend):
     """(W, b) -> Hessian times (W, b), from the sampled rows around their mean."""
-    own, bend = weighted
     mean, strength, form = sample.mean, problem.strength, problem.form
     if sample.rows is None:
         mean, scale = np.zeros_like(mean), problem.rows.scale
         rows = problem.rows.inputs[sample.indices].astype(np.float64)
+        own = own_of(np, bend.labels, problem.classes)
 
         def curved(weights, bias):
             scores = np.ascontiguousarray((rows @ (weights * scale).T).T) + bias[:, None]
-            moved = form.curve(np, bend, own, scores)
+            moved = form.curve(np, Bend(*bend[:2]), own, scores)
             return np.asarray((rows.T @ moved.T).T) * scale, moved.sum(1)
 
+    elif isinstance(bend, SparseBend):
+        curved = sparse_product(form, sample.rows, bend)
     elif problem.on_host:
 
         def curved(weights, bias):
-            return _curved(np, form, sample.rows, own, bend, weights, bias)
+            return _curved(np, form, sample.rows, bend, weights, bias)
 
     else:
-        size = _bucket(len(sample.rows))
-        more = size - len(sample.rows)
-        rows = jnp.asarray(np.pad(sample.rows, ((0, more), (0, 0))))
-        padded = jnp.asarray(np.pad(own, ((0, 0), (0, more))))
-        wide = Bend(
-            jnp.asarray(np.pad(bend.diagonal, ((0, 0), (0, more)))),
-            jnp.asarray(np.pad(bend.kappa, (0, more))),
-        )
+        size = bend.labels.shape[0]
+        rows = jnp.asarray(np.pad(sample.rows, ((0, size - len(sample.rows)), (0, 0))))
 
         def curved(weights, bias):
-            return _curved_compiled(form, rows, padded, wide, weights, bias)
+            return _curved_compiled(form, rows, bend, weights, bias)
 
     def product(weights, bias):
         dtype = problem.dtype
@@ -138,45 +198,74 @@ def _hessian_product(problem: Problem, sample, weighted):
 
 
 def _bucket(size):
-    """Sizes grow by a half, so that few programs are compiled."""
-    return int(max(512, 1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5))))
+    """Sizes grow by a half, so that few programs are compiled; from 1,024 on, whole blocks."""
+    grown = max(512, 1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))
+    return int(-(-grown // BLOCK) * BLOCK)
 
 
-def _curved(xp, form, rows, own, bend, weights, bias):
-    moved = form.curve(xp, bend, own, weights @ rows.T + bias[:, None])
+def _curved(xp, form, rows, bend, weights, bias):
+    own = own_of(xp, bend.labels, weights.shape[0])
+    moved = form.curve(xp, Bend(*bend[:2]), own, weights @ rows.T + bias[:, None])
     return moved @ rows, moved.sum(1)
 
 
-_curved_compiled = jax.jit(
-    lambda form, *arguments: _curved(jnp, form, *arguments), static_argnums=0
-)
+@partial(jax.jit, static_argnums=0)
+def _curved_compiled(form, rows, bend, weights, bias):
+    """`_curved` in blocks of rows whose scores stay in the cache."""
+    size, classes = rows.shape[0], weights.shape[0]
+    chunk = BLOCK * max(1, ENTRIES // (BLOCK * classes))
+    if chunk >= size or size % chunk:
+        chunk = BLOCK if size % BLOCK == 0 and classes * size > 2 * ENTRIES else size
+    if chunk == size:
+        return _curved(jnp, form, rows, bend, weights, bias)
+
+    def step(sums, i):
+        def part(values, axis):
+            return lax.dynamic_slice_in_dim(values, i * chunk, chunk, axis)
+
+        block = _SampledBend(part(bend.diagonal, 1), part(bend.kappa, 0), part(bend.labels, 0))
+        found = _curved(jnp, form, part(rows, 0), block, weights, bias)
+        return jax.tree.map(jnp.add, sums, found), None
+
+    zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
+    return lax.scan(step, zero, jnp.arange(size // chunk))[0]
 
 
-def _conjugate_gradients(product, metric, gradient, bias_gradient, accuracy):
-    """Preconditioned conjugate gradients for H d = -g, to a relative residual of `accuracy`."""
-    residual, bias_residual = -gradient, -bias_gradient
-    step, bias_step = np.zeros_like(gradient), np.zeros_like(bias_gradient)
-    size = np.sqrt((residual**2).sum() + (bias_residual**2).sum())
+def _conjugate_gradients(product, gradient, bias_gradient, accuracy, metric, most, start=None):
+    """Preconditioned conjugate gradients for H d = -g, to a relative residual of `accuracy`.
+
+    Args:
+      most: steps after which to stop all the same.
+      start: (d, its bias, H d + g with the sign turned, its bias) from before.
+
+    Returns:
+      The same four arrays, the steps taken, and whether the accuracy was reached.
+    """
+    size = np.sqrt((gradient**2).sum() + (bias_gradient**2).sum())
+    if start is None:
+        start = (0 * gradient, 0 * bias_gradient, -gradient, -bias_gradient)
+    step, bias_step, residual, bias_residual = start
     ahead, bias_ahead = metric(residual, bias_residual)
     along, bias_along = ahead, bias_ahead
     energy = (residual * ahead).sum() + bias_residual @ bias_ahead
-    count = 0
-    while count < CG_STEPS:
+    count, done = 0, False
+    while count < most and not done:
         count += 1
         moved, bias_moved = product(along, bias_along)
         curvature = (along * moved).sum() + bias_along @ bias_moved
         if not curvature > 0:
+            done = True
             break
         length = energy / curvature
         step, bias_step = step + length * along, bias_step + length * bias_along
         residual = residual - length * moved
         bias_residual = bias_residual - length * bias_moved
-        if np.sqrt((residual**2).sum() + (bias_residual**2).sum()) <= accuracy * size:
-            break
-        ahead, bias_ahead = metric(residual, bias_residual)
-        previous, energy = energy, (residual * ahead).sum() + bias_residual @ bias_ahead
-        along = ahead + energy / previous * along
-        bias_along = bias_ahead + energy / previous * bias_along
+        done = np.sqrt((residual**2).sum() + (bias_residual**2).sum()) <= accuracy * size
+        if not done:
+            ahead, bias_ahead = metric(residual, bias_residual)
+            previous, energy = energy, (residual * ahead).sum() + bias_residual @ bias_ahead
+            along = ahead + energy / previous * along
+            bias_along = bias_ahead + energy / previous * bias_along
     if not step.any() and not bias_step.any():
         step, bias_step = along, bias_along
-    return step, bias_step, count
+    return (step, bias_step, residual, bias_residual), count, done
