@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "main"]
 import difflib
 import os
 import sys
+import warnings
 from importlib import import_module
 
 COMMANDS = {
@@ -63,6 +64,7 @@ def _guarded(name: str, rest: list[str]) -> int:
     """Run a command; turn what a user can cause into one sentence and an exit code."""
     from jaxlin.cli import launch
 
+    usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         from jaxlin.cli.common import parse
 
@@ -85,6 +87,13 @@ def _guarded(name: str, rest: list[str]) -> int:
         if launch.lost_peer(error):
             return launch.ABANDONED
         raise
+    finally:
+        warnings.formatwarning = usual
+
+
+def _warning(message, *where) -> str:
+    """A warning without the file and line that raised it, which are not the user's."""
+    return f"jaxlin: {' '.join(str(message).split())}\n"
 
 
 def _sentence(error: BaseException) -> str:

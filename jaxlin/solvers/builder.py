@@ -2,8 +2,11 @@
 
 __all__ = ["MetricBuilder", "Recipe"]
 
+import warnings
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxlin.sharding import fetch
@@ -55,7 +58,7 @@ class MetricBuilder:
         """`shared`: a builder for the same rows and counts, whose sample and covariance serve."""
         self.problem = problem
         self.curvature, self._spectrum, self.builds = None, None, 0
-        self._leverages, self._fresh = None, 0.0
+        self._leverages, self._fresh, self._short = None, 0.0, False
         self.recipe = None if shared is None else shared.recipe
         if shared is not None:
             self.drawn, self.sample, self.covariance = (
@@ -63,19 +66,36 @@ class MetricBuilder:
                 shared.sample,
                 shared.covariance,
             )
-            self.builds = shared.builds
+            self.builds, self._short = shared.builds, shared._short
             return
         features = problem.features
         self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
-        if features > DENSE_FEATURES:
-            self.drawn = min(self.drawn, 3 * WIDE_ROWS)
-        most = max(self.drawn, 5 * features // 2)
-        if features > DENSE_FEATURES:
-            most = min(self.drawn, WIDE_ROWS)
-        self.sample = self.draw(problem.counts, most, seed=0)
-        self.covariance = None
+        self.sample = self.covariance = None
         if features <= DENSE_FEATURES:
-            self.covariance = covariance_of(problem, self.sample)
+            most = max(self.drawn, 5 * features // 2)
+            with self._memory_for(f"the covariance of {features:,} features", "the rows' own span"):
+                self.sample = self.draw(problem.counts, most, seed=0)
+                self.covariance = covariance_of(problem, self.sample)
+        if self.covariance is None:
+            self.drawn = min(self.drawn, 3 * WIDE_ROWS)
+            self.sample = self.draw(problem.counts, min(self.drawn, WIDE_ROWS), seed=0)
+
+    @contextmanager
+    def _memory_for(self, what: str, instead: str):
+        """Without the memory the block ends early, and a warning says what serves in its place."""
+        try:
+            yield
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            self._short = True
+            warnings.warn(
+                f"There is not the memory for {what}; the solver goes on with {instead}. It takes "
+                "more passes over the data, and certifies the same gap. Free memory, or give fewer "
+                "features, to avoid it.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def draw(self, chances, most, *, seed, mean=None, dense=True) -> Sample:
         """All rows with a chance if at most `most`, else `most` drawn by their chances.
@@ -124,19 +144,30 @@ class MetricBuilder:
             self._spectrum = spectrum_of(self.problem, self.sample, self.covariance, curvature)
         return self._spectrum
 
-    def two_level(self, weights, bias):
-        """The metric of a smooth loss at this point, and the passes over the data it took."""
-        problem = self.problem
+    def two_level(self, weights, bias, instead=None):
+        """The metric of a smooth loss at this point, and the passes over the data it took.
+
+        Without the memory for it: `instead`, or the Gram metric.
+        """
+        before, passes = self.recipe, 0.0
         self.builds += 1
-        self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
-        sample, passes = self.sample, 0.0
-        if len(sample.indices) > self.drawn or problem.rows.size > self.drawn:
-            passes = 0.5 if self._leverages is not None else 1.0
-            bent = self._bent(weights, bias) * self._leverage()
-            chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
-            sample = self.draw(chances, self.drawn, seed=self.builds, mean=sample.mean)
-        bends = bends_of(problem, sample, self.scores(sample, weights, bias))
-        return two_level_metric(problem, self.spectrum(), sample, bends), passes
+        with self._memory_for("the Hessian of a sample of rows", "the metric it has"):
+            self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
+            sample, passes = self._sample_at(weights, bias)
+            bends = bends_of(self.problem, sample, self.scores(sample, weights, bias))
+            return two_level_metric(self.problem, self.spectrum(), sample, bends), passes
+        self.recipe = before
+        return instead or self.gram(weights, bias), passes
+
+    def _sample_at(self, weights, bias) -> tuple[Sample, float]:
+        """Rows drawn by how much they bend and weigh there, and the passes that took."""
+        problem, sample = self.problem, self.sample
+        if len(sample.indices) <= self.drawn and problem.rows.size <= self.drawn:
+            return sample, 0.0
+        passes = 0.5 if self._leverages is not None else 1.0
+        bent = self._bent(weights, bias) * self._leverage()
+        chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
+        return self.draw(chances, self.drawn, seed=self.builds, mean=sample.mean), passes
 
     def follow(self, recipe: Recipe):
         """The metric that a builder for the same problem left this recipe of."""
@@ -152,6 +183,8 @@ class MetricBuilder:
 
     def worth_rebuilding(self, decrements, since, target) -> bool:
         """Whether a new metric costs less than the evaluations that the old one still needs."""
+        if self._short:
+            return False
         cheap = self._build_cost() < self._evaluation_cost()
         few = 2 if self.starts_exact() else 3 if cheap else WINDOW
         if since < few or len(decrements) < few:
