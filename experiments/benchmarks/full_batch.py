@@ -27,13 +27,19 @@ from jaxlin.plots import solvers as pictures
 from jaxlin.solvers import describe, minimize
 
 ACCURACIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-STRENGTHS = {"fashion-mnist": 5e-5, "cifar10": 5e-4, "digits": 1e-4, "features": 1e-4}
+STRENGTHS = {
+    "fashion-mnist": 5e-5,
+    "cifar10": 5e-4,
+    "digits": 1e-4,
+    "features": 1e-4,
+    "features-uneven": 1e-5,
+}
 
 
 def load(name, data_dir):
     """Raw inputs, labels and the map that all contenders see them through."""
-    if name == "features":
-        return features(200_000, 768, 100)
+    if name in ("features", "features-uneven"):
+        return features(200_000, 768, 100, uneven=name == "features-uneven")
     from jaxlin.data import load_splits
 
     data, _ = load_splits(name, data_dir=data_dir)
@@ -45,14 +51,21 @@ def load(name, data_dir):
     return inputs, labels, preprocess.Preprocessing("scale", np.zeros(size), np.ones(size) / top)
 
 
-def features(size, width, classes):
-    """Like the last layer of a network: a falling spectrum, classes that overlap."""
+def features(size, width, classes, *, uneven=False):
+    """Like the last layer of a network: a falling spectrum, classes that overlap.
+
+    With `uneven` also a mean, and one feature in a hundred that is ten times as large, as vision
+    transformers have them (Sun, Chen, Kolter and Liu, 2024, arXiv:2402.17762).
+    """
     generator = np.random.default_rng(0)
     labels = generator.integers(0, classes, size)
     spectrum = (np.arange(1, width + 1) ** -0.5).astype(np.float32)
     centers = generator.normal(size=(classes, width)).astype(np.float32)
     inputs = generator.normal(size=(size, width)).astype(np.float32) + 0.5 * centers[labels]
     identity = preprocess.Preprocessing("none", np.zeros(width), np.ones(width))
+    if uneven:
+        inputs += np.abs(generator.normal(size=width)).astype(np.float32)
+        spectrum[generator.permutation(width)[: width // 100]] *= 10
     return inputs * spectrum, labels, identity
 
 
