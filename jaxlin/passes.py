@@ -8,22 +8,19 @@ first, (K, R) for a chunk of R rows: K is small and the rows are what a processo
 `open_rows` returns one of two readers with the same methods. `DeviceRows` runs XLA programs on
 the array's device, or on slices of a memory map that does not fit. `HostRows` runs NumPy and
 SciPy, for sparse matrices and for problems so small that a compilation would cost more than the
-fit. The last chunk overlaps the one before it, and the rows seen twice weigh 0 the second time,
-so that no copy is padded.
+fit. The programs themselves are those of `jaxlin.chunks`.
 """
 
 __all__ = ["DeviceRows", "HostRows", "open_rows"]
 
 import mmap
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jax import lax
 
+from jaxlin import chunks
 from jaxlin.prefetch import prefetch
 
 SMALL_PROBLEM = 2_000_000
@@ -87,17 +84,6 @@ class _Rows:
     def depth(self) -> int:
         """The most additions that one entry of a sum over rows goes through, for error bounds."""
         return self.chunk + -(-self.size // self.chunk) + 8
-
-    def _folded(self, weights, bias):
-        """Weights and bias that act on the raw rows, float64."""
-        weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
-        raw_weights = weights * self.scale
-        return raw_weights, bias - raw_weights @ self.shift
-
-    def _unfolded(self, products, sums):
-        """(R^T x) of the mapped rows from R^T raw and the sums of R."""
-        products, sums = np.asarray(products, np.float64), np.asarray(sums, np.float64)
-        return (products - np.outer(sums, self.shift)) * self.scale
 
 
 def _chunk_size(size, features, classes):
@@ -232,7 +218,7 @@ class DeviceRows(_Rows):
         with _precision(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
             blocks = [
-                _scores(weights, bias, shift, rows, chunk=min(self.chunk, rows.shape[0]))
+                chunks.scores(weights, bias, shift, rows, chunk=min(self.chunk, rows.shape[0]))
                 for _, rows in self._each()
             ]
             return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
@@ -245,7 +231,7 @@ class DeviceRows(_Rows):
             shift = jnp.asarray(self._subtracted(), dtype)
             for part, rows in self._each():
                 block = residuals if self._resident is not None else residuals[:, part]
-                found = _transpose(block, shift, rows, chunk=min(self.chunk, rows.shape[0]))
+                found = chunks.transpose(block, shift, rows, chunk=min(self.chunk, rows.shape[0]))
                 products += np.asarray(found[0], np.float64)
                 sums += np.asarray(found[1], np.float64)
         return self._mapped_back(products, sums), sums
@@ -258,7 +244,7 @@ class DeviceRows(_Rows):
             counts = jnp.asarray(counts, dtype)
             for part, rows in self._each():
                 whole = self._resident is not None
-                found = _fused(
+                found = chunks.fused(
                     weights,
                     bias,
                     shift,
@@ -284,7 +270,7 @@ class DeviceRows(_Rows):
           extra: handed to `rowwise` unchanged.
         """
         with _precision(np.float64):
-            return _total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
+            return chunks.total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
 
     def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         """residuals @ rows, the sums of the residuals, and further sums, in one pass.
@@ -301,7 +287,9 @@ class DeviceRows(_Rows):
                 whole = self._resident is not None
                 blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
                 chunk = min(self.chunk, rows.shape[0])
-                found = _transpose_total(blocks, extra, shift, rows, rowwise=rowwise, chunk=chunk)
+                found = chunks.transpose_total(
+                    blocks, extra, shift, rows, rowwise=rowwise, chunk=chunk
+                )
                 products += np.asarray(found[0], np.float64)
                 sums += np.asarray(found[1], np.float64)
                 totals = found[2] if totals is None else jax.tree.map(jnp.add, totals, found[2])
@@ -316,7 +304,7 @@ class DeviceRows(_Rows):
         if self._resident is not None:
             with _precision(dtype):
                 maps = (jnp.asarray(self.shift, dtype), jnp.asarray(self.scale, dtype))
-                return np.asarray(_mapped(self._resident, jnp.asarray(indices), *maps))
+                return np.asarray(chunks.mapped(self._resident, jnp.asarray(indices), *maps))
         rows = np.asarray(self.inputs[np.sort(indices)])
         rows = (rows.astype(dtype) - self.shift.astype(dtype)) * self.scale.astype(dtype)
         order = np.empty(len(indices), np.int64)
@@ -325,16 +313,21 @@ class DeviceRows(_Rows):
 
     def radius(self) -> float:
         if self._radius is None:
-            dtype, largest = self.dtype, 0.0
-            with _precision(dtype):
-                squared = jnp.asarray(self.scale**2, dtype)
-                for _, rows in self._each():
-                    chunk = min(self.chunk, rows.shape[0])
-                    largest = max(largest, float(_largest_square(rows, squared, chunk=chunk)))
             # an upper bound all the same: D products and sums, each rounded
-            largest *= 1 + (self.features + 8) * float(np.finfo(dtype).eps)
+            largest = self._largest_square()
+            largest *= 1 + (self.features + 8) * float(np.finfo(self.dtype).eps)
             self._radius = _norm_bound(largest, self.shift * self.scale)
         return self._radius
+
+    def _largest_square(self) -> float:
+        """Of the norms of the scaled rows, as computed."""
+        largest = 0.0
+        with _precision(self.dtype):
+            squared = jnp.asarray(self.scale**2, self.dtype)
+            for _, rows in self._each():
+                chunk = min(self.chunk, rows.shape[0])
+                largest = max(largest, float(chunks.largest_square(rows, squared, chunk=chunk)))
+        return largest
 
     def _subtracted(self):
         """Integers take the shift folded into the bias; floats lose digits so, and subtract it."""
@@ -363,125 +356,3 @@ def _as_device(array):
     """On the device in its own dtype: a float64 array is not silently cut to float32."""
     with _precision(array.dtype):
         return jnp.asarray(array)
-
-
-def _chunks(rows, chunk):
-    """How to walk: the number of chunks, and `read(i) -> (start, rows, fresh (R,) bool)`."""
-    size = rows.shape[0]
-
-    def start_of(i):
-        return jnp.minimum(i * chunk, size - chunk)
-
-    def fresh(i):
-        return start_of(i) + jnp.arange(chunk) >= i * chunk
-
-    return -(-size // chunk), start_of, fresh
-
-
-def _read(rows, start, chunk, shift):
-    block = lax.dynamic_slice_in_dim(rows, start, chunk).astype(shift.dtype)
-    return block - shift[None, :] if jnp.issubdtype(rows.dtype, jnp.floating) else block
-
-
-@partial(jax.jit, static_argnames=("rowwise", "chunk"))
-def _fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) -> Any:
-    blocks, start_of, fresh = _chunks(rows, chunk)
-
-    def step(carry, i):
-        start = start_of(i)
-        block = _read(rows, start, chunk, shift)
-        own = lax.dynamic_slice_in_dim(labels, start, chunk)
-        count = lax.dynamic_slice_in_dim(counts, start, chunk, axis=-1)
-        count = count * fresh(i).reshape((1,) * (counts.ndim - 1) + (chunk,))
-        scores = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
-        value, residuals = rowwise(jnp, scores, own, count, *extra)
-        return (carry[0] + residuals @ block, carry[1] + residuals.sum(1)), value
-
-    zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
-    (products, sums), values = lax.scan(step, zero, jnp.arange(blocks))
-    return values, products, sums
-
-
-@partial(jax.jit, static_argnames="chunk")
-def _scores(weights, bias, shift, rows, *, chunk):
-    blocks, start_of, _ = _chunks(rows, chunk)
-
-    def step(scores, i):
-        block = _read(rows, start_of(i), chunk, shift)
-        found = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
-        return lax.dynamic_update_slice(scores, found, (0, start_of(i))), None
-
-    empty = jnp.zeros((weights.shape[0], rows.shape[0]), weights.dtype)
-    return lax.scan(step, empty, jnp.arange(blocks))[0]
-
-
-@partial(jax.jit, static_argnames="chunk")
-def _transpose(residuals, shift, rows, *, chunk):
-    blocks, start_of, fresh = _chunks(rows, chunk)
-
-    def step(carry, i):
-        start = start_of(i)
-        block = _read(rows, start, chunk, shift)
-        found = lax.dynamic_slice_in_dim(residuals, start, chunk, axis=1) * fresh(i)[None, :]
-        return (carry[0] + found @ block, carry[1] + found.sum(1)), None
-
-    classes = residuals.shape[0]
-    zero = (
-        jnp.zeros((classes, rows.shape[1]), residuals.dtype),
-        jnp.zeros(classes, residuals.dtype),
-    )
-    return lax.scan(step, zero, jnp.arange(blocks))[0]
-
-
-@jax.jit
-def _mapped(rows, indices, shift, scale):
-    chosen = rows.at[indices].get(mode="promise_in_bounds")
-    return (chosen.astype(shift.dtype) - shift[None, :]) * scale[None, :]
-
-
-def _block_of(by_row, start, length):
-    """The columns of a block; scalars as they are."""
-    return tuple(
-        lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a for a in by_row
-    )
-
-
-@partial(jax.jit, static_argnames=("rowwise", "chunk"))
-def _total(by_row, extra, *, rowwise, chunk):
-    size = by_row[0].shape[-1]
-    chunk = min(chunk, size)
-    whole = size // chunk
-
-    def step(sums, i):
-        block = _block_of(by_row, i * chunk, chunk)
-        return jax.tree.map(jnp.add, sums, rowwise(jnp, *block, *extra)), None
-
-    sums = rowwise(jnp, *_block_of(by_row, whole * chunk, size - whole * chunk), *extra)
-    return lax.scan(step, sums, jnp.arange(whole))[0]
-
-
-@partial(jax.jit, static_argnames=("rowwise", "chunk"))
-def _transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
-    size = rows.shape[0]
-    whole = size // chunk
-
-    def block(start, length):
-        residuals, sums = rowwise(jnp, *_block_of(by_row, start, length), *extra)
-        return residuals @ _read(rows, start, length, shift), residuals.sum(1), sums
-
-    def step(carry, i):
-        return jax.tree.map(jnp.add, carry, block(i * chunk, chunk)), None
-
-    rest = block(whole * chunk, size - whole * chunk)
-    return lax.scan(step, rest, jnp.arange(whole))[0]
-
-
-@partial(jax.jit, static_argnames="chunk")
-def _largest_square(rows, squared_scale, *, chunk):
-    blocks, start_of, _ = _chunks(rows, chunk)
-
-    def step(largest, i):
-        block = lax.dynamic_slice_in_dim(rows, start_of(i), chunk).astype(squared_scale.dtype)
-        return jnp.maximum(largest, (block**2 @ squared_scale).max()), None
-
-    return lax.scan(step, jnp.zeros((), squared_scale.dtype), jnp.arange(blocks))[0]

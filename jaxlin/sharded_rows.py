@@ -17,18 +17,9 @@ import numpy as np
 import scipy.sparse
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxlin import chunks
 from jaxlin.memory import available_bytes
-from jaxlin.passes import (
-    DeviceRows,
-    _fused,
-    _largest_square,
-    _norm_bound,
-    _precision,
-    _scores,
-    _total,
-    _transpose,
-    _transpose_total,
-)
+from jaxlin.passes import DeviceRows, _precision
 from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
@@ -100,13 +91,13 @@ class ShardedRows(DeviceRows):
         dtype = np.dtype(dtype or self.dtype)
         with _precision(dtype):
             arguments = self._arguments(weights, bias, dtype)
-            return _on_shards(_scores, self.over, self.chunk)(*arguments, self._placed)
+            return _on_shards(chunks.scores, self.over, self.chunk)(*arguments, self._placed)
 
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with _precision(dtype):
             shift = np.asarray(self._subtracted(), dtype)
-            run = _on_shards(_transpose, self.over, self.chunk)
+            run = _on_shards(chunks.transpose, self.over, self.chunk)
             products, sums = run(jnp.asarray(residuals, dtype), shift, self._placed)
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums), sums
@@ -116,7 +107,7 @@ class ShardedRows(DeviceRows):
         with _precision(dtype):
             arguments = self._arguments(weights, bias, dtype)
             counts = np.asarray(counts, dtype)
-            run = _on_shards(_fused, self.over, self.chunk, rowwise, (counts.ndim,))
+            run = _on_shards(chunks.fused, self.over, self.chunk, rowwise, (counts.ndim,))
             values, products, sums = run(*arguments, self._placed, labels, counts, extra)
         sums = np.asarray(sums, np.float64)
         value = fetch(values).astype(np.float64).sum(0)
@@ -125,27 +116,21 @@ class ShardedRows(DeviceRows):
     def total(self, rowwise, by_row, *extra):
         chunk, axes = self._columns(by_row), tuple(np.ndim(a) for a in by_row)
         with _precision(np.float64):
-            return _on_shards(_total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
+            return _on_shards(chunks.total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
 
     def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         axes = tuple(np.ndim(a) for a in by_row)
         with _precision(np.float64):
             shift = np.asarray(self._subtracted(), dtype)
-            run = _on_shards(_transpose_total, self.over, self.chunk, rowwise, axes)
+            run = _on_shards(chunks.transpose_total, self.over, self.chunk, rowwise, axes)
             products, sums, totals = run(tuple(by_row), extra, shift, self._placed)
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums), sums, totals
 
-    def radius(self) -> float:
-        if self._radius is None:
-            dtype = self.dtype
-            with _precision(dtype):
-                run = _on_shards(_largest_square, self.over, self.chunk)
-                largest = float(run(self._placed, np.asarray(self.scale**2, dtype)))
-            # an upper bound all the same: D products and sums, each rounded
-            largest *= 1 + (self.features + 8) * float(np.finfo(dtype).eps)
-            self._radius = _norm_bound(largest, self.shift * self.scale)
-        return self._radius
+    def _largest_square(self) -> float:
+        with _precision(self.dtype):
+            run = _on_shards(chunks.largest_square, self.over, self.chunk)
+            return float(run(self._placed, np.asarray(self.scale**2, self.dtype)))
 
 
 class _Filled:
@@ -165,7 +150,7 @@ class _Filled:
 
 @cache
 def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
-    """A kernel of `jaxlin.passes` on the rows of every device, its sums added up.
+    """A walk of `jaxlin.chunks` on the rows of every device, its sums added up.
 
     `axes` says how many axes the arrays by row have, of which the last is the rows'.
     """
@@ -190,16 +175,16 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
         return jax.lax.pmax(kernel(rows, squared_scale, chunk=chunk), "data")
 
     function, arguments, results = {
-        _scores: (scores, (_SAME, _SAME, _SAME, _ROWS), _COLUMNS),
-        _transpose: (transpose, (_COLUMNS, _SAME, _ROWS), _SAME),
-        _fused: (
+        chunks.scores: (scores, (_SAME, _SAME, _SAME, _ROWS), _COLUMNS),
+        chunks.transpose: (transpose, (_COLUMNS, _SAME, _ROWS), _SAME),
+        chunks.fused: (
             fused,
             (_SAME, _SAME, _SAME, _ROWS, _ROWS, *by_row, _SAME),
             (_ROWS, _SAME, _SAME),
         ),
-        _total: (total, (by_row, _SAME), _SAME),
-        _transpose_total: (total, (by_row, _SAME, _SAME, _ROWS), _SAME),
-        _largest_square: (largest, (_ROWS, _SAME), _SAME),
+        chunks.total: (total, (by_row, _SAME), _SAME),
+        chunks.transpose_total: (total, (by_row, _SAME, _SAME, _ROWS), _SAME),
+        chunks.largest_square: (largest, (_ROWS, _SAME), _SAME),
     }[kernel]
     # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.
     return jax.jit(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlin.passes import _block_of
+from jaxlin.chunks import block_of
 from jaxlin.sharded_rows import ShardedRows
 from jaxlin.solvers.problem import Problem, runner
 
@@ -38,7 +38,7 @@ def _columnwise(by_row, extra, *, f, form, chunk):
     size = by_row[0].shape[-1]
 
     def block(start):
-        return f(jnp, form, *_block_of(by_row, start, chunk), *extra)
+        return f(jnp, form, *block_of(by_row, start, chunk), *extra)
 
     if chunk == size:
         return block(0)

@@ -1,0 +1,147 @@
+"""Compiled walks over rows in chunks: each is one program, on one device or one shard of many.
+
+There are two ways to end where the chunks do not divide the rows. Where rows are read, the last
+chunk overlaps the one before it, and the rows seen twice weigh 0 the second time, so that no copy
+is padded and every chunk has one shape. Where the caller's function makes sums, the rest is a chunk
+of its own.
+"""
+
+__all__ = [
+    "block_of",
+    "fused",
+    "largest_square",
+    "mapped",
+    "scores",
+    "total",
+    "transpose",
+    "transpose_total",
+]
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def _chunks(rows, chunk):
+    """How to walk: the number of chunks, and `read(i) -> (start, rows, fresh (R,) bool)`."""
+    size = rows.shape[0]
+
+    def start_of(i):
+        return jnp.minimum(i * chunk, size - chunk)
+
+    def fresh(i):
+        return start_of(i) + jnp.arange(chunk) >= i * chunk
+
+    return -(-size // chunk), start_of, fresh
+
+
+def _read(rows, start, chunk, shift):
+    block = lax.dynamic_slice_in_dim(rows, start, chunk).astype(shift.dtype)
+    return block - shift[None, :] if jnp.issubdtype(rows.dtype, jnp.floating) else block
+
+
+@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+def fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) -> Any:
+    blocks, start_of, fresh = _chunks(rows, chunk)
+
+    def step(carry, i):
+        start = start_of(i)
+        block = _read(rows, start, chunk, shift)
+        own = lax.dynamic_slice_in_dim(labels, start, chunk)
+        count = lax.dynamic_slice_in_dim(counts, start, chunk, axis=-1)
+        count = count * fresh(i).reshape((1,) * (counts.ndim - 1) + (chunk,))
+        scores = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
+        value, residuals = rowwise(jnp, scores, own, count, *extra)
+        return (carry[0] + residuals @ block, carry[1] + residuals.sum(1)), value
+
+    zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
+    (products, sums), values = lax.scan(step, zero, jnp.arange(blocks))
+    return values, products, sums
+
+
+@partial(jax.jit, static_argnames="chunk")
+def scores(weights, bias, shift, rows, *, chunk):
+    blocks, start_of, _ = _chunks(rows, chunk)
+
+    def step(scores, i):
+        block = _read(rows, start_of(i), chunk, shift)
+        found = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
+        return lax.dynamic_update_slice(scores, found, (0, start_of(i))), None
+
+    empty = jnp.zeros((weights.shape[0], rows.shape[0]), weights.dtype)
+    return lax.scan(step, empty, jnp.arange(blocks))[0]
+
+
+@partial(jax.jit, static_argnames="chunk")
+def transpose(residuals, shift, rows, *, chunk):
+    blocks, start_of, fresh = _chunks(rows, chunk)
+
+    def step(carry, i):
+        start = start_of(i)
+        block = _read(rows, start, chunk, shift)
+        found = lax.dynamic_slice_in_dim(residuals, start, chunk, axis=1) * fresh(i)[None, :]
+        return (carry[0] + found @ block, carry[1] + found.sum(1)), None
+
+    classes = residuals.shape[0]
+    zero = (
+        jnp.zeros((classes, rows.shape[1]), residuals.dtype),
+        jnp.zeros(classes, residuals.dtype),
+    )
+    return lax.scan(step, zero, jnp.arange(blocks))[0]
+
+
+@jax.jit
+def mapped(rows, indices, shift, scale):
+    chosen = rows.at[indices].get(mode="promise_in_bounds")
+    return (chosen.astype(shift.dtype) - shift[None, :]) * scale[None, :]
+
+
+def block_of(by_row, start, length):
+    """The columns of a block; scalars as they are."""
+    return tuple(
+        lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a for a in by_row
+    )
+
+
+@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+def total(by_row, extra, *, rowwise, chunk):
+    size = by_row[0].shape[-1]
+    chunk = min(chunk, size)
+    whole = size // chunk
+
+    def step(sums, i):
+        block = block_of(by_row, i * chunk, chunk)
+        return jax.tree.map(jnp.add, sums, rowwise(jnp, *block, *extra)), None
+
+    sums = rowwise(jnp, *block_of(by_row, whole * chunk, size - whole * chunk), *extra)
+    return lax.scan(step, sums, jnp.arange(whole))[0]
+
+
+@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+def transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
+    size = rows.shape[0]
+    whole = size // chunk
+
+    def block(start, length):
+        residuals, sums = rowwise(jnp, *block_of(by_row, start, length), *extra)
+        return residuals @ _read(rows, start, length, shift), residuals.sum(1), sums
+
+    def step(carry, i):
+        return jax.tree.map(jnp.add, carry, block(i * chunk, chunk)), None
+
+    rest = block(whole * chunk, size - whole * chunk)
+    return lax.scan(step, rest, jnp.arange(whole))[0]
+
+
+@partial(jax.jit, static_argnames="chunk")
+def largest_square(rows, squared_scale, *, chunk):
+    blocks, start_of, _ = _chunks(rows, chunk)
+
+    def step(largest, i):
+        block = lax.dynamic_slice_in_dim(rows, start_of(i), chunk).astype(squared_scale.dtype)
+        return jnp.maximum(largest, (block**2 @ squared_scale).max()), None
+
+    return lax.scan(step, jnp.zeros((), squared_scale.dtype), jnp.arange(blocks))[0]
