@@ -18,10 +18,10 @@ in a pass over the scores.
 """
 
 __all__ = [
+    "UNIT",
     "WIDE",
     "balanced_bias",
     "feasible",
-    "maximizers",
     "mixed",
     "mixing_that_balances",
     "shifted",
@@ -29,9 +29,11 @@ __all__ = [
 
 import numpy as np
 
+from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import Bend, own_of, total
 
 UNIT = 2.0**-53
+"""Relative rounding of float64."""
 WIDE = 200
 """Classes beyond which nothing of K x K is made."""
 FEW = 16
@@ -44,7 +46,7 @@ def shifted(scores, shift):
     return scores + shift.astype(scores.dtype)[:, None]
 
 
-def maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
+def _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, shifted(scores, shift), own, margin)
     return form.maximizer(xp, z, smoothing, anchor), z, own
@@ -52,7 +54,7 @@ def maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
 
 def feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
     """The maximizers as dual points in float64: what rounding put outside the set is put back."""
-    a, _, own = maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = a.astype(xp.float64)
     if form.geometry == "softmax":
         a = a / total(xp, a)[None, :]
@@ -63,7 +65,7 @@ def feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
 
 def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
     """Mean smoothed loss, its derivative and second derivative (or its diagonal) in the bias."""
-    a, z, own = maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a, z, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     value = (counts * form.smoothed(xp, z, own, a, smoothing, anchor)).sum()
     slope = (counts[None, :] * form.residuals(xp, a, own)).sum(1)
     bend = form.bend(xp, a, smoothing)
@@ -93,7 +95,7 @@ def _outer_sums(xp, left, right):
 
 def _bias_curve(xp, form, scores, labels, counts, shift, along, margin, smoothing, anchor):
     """The second derivative in the bias times `along`, (K,)."""
-    a, _, own = maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
+    a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     bend = form.bend(xp, a, smoothing)
     along = xp.broadcast_to(along.astype(scores.dtype)[:, None], scores.shape)
     curved = form.curve(xp, bend, own, along)
@@ -150,22 +152,8 @@ def _bias_step(run, form, data, extra, shift, slope, second):
 
 def _solved(product, diagonal, right, accuracy):
     """Conjugate gradients in K numbers with Jacobi's preconditioner."""
-    found, residual = np.zeros_like(right), right
-    ahead = residual / diagonal
-    along, energy = ahead, residual @ ahead
-    for _ in range(PRODUCTS):
-        moved = product(along)
-        curvature = along @ moved
-        if not curvature > 0:
-            break
-        length = energy / curvature
-        found, residual = found + length * along, residual - length * moved
-        if np.linalg.norm(residual) <= accuracy * np.linalg.norm(right):
-            break
-        ahead = residual / diagonal
-        previous, energy = energy, residual @ ahead
-        along = ahead + energy / previous * along
-    return found if found.any() else along
+    found = conjugate_gradients(product, lambda r: r / diagonal, right, accuracy, PRODUCTS)
+    return found[0][0]
 
 
 def mixed(xp, form, a, labels, own, mixing):

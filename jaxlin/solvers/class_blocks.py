@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxlin.solvers.duals import total
-from jaxlin.solvers.metrics import Sample, Spectrum, outside
+from jaxlin.solvers.metrics import Sample, Spectrum, through_spectrum
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, class_blocks, class_diagonals
 
@@ -64,20 +64,14 @@ def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, ben
     free = 1e-3 * mean if problem.fit_intercept else 1.0
     inverses = _inverses(blocks, np.append(spectrum.ridges[:leading], free))
     below = 1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12)
-    rest = outside(spectrum, mean)
 
-    def apply(gradient, bias_gradient):
-        centred = gradient - np.outer(bias_gradient, sample.mean)
-        turned = centred.astype(dtype) @ spectrum.vectors
+    def solve(turned, bias_gradient):
         right = np.concatenate([turned[:, :leading], bias_gradient[:, None].astype(dtype)], 1)
         solved = (inverses @ right[:, :, None])[:, :, 0]
         step = np.concatenate([solved[:, :-1], below * turned[:, leading:]], axis=1)
-        step = (step.astype(dtype) @ spectrum.vectors.T).astype(np.float64) + rest(centred)
-        if not problem.fit_intercept:
-            return step, np.zeros_like(bias_gradient)
-        return step, solved[:, -1].astype(np.float64) - step @ sample.mean
+        return step, solved[:, -1].astype(np.float64)
 
-    return apply
+    return through_spectrum(problem, spectrum, sample.mean, mean, solve)
 
 
 @jax.jit

@@ -20,10 +20,11 @@ __all__ = [
     "bends_of",
     "covariance_of",
     "dense_blocks",
+    "flat",
     "gram_metric",
-    "outside",
     "spectral_metric",
     "spectrum_of",
+    "through_spectrum",
     "two_level_metric",
 ]
 
@@ -86,6 +87,17 @@ class Bends(NamedTuple):
     """q and weight * kappa * q, (K, m) both: their outer product is subtracted."""
     edges: tuple[np.ndarray, np.ndarray] | None
     """For pairs: the true class and the weighted d, (K, m) both, which couple it to rivals."""
+
+
+def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
+    """A metric, or a product, of weights and bias as one of vectors: weights row by row, bias."""
+
+    def apply(vector):
+        weights, bias = np.split(vector, [shape[0] * shape[1]])
+        found = operator(weights.reshape(shape), bias)
+        return np.concatenate([found[0].ravel(), found[1]])
+
+    return apply
 
 
 def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0) -> Bends:
@@ -239,19 +251,39 @@ def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
 def spectral_metric(problem: Problem, spectrum: Spectrum, mean, curvature) -> Callable:
     """The Gram metric where the covariance was not formed."""
     inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
-    rest = outside(spectrum, curvature)
+
+    def solve(turned, bias_gradient):
+        return turned * inverse, bias_gradient / curvature
+
+    return through_spectrum(problem, spectrum, mean, curvature, solve)
+
+
+def through_spectrum(
+    problem: Problem, spectrum: Spectrum, mean, curvature: float, solve: Callable
+) -> Callable:
+    """A metric that is known along the leading vectors; the Gram metric is left the rest.
+
+    Args:
+      mean: (D,), around which the rows were taken.
+      curvature: of the Gram metric.
+      solve: (K, q) gradient along the vectors, in the problem's dtype, and (K,) in the bias of
+        centred rows -> the steps, of the same shapes.
+    """
+    rest = _outside(spectrum, curvature)
 
     def apply(gradient, bias_gradient):
         centred = gradient - np.outer(bias_gradient, mean)
-        step = ((centred @ spectrum.vectors) * inverse) @ spectrum.vectors.T + rest(centred)
+        turned, bias_step = solve(centred.astype(problem.dtype) @ spectrum.vectors, bias_gradient)
+        turned = turned.astype(problem.dtype)
+        step = (turned @ spectrum.vectors.T).astype(np.float64) + rest(centred)
         if not problem.fit_intercept:
             return step, np.zeros_like(bias_gradient)
-        return step, bias_gradient / curvature - step @ mean
+        return step, bias_step - step @ mean
 
     return apply
 
 
-def outside(spectrum: Spectrum, curvature) -> Callable:
+def _outside(spectrum: Spectrum, curvature) -> Callable:
     """The step outside the span of the leading vectors (orthonormal once unscaled)."""
     if spectrum.rest is None:
         return lambda centred: 0.0
@@ -280,11 +312,8 @@ def two_level_metric(
         factor = _dense_factor(problem, top, spectrum.ridges[:dense], bends)
     mean_bend = np.maximum(bends.diagonal.sum(1, dtype=np.float64), 1e-12)
     inverses = _block_inverses(problem, rotated[:, dense:] ** 2, spectrum.ridges[dense:], bends)
-    rest = outside(spectrum, float(mean_bend.mean()))
 
-    def apply(gradient, bias_gradient):
-        centred = gradient - np.outer(bias_gradient, sample.mean)
-        turned = centred.astype(dtype) @ spectrum.vectors
+    def solve(turned, bias_gradient):
         step, bias_step = np.empty_like(turned), bias_gradient / mean_bend
         if dense:
             right = np.concatenate([turned[:, :dense], bias_gradient[:, None].astype(dtype)], 1)
@@ -295,12 +324,9 @@ def two_level_metric(
             step[:, dense:] = np.einsum("jkl,lj->kj", inverses, turned[:, dense:])
         else:
             step[:, dense:] = inverses * turned[:, dense:]
-        step = (step @ spectrum.vectors.T).astype(np.float64) + rest(centred)
-        if not problem.fit_intercept:
-            return step, np.zeros_like(bias_gradient)
-        return step, bias_step - step @ sample.mean
+        return step, bias_step
 
-    return apply
+    return through_spectrum(problem, spectrum, sample.mean, float(mean_bend.mean()), solve)
 
 
 def _block_inverses(problem, squares, ridges, bends: Bends):

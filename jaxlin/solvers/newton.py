@@ -15,13 +15,14 @@ from jaxlin.sharding import fetch
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
 from jaxlin.solvers.columns import ENTRIES, columnwise
+from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import Bend, own_of
-from jaxlin.solvers.metrics import BLOCK_CLASSES, DENSE_SIDE, bends_of, two_level_metric
+from jaxlin.solvers.metrics import BLOCK_CLASSES, DENSE_SIDE, bends_of, flat, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_product
 
 BENDING_ROWS = 4000
-"""Rows that enter the Hessian at first; twice as many after a step that fell short."""
+"""Rows that enter the Hessian at first; twice as many once it has missed curvature."""
 MISSED = 1.5
 """Times the assumed curvature from which on a Hessian takes more rows."""
 CG_STEPS = 150
@@ -70,16 +71,22 @@ class NewtonStep:
         if self.exact:
             step, bias_step = build()(-gradient, -bias_gradient)
             return step, bias_step, passes
-        product = _hessian_product(problem, sample, bend)
-        system = (product, gradient, bias_gradient, accuracy)
-        state, count = None, 0
+        product = flat(_hessian_product(problem, sample, bend), gradient.shape)
+        right = -np.concatenate([gradient.ravel(), bias_gradient])
+        state, count, done = None, 0, False
+
+        def go_on(most):
+            metric = flat(self._metric, gradient.shape)
+            return conjugate_gradients(product, metric, right, accuracy, most, state)
+
         if self._metric is not None:
-            state, count, done = _conjugate_gradients(*system, self._metric, self._fresh + WORTH)
-        if self._metric is None or not done:
+            state, count, done = go_on(self._fresh + WORTH)
+        if not done:
             self._metric = build()
-            state, self._fresh, _ = _conjugate_gradients(*system, self._metric, CG_STEPS, state)
+            state, self._fresh, _ = go_on(CG_STEPS)
             count += self._fresh
-        return *state[:2], passes * count
+        step, bias_step = np.split(state[0], [gradient.size])
+        return step.reshape(gradient.shape), bias_step, passes * count
 
     def _built(self, sample, bend, scores, smoothing, anchor):
         """A metric from the sample's rows; few classes have their blocks with each other."""
@@ -229,43 +236,3 @@ def _curved_compiled(form, rows, bend, weights, bias):
 
     zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
     return lax.scan(step, zero, jnp.arange(size // chunk))[0]
-
-
-def _conjugate_gradients(product, gradient, bias_gradient, accuracy, metric, most, start=None):
-    """Preconditioned conjugate gradients for H d = -g, to a relative residual of `accuracy`.
-
-    Args:
-      most: steps after which to stop all the same.
-      start: (d, its bias, H d + g with the sign turned, its bias) from before.
-
-    Returns:
-      The same four arrays, the steps taken, and whether the accuracy was reached.
-    """
-    size = np.sqrt((gradient**2).sum() + (bias_gradient**2).sum())
-    if start is None:
-        start = (0 * gradient, 0 * bias_gradient, -gradient, -bias_gradient)
-    step, bias_step, residual, bias_residual = start
-    ahead, bias_ahead = metric(residual, bias_residual)
-    along, bias_along = ahead, bias_ahead
-    energy = (residual * ahead).sum() + bias_residual @ bias_ahead
-    count, done = 0, False
-    while count < most and not done:
-        count += 1
-        moved, bias_moved = product(along, bias_along)
-        curvature = (along * moved).sum() + bias_along @ bias_moved
-        if not curvature > 0:
-            done = True
-            break
-        length = energy / curvature
-        step, bias_step = step + length * along, bias_step + length * bias_along
-        residual = residual - length * moved
-        bias_residual = bias_residual - length * bias_moved
-        done = np.sqrt((residual**2).sum() + (bias_residual**2).sum()) <= accuracy * size
-        if not done:
-            ahead, bias_ahead = metric(residual, bias_residual)
-            previous, energy = energy, (residual * ahead).sum() + bias_residual @ bias_ahead
-            along = ahead + energy / previous * along
-            bias_along = bias_ahead + energy / previous * bias_along
-    if not step.any() and not bias_step.any():
-        step, bias_step = along, bias_along
-    return (step, bias_step, residual, bias_residual), count, done

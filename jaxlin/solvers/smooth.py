@@ -29,6 +29,7 @@ from jaxlin.solvers.lbfgs import (
     remember,
     step_from,
 )
+from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 
@@ -225,13 +226,13 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             status = Status.MAX_ITERATIONS
         if iterations >= problem.max_iterations:
             break
-        flat = _flat(metric, classes, features)
-        memory = measured(memory, flat)
-        step = step_from(memory, flat, gradient)
+        along = flat(metric, weights.shape)
+        memory = measured(memory, along)
+        step = step_from(memory, along, gradient)
         slope = float(gradient @ step)
         if slope >= 0:
             memory = memory.youngest(0)
-            step = step_from(memory, flat, gradient)
+            step = step_from(memory, along, gradient)
         decrements.append(-slope / 2)
         noise = 8 * np.finfo(precision).eps * abs(value)
         there, found, its_gradient = yield from lowest_along(
@@ -323,15 +324,6 @@ def _stalled(decrements, noise) -> bool:
     if decrements[-1] >= noise or len(decrements) <= PATIENCE:
         return False
     return min(decrements[-PATIENCE:]) > 0.5 * min(decrements[:-PATIENCE])
-
-
-def _flat(metric, classes, features):
-    def apply(vector):
-        split = classes * features
-        step = metric(vector[:split].reshape(classes, features), vector[split:])
-        return np.concatenate([step[0].ravel(), step[1]])
-
-    return apply
 
 
 def _estimated_gap(problem, memory, point, gradient, split):

@@ -1,0 +1,40 @@
+"""Preconditioned conjugate gradients, for systems whose matrix is known by its products alone."""
+
+__all__ = ["conjugate_gradients"]
+
+import numpy as np
+
+
+def conjugate_gradients(product, precondition, right, accuracy, most, start=None):
+    """Solve A d = right to a relative residual of `accuracy`.
+
+    Args:
+      product, precondition: vector -> A vector, and about A^-1 vector; both positive definite.
+      right: (n,)
+      most: steps after which to stop all the same.
+      start: d and right - A d from before, to go on from; by default from 0.
+
+    Returns:
+      d and right - A d; the steps taken; and whether no more are needed. A d that came to nothing
+      is the direction that would have been tried first.
+    """
+    found, residual = (np.zeros_like(right), right) if start is None else start
+    size = np.linalg.norm(right)
+    ahead = precondition(residual)
+    along, energy = ahead, residual @ ahead
+    count, done = 0, False
+    while count < most and not done:
+        count += 1
+        moved = product(along)
+        curvature = along @ moved
+        if not curvature > 0:
+            done = True
+            break
+        length = energy / curvature
+        found, residual = found + length * along, residual - length * moved
+        done = np.linalg.norm(residual) <= accuracy * size
+        if not done:
+            ahead = precondition(residual)
+            previous, energy = energy, residual @ ahead
+            along = ahead + energy / previous * along
+    return (found if found.any() else along, residual), count, done
