@@ -1,0 +1,44 @@
+"""Dual points that were balanced: still in their loss's set, and without residual in any class."""
+
+import numpy as np
+import pytest
+
+from jaxlin.solvers.balance import WIDE, balanced_bias, feasible, mixed, mixing_that_balances
+from jaxlin.solvers.duals import FORMS, form_of, own_of
+
+
+def run(f, form, *arguments):
+    return f(np, form, *arguments)
+
+
+@pytest.mark.parametrize("classes", [5, WIDE + 30])
+@pytest.mark.parametrize("name", sorted(FORMS))
+@pytest.mark.parametrize("shift_first", [True, False])
+def test_the_mass_that_is_moved_balances_and_stays_feasible(name, classes, shift_first):
+    generator = np.random.default_rng(4)
+    form, size = form_of(name), 6 * classes
+    labels = np.arange(size) % classes
+    own = own_of(np, labels, classes)
+    scores = generator.normal(size=(classes, size)) + 2.0 * own
+    counts = generator.uniform(0.5, 1.5, size)
+    counts = counts / counts.sum()
+    masses = np.bincount(labels, counts)
+    data, extra = (scores, labels, counts), (1.0, 0.3, 0.0)
+    shift = balanced_bias(run, form, data, extra) if shift_first else np.zeros(classes)
+    mixing = mixing_that_balances(run, form, data, shift, extra, masses)
+    a, _ = feasible(np, form, scores, labels, shift, *extra)
+    a = mixed(np, form, a, labels, own, mixing)
+    # the sets of the table in `jaxlin.solvers.duals`, up to the rounding of K numbers near 1
+    slack = 1e-12
+    assert a.min() >= 0
+    if form.geometry == "pairs":
+        assert np.all(a[own] == 0)
+    if name == "softmax":
+        np.testing.assert_allclose(a.sum(0), 1, atol=slack)
+    if name in ("hinge", "one-vs-rest"):
+        assert a.max() <= 1 + slack
+    if name == "crammer-singer":
+        assert a.sum(0).max() <= 1 + slack
+    off = form.residuals(np, a, own) @ counts
+    assert np.abs(off).max() <= 1e-9  # beyond which a trivial dual point is taken
+    assert (counts * a).sum() > 0.05  # and this is not the trivial one
