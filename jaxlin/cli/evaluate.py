@@ -34,8 +34,8 @@ def run(options: Options) -> int:
     """Print accuracy and loss of a run on a data set."""
     from jaxlin import losses, models
     from jaxlin.cli.common import emit
+    from jaxlin.cli.measuring import measure
     from jaxlin.cli.runs import load_run
-    from jaxlin.cli.training import measure
 
     model, config = load_run(options.run)
     data = _data(options, model, config)

@@ -1,7 +1,8 @@
-"""Measuring a part of the data whose scores would not fit memory, block by block."""
+"""Measuring a model on a part of the data: from its scores, or block by block without them."""
 
-__all__ = ["measure_in_blocks"]
+__all__ = ["accuracy_and_loss", "measure", "measure_in_blocks"]
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +12,39 @@ from jaxlin.data import Dataset
 from jaxlin.prefetch import prefetch
 
 SCORE_BYTES = 64 << 20
+
+
+def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
+    """Accuracy with its interval, and the mean loss."""
+    accuracy = metrics.accuracy(scores, data.labels)
+    values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(data.labels, np.int32)))
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": list(metrics.wilson_interval(accuracy, len(data.labels))),
+        "loss": float(values.mean(dtype=np.float64)),
+        "n": len(data.labels),
+    }
+
+
+def measure(model: models.Model, data: Dataset, loss, scores: np.ndarray) -> dict:
+    """Everything `results.json` says of a part of the data that was not trained on."""
+    measured = accuracy_and_loss(data, loss, scores)
+    per_class = metrics.per_class_accuracy(scores, data.labels)
+    names = model.class_names
+    measured["per_class"] = {
+        name: None if np.isnan(share) else float(share)
+        for name, share in zip(names, per_class, strict=True)
+    }
+    if len(names) > 5:
+        measured["top_5_accuracy"] = metrics.top_k_accuracy(scores, data.labels, k=5)
+    if model.loss == "softmax":
+        probabilities = np.asarray(jax.nn.softmax(scores.astype(np.float64), axis=1))
+        measured["calibration_error"] = metrics.expected_calibration_error(
+            probabilities, data.labels
+        )
+    if len(names) <= 200:
+        measured["confusion"] = metrics.confusion_matrix(scores, data.labels).tolist()
+    return measured
 
 
 def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:

@@ -22,7 +22,8 @@ from jaxlin.data.joined import joined
 from jaxlin.solvers.carried import Carried, blank_carried, shapes_of
 from jaxlin.sweep import presets, selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
-from jaxlin.sweep.minibatch import blank, descend
+from jaxlin.sweep.minibatch import descend
+from jaxlin.sweep.progress import blank
 
 
 class SweepJob(NamedTuple):

@@ -19,9 +19,9 @@ import numpy as np
 
 from jaxlin import losses, metrics, sweep
 from jaxlin.cli import hosts
+from jaxlin.cli.measuring import measure
 from jaxlin.cli.runs import safe_cell, write_predictions
 from jaxlin.cli.sweep_fits import SweepJob, as_batch
-from jaxlin.cli.training import measure
 from jaxlin.core import DataError, LinearParams
 from jaxlin.sweep import presets, selection
 from jaxlin.sweep.paired import compare

@@ -1,6 +1,6 @@
 """The main job: from options to a trained model and a complete run folder."""
 
-__all__ = ["Job", "judged", "measure", "prepare", "split_data", "train_and_write"]
+__all__ = ["Job", "judged", "prepare", "split_data", "train_and_write"]
 
 import dataclasses
 import time
@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import checkpoint, losses, metrics, models, preprocess, regularizers, sharding, train
+from jaxlin import checkpoint, losses, models, preprocess, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.cli import hosts
 from jaxlin.cli.common import say, write_json
 from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
 from jaxlin.cli.fitting import batch_parts
-from jaxlin.cli.measuring import measure_in_blocks
+from jaxlin.cli.measuring import accuracy_and_loss, measure, measure_in_blocks
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.runs import memory_bytes, run_data, write_pictures, write_predictions
@@ -267,7 +267,9 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
 
         def validate(params):
             model = models.Model(params, statistics, job.train.class_names, None, config["loss"])
-            measured = _measure(model, job.validation, loss)
+            measured = accuracy_and_loss(
+                job.validation, loss, hosts.scores(model, job.validation.inputs)
+            )
             return measured["loss"], measured["accuracy"]
 
     key = jax.random.key(config["seed"])
@@ -308,40 +310,6 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
             on_progress=on_progress if watch.keeper is not None else None,
             next_due=None if watch.keeper is None else watch.keeper.next_due,
         )
-
-
-def _measure(model, data: Dataset, loss, scores=None) -> dict:
-    """Accuracy with its interval, and the mean loss, of one part of the data."""
-    scores = hosts.scores(model, data.inputs) if scores is None else scores
-    accuracy = metrics.accuracy(scores, data.labels)
-    values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(data.labels, np.int32)))
-    return {
-        "accuracy": accuracy,
-        "accuracy_interval": list(metrics.wilson_interval(accuracy, len(data.labels))),
-        "loss": float(values.mean(dtype=np.float64)),
-        "n": len(data.labels),
-    }
-
-
-def measure(model, data: Dataset, loss, scores: np.ndarray) -> dict:
-    """Everything `results.json` says of a part of the data that was not trained on."""
-    measured = _measure(model, data, loss, scores)
-    per_class = metrics.per_class_accuracy(scores, data.labels)
-    names = model.class_names
-    measured["per_class"] = {
-        name: None if np.isnan(share) else float(share)
-        for name, share in zip(names, per_class, strict=True)
-    }
-    if len(names) > 5:
-        measured["top_5_accuracy"] = metrics.top_k_accuracy(scores, data.labels, k=5)
-    if model.loss == "softmax":
-        probabilities = np.asarray(jax.nn.softmax(scores.astype(np.float64), axis=1))
-        measured["calibration_error"] = metrics.expected_calibration_error(
-            probabilities, data.labels
-        )
-    if len(names) <= 200:
-        measured["confusion"] = metrics.confusion_matrix(scores, data.labels).tolist()
-    return measured
 
 
 def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:

@@ -213,7 +213,7 @@ def test_axes_that_cannot_be_meant_are_refused(axes, sentence):
 
 def test_a_sweep_that_was_cut_anywhere_goes_on_bit_for_bit(digits):
     """Three banks, early stops; cut after every look, through NumPy and back."""
-    from jaxlin.sweep.minibatch import Progress, blank
+    from jaxlin.sweep.progress import Progress, blank
 
     data, validation, statistics = digits
     heads = grid([1e-4], step_sizes=[1e-9, 2e-9, 1e-2, 3e-9, 2e-2, 3e-2])
