@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlin.solvers import builder, minimize
+from jaxlin.solvers import builder, minimize, newton
 
 
 @pytest.fixture
@@ -48,6 +48,18 @@ def test_without_memory_for_a_metric_the_fit_says_so_and_is_certified(
     assert found.gap <= 1e-5 * found.objective
     # both gaps are proved, so the objectives differ by no more than the larger
     assert abs(found.objective - usual.objective) <= 1e-5 * usual.objective
+
+
+def test_a_hinge_goes_on_without_the_memory_for_its_hessian(data, monkeypatch):
+    settings = {"loss": "hinge", "strength": 1e-2, "tolerance": 1e-2}
+    inputs, labels = np.tile(data[0], (1, 3)), data[1]  # more unknowns than one dense block has
+    usual = minimize(inputs, labels, **settings)
+    monkeypatch.setattr(newton, "two_level_metric", exhausted(MemoryError()))
+    with pytest.warns(RuntimeWarning, match="not the memory for the Hessian"):
+        found = minimize(inputs, labels, **settings)
+    assert found.status == 0
+    assert found.lower_bound <= usual.objective
+    assert usual.lower_bound <= found.objective
 
 
 def test_another_failure_is_not_taken_for_missing_memory(data, monkeypatch):

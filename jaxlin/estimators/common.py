@@ -62,6 +62,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _loss(self):
+        """The name of the loss, which every estimator says for itself."""
         raise NotImplementedError
 
     def _separate(self) -> bool:

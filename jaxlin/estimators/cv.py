@@ -176,6 +176,7 @@ class _CrossValidated(CertifiedClassifier):
         return self._scorer()(model, X, y, **kept)
 
     def _plain(self):
+        """The estimator of one strength, which every subclass names for itself."""
         raise NotImplementedError
 
     def _warn_of_loose_path(self) -> None:

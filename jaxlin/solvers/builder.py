@@ -73,7 +73,7 @@ class MetricBuilder:
         self.sample = self.covariance = None
         if features <= DENSE_FEATURES:
             most = max(self.drawn, 5 * features // 2)
-            with self._memory_for(f"the covariance of {features:,} features", "the rows' own span"):
+            with self.memory_for(f"the covariance of {features:,} features", "the rows' own span"):
                 self.sample = self.draw(problem.counts, most, seed=0)
                 self.covariance = covariance_of(problem, self.sample)
         if self.covariance is None:
@@ -81,7 +81,7 @@ class MetricBuilder:
             self.sample = self.draw(problem.counts, min(self.drawn, WIDE_ROWS), seed=0)
 
     @contextmanager
-    def _memory_for(self, what: str, instead: str):
+    def memory_for(self, what: str, instead: str):
         """Without the memory the block ends early, and a warning says what serves in its place."""
         try:
             yield
@@ -134,6 +134,11 @@ class MetricBuilder:
         )
         own = bends.diagonal.sum() / problem.classes
         self.curvature = max(float(own), 1e-8)
+        return self.gram_as_known()
+
+    def gram_as_known(self):
+        """The Gram metric with the mean curvature that was seen last."""
+        problem = self.problem
         if self.covariance is None:
             return spectral_metric(problem, self.spectrum(), self.sample.mean, self.curvature)
         return gram_metric(problem, self.covariance, self.sample.mean, self.curvature)
@@ -151,7 +156,7 @@ class MetricBuilder:
         """
         before, passes = self.recipe, 0.0
         self.builds += 1
-        with self._memory_for("the Hessian of a sample of rows", "the metric it has"):
+        with self.memory_for("the Hessian of a sample of rows", "the metric it has"):
             self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
             sample, passes = self._sample_at(weights, bias)
             bends = bends_of(self.problem, sample, self.scores(sample, weights, bias))

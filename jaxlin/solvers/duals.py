@@ -200,9 +200,7 @@ def _level(xp, v, start, mass, rate):
 def _capped_simplex(xp, z, smoothing, anchor):
     """Projection of anchor + z / smoothing onto {a >= 0, sum a <= 1}."""
     v = anchor + z / smoothing
-    centred = (
-        v - largest(xp, v)[None, :]
-    )  # the projection onto sum a = 1 does not see a common shift
+    centred = v - largest(xp, v)[None, :]  # projecting onto sum a = 1 does not see a common shift
     level = _level(xp, centred, xp.full_like(v[:1], -1.0), 1.0, 0.0)
     inside = xp.maximum(v, 0)
     return xp.where(total(xp, inside)[None, :] <= 1, inside, xp.maximum(centred - level, 0))

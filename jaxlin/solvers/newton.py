@@ -64,9 +64,12 @@ class NewtonStep:
 
         def build():
             few, its_bend = sample, bend
-            if sparse or len(sample.indices) > builder.drawn:
-                few, its_bend = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean), None
-            return self._built(few, its_bend, scores, smoothing, anchor)
+            with builder.memory_for("the Hessian of a sample of rows", "the metric it has"):
+                if sparse or len(sample.indices) > builder.drawn:
+                    few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
+                    its_bend = None
+                return self._built(few, its_bend, scores, smoothing, anchor)
+            return self._metric or builder.gram_as_known()
 
         if self.exact:
             step, bias_step = build()(-gradient, -bias_gradient)
