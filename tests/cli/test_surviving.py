@@ -134,7 +134,7 @@ def test_a_real_sigterm_saves_and_exits_75(jaxlin):
     [
         (training, "prepare", 1, signal.SIGTERM),  # before there is a folder
         (train, "compile_steps", 1, signal.SIGTERM),
-        (training, "_measure", 2, signal.SIGTERM),  # validation, inside training
+        (training, "accuracy_and_loss", 2, signal.SIGTERM),  # validation, inside training
         (training, "measure", 1, signal.SIGTERM),  # evaluation, after training
         (training, "write_predictions", 1, signal.SIGINT),
     ],
@@ -280,7 +280,7 @@ def test_another_run_is_refused_with_what_differs(jaxlin, arrays):
 
 def test_options_that_decide_no_number_may_differ(jaxlin, unbroken, monkeypatch):
     with monkeypatch.context() as patch:
-        send_at_call(patch, training, "_measure", call=2)
+        send_at_call(patch, training, "accuracy_and_loss", call=2)
         assert jaxlin("train", *SAVING, "--out", "run").code == 75
     other = (*RUN, "--save-every", "13", "--out", "run", "--resume", "auto", "--json")
     assert jaxlin("train", *other).code == 0
