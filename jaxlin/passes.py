@@ -28,6 +28,8 @@ SMALL_PROBLEM = 2_000_000
 RESIDENT_BYTES = 4 << 30
 """Memory maps and chunked sources beyond this are read part by part in every pass."""
 PART_BYTES = 256 << 20
+CACHED_BYTES = 8 << 20
+"""Of the numbers of a chunk: with four times as many an evaluation takes half as long again."""
 
 
 def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=None):
@@ -77,20 +79,29 @@ class _Rows:
                     f"`{name}` must have one entry per feature, ({self.features},), "
                     f"got {values.shape}."
                 )
-        self.chunk = _chunk_size(self.size, self.features, classes)
+        self.chunk = self.size
+        """Rows of a chunk in `dtype`; `_chunk` has those in another."""
         self._radius = None
 
     @property
     def depth(self) -> int:
         """The most additions that one entry of a sum over rows goes through, for error bounds."""
-        return self.chunk + -(-self.size // self.chunk) + 8
+        return self.chunk + 2 * -(-self.size // self.chunk) + 9
+
+    def _chunk(self, dtype, size=None) -> int:
+        """Rows of a chunk whose numbers are of this dtype: no more than `size`."""
+        rows = max(1, self.chunk * self.dtype.itemsize // max(np.dtype(dtype).itemsize, 4))
+        return min(rows, self.size if size is None else size)
 
 
-def _chunk_size(size, features, classes):
-    """Rows of a chunk: about 10 MB of features and scores, between 256 and 4,096, and even."""
-    most = int(np.clip(3e6 // (features / 4 + classes), 256, 4096))
-    blocks = max(1, -(-size // most))
-    return -(-size // blocks)
+def chunk_size(size, features, classes, dtype, platform):
+    """Rows of a chunk, and all chunks about even: its features and scores stay in the cache.
+
+    An accelerator has no use for a cache of that size, and wants few and large products.
+    """
+    most = CACHED_BYTES if platform == "cpu" else 32 * CACHED_BYTES
+    rows = int(np.clip(most // ((features + classes) * dtype.itemsize), 256, most // 2000))
+    return -(-size // max(1, -(-size // rows)))
 
 
 class HostRows(_Rows):
@@ -104,7 +115,6 @@ class HostRows(_Rows):
         else:
             inputs = np.asarray(inputs)
         super().__init__(inputs, classes, shift, scale, dtype)
-        self.chunk = self.size
         self._mapped = {}
 
     def _rows(self, dtype):
@@ -179,6 +189,8 @@ class DeviceRows(_Rows):
 
     def __init__(self, inputs, classes, shift, scale, dtype):
         super().__init__(inputs, classes, shift, scale, dtype)
+        platform = jax.default_backend()
+        self.chunk = chunk_size(self.size, self.features, classes, self.dtype, platform)
         item = np.dtype(inputs.dtype).itemsize
         array = isinstance(inputs, (np.ndarray, jax.Array)) and not isinstance(inputs, np.memmap)
         self._parts = [slice(0, self.size)]
@@ -218,7 +230,7 @@ class DeviceRows(_Rows):
         with _precision(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
             blocks = [
-                chunks.scores(weights, bias, shift, rows, chunk=min(self.chunk, rows.shape[0]))
+                chunks.scores(weights, bias, shift, rows, chunk=self._chunk(dtype, rows.shape[0]))
                 for _, rows in self._each()
             ]
             return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
@@ -231,7 +243,9 @@ class DeviceRows(_Rows):
             shift = jnp.asarray(self._subtracted(), dtype)
             for part, rows in self._each():
                 block = residuals if self._resident is not None else residuals[:, part]
-                found = chunks.transpose(block, shift, rows, chunk=min(self.chunk, rows.shape[0]))
+                found = chunks.transpose(
+                    block, shift, rows, chunk=self._chunk(dtype, rows.shape[0])
+                )
                 products += np.asarray(found[0], np.float64)
                 sums += np.asarray(found[1], np.float64)
         return self._mapped_back(products, sums), sums
@@ -253,7 +267,7 @@ class DeviceRows(_Rows):
                     counts if whole else counts[..., part],
                     extra,
                     rowwise=rowwise,
-                    chunk=min(self.chunk, rows.shape[0]),
+                    chunk=self._chunk(dtype, rows.shape[0]),
                 )
                 value += np.asarray(found[0], np.float64).sum(0)
                 products += np.asarray(found[1], np.float64)
@@ -286,7 +300,7 @@ class DeviceRows(_Rows):
             for part, rows in self._each():
                 whole = self._resident is not None
                 blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
-                chunk = min(self.chunk, rows.shape[0])
+                chunk = self._chunk(dtype, rows.shape[0])
                 found = chunks.transpose_total(
                     blocks, extra, shift, rows, rowwise=rowwise, chunk=chunk
                 )
@@ -325,7 +339,7 @@ class DeviceRows(_Rows):
         with _precision(self.dtype):
             squared = jnp.asarray(self.scale**2, self.dtype)
             for _, rows in self._each():
-                chunk = min(self.chunk, rows.shape[0])
+                chunk = self._chunk(self.dtype, rows.shape[0])
                 largest = max(largest, float(chunks.largest_square(rows, squared, chunk=chunk)))
         return largest
 

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxlin import chunks
 from jaxlin.memory import available_bytes
-from jaxlin.passes import DeviceRows, _precision
+from jaxlin.passes import DeviceRows, _precision, chunk_size
 from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
@@ -71,7 +71,8 @@ class ShardedRows(DeviceRows):
         source = _Filled(inputs, over.shape["data"])
         super(DeviceRows, self).__init__(source, classes, shift, scale, dtype)
         self.over, self._resident = over, None  # `sample` reads the source
-        self.chunk = -(-source.share // -(-source.share // min(self.chunk, source.share)))
+        platform = over.devices.flat[0].platform
+        self.chunk = chunk_size(source.share, self.features, classes, self.dtype, platform)
         with _precision(source.dtype):
             self._placed = place_rows(inputs, over)
 
@@ -91,13 +92,14 @@ class ShardedRows(DeviceRows):
         dtype = np.dtype(dtype or self.dtype)
         with _precision(dtype):
             arguments = self._arguments(weights, bias, dtype)
-            return _on_shards(chunks.scores, self.over, self.chunk)(*arguments, self._placed)
+            run = _on_shards(chunks.scores, self.over, self._chunk(dtype, self.inputs.share))
+            return run(*arguments, self._placed)
 
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with _precision(dtype):
             shift = np.asarray(self._subtracted(), dtype)
-            run = _on_shards(chunks.transpose, self.over, self.chunk)
+            run = _on_shards(chunks.transpose, self.over, self._chunk(dtype, self.inputs.share))
             products, sums = run(jnp.asarray(residuals, dtype), shift, self._placed)
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums), sums
@@ -107,7 +109,8 @@ class ShardedRows(DeviceRows):
         with _precision(dtype):
             arguments = self._arguments(weights, bias, dtype)
             counts = np.asarray(counts, dtype)
-            run = _on_shards(chunks.fused, self.over, self.chunk, rowwise, (counts.ndim,))
+            chunk = self._chunk(dtype, self.inputs.share)
+            run = _on_shards(chunks.fused, self.over, chunk, rowwise, (counts.ndim,))
             values, products, sums = run(*arguments, self._placed, labels, counts, extra)
         sums = np.asarray(sums, np.float64)
         value = fetch(values).astype(np.float64).sum(0)
@@ -122,7 +125,8 @@ class ShardedRows(DeviceRows):
         axes = tuple(np.ndim(a) for a in by_row)
         with _precision(np.float64):
             shift = np.asarray(self._subtracted(), dtype)
-            run = _on_shards(chunks.transpose_total, self.over, self.chunk, rowwise, axes)
+            chunk = self._chunk(dtype, self.inputs.share)
+            run = _on_shards(chunks.transpose_total, self.over, chunk, rowwise, axes)
             products, sums, totals = run(tuple(by_row), extra, shift, self._placed)
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums), sums, totals

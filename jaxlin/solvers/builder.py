@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxlin.sharding import fetch
+from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.metrics import (
     BLOCK_CLASSES,
@@ -24,7 +25,7 @@ from jaxlin.solvers.metrics import (
     spectrum_of,
     two_level_metric,
 )
-from jaxlin.solvers.problem import Problem, runner
+from jaxlin.solvers.problem import Problem
 
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7
@@ -186,8 +187,14 @@ class MetricBuilder:
         side = (self.problem.features + 1) * self.problem.classes
         return side <= DENSE_SIDE and self.problem.rows.size * side**2 <= 2e8
 
-    def worth_rebuilding(self, decrements, since, target) -> bool:
-        """Whether a new metric costs less than the evaluations that the old one still needs."""
+    def worth_rebuilding(self, decrements, since, gap, target) -> bool:
+        """Whether a new metric costs less than the evaluations that the old one still needs.
+
+        Args:
+          decrements: expected decrease of the objective at each step, which falls as the gap does.
+          since: steps since the last metric.
+          gap, target: the gap that a proof would leave now, and the one that is wanted.
+        """
         if self._short:
             return False
         cheap = self._build_cost() < self._evaluation_cost()
@@ -200,7 +207,9 @@ class MetricBuilder:
         rate = max(np.log(before / now) / (few - 1), 1e-3)
         if since == few:
             self._fresh = rate
-        distance = np.log(max(now / max(0.3 * target, 1e-300), 1.0))
+        wanted = max(0.3 * target, 1e-300)
+        # once the objective is there the proof may not be: the gradient has to fall on
+        distance = np.log(now / wanted if now > wanted else max(gap / max(target, 1e-300), 1.0))
         left = distance / rate
         after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * self._fresh)
         saved = left - min(left, after)
@@ -244,7 +253,7 @@ class MetricBuilder:
         """How much each row bends, (N,)."""
         problem = self.problem
         scores = problem.rows.scores(weights, bias)
-        found = runner(problem)(_bent_at, problem.form, scores, problem.labels, problem.margin)
+        found = columnwise(problem, _bent_at, (scores, problem.labels), problem.margin)
         return fetch(found).astype(np.float64) + 1e-12
 
 

@@ -50,6 +50,10 @@ from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
 
 
+SLIGHT = 1e-3
+"""Of the tolerance: an imbalance that moving mass between classes mends without costing bound."""
+
+
 class Certificate(NamedTuple):
     """Both sides of the optimum, from one point."""
 
@@ -110,7 +114,8 @@ def certify(
             scores = scores.astype(dtype)
             data = (scores, *data[1:])
         if problem.fit_intercept and problem.classes > 1:
-            shift = balanced_bias(run, form, data, extra)
+            slight = max(1e-15, SLIGHT * problem.tolerance * loss / problem.classes)
+            shift = balanced_bias(run, form, data, extra, accuracy=slight)
             moved = np.inf if exact else float(run(_loss_at, form, *data, shift, *extra))
             if moved < loss:
                 loss, bias = moved, bias + shift

@@ -121,21 +121,28 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
     rows = sample.rows * root[:, None]
     if problem.on_host:
-        return rows.T @ rows
+        return _symmetric(np, rows, rows)
     with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
         return np.asarray(_second_moment(rows))
 
 
-@jax.jit
-def _second_moment(rows):
-    """rows^T rows from the blocks on and above its diagonal: 5/8 of the multiplications."""
-    edges = np.linspace(0, rows.shape[1], 5).astype(int)
+def _symmetric(xp, left, right):
+    """left^T right where that is symmetric: five eighths of the multiplications.
+
+    Only the blocks on and above the diagonal are multiplied.
+    """
+    edges = np.linspace(0, left.shape[1], 5).astype(int)
     strips = [
-        jnp.pad(rows[:, start:stop].T @ rows[:, start:], ((0, 0), (start, 0)))
+        xp.pad(left[:, start:stop].T @ right[:, start:], ((0, 0), (start, 0)))
         for start, stop in pairwise(edges)
     ]
-    upper = jnp.triu(jnp.concatenate(strips))
-    return upper + jnp.triu(upper, 1).T
+    upper = xp.triu(xp.concatenate(strips))
+    return upper + xp.triu(upper, 1).T
+
+
+@jax.jit
+def _second_moment(rows):
+    return _symmetric(jnp, rows, rows)
 
 
 def _product(problem: Problem, left, right):
@@ -354,7 +361,7 @@ def _hessian_weights(bends: Bends):
 def _dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
-    if problem.on_host or classes > BLOCK_CLASSES:  # a long unrolled program compiles slowly
+    if problem.on_host:
         hessian = dense_blocks(np, top, bends)
     else:
         with jax.enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
@@ -374,28 +381,34 @@ def _dense_factor(problem: Problem, top, ridges, bends: Bends):
 
 
 def dense_blocks(xp, top, bends: Bends, own_weights=None):
-    """Blocks sum_i w_kl,i top_i top_i^T over pairs of classes k >= l, as one symmetric matrix.
+    """Blocks sum_i w_kl,i top_i top_i^T over pairs of classes (k, l), as one symmetric matrix.
 
-    `own_weights` (K, m) replaces the weights of the diagonal blocks, where their difference of
-    large terms would lose its digits.
+    Between classes the weights are products of something of k and something of l, so that all
+    blocks are one matrix product; those of a class with itself are made apart, because there they
+    are a difference whose terms would lose their digits once summed.
+
+    Args:
+      top: (m, q).
+      own_weights: (K, m), w_kk where it is known better than as that difference.
+
+    Returns:
+      (K q, K q), class by class.
     """
     classes, side = bends.diagonal.shape[0], top.shape[1]
-    rows = []
-    for k in range(classes):
-        weights = -bends.pull[0][k][None, :] * bends.pull[1]
-        own = xp.arange(classes)[:, None] == k
-        weights = weights + xp.where(own, bends.diagonal, 0)
-        if own_weights is not None:
-            weights = xp.where(own, own_weights, weights)
-        if bends.edges is not None:
-            left, right = bends.edges
-            cross = left[k][None, :] * right + left * right[k][None, :]
-            weights = weights - xp.where(own, 0, cross)
-        stacked = (weights[k:, None, :] * top.T[None, :, :]).reshape(-1, top.shape[0]) @ top
-        before = xp.zeros((k * side, side), top.dtype)
-        rows.append(xp.concatenate([before, stacked], axis=0))
-    lower = xp.concatenate(rows, axis=1)
-    return xp.tril(lower) + xp.tril(lower, -1).T
+
+    def spread(weights):
+        return (weights.T[:, :, None] * top[:, None, :]).reshape(len(top), classes * side)
+
+    hessian = -_symmetric(xp, spread(bends.pull[0]), spread(bends.pull[1]))
+    if bends.edges is not None:
+        crossed = spread(bends.edges[0]).T @ spread(bends.edges[1])
+        hessian = hessian - crossed - crossed.T
+    if own_weights is None:
+        own_weights = bends.diagonal - bends.pull[0] * bends.pull[1]
+    own = (own_weights[:, None, :] * top.T[None, :, :]).reshape(classes * side, -1) @ top
+    same = np.repeat(np.arange(classes), side)
+    inside = same[:, None] == same[None, :]
+    return xp.where(inside, xp.tile(own, (1, classes)), hessian)
 
 
 @jax.jit

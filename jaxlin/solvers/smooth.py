@@ -254,7 +254,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
         if stalled and since > 2:
             status = Status.PRECISION
             break
-        if builder.worth_rebuilding(decrements, since, problem.tolerance * value):
+        if builder.worth_rebuilding(decrements, since, gap, problem.tolerance * value):
             metric, cost = builder.two_level(*unpack(point), instead=metric)
             metric_strength, two_level = problem.strength, True
             evaluations += cost
