@@ -22,12 +22,14 @@ from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
-from jaxlin.solvers.duals import own_of, total
+from jaxlin.solvers.duals import own_of, settled, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep
 from jaxlin.solvers.problem import Problem, penalty, rowwise, summing_runner
 from jaxlin.solvers.status import Fit, Status
 
+import os
+DEBUG = os.environ.get('HDEBUG')
 NEWTON_STEPS = 12
 COARSEST = 4.0
 """First smoothing, in margins: less makes the first round hard; short steps ask for more."""
@@ -100,6 +102,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             if objective < best[0]:
                 best = (objective, weights, bias)
             blur = max(objective - bound - slack, 0.0)
+            if DEBUG: print(f"  [{iterations}] sm {smoothing:.3f} pass {evaluations:.1f} obj {objective:.7f} bound {bound:.7f} rel {(best[0]-claimed)/best[0]:.2e} blur {blur/best[0]:.2e} slack {slack/best[0]:.2e} |rho| {np.abs(sums).sum():.1e}",flush=True)
             report(evaluations, best[0], lower, best[1:])
             goal = problem.tolerance * best[0]
             if best[0] - claimed <= 0.8 * goal and best[0] - bound <= 0.9 * promise:
@@ -193,7 +196,7 @@ def _point(xp, form, scores, labels, counts, margin, smoothing, anchor):
     """What a block adds: residuals, and the sums of its losses and of its dual objective."""
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
-    a = form.maximizer(xp, z, smoothing, anchor)
+    z, a = settled(xp, z, form.maximizer(xp, z, smoothing, anchor))
     residuals = form.residuals(xp, a, own) * counts[None, :]
     sums = (counts * form.loss(xp, z, own), counts * form.gain(xp, a, margin))
     return residuals, tuple(part.astype(xp.float64).sum() for part in sums)

@@ -221,11 +221,12 @@ def _curved(xp, form, rows, bend, weights, bias):
 
 @partial(jax.jit, static_argnums=0)
 def _curved_compiled(form, rows, bend, weights, bias):
-    """`_curved` in blocks of rows whose scores stay in the cache."""
+    """`_curved` in blocks of rows that stay in the cache, with their scores."""
     size, classes = rows.shape[0], weights.shape[0]
-    chunk = BLOCK * max(1, ENTRIES // (BLOCK * classes))
+    across = max(classes, rows.shape[1])
+    chunk = BLOCK * max(1, ENTRIES // (BLOCK * across))
     if chunk >= size or size % chunk:
-        chunk = BLOCK if size % BLOCK == 0 and classes * size > 2 * ENTRIES else size
+        chunk = BLOCK if size % BLOCK == 0 and across * size > 2 * ENTRIES else size
     if chunk == size:
         return _curved(jnp, form, rows, bend, weights, bias)
 
