@@ -131,8 +131,13 @@ def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
 def _bias_step(run, form, data, extra, shift, slope, second):
     classes = len(slope)
     if second.ndim == 2:
-        ridge = np.trace(second) / classes * 1e-10 + 1e-14
-        return -np.linalg.solve(second + ridge * np.eye(classes) + ridge, slope)
+        mean = np.trace(second) / classes + 1e-14
+        system = second + 1e-10 * mean * np.eye(classes)
+        if form.geometry == "one-vs-rest":
+            return -np.linalg.solve(system, slope)
+        # a common shift changes no loss: what rounding says of it would grow without bound
+        step = -np.linalg.solve(system + mean / classes, slope)
+        return step - step.mean()
     if form.geometry == "one-vs-rest":
         return -slope / np.maximum(second, 1e-14)
     ridge = second.mean() * 1e-8 + 1e-14

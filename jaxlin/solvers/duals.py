@@ -28,7 +28,17 @@ against rival), -t_j a_j for one-vs-rest. Functions take the array module `xp`, 
 jax.numpy; arrays are class first, (K, R).
 """
 
-__all__ = ["FORMS", "Bend", "DualForm", "form_of", "largest", "own_of", "repeat", "settled", "total"]
+__all__ = [
+    "FORMS",
+    "Bend",
+    "DualForm",
+    "form_of",
+    "largest",
+    "own_of",
+    "repeat",
+    "settled",
+    "total",
+]
 
 from collections.abc import Callable
 from functools import reduce
