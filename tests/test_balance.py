@@ -42,3 +42,21 @@ def test_the_mass_that_is_moved_balances_and_stays_feasible(name, classes, shift
     off = form.residuals(np, a, own) @ counts
     assert np.abs(off).max() <= 1e-9  # beyond which a trivial dual point is taken
     assert (counts * a).sum() > 0.05  # and this is not the trivial one
+
+
+@pytest.mark.parametrize("name", ["hinge", "crammer-singer"])
+def test_biases_are_not_shifted_together_by_rounding(name):
+    """A common shift changes no loss, but adds up over steps until scores lose their digits."""
+    generator = np.random.default_rng(2)
+    form, size = form_of(name), 400
+    labels = np.arange(size) % 10
+    scores = generator.normal(size=(10, size)).astype(np.float32)
+    counts = np.full(size, 1 / size, np.float32)
+    common = 0.0
+    for _ in range(20):
+        drift = 0.1 * generator.normal(size=10)
+        scores += (drift - drift.mean()).astype(np.float32)[:, None]
+        shift = balanced_bias(run, form, (scores, labels, counts), (1.0, 0.3, 0.0), steps=2)
+        scores += shift.astype(np.float32)[:, None]
+        common += shift.mean()
+    assert abs(common) < 1e-12  # 20 sums of 10 numbers below 1 in float64

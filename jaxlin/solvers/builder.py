@@ -197,7 +197,7 @@ class MetricBuilder:
         """
         if self._short:
             return False
-        cheap = self._build_cost() < self._evaluation_cost()
+        cheap = self.build_cost() < self.evaluation_cost()
         few = 2 if self.starts_exact() else 3 if cheap else WINDOW
         if since < few or len(decrements) < few:
             return False
@@ -213,13 +213,14 @@ class MetricBuilder:
         left = distance / rate
         after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * self._fresh)
         saved = left - min(left, after)
-        return saved * self._evaluation_cost() > self._build_cost()
+        return saved * self.evaluation_cost() > self.build_cost()
 
-    def _evaluation_cost(self):
+    def evaluation_cost(self):
+        """Multiplications: a pass over the rows."""
         size, classes = self.problem.rows.size, self.problem.classes
         return CALLING + size * classes * (4.0 * self.problem.features + 50.0)
 
-    def _build_cost(self):
+    def build_cost(self):
         """Multiplications: rows that bend, rotation, dense block and its factor, small blocks."""
         classes, features = self.problem.classes, self.problem.features
         size, drawn = self.problem.rows.size, min(self.drawn, self.problem.rows.size)

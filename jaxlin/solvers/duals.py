@@ -28,7 +28,17 @@ against rival), -t_j a_j for one-vs-rest. Functions take the array module `xp`, 
 jax.numpy; arrays are class first, (K, R).
 """
 
-__all__ = ["FORMS", "Bend", "DualForm", "form_of", "largest", "own_of", "repeat", "total"]
+__all__ = [
+    "FORMS",
+    "Bend",
+    "DualForm",
+    "form_of",
+    "largest",
+    "own_of",
+    "repeat",
+    "settled",
+    "total",
+]
 
 from collections.abc import Callable
 from functools import reduce
@@ -141,6 +151,11 @@ def repeat(xp, going, step, state):
     while going(state):
         state = step(state)
     return state
+
+
+def settled(xp, *arrays):
+    """The arrays, made once: XLA would make them again inside every sum that is taken of them."""
+    return arrays if xp is np else lax.optimization_barrier(arrays)
 
 
 def own_of(xp, labels, classes):

@@ -9,6 +9,8 @@ the proximal point method on the dual, equivalently the augmented Lagrangian met
 method stalls. Inside a round the objective is piecewise quadratic; Newton steps touch only the
 rows that bend (Sun, Toh et al. call this a semismooth Newton augmented Lagrangian method), by a
 dense factorization for few unknowns and by conjugate gradients in the two-level metric for many.
+Where so many rows bend that such a step would take more passes than it is worth, a quasi-Newton
+step in that metric is taken instead (`jaxlin.solvers.quasi`).
 Scores are affine in the step, so a line search costs no pass over the data. The maximizers are
 feasible dual points throughout: their certificate is the stopping rule.
 """
@@ -22,13 +24,17 @@ from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
-from jaxlin.solvers.duals import own_of, total
+from jaxlin.solvers.duals import own_of, settled, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep
 from jaxlin.solvers.problem import Problem, penalty, rowwise, summing_runner
+from jaxlin.solvers.quasi import QuasiNewtonStep
 from jaxlin.solvers.status import Fit, Status
 
-NEWTON_STEPS = 12
+STEPS = 16
+"""Of a round, at most."""
+DEAR = 1.5
+"""Passes over the data from which on a Newton direction is not worth them."""
 COARSEST = 4.0
 """First smoothing, in margins: less makes the first round hard; short steps ask for more."""
 SHORT = 0.4
@@ -67,6 +73,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     counts = xp.asarray(problem.counts.astype(problem.dtype))
     precise = problem.dtype if problem.classes > WIDE else np.float64
     newton = NewtonStep(problem, MetricBuilder(problem))
+    quasi = QuasiNewtonStep(problem, newton)
     weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     scores = rows.scores(weights, bias)
     anchor = xp.zeros_like(scores)
@@ -77,8 +84,9 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     stalled, floor = 0, 0.0
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
-        steps, short = 0, 0
-        for _ in range(NEWTON_STEPS):
+        steps, many, short = 0, 0, 0
+        quasi.turn()
+        for _ in range(STEPS):
             if problem.fit_intercept:
                 shift = _bias_steps(problem, scores, counts, smoothing, anchor)
                 bias = bias + shift
@@ -93,6 +101,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             regularizer = penalty(problem, weights)
             objective = float(loss) + regularizer
             gradient = products + 2 * strength * weights
+            quasi.learn(weights, bias, gradient, sums)
             norm = float(np.sqrt((gradient**2).sum() + (sums**2).sum()))
             slack = float((gradient**2).sum()) / (4 * strength)
             bound = float(gain) - float((products**2).sum()) / (4 * strength)
@@ -126,26 +135,28 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             enough = looseness * rough * max(blur, 0.1 * goal)
             if slack < (enough if steps else 1e-2 * enough) or iterations >= most:
                 break
-            accuracy = 0.3 * np.sqrt(enough / slack)
-            step, bias_step, cost = newton(
-                columnwise(problem, _bent, data, problem.margin, smoothing),
-                gradient,
-                sums,
-                scores,
-                smoothing,
-                anchor,
-                np.clip(accuracy, 0.05, 0.3),
-            )
-            evaluations += cost
+            bent = columnwise(problem, _bent, data, problem.margin, smoothing)
+            here = (gradient, sums, scores, smoothing, anchor)
+            crowded = newton.dear(bent) > DEAR
+            if crowded:
+                step, bias_step = quasi(bent, weights, bias, *here)
+            else:
+                accuracy = np.clip(0.3 * np.sqrt(enough / slack), 0.05, 0.3)
+                step, bias_step, cost = newton(bent, *here, accuracy)
+                evaluations += cost
             change = rows.scores(step, bias_step)
             evaluations += 0.5
             inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
             length, missed = _line_search(problem, scores, change, counts, smoothing, anchor, inner)
-            newton.learn(missed)
-            if length < SHORT and missed < MISSED:  # rows begin or cease to bend on the way
-                short += 1
-                smoothing = floor = 2 * smoothing
             iterations, steps = iterations + 1, steps + 1
+            if crowded:
+                many += 1
+            else:
+                newton.learn(missed)
+                if length < SHORT and missed < MISSED:  # rows begin or cease to bend on the way
+                    short += 1
+                    smoothing = floor = 2 * smoothing
+                    quasi.turn()
             if length <= 1e-10:
                 break
             weights, bias = weights + length * step, bias + length * bias_step
@@ -165,10 +176,12 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         floor = 0.8 * floor
         if short:
             continue
-        if steps <= 3 or smoothing > 0.2 * problem.margin:
+        if many:
+            smoothing = max(smoothing * _pace(steps), 0.01 * problem.margin)
+        elif steps <= 3 or smoothing > 0.2 * problem.margin:
             finest = _finest(smoothing, steps, newton.exact) * problem.margin
             smoothing = max(smoothing / 3, finest, min(floor, smoothing))
-        elif steps >= NEWTON_STEPS:
+        elif steps >= STEPS:
             smoothing = smoothing * 2
     proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor, dtype=precise)
     lower = max(lower, proof.lower_bound)
@@ -184,6 +197,13 @@ def _finest(smoothing, steps, exact):
     return 0.3 if steps > 1 else max(smoothing / 2, 0.01)
 
 
+def _pace(steps):
+    """The change of smoothing after a round of quasi-Newton steps: they find out what is hard."""
+    if steps >= STEPS:
+        return 1.7
+    return 1 / 3 if steps <= 4 else 1 / 1.7 if steps <= 8 else 1.0
+
+
 def _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing):
     z = form.shortfalls(xp, scores, own_of(xp, labels, scores.shape[0]), margin)
     return form.maximizer(xp, z, smoothing, anchor)
@@ -193,7 +213,7 @@ def _point(xp, form, scores, labels, counts, margin, smoothing, anchor):
     """What a block adds: residuals, and the sums of its losses and of its dual objective."""
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
-    a = form.maximizer(xp, z, smoothing, anchor)
+    z, a = settled(xp, z, form.maximizer(xp, z, smoothing, anchor))
     residuals = form.residuals(xp, a, own) * counts[None, :]
     sums = (counts * form.loss(xp, z, own), counts * form.gain(xp, a, margin))
     return residuals, tuple(part.astype(xp.float64).sum() for part in sums)

@@ -28,6 +28,8 @@ MISSED = 1.5
 CG_STEPS = 150
 BLOCK = 256
 """Rows of a sample are filled up to a multiple of this."""
+USUAL = 8
+"""Conjugate gradient steps that a direction is thought to take before any was sought."""
 WORTH = 15
 """Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
 
@@ -59,17 +61,11 @@ class NewtonStep:
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = len(sample.indices) / problem.rows.size
         bend = None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
-        if builder.curvature is None:
-            builder.curvature = max(float(bent.sum()) / problem.classes, 1e-8)
 
         def build():
-            few, its_bend = sample, bend
-            with builder.memory_for("the Hessian of a sample of rows", "the metric it has"):
-                if sparse or len(sample.indices) > builder.drawn:
-                    few = builder.draw(bent, builder.drawn, seed=self._draws, mean=mean)
-                    its_bend = None
-                return self._built(few, its_bend, scores, smoothing, anchor)
-            return self._metric or builder.gram_as_known()
+            if sparse or len(sample.indices) > builder.drawn:
+                return self._metric_at(bent, scores, smoothing, anchor)
+            return self._metric_of(sample, bend, bent, scores, smoothing, anchor)
 
         if self.exact:
             step, bias_step = build()(-gradient, -bias_gradient)
@@ -90,6 +86,33 @@ class NewtonStep:
             count += self._fresh
         step, bias_step = np.split(state[0], [gradient.size])
         return step.reshape(gradient.shape), bias_step, passes * count
+
+    def dear(self, bent) -> float:
+        """About how many passes over the data the next direction will take."""
+        if self.exact:
+            return 0.0
+        bending = np.count_nonzero(fetch(bent) > 0)
+        return min(bending, self._rows) / self.problem.rows.size * max(self._fresh, USUAL)
+
+    def metric(self, bent, scores, smoothing, anchor):
+        """The preconditioner by itself, as a metric; arguments as for a direction."""
+        self._draws += 1
+        bent = fetch(bent).astype(np.float64)
+        bent = bent if (bent > 0).any() else self.problem.counts
+        return self._metric_at(bent, scores, smoothing, anchor)
+
+    def _metric_at(self, bent, scores, smoothing, anchor):
+        builder = self.builder
+        few = builder.draw(bent, builder.drawn, seed=self._draws, mean=builder.sample.mean)
+        return self._metric_of(few, None, bent, scores, smoothing, anchor)
+
+    def _metric_of(self, sample, bend, bent, scores, smoothing, anchor):
+        builder = self.builder
+        if builder.curvature is None:
+            builder.curvature = max(float(bent.sum()) / self.problem.classes, 1e-8)
+        with builder.memory_for("the Hessian of a sample of rows", "the metric it has"):
+            return self._built(sample, bend, scores, smoothing, anchor)
+        return self._metric or builder.gram_as_known()
 
     def _built(self, sample, bend, scores, smoothing, anchor):
         """A metric from the sample's rows; few classes have their blocks with each other."""
@@ -221,11 +244,12 @@ def _curved(xp, form, rows, bend, weights, bias):
 
 @partial(jax.jit, static_argnums=0)
 def _curved_compiled(form, rows, bend, weights, bias):
-    """`_curved` in blocks of rows whose scores stay in the cache."""
+    """`_curved` in blocks of rows that stay in the cache, with their scores."""
     size, classes = rows.shape[0], weights.shape[0]
-    chunk = BLOCK * max(1, ENTRIES // (BLOCK * classes))
+    across = max(classes, rows.shape[1])
+    chunk = BLOCK * max(1, ENTRIES // (BLOCK * across))
     if chunk >= size or size % chunk:
-        chunk = BLOCK if size % BLOCK == 0 and classes * size > 2 * ENTRIES else size
+        chunk = BLOCK if size % BLOCK == 0 and across * size > 2 * ENTRIES else size
     if chunk == size:
         return _curved(jnp, form, rows, bend, weights, bias)
 

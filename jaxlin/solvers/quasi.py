@@ -1,0 +1,64 @@
+"""Quasi-Newton steps for a smoothed loss: a pass over the data each, however many rows bend.
+
+While most rows bend, every product of a Newton system costs as much as a pass, and the system
+describes little more than where the iterate is: rows begin and cease to bend on the way. L-BFGS
+in the metric that would precondition the system then gets further with each pass.
+"""
+
+__all__ = ["QuasiNewtonStep"]
+
+import numpy as np
+
+from jaxlin.solvers.lbfgs import Memory, measured, remember, step_from
+from jaxlin.solvers.metrics import flat
+from jaxlin.solvers.newton import NewtonStep
+from jaxlin.solvers.problem import Problem
+
+FRESH = 10
+"""Steps that a metric serves at least."""
+KEPT = 5
+"""Pairs that outlive the metric they corrected."""
+SHARE = 2.0
+"""Times what a metric cost that the steps in it must have cost before the next is built."""
+
+
+class QuasiNewtonStep:
+    """Directions of one run. Pairs outlive a round: the next one is smoothed much alike."""
+
+    def __init__(self, problem: Problem, newton: NewtonStep):
+        size = problem.classes * (problem.features + 1)
+        self.newton = newton
+        self._memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 20)))
+        self._metric, self._since, self._last = None, 0, None
+        builder = newton.builder
+        self._serves = max(FRESH, SHARE * builder.build_cost() / builder.evaluation_cost())
+
+    def __call__(self, bent, weights, bias, gradient, sums, scores, smoothing, anchor):
+        """A direction of descent (K, D) and (K,); what is given is as for `NewtonStep`."""
+        if self._metric is None or self._since >= self._serves:
+            metric = self.newton.metric(bent, scores, smoothing, anchor)
+            self._metric, self._since = flat(metric, gradient.shape), 0
+            self._memory = self._memory.youngest(KEPT)
+        self._since += 1
+        vector = np.concatenate([gradient.ravel(), sums])
+        self._memory = measured(self._memory, self._metric)
+        step = step_from(self._memory, self._metric, vector)
+        if not step @ vector < 0:
+            self._memory = self._memory.youngest(0)
+            step = step_from(self._memory, self._metric, vector)
+        self._last = np.concatenate([weights.ravel(), bias]), vector
+        step, bias_step = np.split(step, [gradient.size])
+        return step.reshape(gradient.shape), bias_step
+
+    def learn(self, weights, bias, gradient, sums) -> None:
+        """The gradient where the last step led, of the same function."""
+        if self._last is None:
+            return
+        point = np.concatenate([weights.ravel(), bias])
+        vector = np.concatenate([gradient.ravel(), sums])
+        self._memory = remember(self._memory, point - self._last[0], vector - self._last[1])
+        self._last = None
+
+    def turn(self) -> None:
+        """The function changes: what was seen before the step says nothing about it."""
+        self._last = None
