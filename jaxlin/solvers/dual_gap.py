@@ -53,7 +53,7 @@ def dual_gap(
     losses = counts * form.loss(jnp, z, own)
     objective = losses.sum() + strength * jnp.vdot(weights, weights)
     a, residuals = _balanced(form, scores, own, labels, counts, present, margin, free=free)
-    gains = counts * form.gain(jnp, a, margin)
+    gains = counts * _gains(form, a, own, margin)
     products, sums = residuals @ inputs, residuals.sum(1)
     rounding = _Rounding(inputs, len(bias))
     rests = losses - gains - total(jnp, residuals * (plain if rounding.proves else scores))
@@ -185,13 +185,23 @@ def _balancing_shift(form, scores, own, labels, counts, present, margin):
     return lax.while_loop(going, step, begin)[0]
 
 
+def _gains(form, a, own, margin):
+    """What rows add to the dual objective: for softmax from the rivals, who keep their digits."""
+    if form.geometry != "softmax":
+        return form.gain(jnp, a, margin)
+    rivals = jnp.where(own, 0, a)
+    rest = jnp.minimum(total(jnp, rivals), 1)
+    logs = jnp.where(rivals > 0, jnp.log(jnp.where(rivals > 0, rivals, 1)), 0)
+    own_log = jnp.log1p(-jnp.where(rest < 1, rest, 0))  # at 1 what it multiplies is 0
+    return -total(jnp, rivals * logs) - (1 - rest) * own_log
+
+
 def _mixed(form, a, own, labels, counts):
     """Mass moved between classes until the dual point balances; see `jaxlin.solvers.balance`."""
     weighted = a * counts[None, :]
     if form.geometry == "softmax":
-        have = weighted.sum(1)
-        masses = (own * counts[None, :]).sum(1)
-        excess, deficit = jnp.maximum(have - masses, 0), jnp.maximum(masses - have, 0)
+        have, off = weighted.sum(1), (form.residuals(jnp, a, own) * counts[None, :]).sum(1)
+        excess, deficit = jnp.maximum(off, 0), jnp.maximum(-off, 0)
         share = excess / jnp.where(have > 0, have, 1)
         missing = deficit.sum()
         goes = deficit / jnp.where(missing > 0, missing, 1)
