@@ -186,7 +186,18 @@ def _proofs(static, params, inputs, labels, sample_weight, strength, margin):
         )
 
     arguments = params, inputs, labels, sample_weight, strength
-    return one(*arguments) if axes is None else jax.vmap(one, in_axes=(0, *axes))(*arguments)
+    if axes is None:
+        return one(*arguments)
+    # one after another: float64 scores of a whole batch at once might not fit
+    pairs = list(zip(axes, arguments[1:], strict=True))
+    split = [None if axis is None else part for axis, part in pairs]
+
+    def each(of_one):
+        parts = zip(of_one[1:], pairs, strict=True)
+        own = [shared if axis is None else part for part, (axis, shared) in parts]
+        return one(of_one[0], *own)
+
+    return lax.map(each, (params, *split))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

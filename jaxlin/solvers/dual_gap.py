@@ -154,7 +154,7 @@ def _balancing_shift(form, scores, own, labels, counts, present, margin):
         off = jnp.abs(slope).max() / jnp.maximum(size, tiny)
         bend = form.bend(jnp, a, 1.0)
         weighted = counts[None, :] * bend.diagonal
-        second = weighted - counts * bend.kappa * form.pull(jnp, bend, own) ** 2
+        second = weighted - (counts * bend.kappa)[None, :] * form.pull(jnp, bend, own) ** 2
         if form.geometry == "pairs":
             second = second + own * total(jnp, weighted)[None, :]
         diagonal = second.sum(1)
@@ -247,7 +247,8 @@ def _lifts(flows):
         laplacian = jnp.diag(both.sum(0)) - both
         floor = jnp.trace(laplacian) / classes
         ridge = floor * 1e-3 * eps + jnp.finfo(flows.dtype).tiny
-        matrix = laplacian + (floor + ridge) / classes + ridge * jnp.eye(classes, dtype=flows.dtype)
+        apart = jnp.where(both.sum(0) > 0, ridge, floor)  # nothing flows to or from some classes
+        matrix = laplacian + (floor + ridge) / classes + jnp.diag(apart)
         change = jnp.linalg.solve(matrix, now.sum(0) - now.sum(1))
         change = change / jnp.maximum(jnp.ptp(change), 1.0)
         lifts = lifts + change

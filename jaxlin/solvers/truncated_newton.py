@@ -24,7 +24,7 @@ PRODUCTS = 250
 TRIALS = 12
 """Points that one line search looks at, at most."""
 PATIENCE = 4
-"""Steps in a row that may fail to halve the gap once the objective cannot fall any more."""
+"""Steps in a row that may gain nothing: the arithmetic is at its end."""
 LOW = -1e30
 """The score of a class that no example has: it costs nothing."""
 
@@ -68,8 +68,10 @@ class _State(NamedTuple):
     evaluations: Array
     least: Array
     """The least gap so far."""
+    lowest: Array
+    """The least objective so far."""
     stale: Array
-    """Steps since it halved."""
+    """Steps since either fell: the gap by half, the objective by more than rounding."""
     ended: Array
     """Rounding is all that is left."""
 
@@ -180,7 +182,7 @@ def _curvatures(form: DualForm, data: Data, a, own):
     bend = form.bend(jnp, a, 1.0)
     weighted = data.counts[None, :] * bend.diagonal
     pull = form.pull(jnp, bend, own)
-    second = weighted - data.counts * bend.kappa * pull**2
+    second = weighted - (data.counts * bend.kappa)[None, :] * pull**2
     if form.geometry == "pairs":
         second = second + own * total(jnp, weighted)[None, :]
     return second.sum(1), bend
@@ -250,19 +252,19 @@ def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, fr
         length = line_minimum(form, point.scores, change, *rows, slope, linear, square)
         params = _plus((point.weights, point.bias), length, along)
         new = evaluate(form, data, *params, free=free)
-        flat = -slope < noise * jnp.abs(point.value)
-        halved = new.gap <= 0.5 * state.least
-        stale = jnp.where(halved, 0, state.stale + 1)
+        gained = (new.gap <= 0.5 * state.least) | (new.value < state.lowest * (1 - noise))
+        stale = jnp.where(gained, 0, state.stale + 1)
         return _State(
             new,
             state.steps + 1,
             state.evaluations + products + 1.5,
             jnp.minimum(state.least, new.gap),
+            jnp.minimum(state.lowest, new.value),
             stale,
-            (flat & (stale >= PATIENCE)) | (length <= 0),
+            (stale >= PATIENCE) | (length <= 0),
         )
 
     nothing = jnp.zeros((), jnp.int32)
-    begin = _State(start, *taken, start.gap, nothing, jnp.zeros((), bool))
+    begin = _State(start, *taken, start.gap, start.value, nothing, jnp.zeros((), bool))
     end = lax.while_loop(going, step, begin)
     return end.point, (end.steps, end.evaluations), end.ended
