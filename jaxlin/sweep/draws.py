@@ -77,10 +77,12 @@ def solve_draws(
       data, statistics, classes, tolerance, margin, max_iterations, dtype: as for `solve`.
       shape: rows and columns to pad the problems to.
       done: what is fitted so far. The caller adds what is yielded, which later strengths start
-        from; heads in it are not solved again.
+        from.
 
     Yields:
-      For a strength, every head that was missing, its solution and the rows it belongs to.
+      For a strength at which any head is missing, all heads, their solutions and the rows they
+      belong to; all, because what is measured of many together depends on how many in its last
+      bits.
     """
     settings = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
     at = {(head.seed, head.strength): head for head in bank}
@@ -92,8 +94,7 @@ def solve_draws(
         stacked = [_padded(rows[seed], shape) for seed in seeds]
     size = _lanes(len(seeds), shape, classes)
     for t, strength in enumerate(strengths):
-        missing = {h.seed for h in bank if h.strength == strength and h not in done}
-        if not missing:
+        if all(head in done for head in bank if head.strength == strength):
             continue
         found = []
         for begin in range(0, len(seeds), size):
@@ -114,7 +115,7 @@ def solve_draws(
                 rows[seed],
             )
             for seed, solution in zip(seeds, found, strict=True)
-            if seed in missing
+            if (seed, strength) in at
         ]  # fmt: skip
 
 

@@ -92,6 +92,8 @@ def solve(
         ):  # fmt: skip
             ready = [_fitted(head, solution, rows) for head, solution, rows in found]
             for each in _validated(ready, validation, statistics, margin, mesh):
+                if each.head in before:
+                    continue
                 before[each.head] = each
                 fitted[next(h for h in bank if heads[h] == each.head)] = each
                 if on_fitted is not None:
