@@ -48,11 +48,12 @@ def minimize_compiled(
     takes as many steps as its slowest. Rows of weight 0 do not count, so folds are weights, and
     problems of unequal size share a program after padding.
 
-    In float64 the gap is a proof like that of `minimize`: a dual feasible point's value, with the
-    worst rounding error of its evaluation taken off. In float32 it is an estimate: it adds the
-    statistical size of the rounding errors, and has not been seen below the true gap, but is not
-    proved. `prove`, called outside of the trace, proves it in float64. Differences of float32 end
-    near a relative gap of 1e-5, sooner if the strength is weak; the status says so.
+    In float64 the gap is that of `minimize`: a dual feasible point's value, with the worst rounding
+    error of its evaluation taken off; it is taken on inputs that were centred, which is the same
+    problem up to their rounding. In float32 it is an estimate: it adds the statistical size of the
+    rounding errors, and was never seen below the true gap, but that is not proved. `prove`, called
+    outside of the trace, proves it in float64 from the inputs as they are. float32 ends near a
+    relative gap of 1e-5, sooner if the strength is weak; the status says so.
 
     Traced values cannot be checked. Labels outside [0, K), weights that are negative or all zero,
     NaN or infinity in the inputs, and a negative strength give a meaningless result whose status

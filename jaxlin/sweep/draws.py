@@ -84,6 +84,8 @@ def solve_draws(
       belong to; all, because what is measured of many together depends on how many in its last
       bits.
     """
+    if all(head in done for head in bank):
+        return
     settings = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
     at = {(head.seed, head.strength): head for head in bank}
     strengths = sorted({head.strength for head in bank}, reverse=True)
