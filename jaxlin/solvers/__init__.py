@@ -1,9 +1,20 @@
 """Full-batch solvers that prove how far from the optimum they stopped."""
 
-__all__ = ["Certificate", "Solution", "Status", "certify", "describe", "minimize", "minimize_path"]
+__all__ = [
+    "Certificate",
+    "Solution",
+    "Status",
+    "certify",
+    "describe",
+    "minimize",
+    "minimize_compiled",
+    "minimize_path",
+    "prove",
+]
 
 from jaxlin.core import Solution
 from jaxlin.solvers.certificates import Certificate, certify
+from jaxlin.solvers.compiled import minimize_compiled, prove
 from jaxlin.solvers.path import minimize_path
 from jaxlin.solvers.single import minimize
 from jaxlin.solvers.status import Status, describe

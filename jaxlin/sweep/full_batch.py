@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import numpy as np
-import scipy.linalg
 
-from jaxlin import preprocess, solvers
+from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
-from jaxlin.data.rows import RESIDENT_BYTES, take
 from jaxlin.passes import SMALL_PROBLEM
 from jaxlin.preprocess import Preprocessing
 from jaxlin.solvers.carried import Carried
 from jaxlin.sweep.bank import Descent, measure
+from jaxlin.sweep.draws import banks_of, shapes_of, solve_draws
 from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.path_rows import PathRows, few_shot_rows
 
 
 def solve(
@@ -40,7 +40,8 @@ def solve(
     """Solve the problem of every head to a certified relative gap.
 
     Heads that differ in their strength only form a path, from the strongest regularization to
-    the weakest, on which each starts where the one before it ended.
+    the weakest, on which each starts where the one before it ended. Few-shot draws of one size go
+    down such a path together, in one compiled call a strength (`jaxlin.sweep.draws`).
 
     Args:
       heads: from `grid`. Their step sizes must be `None`, and seeds count with `shots` only.
@@ -65,6 +66,7 @@ def solve(
     Returns:
       A `Fitted` for every head, in the order of `heads`.
 
+    >>> from jaxlin import preprocess
     >>> from jaxlin.sweep import grid
     >>> data = Batch(np.eye(4, dtype=np.float32), np.arange(4))
     >>> seen = preprocess.fit(data.inputs, "none")
@@ -79,21 +81,37 @@ def solve(
             "Full-batch heads without `shots` start alike and see the same examples: more than "
             "one seed would fit the same heads again. Give one seed, or `shots`."
         )
-    order = sorted(range(len(heads)), key=lambda h: (_path_of(heads[h]), -heads[h].strength))
     before = {found.head: found for found in known}
     fitted = [before.get(head) for head in heads]
+    banks = [] if near else banks_of(heads, regularizer)
+    shapes = shapes_of([[heads[h] for h in bank] for bank in banks], data, classes)
+    for bank, shape in zip(banks, shapes, strict=True):
+        for found in solve_draws(
+            [heads[h] for h in bank], data, statistics, shape, before, classes=classes,
+            tolerance=tolerance, margin=margin, max_iterations=max_iterations, dtype=dtype,
+        ):  # fmt: skip
+            ready = [_fitted(head, solution, rows) for head, solution, rows in found]
+            for each in _validated(ready, validation, statistics, margin, mesh):
+                if each.head in before:
+                    continue
+                before[each.head] = each
+                fitted[next(h for h in bank if heads[h] == each.head)] = each
+                if on_fitted is not None:
+                    on_fitted(each, lambda: None)
+    alone = set(range(len(heads))).difference(*banks)
+    order = sorted(alone, key=lambda h: (_path_of(heads[h]), -heads[h].strength))
     for _, members in groupby(order, key=lambda h: _path_of(heads[h])):
         whole = list(members)
         path = [h for h in whole if fitted[h] is None]
         if not path:
             continue
         begun = [fitted[h] for h in whole if fitted[h] is not None]
-        problem = _Problem(heads[path[0]], data, statistics, rotate=regularizer == "l2")
+        problem = PathRows(heads[path[0]], data, statistics, rotate=regularizer == "l2")
         start = begun[-1] if begun else _nearest(heads[path[0]], near)
 
         def done(t: int, solution: Solution, make, path=path, problem=problem) -> None:
             found = _fitted(heads[path[t]], solution, problem)
-            fitted[path[t]] = _validated(found, validation, statistics, margin, mesh)
+            (fitted[path[t]],) = _validated([found], validation, statistics, margin, mesh)
             if on_fitted is not None:
                 on_fitted(fitted[path[t]], make)
 
@@ -139,96 +157,8 @@ def coarse_to_fine(
     return sorted(fitted, key=lambda found: found.head.strength)
 
 
-def few_shot_rows(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Rows of `shots` examples of each class, drawn by `seed`; fewer shots are a part of more.
-
-    Raises:
-      ValueError: a class has fewer examples.
-
-    >>> few_shot_rows(np.array([0, 1, 0, 1, 1]), 2, seed=0).tolist()
-    [0, 1, 2, 3]
-    """
-    order = np.random.default_rng([seed, 0x5407]).permutation(len(labels))
-    sorted_labels = np.asarray(labels)[order]
-    rows = []
-    for label in np.unique(labels):
-        own = order[sorted_labels == label]
-        if len(own) < shots:
-            raise ValueError(
-                f"Class {label} has {len(own)} training examples, fewer than the {shots} of the "
-                "few-shot sweep. Ask for fewer shots, or keep fewer examples for validation."
-            )
-        rows.append(own[:shots])
-    return np.sort(np.concatenate(rows))
-
-
-class _Problem:
-    """The rows of a path: its examples and its columns, in the coordinates it is solved in."""
-
-    def __init__(self, head: Head, data: Batch, statistics: Preprocessing, *, rotate: bool):
-        self.loss, self.features = head.loss, data.inputs.shape[1]
-        self.columns = head.subset.mask(self.features)
-        self.labels, self.weights, self.span = np.asarray(data.labels), data.weights, None
-        inputs, parts = data.inputs, [np.asarray(part) for part in statistics[1:]]
-        if head.shots is not None:
-            rows = few_shot_rows(self.labels, head.shots, head.seed)
-            inputs, self.labels = np.asarray(take(inputs, rows)[:]), self.labels[rows]
-            self.weights = None if self.weights is None else np.asarray(self.weights)[rows]
-        if not self.columns.all():
-            held = isinstance(inputs, np.ndarray)
-            inputs = inputs[:, self.columns] if held else _Columns(inputs, self.columns)
-            parts = [part[self.columns] for part in parts]
-        self.inputs, self.statistics = inputs, Preprocessing(statistics.kind, *parts)
-        if rotate and inputs.shape[0] < inputs.shape[1]:
-            self._rotate()
-
-    def _rotate(self):
-        """With fewer rows than columns the weights lie in the span of the rows: solve there."""
-        mapped = (np.asarray(self.inputs, np.float64) - self.statistics.shift) * (
-            self.statistics.scale
-        )
-        # Singular vectors of the small triangle, not of the wide rows: the same, and sooner.
-        basis, triangle = scipy.linalg.qr(
-            mapped.T, mode="economic", overwrite_a=True, check_finite=False
-        )
-        left, sizes, right = np.linalg.svd(triangle.T)
-        kept = sizes > 1e-12 * max(sizes[0], 1e-300)
-        self.span = right[kept] @ basis.T
-        self.inputs = (left[:, kept] * sizes[kept]).astype(np.float32)
-        self.statistics = preprocess.fit(self.inputs, "none")
-
-    def inward(self, params: LinearParams) -> LinearParams:
-        """Parameters of all columns in the coordinates of the problem."""
-        weights = np.asarray(params.weights)[:, self.columns]
-        return LinearParams(weights if self.span is None else weights @ self.span.T, params.bias)
-
-    def outward(self, params: LinearParams) -> LinearParams:
-        """Parameters of the problem in all columns, 0 outside of the subset."""
-        weights = np.asarray(params.weights)
-        own = weights if self.span is None else (weights @ self.span).astype(weights.dtype)
-        full = np.zeros((len(own), self.features), own.dtype)
-        full[:, self.columns] = own
-        return LinearParams(full, np.asarray(params.bias))
-
-
-class _Columns:
-    """Some columns of a source of rows, read with all others and cut out."""
-
-    def __init__(self, source, columns: np.ndarray):
-        self.source, self.columns, self.dtype = source, columns, source.dtype
-        self.shape = (source.shape[0], int(columns.sum()))
-        share = self.shape[1] / source.shape[1]
-        self.resident_bytes = int(share * getattr(source, "resident_bytes", RESIDENT_BYTES))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows) -> np.ndarray:
-        return np.ascontiguousarray(np.asarray(self.source[rows])[..., self.columns])
-
-
 def _path(
-    problem: _Problem, strengths, done, *, start, carried, regularizer, dtype, mesh, **settings
+    problem: PathRows, strengths, done, *, start, carried, regularizer, dtype, mesh, **settings
 ) -> None:  # fmt: skip
     """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
@@ -259,7 +189,7 @@ def _path(
         init = solution.params
 
 
-def _fitted(head: Head, solution: Solution, problem: _Problem) -> Fitted:
+def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
     return Fitted(
         head,
         problem.outward(solution.params),
@@ -270,16 +200,18 @@ def _fitted(head: Head, solution: Solution, problem: _Problem) -> Fitted:
     )
 
 
-def _validated(found: Fitted, validation, statistics, margin, mesh) -> Fitted:
-    """The same head with its accuracy and loss on validation."""
+def _validated(found: list[Fitted], validation, statistics, margin, mesh) -> list[Fitted]:
+    """The same heads, of one loss, with their accuracies and losses on validation."""
     if validation is None:
         return found
-    alone = LinearParams(*(np.asarray(part)[None] for part in found.params))
+    params = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in found]) for i in (0, 1)))
     measured = measure(
-        [found.head], alone, Descent(margin=margin), statistics, validation, mesh=mesh
+        [f.head for f in found], params, Descent(margin=margin), statistics, validation, mesh=mesh
     )
-    accuracy, loss = (float(part[0]) for part in measured)
-    return found._replace(validation_accuracy=accuracy, validation_loss=loss)
+    return [
+        f._replace(validation_accuracy=float(accuracy), validation_loss=float(loss))
+        for f, accuracy, loss in zip(found, *measured, strict=True)
+    ]
 
 
 def _path_of(head: Head) -> tuple:

@@ -1,0 +1,358 @@
+"""A certified fit as one pure function: for `jax.jit` and `jax.vmap`, on whatever device runs it.
+
+`jaxlin.solvers.minimize` drives compiled passes from the host, which is what large data want. Here
+the whole fit is one XLA program, which is what many small problems want: a bank of few-shot draws,
+folds, strengths, or labelings is one call, and a warm call costs no more than its arithmetic.
+"""
+
+__all__ = ["minimize_compiled", "prove"]
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.dual_gap import dual_gap
+from jaxlin.solvers.duals import FORMS, form_of
+from jaxlin.solvers.status import Status
+from jaxlin.solvers.truncated_newton import Data, evaluate, newton
+
+ROUNDS = 4
+"""Times that a gap is proved and, if it is too large, narrowed further."""
+NEEDS_STATIC = "`{}` must be known while tracing: bind it with functools.partial, got {}."
+
+
+def minimize_compiled(
+    inputs,
+    labels,
+    *,
+    strength,
+    classes: int,
+    loss="softmax",
+    tolerance=1e-4,
+    sample_weight=None,
+    fit_intercept: bool = True,
+    init: LinearParams | None = None,
+    max_iterations=100,
+    margin=1.0,
+) -> Solution:
+    """The linear classifier of least objective, as a function that JAX can compile and batch.
+
+        objective = weighted mean of loss + strength * |W|^2
+
+    It may be called as it is, or inside `jax.jit` and `jax.vmap`: arrays, `strength`,
+    `tolerance`, `init`, `max_iterations` and `margin` can be traced and batched. A batch of fits
+    takes as many steps as its slowest. Rows of weight 0 do not count, so folds are weights, and
+    problems of unequal size share a program after padding.
+
+    In float64 the gap is that of `minimize`: a dual feasible point's value, with the worst rounding
+    error of its evaluation taken off; it is taken on inputs that were centred, which is the same
+    problem up to their rounding. In float32 it is an estimate: it adds the statistical size of the
+    rounding errors, and was never seen below the true gap, but that is not proved. `prove`, called
+    outside of the trace, proves it in float64 from the inputs as they are. float32 ends near a
+    relative gap of 1e-5, sooner if the strength is weak; the status says so.
+
+    Traced values cannot be checked. Labels outside [0, K), weights that are negative or all zero,
+    NaN or infinity in the inputs, and a negative strength give a meaningless result whose status
+    is never `CONVERGED` where the objective is not finite. `minimize` checks all of these.
+
+    It has no derivative: differentiating through it raises.
+
+    Args:
+      inputs: (N, D) floating or integer; float64 is solved in float64 where JAX has it enabled,
+        everything else in float32.
+      labels: (N,) integer, in [0, K).
+      strength: scalar, positive. With 0 there is no bound, and the status says so.
+      classes: K. Static. A class without weight gets a bias at which it costs nothing.
+      loss: "softmax", "squared-hinge", "squared-one-vs-rest", or their function of
+        `jaxlin.losses`. Static.
+      tolerance: scalar, relative gap at which to stop.
+      sample_weight: (N,) nonnegative; k times a row and weight k are the same.
+      fit_intercept: `False` keeps the bias at 0. Static.
+      init: parameters to start from, (K, D) and (K,).
+      max_iterations: Newton steps after which to stop.
+      margin: of the hinges.
+
+    Returns:
+      `Solution`, a pytree of arrays: `status` is an integer array, to compare with `Status`.
+      `iterations` are Newton steps.
+
+    Raises:
+      ValueError, TypeError: a shape, a dtype or a static argument cannot be used.
+
+    Source: truncated Newton (Steihaug, 1983) in the Gram metric; see
+      `jaxlin.solvers.truncated_newton` and `jaxlin.solvers.dual_gap`.
+
+    >>> inputs, labels = jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([0, 0, 1, 1])
+    >>> fit = jax.jit(partial(minimize_compiled, classes=2))
+    >>> solution = fit(inputs, labels, strength=0.01)
+    >>> bool(solution.gap <= 1e-4 * solution.objective), int(solution.status)
+    (True, 0)
+    >>> path = jax.vmap(lambda s: fit(inputs, labels, strength=s))(jnp.array([0.1, 0.01]))
+    >>> path.params.weights.shape, path.status.tolist()
+    ((2, 2, 1), [0, 0])
+    """
+    form = _smooth_form(loss)
+    for name, value in (("classes", classes), ("fit_intercept", fit_intercept)):
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(NEEDS_STATIC.format(name, type(value).__name__))
+    inputs, labels, counts, init = _checked(inputs, labels, sample_weight, init, classes)
+    scalars = {"strength": strength, "tolerance": tolerance, "margin": margin}
+    scalars = {name: _scalar(name, value, inputs.dtype) for name, value in scalars.items()}
+    limit = jnp.asarray(max_iterations, jnp.int32)
+    static = form.name, bool(fit_intercept)
+    return _solve(static, inputs, labels, counts, init, limit, *scalars.values())
+
+
+def prove(
+    solution: Solution,
+    inputs,
+    labels,
+    *,
+    strength,
+    loss="softmax",
+    tolerance=1e-4,
+    sample_weight=None,
+    fit_intercept: bool = True,
+    margin: float = 1.0,
+) -> Solution:
+    """The same solution with its objective and its lower bound evaluated in float64: a proof.
+
+    Not for use inside a trace. The bound is that of `jaxlin.solvers.minimize`.
+
+    Args:
+      solution: of `minimize_compiled`; of a batch, with a leading axis of length B.
+      inputs, labels, strength, sample_weight: as given to it; each may have the leading axis of
+        the batch or be shared by it.
+      loss, tolerance, fit_intercept, margin: as given to it, shared.
+
+    Returns:
+      The solution with NumPy arrays. `status` is `CONVERGED` exactly where the proved relative
+      gap is within the tolerance, and else says what stopped it.
+
+    Raises:
+      ValueError: shapes that do not fit together.
+
+    >>> inputs, labels = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
+    >>> solution = minimize_compiled(inputs, labels, classes=2, strength=0.01)
+    >>> proved = prove(solution, inputs, labels, strength=0.01)
+    >>> bool(proved.gap <= 1e-4 * proved.objective), proved.objective.dtype
+    (True, dtype('float64'))
+    """
+    form = _smooth_form(loss)
+    solution = jax.tree.map(np.asarray, solution)
+    batched = solution.params.bias.ndim == 2
+    arrays = [
+        (np.asarray(inputs, np.float64), 2),
+        (np.asarray(labels), 1),
+        (None if sample_weight is None else np.asarray(sample_weight, np.float64), 1),
+        (np.asarray(strength, np.float64), 0),
+    ]
+    axes = []
+    for array, dimensions in arrays:
+        own = 0 if array is None else array.ndim - dimensions
+        if own not in (0, int(batched)):
+            raise ValueError(
+                f"The arguments must have the shapes of one fit, or a leading axis of a batch's, "
+                f"got {array.shape} for a {'batch' if batched else 'single fit'}."
+            )
+        axes.append(0 if own else None)
+    params = jax.tree.map(lambda a: a.astype(np.float64), solution.params)
+    static = form.name, bool(fit_intercept), tuple(axes) if batched else None
+    with jax.enable_x64(True):
+        found = _proofs(static, params, *(array for array, _ in arrays), np.float64(margin))
+    objective, gap = (np.asarray(part) for part in found)
+    met = gap <= tolerance * objective
+    status = np.where(solution.status == Status.CONVERGED, Status.PRECISION, solution.status)
+    return solution._replace(
+        objective=objective,
+        lower_bound=objective - gap,
+        gap=gap,
+        status=np.where(met, Status.CONVERGED, status).astype(np.int32),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _proofs(static, params, inputs, labels, sample_weight, strength, margin):
+    name, free, axes = static
+
+    def one(params, inputs, labels, sample_weight, strength):
+        counts = _normalized(sample_weight, inputs)
+        present = _present(labels, counts, len(params.bias), free=free)
+        return dual_gap(
+            FORMS[name], inputs, labels, counts, present, *params, strength, margin, free=free
+        )
+
+    arguments = params, inputs, labels, sample_weight, strength
+    if axes is None:
+        return one(*arguments)
+    # one after another: float64 scores of a whole batch at once might not fit
+    pairs = list(zip(axes, arguments[1:], strict=True))
+    split = [None if axis is None else part for axis, part in pairs]
+
+    def each(of_one):
+        parts = zip(of_one[1:], pairs, strict=True)
+        own = [shared if axis is None else part for part, (axis, shared) in parts]
+        return one(of_one[0], *own)
+
+    return lax.map(each, (params, *split))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solved(static, inputs, labels, sample_weight, init, limit, strength, tolerance, margin):
+    name, free = static
+    form, classes = FORMS[name], len(init.bias)
+    counts = _normalized(sample_weight, inputs)
+    present = _present(labels, counts, classes, free=free)
+    mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
+    centred = inputs - mean[None, :]
+    rotated, variances, basis = _uncorrelated(centred, counts)
+    data = Data(rotated, labels, counts, present, variances, strength, margin)
+    bias = init.bias + init.weights @ mean if free else jnp.zeros_like(init.bias)
+    start = evaluate(form, data, init.weights @ basis, bias, free=free)
+
+    def going(state):
+        _, (steps, _), _, (objective, gap), ended, count = state
+        more = (count < ROUNDS) & ~(gap <= tolerance * objective) & ~ended & (steps < limit)
+        return more | (count == 0)  # the start itself is measured where no step may be taken
+
+    def narrow(state):
+        point, taken, target, _, _, count = state
+        point, (steps, evaluations), ended = newton(
+            form, data, point, target, limit, taken, free=free
+        )
+        found = dual_gap(
+            form, centred, labels, counts, present,
+            point.weights @ basis.T, point.bias, strength, margin, free=free,
+        )  # fmt: skip
+        return point, (steps, evaluations + 1), 0.1 * target, found, ended, count + 1
+
+    nothing = jnp.zeros((), inputs.dtype)
+    taken = (jnp.zeros((), jnp.int32), nothing + 1)
+    begin = (start, taken, 0.7 * tolerance, (nothing, nothing + jnp.inf), nothing > 0, 0)
+    state = lax.while_loop(going, narrow, begin)
+    point, (steps, evaluations), _, (objective, gap), _, _ = state
+    weights = point.weights @ basis.T
+    bias = point.bias - weights @ mean if free else point.bias
+    if free:
+        bias = jnp.where(present, bias, _costless(form, data, point, margin))
+    status = jnp.where(steps >= limit, int(Status.MAX_ITERATIONS), int(Status.PRECISION))
+    status = jnp.where(strength > 0, status, int(Status.NO_PROOF))
+    status = jnp.where(gap <= tolerance * objective, int(Status.CONVERGED), status)
+    norm = jnp.sqrt(sum(jnp.vdot(part, part) for part in point.slope))
+    return Solution(
+        LinearParams(weights, bias),
+        *(objective, objective - gap, gap, norm, steps, evaluations),
+        status.astype(jnp.int32),
+    )
+
+
+@_solved.defjvp
+def _no_derivative(static, primals, tangents):
+    raise TypeError(
+        "`minimize_compiled` has no derivative. Keep it out of what is differentiated, or stop "
+        "the gradient of its arguments with jax.lax.stop_gradient."
+    )
+
+
+_solve = jax.jit(_solved, static_argnums=0)
+
+
+def _uncorrelated(centred, counts):
+    """Rows in the eigenvectors of their covariance, its eigenvalues, and these vectors (D, r).
+
+    With fewer rows than features the weights lie in the span of the rows, and r = N.
+    """
+    rows, span = centred, None
+    if centred.shape[0] < centred.shape[1]:
+        span, triangle = jnp.linalg.qr(centred.T)
+        rows = triangle.T
+    covariance = rows.T @ (counts[:, None] * rows)
+    variances, vectors = jnp.linalg.eigh(covariance)
+    basis = vectors if span is None else span @ vectors
+    return rows @ vectors, jnp.maximum(variances, 0), basis
+
+
+def _normalized(sample_weight, inputs):
+    if sample_weight is None:
+        return jnp.full(inputs.shape[:1], 1 / inputs.shape[0], inputs.dtype)
+    return sample_weight / sample_weight.sum()
+
+
+def _present(labels, counts, classes, *, free):
+    """Only a free bias can push a class that no example has away."""
+    if not free:
+        return jnp.ones(classes, bool)
+    return jnp.zeros(classes, bool).at[labels].max(counts > 0)
+
+
+def _costless(form, data, point, margin):
+    """A bias at which a further class would cost nothing."""
+    if form.geometry == "one-vs-rest":
+        return -margin
+    own = jnp.take_along_axis(point.scores, data.labels[None, :], axis=0)[0]
+    least = jnp.where(data.counts > 0, own, jnp.inf).min()
+    return least - (80.0 if form.geometry == "softmax" else 2 * margin)
+
+
+def _smooth_form(loss):
+    form = form_of(loss)
+    if not form.smooth:
+        smooth = ", ".join(name for name, each in FORMS.items() if each.smooth)
+        raise ValueError(
+            f"`loss` must be smooth here, one of {smooth}, got {form.name!r}. "
+            "jaxlin.solvers.minimize solves the others."
+        )
+    return form
+
+
+def _scalar(name, value, dtype):
+    if np.ndim(value):
+        raise ValueError(
+            f"`{name}` must be a scalar, got shape {np.shape(value)}. Batch it with jax.vmap."
+        )
+    return jnp.asarray(value, dtype)
+
+
+def _checked(inputs, labels, sample_weight, init, classes):
+    """Arrays of the dtype of the arithmetic, whose shapes fit together."""
+    inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
+    if inputs.ndim != 2 or 0 in inputs.shape:
+        raise ValueError(
+            "`inputs` must be (N, D) with at least one row and one feature, got "
+            f"{inputs.shape}. Batch it with jax.vmap; flatten images."
+        )
+    kinds = (jnp.floating, jnp.integer)
+    if not any(jnp.issubdtype(inputs.dtype, kind) for kind in kinds):
+        raise TypeError(f"`inputs` must be floating or integer, got {inputs.dtype}.")
+    inputs = inputs.astype(jnp.float64 if inputs.dtype == jnp.float64 else jnp.float32)
+    rows, features = inputs.shape
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"`labels` must be integer classes, got {labels.dtype}. "
+            "Turn one-hot labels into classes with `labels.argmax(-1)`."
+        )
+    if labels.shape != (rows,):
+        raise ValueError(f"`labels` must have one entry per row, ({rows},), got {labels.shape}.")
+    if isinstance(classes, bool) or int(classes) != classes or classes < 1:
+        raise ValueError(f"`classes` must be a positive integer, got {classes!r}.")
+    if sample_weight is not None:
+        sample_weight = jnp.asarray(sample_weight, inputs.dtype)
+        if sample_weight.shape != (rows,):
+            raise ValueError(
+                f"`sample_weight` must have one entry per row, ({rows},), got "
+                f"{sample_weight.shape}."
+            )
+    shapes = (int(classes), features), (int(classes),)
+    if init is None:
+        init = [jnp.zeros(shape, inputs.dtype) for shape in shapes]
+    init = LinearParams(*(jnp.asarray(part, inputs.dtype) for part in init))
+    if (init.weights.shape, init.bias.shape) != shapes:
+        raise ValueError(
+            f"`init` must hold weights {shapes[0]} and bias {shapes[1]}, got "
+            f"{init.weights.shape} and {init.bias.shape}. Leave it out to start from zero."
+        )
+    return inputs, labels.astype(jnp.int32), sample_weight, init

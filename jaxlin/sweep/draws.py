@@ -1,0 +1,205 @@
+"""Few-shot draws of one size, all solved at once: a bank of small problems in one compiled call.
+
+Draws of as many examples have problems of one shape, so one program solves all of them: vmapped
+on an accelerator, mapped draw after draw on a CPU, which gains nothing from wider products. They
+walk down the strengths together, each draw starting where the two strengths before point. Every
+head is then proved in float64; one that is not within the tolerance goes on alone, from where the
+bank left it.
+"""
+
+__all__ = ["banks_of", "shapes_of", "solve_draws"]
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+
+from jaxlin import solvers
+from jaxlin.core import Batch, LinearParams, Solution
+from jaxlin.preprocess import Preprocessing
+from jaxlin.solvers.duals import form_of
+from jaxlin.solvers.single import quiet_blas
+from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.path_rows import PathRows
+
+FEWEST = 30
+"""Heads below which they are done one after another before two programs are compiled."""
+SHARED = 2e7
+"""Multiplications of a product up to which banks of several sizes are padded to one shape: that
+costs less than compiling for each."""
+BYTES = 2 << 30
+"""That a bank may take; more draws than fit go one part after another."""
+STEPS = 100
+
+
+def banks_of(heads: Sequence[Head], regularizer: str) -> list[list[int]]:
+    """The positions of heads that differ in seed and strength only, where a bank is worth it."""
+    groups = defaultdict(list)
+    for position, head in enumerate(heads):
+        if head.shots is not None and head.strength > 0 and form_of(head.loss).smooth:
+            groups[head.loss, head.subset.name, head.shots].append(position)
+    banks = [group for group in groups.values() if len({heads[h].seed for h in group}) > 1]
+    enough = sum(map(len, banks)) >= FEWEST and regularizer == "l2"
+    return sorted(banks, key=lambda bank: heads[bank[0]].shots) if enough else []
+
+
+def shapes_of(banks: Sequence[Sequence[Head]], data: Batch, classes: int) -> list:
+    """(rows, columns) of each bank's problems; small ones get the shape of the largest of them."""
+    occurring, shapes = len(np.unique(data.labels)), []
+    features = data.inputs.shape[1]
+    for bank in banks:
+        rows = bank[0].shots * occurring
+        shapes.append((rows, min(rows, int(bank[0].subset.mask(features).sum()))))
+    small = [shape for shape in shapes if shape[0] * shape[1] * classes <= SHARED]
+    common = tuple(np.max(small, axis=0).tolist()) if small else (0, 0)
+    return [common if shape in small else shape for shape in shapes]
+
+
+def solve_draws(
+    bank: Sequence[Head],
+    data: Batch,
+    statistics: Preprocessing,
+    shape: tuple[int, int],
+    done: dict[Head, Fitted],
+    *,
+    classes: int,
+    tolerance: float,
+    margin: float,
+    max_iterations: int,
+    dtype,
+) -> Iterator[list[tuple[Head, Solution, PathRows]]]:
+    """Solve a bank of `banks_of`, strength by strength, the strongest regularization first.
+
+    Args:
+      bank: heads of one loss, subset and number of shots.
+      data, statistics, classes, tolerance, margin, max_iterations, dtype: as for `solve`.
+      shape: rows and columns to pad the problems to.
+      done: what is fitted so far. The caller adds what is yielded, which later strengths start
+        from.
+
+    Yields:
+      For a strength at which any head is missing, all heads, their solutions and the rows they
+      belong to; all, because what is measured of many together depends on how many in its last
+      bits.
+    """
+    if all(head in done for head in bank):
+        return
+    settings = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
+    at = {(head.seed, head.strength): head for head in bank}
+    strengths = sorted({head.strength for head in bank}, reverse=True)
+    seeds = sorted({head.seed for head in bank})
+    with quiet_blas():
+        first = {seed: next(head for head in bank if head.seed == seed) for seed in seeds}
+        rows = {seed: PathRows(first[seed], data, statistics, rotate=True) for seed in seeds}
+        stacked = [_padded(rows[seed], shape) for seed in seeds]
+    size = _lanes(len(seeds), shape, classes)
+    for t, strength in enumerate(strengths):
+        if all(head in done for head in bank if head.strength == strength):
+            continue
+        found = []
+        for begin in range(0, len(seeds), size):
+            part = [min(i, len(seeds) - 1) for i in range(begin, begin + size)]
+            starts = [_start(rows[seeds[i]], seeds[i], strengths[:t + 1], at, done, shape, classes)
+                      for i in part]  # fmt: skip
+            with quiet_blas():
+                solved = _solved(
+                    [stacked[i] for i in part], starts, strength, min(max_iterations, STEPS),
+                    classes=classes, dtype=np.dtype(dtype), **settings,
+                )  # fmt: skip
+            found += solved[: len(seeds) - begin]
+        yield [
+            (
+                at[seed, strength],
+                _finished(rows[seed], _unpadded(solution, rows[seed]), strength, classes=classes,
+                          max_iterations=max_iterations, dtype=dtype, **settings),
+                rows[seed],
+            )
+            for seed, solution in zip(seeds, found, strict=True)
+            if (seed, strength) in at
+        ]  # fmt: skip
+
+
+def _padded(rows: PathRows, shape):
+    """Inputs as the head sees them, labels and counts, filled up with rows of weight 0."""
+    mapped = np.asarray(rows.inputs, np.float64) - rows.statistics.shift
+    inputs = np.zeros(shape)
+    inputs[: len(mapped), : mapped.shape[1]] = mapped * rows.statistics.scale
+    labels, counts = np.zeros(shape[0], np.int32), np.zeros(shape[0])
+    labels[: len(mapped)] = rows.labels
+    counts[: len(mapped)] = 1.0 if rows.weights is None else rows.weights
+    return inputs, labels, counts
+
+
+def _unpadded(solution: Solution, rows: PathRows) -> Solution:
+    weights = solution.params.weights[:, : rows.inputs.shape[1]]
+    return solution._replace(params=LinearParams(weights, solution.params.bias))
+
+
+def _lanes(draws: int, shape, classes: int) -> int:
+    """How many draws go into one call."""
+    size, features = shape
+    floats = 12 * size * features + 50 * size * classes + 8 * features * (features + classes)
+    parts = -(-draws * 4 * floats // BYTES)
+    return -(-draws // parts)
+
+
+def _start(rows: PathRows, seed, strengths, at, done, shape, classes) -> LinearParams:
+    """Where the solution should be: on along the path, linearly in the logarithm of strength."""
+    known = [done.get(at.get((seed, strength))) for strength in strengths[-3:-1]]
+    ends = [rows.inward(found.params) for found in known if found is not None]
+    weights, bias = np.zeros((classes, shape[1])), np.zeros(classes)
+    if ends:
+        ends = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in ends]
+        before, last = ends[0], ends[-1]
+        share = 0.0
+        if len(ends) == 2:
+            share = np.log(strengths[-1] / strengths[-2]) / np.log(strengths[-2] / strengths[-3])
+        ahead = [new + share * (new - old) for old, new in zip(before, last, strict=True)]
+        weights[:, : ahead[0].shape[1]], bias = ahead[0], ahead[1]
+    return LinearParams(weights, bias)
+
+
+def _solved(draws, starts, strength, limit, *, classes, dtype, loss, tolerance, margin) -> list:
+    """The proved solutions of one call."""
+    inputs, labels, counts = (np.stack(part) for part in zip(*draws, strict=True))
+    init = LinearParams(*(np.stack(part).astype(dtype) for part in zip(*starts, strict=True)))
+    with jax.enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
+        solution = _fit(
+            inputs.astype(dtype), labels, counts.astype(dtype), init, dtype.type(strength),
+            dtype.type(tolerance), dtype.type(margin), limit, loss=loss, classes=classes,
+        )  # fmt: skip
+    # what float32 makes of the numbers is not what is proved
+    proved = solvers.prove(
+        solution, inputs, labels, strength=strength, loss=loss, tolerance=tolerance,
+        sample_weight=counts, margin=margin,
+    )  # fmt: skip
+    proved = proved._replace(evaluations=proved.evaluations + 1)
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], proved) for i in range(len(draws))]
+
+
+@partial(jax.jit, static_argnames=("loss", "classes"))
+def _fit(inputs, labels, counts, init, strength, tolerance, margin, limit, *, loss, classes):
+    def one(inputs, labels, counts, init):
+        return solvers.minimize_compiled(
+            inputs, labels, strength=strength, classes=classes, loss=loss, tolerance=tolerance,
+            sample_weight=counts, init=init, max_iterations=limit, margin=margin,
+        )  # fmt: skip
+
+    bank = inputs, labels, counts, init
+    if jax.default_backend() == "cpu":  # as fast there, compiles sooner, and none waits for another
+        return jax.lax.map(lambda draw: one(*draw), bank)
+    return jax.vmap(one)(*bank)
+
+
+def _finished(rows: PathRows, solution: Solution, strength, **settings) -> Solution:
+    """The solution, or where it is not within the tolerance, what the host makes of it."""
+    if solution.status == solvers.Status.CONVERGED:
+        return solution
+    sound = all(np.isfinite(part).all() for part in solution.params)
+    alone = solvers.minimize(
+        rows.inputs, rows.labels, strength=strength, sample_weight=rows.weights,
+        preprocessing=rows.statistics, init=solution.params if sound else None, **settings,
+    )  # fmt: skip
+    return alone._replace(evaluations=alone.evaluations + float(solution.evaluations))
