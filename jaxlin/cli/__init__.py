@@ -66,7 +66,7 @@ def _guarded(name: str, rest: list[str]) -> int:
 
     usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
-        from jaxlin.cli.common import parse
+        from jaxlin.cli.parsing import parse
 
         module = import_module(f"jaxlin.cli.{name}")
         options = parse(module.Options, rest, command=name)

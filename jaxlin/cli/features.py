@@ -31,7 +31,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Print what the files hold."""
-    from jaxlin.cli.common import emit
+    from jaxlin.cli.output import emit
     from jaxlin.data.survey import survey
 
     found = survey(options.path, options.labels, check=options.check)

@@ -61,7 +61,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Check, print the reports, and write them where asked."""
-    from jaxlin.cli.common import check_out, emit, prepare_out, say, write_json
+    from jaxlin.cli.output import check_out, emit, prepare_out, say, write_json
 
     if options.limit < 1:
         raise ValueError(f"`--limit` must be at least 1, got {options.limit}.")

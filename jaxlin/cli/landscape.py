@@ -9,7 +9,8 @@ from typing import Literal
 
 import tyro
 
-from jaxlin.cli.common import DataOptions, OutputOptions
+from jaxlin.cli.examples import DataOptions
+from jaxlin.cli.output import OutputOptions
 from jaxlin.cli.train import LossName
 
 
@@ -62,7 +63,7 @@ def run(options: Options) -> int:
     shape = _shape(options)
     _check(options)
     from jaxlin.cli import landscape_job as work
-    from jaxlin.cli.common import check_out, emit, prepare_out, say
+    from jaxlin.cli.output import check_out, emit, prepare_out, say
 
     if options.out is not None and not _continues(options):
         check_out(options.out, overwrite=options.overwrite)

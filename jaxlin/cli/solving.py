@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlin import checkpoint, solvers
 from jaxlin.cli import hosts
-from jaxlin.cli.common import say
+from jaxlin.cli.output import say
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
 from jaxlin.core import LinearParams, Solution

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jaxlin.cli.common import check_out, occupied, say
+from jaxlin.cli.output import check_out, occupied, say
 
 KEEP = 3
 """How many checkpoints stay in a run folder."""

@@ -4,7 +4,7 @@ __all__ = ["say_results", "write_sweep_pictures"]
 
 from pathlib import Path
 
-from jaxlin.cli.common import say
+from jaxlin.cli.output import say
 from jaxlin.cli.runs import read_json
 
 _ROWS = 12

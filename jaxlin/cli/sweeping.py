@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxlin import models, sweep
 from jaxlin.cli import hosts
-from jaxlin.cli.common import write_json
 from jaxlin.cli.environment import environment
+from jaxlin.cli.output import write_json
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.sweep_fits import SweepJob, final_model, fit_all
 from jaxlin.cli.sweep_page import say_results, write_sweep_pictures

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlin.cli.common import DataOptions, OutputOptions, check_out, emit, say
 from jaxlin.cli.devices import DeviceOptions, check_devices, start
+from jaxlin.cli.examples import DataOptions
+from jaxlin.cli.output import OutputOptions, check_out, emit, say
 from jaxlin.cli.surviving import SurvivalOptions, check_survival, exit_codes, open_run
 
 LossName = Literal[

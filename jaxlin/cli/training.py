@@ -15,11 +15,11 @@ import numpy as np
 from jaxlin import checkpoint, losses, models, preprocess, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.cli import hosts
-from jaxlin.cli.common import say, write_json
 from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
 from jaxlin.cli.fitting import batch_parts
 from jaxlin.cli.measuring import accuracy_and_loss, measure, measure_in_blocks
+from jaxlin.cli.output import say, write_json
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.runs import memory_bytes, run_data, write_pictures, write_predictions

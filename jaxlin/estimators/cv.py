@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
-from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.softmax import SoftmaxClassifier, SoftmaxPredictions
 from jaxlin.estimators.svm import MulticlassSVMClassifier, SVMLoss
 from jaxlin.estimators.validation import (

@@ -5,7 +5,7 @@ __all__ = ["PlainClassifier"]
 import numpy as np
 
 from jaxlin.core import LinearParams
-from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
     checked_training_data,

@@ -1,16 +1,16 @@
 """What both classifiers are: linear scores, fitted by `jaxlin.solvers.minimize`, with a proof."""
 
-__all__ = ["CertifiedClassifier", "scores_of"]
+__all__ = ["CertifiedClassifier"]
 
 import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.estimators.scoring import beside, scores_of
 from jaxlin.estimators.validation import (
     check_number,
     checked_inputs,
@@ -29,8 +29,6 @@ _REMEDY = {
     "falls forever as the coefficients grow. Set a finite `C` (a `strength` above 0).",
 }
 LEAST_TOL = 1e-13
-PREDICTED_ROWS = 8192
-"""Raw pixels are converted this many rows at a time."""
 
 
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):
@@ -148,7 +146,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             weights = share * (weights[1:] - weights[:1])
             bias = share * (bias[1:] - bias[:1])
         if is_device_array(like):
-            weights, bias = _beside(like, weights), _beside(like, bias)
+            weights, bias = beside(like, weights), beside(like, bias)
         self.coef_, self.intercept_ = weights, bias
 
     def _warn_unless_converged(self, solution: Solution) -> None:
@@ -162,44 +160,6 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             ConvergenceWarning,
             stacklevel=3,
         )
-
-
-def scores_of(X, coef, intercept):
-    """`X @ coef.T + intercept`, (N, K); (N,) for one row of coefficients. Where X is."""
-    if is_device_array(X):
-        import jax
-        import jax.numpy as jnp
-
-        coef = _beside(X, coef)
-        with jax.enable_x64(X.dtype == np.float64 or jax.config.jax_enable_x64):
-            scores = jnp.dot(X.astype(jnp.promote_types(X.dtype, coef.dtype)), coef.T)
-            scores = scores + jnp.asarray(intercept)[None, :]
-    else:
-        coef, intercept = np.asarray(coef), np.asarray(intercept)
-        if np.issubdtype(X.dtype, np.floating):
-            scores = safe_sparse_dot(X, coef.T, dense_output=True) + intercept
-        else:
-            starts = range(0, X.shape[0], PREDICTED_ROWS)
-            blocks = [X[start : start + PREDICTED_ROWS].astype(coef.dtype) for start in starts]
-            scores = np.concatenate(
-                [safe_sparse_dot(block, coef.T, dense_output=True) for block in blocks]
-            )
-            scores += intercept
-    return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
-def _beside(X, array):
-    """`array` in its own precision on the device of X."""
-    import jax
-    import jax.numpy as jnp
-
-    if is_device_array(array):
-        return array
-    with jax.enable_x64(array.dtype == np.float64 or jax.config.jax_enable_x64):
-        devices = X.devices()
-        if len(devices) == 1:
-            return jax.device_put(array, next(iter(devices)))
-        return jnp.asarray(array)
 
 
 def _printer(name):
