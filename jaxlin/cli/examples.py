@@ -1,6 +1,6 @@
 """Options of the commands that read examples: which, and where they lie."""
 
-__all__ = ["DataOptions"]
+__all__ = ["DataOptions", "check_examples"]
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,3 +23,17 @@ class DataOptions:
     """The labels of test features (without it: those beside them)."""
     image_size: int | None = None
     """Side in pixels to which pictures are resized (without it: that of the first picture)."""
+
+
+def check_examples(options: DataOptions) -> None:
+    """Refuse options that would say nothing about the data that are named."""
+    from jaxlin.data import NAMED
+
+    if options.labels is not None and options.data in NAMED:
+        raise ValueError(
+            f"--labels is for features in files, and {options.data} has its own. Leave it out."
+        )
+    if options.test_labels is not None and options.test is None:
+        raise ValueError("--test-labels needs --test, the features that they belong to.")
+    if options.image_size is not None and not Path(options.data).expanduser().is_dir():
+        raise ValueError("--image-size is for a folder of pictures. Leave it out.")

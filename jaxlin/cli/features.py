@@ -54,8 +54,9 @@ def _print(found: dict) -> None:
             print(f"  shards      {shards[0]['file']} to {shards[-1]['file']}, {each} rows each")
         print(f"  classes     {_classes(part)}")
         if "range" in part:
-            low, high = part["range"]
-            print(f"  range       {low:g} to {high:g}")
+            if part["range"] is not None:
+                low, high = part["range"]
+                print(f"  range       {low:g} to {high:g}")
             print(f"  finite      {'yes, all' if not part['problems'] else 'NO'}")
             for problem in part["problems"]:
                 print(f"    {problem}")

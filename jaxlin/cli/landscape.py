@@ -11,6 +11,7 @@ import tyro
 
 from jaxlin.cli.examples import DataOptions
 from jaxlin.cli.output import OutputOptions
+from jaxlin.cli.parsing import check_seed
 from jaxlin.cli.train import LossName
 
 
@@ -108,8 +109,7 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"--{name} must be 0 or more and finite, got {value}.")
-    if options.seed < 0:
-        raise ValueError(f"--seed must be 0 or more, got {options.seed}.")
+    check_seed("--seed", options.seed)
     if options.kind == "interpolate" and options.run is None:
         raise ValueError("--kind interpolate needs a run to go to. Give its folder.")
     if options.run is not None and options.preprocess is not None:

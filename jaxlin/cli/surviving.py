@@ -241,9 +241,10 @@ def exit_codes(options) -> Iterator[tuple[Callable[[], str], list[int]]]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            where = error.filename or "the disk"
             _warn(
-                f"{error.filename}: {error.strerror}. The checkpoints are whole: free some space "
-                "and add --resume auto to go on."
+                f"{where}: {error.strerror}. The checkpoints are whole: free some space and add "
+                "--resume auto to go on."
             )
             code.append(3)
 

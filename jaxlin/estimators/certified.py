@@ -18,7 +18,7 @@ from jaxlin.estimators.validation import (
     is_device_array,
     one_class,
 )
-from jaxlin.solvers import Status, minimize
+from jaxlin.solvers import Status, minimize, relative_gap
 
 _REMEDY = {
     Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, or raise `tol` if "
@@ -153,7 +153,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         remedy = _REMEDY.get(Status(int(solution.status)))
         if remedy is None:
             return
-        relative = solution.gap / max(solution.objective, np.finfo(float).tiny)
+        relative = relative_gap(solution)
         warnings.warn(
             f"{type(self).__name__} stopped with a certified relative gap of {relative:.2g} "
             f"(`tol`={self.tol:g}) {remedy.format(max_iter=self.max_iter)}",

@@ -67,7 +67,7 @@ def bounds(records: Sequence[dict]) -> Figure:
     left.set_ylim(best[-1] - 0.15 * spread, best[-1] + 0.35 * spread)
     left.legend(frameon=False, fontsize=9)
     tidy(left, title="Both bounds of the optimum", x="passes over the data", y="objective")
-    gap = (best - proved) / np.abs(best)
+    gap = (best - proved) / np.maximum(np.abs(best), np.finfo(float).tiny)
     usable = shown & (gap > 0)
     right.semilogy(np.array(passes)[usable], gap[usable], color=COLORS[2], marker="o", markersize=3)
     tidy(right, title="Certified relative gap", x="passes over the data", y="gap / objective")

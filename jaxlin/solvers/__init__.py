@@ -1,9 +1,18 @@
 """Full-batch solvers that prove how far from the optimum they stopped."""
 
-__all__ = ["Certificate", "Solution", "Status", "certify", "describe", "minimize", "minimize_path"]
+__all__ = [
+    "Certificate",
+    "Solution",
+    "Status",
+    "certify",
+    "describe",
+    "minimize",
+    "minimize_path",
+    "relative_gap",
+]
 
 from jaxlin.core import Solution
 from jaxlin.solvers.certificates import Certificate, certify
 from jaxlin.solvers.path import minimize_path
 from jaxlin.solvers.single import minimize
-from jaxlin.solvers.status import Status, describe
+from jaxlin.solvers.status import Status, describe, relative_gap

@@ -376,6 +376,17 @@ def test_too_little_space_is_refused_before_the_first_step(jaxlin, small_disk):
     assert "Free some space" in refused
 
 
+@pytest.mark.parametrize("saving", [(), ("--save-every", "500")])
+def test_a_disk_too_full_for_results_has_its_own_exit_code(jaxlin, small_disk, monkeypatch, saving):
+    break_at_step(monkeypatch, 20, lambda: fill(small_disk))
+    done = jaxlin("train", *RUN, *saving, "--out", "disk/run")
+    assert done.code == 3
+    assert "No space left on device" in done.err
+    assert "None" not in done.err
+    assert "Errno" not in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 def test_a_full_batch_fit_goes_on_from_its_best_parameters(jaxlin, monkeypatch, loss):
     options = ("--tolerance", "1e-4", "--loss", loss, "--limit", "300", "-q", "--save-every", "2")
