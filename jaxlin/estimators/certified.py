@@ -23,8 +23,8 @@ from jaxlin.solvers import Status, minimize, relative_gap
 _REMEDY = {
     Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, or raise `tol` if "
     "this gap will do.",
-    Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap, pass the data "
-    "as float64, or regularize more (a smaller `C`, a larger `strength`).",
+    Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap{wider}, "
+    "or regularize more (a smaller `C`, a larger `strength`).",
     Status.SEPARABLE: "because the classes are separable and nothing is regularized: the loss "
     "falls forever as the coefficients grow. Set a finite `C` (a `strength` above 0).",
 }
@@ -154,9 +154,11 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         if remedy is None:
             return
         relative = relative_gap(solution)
+        wider = "" if self.coef_.dtype == np.float64 else ", pass the data as float64"
+        remedy = remedy.format(max_iter=self.max_iter, wider=wider)
         warnings.warn(
             f"{type(self).__name__} stopped with a certified relative gap of {relative:.2g} "
-            f"(`tol`={self.tol:g}) {remedy.format(max_iter=self.max_iter)}",
+            f"(`tol`={self.tol:g}) {remedy}",
             ConvergenceWarning,
             stacklevel=3,
         )
