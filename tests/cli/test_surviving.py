@@ -232,6 +232,16 @@ def test_broken_checkpoints_are_named_and_the_one_before_is_used(jaxlin, unbroke
     assert_same_run("run", unbroken)
 
 
+def test_nothing_of_a_run_that_is_overwritten_passes_for_the_new_one(jaxlin, arrays, monkeypatch):
+    sweep = ("sweep", "--data", "mine.npz", "--tolerance", "1e-2", "--strengths", "0.1", "1")
+    assert jaxlin(*sweep, "--out", "run", "-q").code == 0
+    Path("run/notes.txt").write_text("mine")
+    send_at_call(monkeypatch, training, "accuracy_and_loss", number=signal.SIGINT)
+    assert jaxlin("train", "--data", "mine.npz", *RUN, "--out", "run", "--overwrite").code == 130
+    left = {path.name for path in Path("run").iterdir()}
+    assert left == {"config.json", "env.json", "metrics.jsonl", "notes.txt"}
+
+
 def test_resume_starts_afresh_where_there_is_nothing(jaxlin, unbroken):
     resume = (*RUN, "--resume", "auto")
     Path("empty").mkdir()
