@@ -26,7 +26,8 @@ _WORDS = {
     ),
     Status.PRECISION: (
         "stopped at the limit of the arithmetic before the gap was within `tolerance`: raise "
-        "`tolerance` (`tol`) above the gap, or raise `strength` (lower `C`)"
+        "`tolerance` (`tol`) above the gap, raise `strength` (lower `C`), or give float64 as "
+        "`dtype` if it is float32"
     ),
     Status.SEPARABLE: (
         "the data are separable and nothing is regularized: larger weights always do as well or "
