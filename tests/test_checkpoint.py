@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -279,6 +280,15 @@ with checkpoint.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def test_a_writer_that_is_about_to_end_is_waited_for(tmp_path):
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=CHILD) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        threading.Timer(0.5, holder.kill).start()
+        with checkpoint.lock(tmp_path):
+            assert holder.poll() is not None or holder.wait(timeout=5) == -signal.SIGKILL
 
 
 def test_a_folder_has_one_writer_and_kill_releases_it(tmp_path):
