@@ -158,8 +158,8 @@ def from_config(options_type, argv: list[str]) -> list[str]:
     unknown = sorted(values.keys() - set(fields))
     if unknown:
         near = difflib.get_close_matches(unknown[0], fields, n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
-        raise ValueError(f"{path}: `{unknown[0]}` is not an option.{hint}")
+        hint = f' Did you mean "{near[0]}"?' if near else ""
+        raise ValueError(f'{path}: "{unknown[0]}" is not an option.{hint}')
     words = []
     for name, value in values.items():
         flag = f"--{name.replace('_', '-')}"

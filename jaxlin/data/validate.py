@@ -116,7 +116,7 @@ def check_finite(inputs: np.ndarray, *, file: str) -> None:
 def refuse_large(inputs, dtype, *, file: str) -> None:
     """Raise a `DataError` if numbers are beyond the range of `dtype`, in which all is computed."""
     most = float(ml_dtypes.finfo(dtype).max)
-    if inputs.dtype.kind != "f" or np.finfo(inputs.dtype).max <= most:
+    if inputs.dtype.kind != "f" or float(np.finfo(inputs.dtype).max) <= most:
         return
     rows = max(1, _BLOCK_BYTES // max(1, inputs.shape[1] * inputs.dtype.itemsize))
     for start in range(0, inputs.shape[0], rows):
