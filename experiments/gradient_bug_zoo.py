@@ -345,6 +345,7 @@ def run(options: Options) -> dict:
             "false alarms": sum(row[name] in ("fail", "inconclusive") for row in right),
         }
         for name in columns
+        if any(row[name] != "-" for row in table)  # "-": it is not installed
     }
     return {
         "data": data.name,

@@ -59,7 +59,7 @@ def probe(train, test, seed: int, limit: int | None = None) -> dict:
         "test_interval": metrics.wilson_interval(accuracy, len(test.labels)),
         "test_examples": len(test.labels),
         "objective": solution.objective,
-        "relative_gap": solution.gap / solution.objective,
+        "relative_gap": solvers.relative_gap(solution),
         "status": solvers.describe(solution.status),
         "seconds_of_the_last_fit": seconds,
     }

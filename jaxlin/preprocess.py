@@ -57,7 +57,7 @@ def fit(inputs: np.ndarray, kind: str, *, across: Callable = _alone) -> Preproce
         "sum", "min" or "max" over all of them.
 
     Raises:
-      ValueError: `kind` is not one of `KINDS`.
+      ValueError: `kind` is not one of `KINDS`, or squares of the inputs overflow.
 
     Source: the CS231n notes, "Image data preprocessing". The rule for constant features is
       scikit-learn's `StandardScaler`'s.
@@ -72,7 +72,14 @@ def fit(inputs: np.ndarray, kind: str, *, across: Callable = _alone) -> Preproce
     if kind == "center":
         return Preprocessing(kind, _mean(inputs, across), ones)
     if kind == "standardize":
-        mean, variance = _moments(inputs, across)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, variance = _moments(inputs, across)
+        if not np.isfinite(variance).all():
+            column = int(np.argmin(np.isfinite(variance)))
+            raise ValueError(
+                f"`inputs` are too large to standardize: the squares of column {column} overflow. "
+                "Scale the features down."
+            )
         # Rounding leaves a constant feature with a variance of about (eps * mean)^2.
         noise = 10 * np.finfo(np.float64).eps * np.abs(mean)
         constant = variance <= np.maximum(noise * np.sqrt(across(len(inputs), "sum")), 1e-150) ** 2

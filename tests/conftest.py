@@ -1,14 +1,25 @@
 """The suite runs in float64 with strict broadcasting, on the CPU, one BLAS thread a worker."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # lets scikit-learn run its array checks too
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (N,) + (N, 1) is a bug
 
 collect_ignore = ["eight_devices.py"]  # a program of its own, which tests/test_sharding.py runs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pile_of_programs():
+    """A worker keeps every program it compiles, 4 GB by the end: above 1.5 GB they go."""
+    yield
+    memory = Path("/proc/self/statm")
+    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9:
+        jax.clear_caches()

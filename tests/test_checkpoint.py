@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -215,6 +216,28 @@ def test_a_full_disk_costs_a_sentence_and_no_checkpoint(small_disk, capfd):
     assert captured.out == captured.err == ""  # Orbax prints hundreds of lines if it may
 
 
+FILLING = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from jaxlin import checkpoint
+keeper = checkpoint.keeper(Path(sys.argv[1]), identity={}, warn=print)
+noise = np.random.default_rng(0)
+state = {str(i): np.frombuffer(noise.bytes(70_000), np.uint8) for i in range(40)}
+for step in range(3):
+    keeper.save(step, state, {})
+time.sleep(0.5)  # what Orbax began ends in threads of its own
+"""
+
+
+def test_writes_that_end_after_a_failed_save_print_nothing(small_disk):
+    words = [sys.executable, "-c", FILLING, str(small_disk)]
+    done = subprocess.run(words, env=CHILD, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("No space left on device") == 3
+    assert "Traceback" not in done.stderr, done.stderr
+
+
 def test_too_little_space_is_seen_before_the_start(small_disk):
     described = {"a": jax.ShapeDtypeStruct((300_000,), jnp.float32)}
     with pytest.raises(DataError, match=r"2\.1 MB free, and 4 checkpoints of 1\.3 MB need 5\.3 MB"):
@@ -257,6 +280,15 @@ with checkpoint.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def test_a_writer_that_is_about_to_end_is_waited_for(tmp_path):
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=CHILD) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        threading.Timer(0.5, holder.kill).start()
+        with checkpoint.lock(tmp_path):
+            assert holder.poll() is not None or holder.wait(timeout=5) == -signal.SIGKILL
 
 
 def test_a_folder_has_one_writer_and_kill_releases_it(tmp_path):

@@ -182,3 +182,24 @@ def test_cross_validation_is_told_off():
     with pytest.warns(ConvergenceWarning) as caught:
         SoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, max_iter=1, tol=1e-9).fit(X, Y)
     assert "6 of the 6 fits on the path" in str(caught[-1].message)
+
+
+@pytest.mark.parametrize("stray", [None, 7])
+def test_labels_of_two_types_are_refused_by_name(stray):
+    names = np.array(["a", "b", "c"], dtype=object)[Y]
+    names[3] = stray
+    with pytest.raises(TypeError, match=f"types {type(stray).__name__} and str: classes need one"):
+        SoftmaxClassifier().fit(X, names)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_remedy_for_a_small_tol_is_one_that_is_left(dtype):
+    with pytest.warns(ConvergenceWarning, match="at the limit of the arithmetic") as found:
+        SoftmaxClassifier(tol=1e-13).fit(X.astype(dtype), Y)
+    assert ("as float64" in str(found[0].message)) == (dtype == np.float32)
+
+
+def test_a_new_class_in_a_later_block_is_named():
+    model = SoftmaxClassifier().partial_fit(X[:100], Y[:100], classes=[0, 1])
+    with pytest.raises(ValueError, match=r"the label 2, which is not in classes=\[0 1\]. Clone"):
+        model.partial_fit(X, Y)

@@ -10,8 +10,10 @@ __all__ = ["gathered", "nbytes", "read_arrays", "write_arrays"]
 import errno
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
             kept = {name: array for name, array in arrays.items() if array.size}
             checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(kept))
         except Exception as error:
+            _hush_late_writes()
             raise _as_os_error(error, folder) from None
 
 
@@ -174,6 +177,21 @@ def _orbax() -> Iterator[tuple]:
             yield ocp, checkpointer
     finally:
         logging.set_verbosity(verbosity)
+
+
+@cache  # once is enough
+def _hush_late_writes() -> None:
+    """After a failed save Orbax's other writes end, one by one, in a loop that is closed already.
+
+    Each would print a traceback that is nobody's concern: the one error has been raised.
+    """
+    usual = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _as_os_error(error: Exception, folder: Path) -> OSError:

@@ -5,6 +5,7 @@ __all__ = ["LOCK", "lock"]
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,23 +15,29 @@ import jax
 from jaxlin.core import DataError
 
 LOCK = ".lock"
+PATIENCE = 3.0
+"""Seconds: the child of a run that was killed may need a moment to see that its parent is gone."""
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     """Hold `folder` for this process while the context lasts.
 
     Released by the operating system even after `kill -9`, so a file `.lock` that is left behind
     holds nothing. Where the file system or the system knows no such locks (Windows), none is held.
     In a job of many processes the first one, which writes, holds it.
 
+    Args:
+      folder: that is written.
+      patience: seconds to wait for another holder's end.
+
     Raises:
-      DataError: another process writes this folder; the message says which.
+      DataError: another process still writes this folder; the message says which.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with lock(folder), lock(folder):
+    >>> with lock(folder), lock(folder, patience=0.1):
     ...     pass
     Traceback (most recent call last):
     jaxlin.core.DataError: ...: process ... writes this folder ...
@@ -42,7 +49,7 @@ def lock(folder: Path) -> Iterator[None]:
     if fcntl is None or jax.process_index() != 0:
         yield
         return
-    path = folder / LOCK
+    path, deadline = folder / LOCK, time.monotonic() + patience
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -50,6 +57,9 @@ def lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise DataError(
                 f"{folder}: {holder} writes this folder at this moment. Wait for its end, or "
                 "choose another --out."

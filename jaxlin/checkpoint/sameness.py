@@ -8,6 +8,9 @@ from pathlib import Path
 
 from jaxlin.core import DataError
 
+MOST_NAMED = 8
+"""Fields that are named one by one: of a run of another command nearly all differ."""
+
 
 def differences(saved: dict, now: dict) -> list[str]:
     """The fields in which two JSON objects differ, each as "field: old -> new".
@@ -40,7 +43,7 @@ def check_same(
       warn: gets one sentence if versions differ.
 
     Raises:
-      DataError: "config" or "data" differ; every field is named, old -> new.
+      DataError: "config" or "data" differ; the fields are named, old -> new.
     """
     changed = [
         field
@@ -48,6 +51,8 @@ def check_same(
         for field in differences(saved.get(part, {}), now.get(part, {}))
     ]
     if changed:
+        more = len(changed) - MOST_NAMED
+        changed = changed[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else [])
         raise DataError(
             f"{where}: belongs to another run ({'; '.join(changed)}). Give the options and data "
             "it was started with, or choose another --out."

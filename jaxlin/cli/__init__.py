@@ -4,13 +4,15 @@ A command is a module of this folder: a frozen dataclass `Options`, whose docume
 the command's options, and `run(options) -> int`, the exit code. Only the module of the command
 that was asked for is imported, and it imports JAX only inside `run`, so every `--help` is quick.
 
-Exit codes: 0 done, 1 failure, 2 usage or bad data, 3 done but checkpoints could not be saved,
-75 stopped by a signal with everything saved (start again with `--resume auto`), 130 interrupted.
+Exit codes: 0 done, 1 failure, 2 usage or bad data, 3 the disk is full (or the run is done, but
+checkpoints could not be saved), 75 stopped by a signal with everything saved (start again with
+`--resume auto`), 130 interrupted.
 """
 
 __all__ = ["COMMANDS", "main"]
 
 import difflib
+import errno
 import os
 import sys
 import warnings
@@ -65,8 +67,9 @@ def _guarded(name: str, rest: list[str]) -> int:
     from jaxlin.cli import launch
 
     usual, warnings.formatwarning = warnings.formatwarning, _warning
+    module = None
     try:
-        from jaxlin.cli.common import parse
+        from jaxlin.cli.parsing import parse
 
         module = import_module(f"jaxlin.cli.{name}")
         options = parse(module.Options, rest, command=name)
@@ -82,7 +85,14 @@ def _guarded(name: str, rest: list[str]) -> int:
     except (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("JAXLIN_TRACEBACK"):
             raise
-        return launch.ABANDONED if launch.lost_peer(error) else _refuse(_sentence(error))
+        if launch.lost_peer(error):
+            return launch.ABANDONED
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            _refuse(
+                f"{error.filename or 'the disk'}: {error.strerror}. Free some space, start again."
+            )
+            return 3
+        return _refuse(_sentence(error, module))
     except RuntimeError as error:
         if launch.lost_peer(error):
             return launch.ABANDONED
@@ -96,11 +106,18 @@ def _warning(message, *where) -> str:
     return f"jaxlin: {' '.join(str(message).split())}\n"
 
 
-def _sentence(error: BaseException) -> str:
-    """The message of `error` on one line; for an operating system's error, with its file."""
+def _sentence(error: BaseException, module) -> str:
+    """The message of `error` on one line, in the words of the command's options.
+
+    For an operating system's error, with its file.
+    """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}."
     text = " ".join(str(error).split())
+    if module is not None:
+        from jaxlin.cli.parsing import in_options
+
+        text = in_options(text, module.Options)
     return text or f"{type(error).__name__} (set JAXLIN_TRACEBACK=1 to see where)."
 
 

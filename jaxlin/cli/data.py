@@ -25,7 +25,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Do it; verify returns 1 if a file is known not to be the published one."""
-    from jaxlin.cli.common import emit
+    from jaxlin.cli.output import emit
     from jaxlin.data import NAMED, fetch
 
     if options.action == "list":

@@ -33,8 +33,8 @@ class Options:
 def run(options: Options) -> int:
     """Print accuracy and loss of a run on a data set."""
     from jaxlin import losses, models
-    from jaxlin.cli.common import emit
     from jaxlin.cli.measuring import measure
+    from jaxlin.cli.output import emit
     from jaxlin.cli.runs import load_run
 
     model, config = load_run(options.run)

@@ -31,7 +31,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Print what the files hold."""
-    from jaxlin.cli.common import emit
+    from jaxlin.cli.output import emit
     from jaxlin.data.survey import survey
 
     found = survey(options.path, options.labels, check=options.check)
@@ -54,8 +54,9 @@ def _print(found: dict) -> None:
             print(f"  shards      {shards[0]['file']} to {shards[-1]['file']}, {each} rows each")
         print(f"  classes     {_classes(part)}")
         if "range" in part:
-            low, high = part["range"]
-            print(f"  range       {low:g} to {high:g}")
+            if part["range"] is not None:
+                low, high = part["range"]
+                print(f"  range       {low:g} to {high:g}")
             print(f"  finite      {'yes, all' if not part['problems'] else 'NO'}")
             for problem in part["problems"]:
                 print(f"    {problem}")

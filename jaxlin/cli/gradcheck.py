@@ -61,10 +61,12 @@ class Options:
 
 def run(options: Options) -> int:
     """Check, print the reports, and write them where asked."""
-    from jaxlin.cli.common import check_out, emit, prepare_out, say, write_json
+    from jaxlin.cli.output import check_out, emit, prepare_out, say, write_json
+    from jaxlin.cli.parsing import check_seed
 
     if options.limit < 1:
         raise ValueError(f"`--limit` must be at least 1, got {options.limit}.")
+    check_seed("--seed", options.seed)
     if options.out is not None:
         check_out(options.out, overwrite=options.overwrite)
     title, checks, figure = _own_function(options) if options.function else _objective(options)

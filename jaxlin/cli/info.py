@@ -15,8 +15,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Print the environment of this machine."""
-    from jaxlin.cli.common import emit
     from jaxlin.cli.environment import environment
+    from jaxlin.cli.output import emit
 
     found = environment()
     if options.json:

@@ -9,7 +9,9 @@ from typing import Literal
 
 import tyro
 
-from jaxlin.cli.common import DataOptions, OutputOptions
+from jaxlin.cli.examples import DataOptions
+from jaxlin.cli.output import OutputOptions
+from jaxlin.cli.parsing import check_seed
 from jaxlin.cli.train import LossName
 
 
@@ -62,7 +64,7 @@ def run(options: Options) -> int:
     shape = _shape(options)
     _check(options)
     from jaxlin.cli import landscape_job as work
-    from jaxlin.cli.common import check_out, emit, prepare_out, say
+    from jaxlin.cli.output import check_out, emit, prepare_out, say
 
     if options.out is not None and not _continues(options):
         check_out(options.out, overwrite=options.overwrite)
@@ -107,8 +109,7 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"--{name} must be 0 or more and finite, got {value}.")
-    if options.seed < 0:
-        raise ValueError(f"--seed must be 0 or more, got {options.seed}.")
+    check_seed("--seed", options.seed)
     if options.kind == "interpolate" and options.run is None:
         raise ValueError("--kind interpolate needs a run to go to. Give its folder.")
     if options.run is not None and options.preprocess is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlin import landscape, losses, models, preprocess, train
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli.common import write_json
+from jaxlin.cli.output import write_json
 from jaxlin.cli.runs import load_run, run_data
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import Dataset, load_splits

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlin.cli.common import OutputOptions
+from jaxlin.cli.output import OutputOptions
 
 CHAPTERS = (
     *("pixels", "scores", "interpretations", "bias_trick", "preprocessing"),
@@ -53,7 +53,7 @@ class Lesson(NamedTuple):
 
 def run(options: Options) -> int:
     """Measure every chapter, save its pictures, and write the two pages."""
-    from jaxlin.cli.common import emit, prepare_out, say, write_json
+    from jaxlin.cli.output import emit, prepare_out, say, write_json
 
     unknown = set(options.only) - set(CHAPTERS)
     if unknown:
@@ -83,7 +83,7 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
     """Run one chapter by itself: print its claims, and with --out save its pictures."""
     import sys
 
-    from jaxlin.cli.common import parse
+    from jaxlin.cli.parsing import parse
 
     try:
         options = parse(Options, sys.argv[1:] if argv is None else argv, command="lecture")

@@ -35,7 +35,7 @@ def run(options: Options) -> int:
     import numpy as np
 
     from jaxlin import models
-    from jaxlin.cli.common import emit
+    from jaxlin.cli.output import emit
     from jaxlin.cli.runs import load_run, probabilities, safe_cell
     from jaxlin.data import load_inputs
 

@@ -21,7 +21,7 @@ class Options:
 def run(options: Options) -> int:
     """Rewrite the pictures and `report.html` of a run folder."""
     from jaxlin import models
-    from jaxlin.cli.common import say
+    from jaxlin.cli.output import say
     from jaxlin.cli.runs import load_run, read_json, write_pictures
     from jaxlin.cli.training import judged, split_data
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from jaxlin import checkpoint, solvers
 from jaxlin.cli import hosts
-from jaxlin.cli.common import say
+from jaxlin.cli.output import say
+from jaxlin.cli.parsing import in_options
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
+from jaxlin.cli.train import Options
 from jaxlin.core import LinearParams, Solution
 
 
@@ -95,7 +97,8 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
         else:
             params = LinearParams(*(leaf.astype(dtype) for leaf in init))
             solution = Solution(params, **before.solution)
-    return Solved(solution.params, solution, solvers.describe(solution.status), None, seconds())
+    status = in_options(solvers.describe(solution.status), Options)
+    return Solved(solution.params, solution, status, None, seconds())
 
 
 def _beginning(job, out: Path, watch: Watch) -> tuple[LinearParams | None, _Before]:
@@ -120,6 +123,7 @@ def _minimize(job, dtype, init, callback, on_best, mesh) -> Solution:
         strength=strength if penalty == "l2" else 0.0,
         l1_strength=strength if penalty == "l1" else 0.0,
         tolerance=config["tolerance"],
+        max_iterations=config["max_iterations"],
         margin=config["margin"],
         preprocessing=job.statistics,
         classes=len(job.train.class_names),

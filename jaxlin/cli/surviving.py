@@ -21,10 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jaxlin.cli.common import check_out, occupied, say
+from jaxlin.cli.output import check_out, occupied, say
 
 KEEP = 3
 """How many checkpoints stay in a run folder."""
+RESULTS = (
+    *("config.json", "env.json", "model.safetensors", "metrics.jsonl", "predictions.csv"),
+    *("results.json", "sweep.json", "report.html", "curves.png", "templates.png"),
+    *("confusion.png", "pareto.png", "few_shot.png"),
+)
+"""Of a run that is overwritten these go first: nothing of it may pass for the new one's."""
 WHERE_DATA_LIE = ("data", "data_dir", "labels", "test", "test_labels")
 """Options whose place is taken by the fingerprints of the data they name."""
 
@@ -146,6 +152,8 @@ def open_run(
             found = _found(out, identity)
         elif options.overwrite:
             checkpoint.clear(out)
+            for name in RESULTS:
+                (out / name).unlink(missing_ok=True)
         keeper = None
         if options.save_every is not None or options.resume == "auto":
             keeper = checkpoint.keeper(
@@ -241,9 +249,10 @@ def exit_codes(options) -> Iterator[tuple[Callable[[], str], list[int]]]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            where = error.filename or "the disk"
             _warn(
-                f"{error.filename}: {error.strerror}. The checkpoints are whole: free some space "
-                "and add --resume auto to go on."
+                f"{where}: {error.strerror}. The checkpoints are whole: free some space and add "
+                "--resume auto to go on."
             )
             code.append(3)
 

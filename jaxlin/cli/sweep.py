@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from jaxlin.cli import train
-from jaxlin.cli.common import check_out, emit, say
 from jaxlin.cli.devices import start
+from jaxlin.cli.output import check_out, emit, say
 from jaxlin.cli.surviving import exit_codes, open_run
 
 

@@ -215,6 +215,7 @@ def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> lis
         classes=len(job.train.class_names),
         statistics=statistics,
         tolerance=config["tolerance"],
+        max_iterations=config["max_iterations"],
         margin=config["margin"],
         regularizer=config["regularizer"],
         dtype=_host_dtype(config),

@@ -4,8 +4,9 @@ __all__ = ["say_results", "write_sweep_pictures"]
 
 from pathlib import Path
 
-from jaxlin.cli.common import say
+from jaxlin.cli.output import say
 from jaxlin.cli.runs import read_json
+from jaxlin.cli.sweep_results import counted
 
 _ROWS = 12
 
@@ -79,7 +80,7 @@ def say_results(results: dict, out: Path, *, quiet: bool) -> None:
         )
     for note in results["notes"]:
         say(f"note        {note}")
-    say(f"{len(results['heads'])} heads in {results['seconds']['heads']:.1f} s")
+    say(f"{counted(len(results['heads']))} in {results['seconds']['heads']:.1f} s")
     say(f"Look at     {out / 'report.html'}")
 
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "Other",
+    "counted",
     "few_shot",
     "head_json",
     "history_json",
@@ -20,8 +21,10 @@ import numpy as np
 from jaxlin import losses, metrics, sweep
 from jaxlin.cli import hosts
 from jaxlin.cli.measuring import measure
+from jaxlin.cli.parsing import in_options
 from jaxlin.cli.runs import safe_cell, write_predictions
 from jaxlin.cli.sweep_fits import SweepJob, as_batch
+from jaxlin.cli.train import Options
 from jaxlin.core import DataError, LinearParams
 from jaxlin.sweep import presets, selection
 from jaxlin.sweep.paired import compare
@@ -137,6 +140,14 @@ def _compared(model, test, scores, other: Other) -> dict:
     return {"with": str(other.folder)} | found._asdict()
 
 
+def counted(heads: int) -> str:
+    """
+    >>> counted(1), counted(96)
+    ('1 head', '96 heads')
+    """
+    return f"{heads} head{'s' if heads != 1 else ''}"
+
+
 def notes(job: SweepJob, fitted, position: int) -> list[str]:
     """What a reader should know before trusting the choice."""
     notes, best = [], fitted[position].head
@@ -151,13 +162,14 @@ def notes(job: SweepJob, fitted, position: int) -> list[str]:
             )
     diverged = sum(found.status == "diverged" for found in fitted)
     if diverged:
-        notes.append(f"{diverged} of {len(fitted)} heads diverged and were not chosen from.")
-    loose = [f for f in fitted if f.relative_gap is not None and f.status != "done"]
+        notes.append(f"{diverged} of {counted(len(fitted))} diverged and were not chosen from.")
+    proved = [f for f in fitted if f.relative_gap is not None]
+    loose = [f for f in proved if f.relative_gap > job.job.config["tolerance"]]
     if loose:
         worst = max(f.relative_gap for f in loose)
         notes.append(
-            f"{len(loose)} of {len(fitted)} heads stopped above the tolerance, at a relative gap "
-            f"of up to {worst:.1e}: {loose[0].status}."
+            f"{len(loose)} of {counted(len(fitted))} stopped above the tolerance, at a relative "
+            f"gap of up to {worst:.1e}: {in_options(loose[0].status, Options)}."
         )
     return notes
 

@@ -11,12 +11,20 @@ import numpy as np
 
 from jaxlin import models, sweep
 from jaxlin.cli import hosts
-from jaxlin.cli.common import write_json
 from jaxlin.cli.environment import environment
+from jaxlin.cli.output import write_json
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.sweep_fits import SweepJob, final_model, fit_all
 from jaxlin.cli.sweep_page import say_results, write_sweep_pictures
-from jaxlin.cli.sweep_results import Other, few_shot, head_json, history_json, notes, test_once
+from jaxlin.cli.sweep_results import (
+    Other,
+    counted,
+    few_shot,
+    head_json,
+    history_json,
+    notes,
+    test_once,
+)
 from jaxlin.cli.training import prepare
 from jaxlin.sweep import presets, selection
 
@@ -90,8 +98,8 @@ def sweep_and_write(job: SweepJob, options, out: Path, watch: Watch, other: Othe
     fit_seconds = time.perf_counter() - started
     if all(found.status == "diverged" for found in fitted):
         return {}, (
-            f"all {len(fitted)} heads diverged: their losses were no longer finite. Give smaller "
-            "--step-sizes, or --preprocess standardize."
+            f"all of the {counted(len(fitted))} diverged: losses were no longer finite. Give "
+            "smaller --step-sizes, or --preprocess standardize."
         )
     shots = few_shot(job, fitted) if job.heads[0].shots is not None else None
     position = selection.best(fitted) if shots is None else shots[-1]["position"]

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlin.cli.common import DataOptions, OutputOptions, check_out, emit, say
 from jaxlin.cli.devices import DeviceOptions, check_devices, start
+from jaxlin.cli.examples import DataOptions, check_examples
+from jaxlin.cli.output import OutputOptions, check_out, emit, say
+from jaxlin.cli.parsing import check_seed
 from jaxlin.cli.surviving import SurvivalOptions, check_survival, exit_codes, open_run
 
 LossName = Literal[
@@ -42,6 +44,8 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     optimum it stopped; auto is full-batch where --tolerance asks for that, else minibatch."""
     tolerance: float | None = None
     """Certified relative gap at which full-batch stops (without it: 1e-4)."""
+    max_iterations: int | None = None
+    """Steps after which full-batch stops without it (without this: 1,000)."""
     optimizer: Literal[
         "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "lars"
     ] = "adam"
@@ -109,7 +113,9 @@ def _check(options: Options) -> None:
     """Refuse numbers that cannot be meant, in one sentence each."""
     check_devices(options)
     check_survival(options)
+    check_examples(options)
     positive = ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size")
+    positive = (*positive, "max_iterations")
     for name in (*positive, "memory"):
         value = getattr(options, name)
         if value is not None and not value > 0:
@@ -120,8 +126,11 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if not 0 <= value < float("inf"):
             raise ValueError(f"--{name} must be 0 or more and finite, got {value}.")
-    if options.seed < 0:
-        raise ValueError(f"--seed must be 0 or more, got {options.seed}.")
+    check_seed("--seed", options.seed)
+    if options.validation > 1 and options.validation != int(options.validation):
+        raise ValueError(
+            f"--validation must be a share below 1 or a whole number, got {options.validation}."
+        )
     if options.epochs is not None and options.steps is not None:
         raise ValueError("--epochs and --steps exclude each other. Give one of them.")
     if options.tolerance is not None and not 0 < options.tolerance < 1:
@@ -133,6 +142,11 @@ def _check(options: Options) -> None:
                 f"--{name.replace('_', '-')} belongs to minibatch descent, and this is a "
                 "full-batch solver. Leave it out, or choose --solver minibatch."
             )
+    if not full and options.max_iterations is not None:
+        raise ValueError(
+            "--max-iterations belongs to the full-batch solver. Give --steps or --epochs, or "
+            "choose --solver full-batch."
+        )
     if options.solver == "minibatch" and options.tolerance is not None:
         raise ValueError("--tolerance needs certificates. Choose --solver full-batch.")
     if options.precision != "highest" and (full or options.dtype == "float64"):

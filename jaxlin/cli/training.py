@@ -15,11 +15,11 @@ import numpy as np
 from jaxlin import checkpoint, losses, models, preprocess, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.cli import hosts
-from jaxlin.cli.common import say, write_json
 from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
 from jaxlin.cli.fitting import batch_parts
 from jaxlin.cli.measuring import accuracy_and_loss, measure, measure_in_blocks
+from jaxlin.cli.output import say, write_json
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.runs import memory_bytes, run_data, write_pictures, write_predictions
@@ -28,7 +28,9 @@ from jaxlin.cli.surviving import Watch, identity_of
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import NAMED, Dataset, load_validation
 from jaxlin.data.rows import hold, take
+from jaxlin.data.validate import refuse_large
 from jaxlin.objectives import compose
+from jaxlin.solvers import relative_gap
 from jaxlin.steps import placed_for_training
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
@@ -70,8 +72,26 @@ def prepare(options) -> Job:
     parts = split_data(values)
     hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
+    refuse_large(own, values["dtype"], file=values["data"])
+    _say_absent(parts[0], quiet=options.quiet)
     statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
+
+
+def _say_absent(data: Dataset, *, quiet: bool) -> None:
+    """A note if there are classes without a training example: often the labels start at 1."""
+    counts = np.bincount(data.labels, minlength=len(data.class_names))
+    absent = np.flatnonzero(counts == 0)
+    if not len(absent):
+        return
+    first, hint = data.class_names[absent[0]], ""
+    if absent.tolist() == [0] and first == "0":
+        hint = " Do the labels start at 1? Then subtract 1."
+    say(
+        f"note        {len(absent):,} of {len(counts):,} classes have no training example (the "
+        f"first is {first!r}).{hint}",
+        quiet=quiet,
+    )
 
 
 def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
@@ -137,6 +157,7 @@ def _resolved(values: dict, inputs, statistics) -> dict:
         values["solver"] = "minibatch" if values["tolerance"] is None else "full-batch"
     if values["solver"] == "full-batch":
         values["tolerance"] = values["tolerance"] or 1e-4
+        values["max_iterations"] = values["max_iterations"] or 1000
         return values
     if values["step_size"] is None:
         factor, power = STEP_SIZES[values["optimizer"]]
@@ -226,7 +247,8 @@ def _outcome(fitted) -> dict:
         "iterations": solution.iterations,
         "lower_bound": solution.lower_bound,
         "gap": solution.gap,
-        "relative_gap": solution.gap / solution.objective,
+        "objective": float(solution.objective),
+        "relative_gap": relative_gap(solution),
     }
 
 
@@ -363,15 +385,15 @@ def _say_results(results: dict, out: Path, *, quiet: bool) -> None:
     seconds = results["seconds"]
     if "gap" in results:
         say(
-            f"objective   {results['objective']:.6f}  optimum at least "
-            f"{results['lower_bound']:.6f}, relative gap {results['relative_gap']:.1e}, "
+            f"objective   {results['objective']:.7g}  optimum at least "
+            f"{results['lower_bound']:.7g}, relative gap {results['relative_gap']:.1e}, "
             f"{results['evaluations']:g} passes in {seconds['train']:.1f} s",
             quiet=quiet,
         )
         say(f"status      {results['status']}", quiet=quiet)
     else:
         say(
-            f"objective   {results['objective']:.6f}  after {results['steps']:,} steps in "
+            f"objective   {results['objective']:.7g}  after {results['steps']:,} steps in "
             f"{seconds['train']:.1f} s (and {seconds['compile']:.1f} s to compile)",
             quiet=quiet,
         )

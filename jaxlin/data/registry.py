@@ -246,11 +246,11 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path:
             return place
     if data_dir is not None:
         raise DataError(
-            f"{data_dir}: {name} is not there. Put {NAMED[name].files}, into that folder, or leave "
+            f"{data_dir}: {name} is not there. Put {NAMED[name].files} into that folder, or leave "
             "the folder out to search the usual places."
         )
     raise DataError(
-        f"{name} is not on this machine. Put {NAMED[name].files}, into "
+        f"{name} is not on this machine. Put {NAMED[name].files} into "
         f"{cache_folder() / name}, name "
         f"another folder, or run `jaxlin data fetch {name}`."
     )

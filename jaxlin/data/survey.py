@@ -27,8 +27,8 @@ def survey(path: str | Path, labels: str | Path | None = None, *, check: bool = 
     Returns:
       `path` and `parts`: for each part `rows`, `width`, `dtype`, `bytes` (of the files), `shards`
       (`file`, `rows`, `bytes`), `class_counts` (or `None`), `fingerprint`; with `check` also
-      `range` (least and largest finite number) and `problems`, sentences that name file, row and
-      column of what is not finite, the first of each file.
+      `range` (least and largest number; `None` if some are not finite) and `problems`, sentences
+      that name file, row and column of what is not finite, the first of each file.
 
       The fingerprint is SHA-256 over shape, dtype and bytes of features and labels, as that of a
       run; of features above 256 MiB it takes 256 evenly spaced blocks of 64 KiB.
@@ -43,6 +43,12 @@ def survey(path: str | Path, labels: str | Path | None = None, *, check: bool = 
         found[features.part] = _described(features) | (_checked(features) if check else {})
         mark = fingerprint_of(features) if not found[features.part].get("problems") else None
         found[features.part]["fingerprint"] = mark
+    widths = {name: part["width"] for name, part in found.items()}
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{name} {width:,}" for name, width in widths.items())
+        raise DataError(
+            f"{path}: its parts have different numbers of features a row ({told}). Save them alike."
+        )
     return {"path": str(path), "parts": found}
 
 
@@ -87,4 +93,4 @@ def _checked(features: Features) -> dict:
             problems.append(str(error))
             if len(problems) == _MOST_PROBLEMS:
                 break
-    return {"range": [low, high], "problems": problems}
+    return {"range": None if problems else [low, high], "problems": problems}

@@ -5,7 +5,14 @@ the last class, an infinite score can give a finite hinge. So data pass through 
 and what comes out can be trusted. Arrays larger than memory are read in blocks.
 """
 
-__all__ = ["build", "check_finite", "check_inputs", "check_labels", "refuse_one_class"]
+__all__ = [
+    "build",
+    "check_finite",
+    "check_inputs",
+    "check_labels",
+    "refuse_large",
+    "refuse_one_class",
+]
 
 from collections.abc import Sequence
 
@@ -103,6 +110,22 @@ def check_finite(inputs: np.ndarray, *, file: str) -> None:
             raise DataError(
                 f"{file}: the inputs must be finite, got {inputs[start + row, column]} at row "
                 f"{start + row}, column {column}. Remove the row or fill in a value."
+            )
+
+
+def refuse_large(inputs, dtype, *, file: str) -> None:
+    """Raise a `DataError` if numbers are beyond the range of `dtype`, in which all is computed."""
+    most = float(ml_dtypes.finfo(dtype).max)
+    if inputs.dtype.kind != "f" or float(np.finfo(inputs.dtype).max) <= most:
+        return
+    rows = max(1, _BLOCK_BYTES // max(1, inputs.shape[1] * inputs.dtype.itemsize))
+    for start in range(0, inputs.shape[0], rows):
+        block = np.abs(np.asarray(inputs[start : start + rows]))
+        if block.max() > most:
+            row, column = np.unravel_index(block.argmax(), block.shape)
+            raise DataError(
+                f"{file}: the inputs reach {block[row, column]:.3g} (row {start + row}, column "
+                f"{column}), more than {np.dtype(dtype)} holds. Scale the features down."
             )
 
 

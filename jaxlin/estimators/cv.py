@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
-from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.softmax import SoftmaxClassifier, SoftmaxPredictions
 from jaxlin.estimators.svm import MulticlassSVMClassifier, SVMLoss
 from jaxlin.estimators.validation import (
@@ -28,7 +28,7 @@ from jaxlin.estimators.validation import (
     counts_of,
     regularization_of,
 )
-from jaxlin.solvers import minimize_path
+from jaxlin.solvers import minimize_path, relative_gap
 
 
 class _CrossValidated(CertifiedClassifier):
@@ -66,7 +66,7 @@ class _CrossValidated(CertifiedClassifier):
             scores.append([self._held_out_score(s, *held_out, kept) for s in path])
 
         self.scores_ = np.array(scores)
-        self.gaps_ = np.array([[_relative(s) for s in path] for path in paths])
+        self.gaps_ = np.array([[relative_gap(s) for s in path] for path in paths])
         best = int(np.argmax(self.scores_.mean(0)))
         start = jax.tree.map(lambda *parts: np.mean(parts, 0), *[p[best].params for p in paths])
         strength = self._strength_at(grid[best], counts.sum())
@@ -153,7 +153,7 @@ class _CrossValidated(CertifiedClassifier):
         def tell(fold, t, solution) -> None:
             print(
                 f"{type(self).__name__}: fold {fold}, strength {strengths[fold][t]:.3g}: "
-                f"objective {solution.objective:.8g}, relative gap {_relative(solution):.2g}"
+                f"objective {solution.objective:.8g}, relative gap {relative_gap(solution):.2g}"
             )
 
         paths = minimize_path(
@@ -298,10 +298,6 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
 
     def _plain(self):
         return MulticlassSVMClassifier(loss=self.loss)
-
-
-def _relative(solution) -> float:
-    return solution.gap / max(solution.objective, np.finfo(float).tiny)
 
 
 def _only(rows, counts) -> np.ndarray:

@@ -5,7 +5,7 @@ __all__ = ["PlainClassifier"]
 import numpy as np
 
 from jaxlin.core import LinearParams
-from jaxlin.estimators.common import CertifiedClassifier
+from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
     checked_training_data,
@@ -82,7 +82,10 @@ class PlainClassifier(CertifiedClassifier):
             raise ValueError(one_class(classes))
         if not np.isin(y, classes).all():
             stray = np.setdiff1d(y, classes)[0]
-            raise ValueError(f"`y` holds the label {stray!r}, which is not in classes={classes}.")
+            raise ValueError(
+                f"`y` holds the label {stray}, which is not in classes={classes}. Clone the "
+                "estimator, and give all labels as `classes` to the first call."
+            )
         counts = counts_of(self, X, y, classes, sample_weight)
         self.classes_ = classes
         stream: Stream = getattr(self, "_stream", None) or open_stream(

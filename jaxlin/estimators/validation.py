@@ -53,8 +53,23 @@ def checked_training_data(estimator, X, y, *, reset: bool = True):
     else:
         y = np.asarray(y) if is_device_array(y) else y
         X, y = validate_data(estimator, X, y, reset=reset, accept_sparse="csr", dtype=_dtypes(X))
+    _refuse_mixed(y)
     check_classification_targets(y)
     return X, y
+
+
+def _refuse_mixed(y) -> None:
+    """Labels that cannot be put in order, such as `None` among strings, are no classes."""
+    if y.dtype != object:
+        return
+    try:
+        np.unique(y)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in y})
+        raise TypeError(
+            f"`y` mixes labels of the types {' and '.join(kinds)}: classes need one. Convert them, "
+            "for example with `y.astype(str)`."
+        ) from None
 
 
 def _dtypes(X):

@@ -43,13 +43,15 @@ def validation_curves(heads: Sequence[Mapping], best: Mapping, *, metric: str) -
     if best["validation_interval"] is not None and metric == "accuracy":
         low, high = best["validation_interval"]
         plot.axhspan(low, high, color=GRID, alpha=0.6, linewidth=0)
-    for (name, points), color in zip(curves.items(), _colors(len(curves)), strict=True):
+    told = _told_apart(curves)
+    for points, (color, name) in zip(curves.values(), told, strict=True):
         points = [p for p in points if p["validation_accuracy"] is not None]
         positions = [p[axis] for p in points]
         shown = [p["validation_accuracy"] for p in points]
         plot.plot(
-            positions, shown, color=color, linewidth=1.5, marker="o", markersize=3, label=name
-        )
+            positions, shown, color=color, linewidth=1.5, marker="o", markersize=3, label=name,
+            alpha=0.9 if len(curves) <= len(COLORS) else 0.6,
+        )  # fmt: skip
         failed = [p for p in points if p["status"] == "diverged"]
         plot.plot([p[axis] for p in failed], [p["validation_accuracy"] for p in failed], "x",
                   color=color, markersize=7)  # fmt: skip
@@ -59,10 +61,9 @@ def validation_curves(heads: Sequence[Mapping], best: Mapping, *, metric: str) -
     where = f"{_WORDS.get(axis, axis)} {best[axis]:.3g}"
     title = f"Best on validation: {best['validation_accuracy']:.4f} at {where}"
     tidy(plot, title=title, x=_WORDS.get(axis, axis), y=f"validation {_metric(metric)}")
-    if wide and len(curves) <= 16:
-        figure.legend(loc="outside right center", frameon=False, fontsize=8.5)
-    elif wide:
-        plot.text(0.01, 0.02, f"{len(curves)} curves", transform=plot.transAxes, fontsize=8.5)
+    if wide:
+        count = f"{len(curves)} curves" if len(curves) > len(COLORS) else None
+        figure.legend(loc="outside right center", frameon=False, fontsize=8.5, title=count)
     return figure
 
 
@@ -78,11 +79,12 @@ def pareto(heads: Sequence[Mapping], front: Sequence[int], best: Mapping, *, met
     figure, axes = new_figure(6.6, 4.2)
     plot = axes[0, 0]
     groups = _curves(heads, swept_axis(heads))
-    for (name, points), color in zip(groups.items(), _colors(len(groups)), strict=True):
+    told = _told_apart(groups)
+    for points, (color, name) in zip(groups.values(), told, strict=True):
         known = [p for p in points if p["validation_accuracy"] is not None and p["weight_norm"] > 0]
         plot.plot([p["weight_norm"] for p in known], [p["validation_accuracy"] for p in known],
                   "o", color=color, markersize=4.5, alpha=0.75, markeredgewidth=0,
-                  label=name if 1 < len(groups) <= 8 else None)  # fmt: skip
+                  label=name if len(groups) > 1 else None)  # fmt: skip
     joined = [heads[i] for i in front if heads[i]["weight_norm"] > 0]
     plot.step([p["weight_norm"] for p in joined], [p["validation_accuracy"] for p in joined],
               where="post", color=INK, linewidth=1.2, label="not beaten in both",
@@ -136,9 +138,7 @@ def _curves(heads: Sequence[Mapping], axis: str) -> dict[str, list[Mapping]]:
     groups: dict[str, list[Mapping]] = {}
     for head in heads:
         words = [
-            str(head[name]) if name in ("loss", "subset")
-            else f"{_WORDS.get(name, name)} {head[name]:.3g}"
-            for name in varying
+_named(name, head[name]) for name in varying
         ]  # fmt: skip
         groups.setdefault(", ".join(words) or "all heads", []).append(head)
     return {name: _averaged(points, axis) for name, points in groups.items()}
@@ -155,10 +155,36 @@ def _averaged(points: Sequence[Mapping], axis: str) -> list[Mapping]:
     return found
 
 
-def _colors(count: int):
-    if count <= len(COLORS):
-        return COLORS[:count]
-    return [colormaps["viridis"](x) for x in np.linspace(0.05, 0.92, count)]
+def _told_apart(groups: Mapping[str, list[Mapping]]) -> list[tuple]:
+    """A color and a name (or `None`) for each group.
+
+    Where there are more groups than colors, the color tells what has the fewest values.
+    """
+    if len(groups) <= len(COLORS):
+        return list(zip(COLORS, groups, strict=False))
+    heads = [points[0] for points in groups.values()]
+    values = {name: list(dict.fromkeys(head[name] for head in heads)) for name in AXES}
+    varying = [name for name in AXES if len(values[name]) > 1]
+    axis = min(varying, key=lambda name: (name == "seed", len(values[name])))
+    ends = np.linspace(0.05, 0.92, len(values[axis]))
+    colors = COLORS if len(ends) <= len(COLORS) else [colormaps["viridis"](x) for x in ends]
+    told, seen = [], set()
+    for head in heads:
+        value = head[axis]
+        name = None if value in seen else _named(axis, value)
+        told.append((colors[values[axis].index(value)], name))
+        seen.add(value)
+    return told
+
+
+def _named(axis: str, value) -> str:
+    """
+    >>> _named("shots", 1), _named("step_size", 0.1), _named("loss", "hinge")
+    ('1 example a class', 'step size 0.1', 'hinge')
+    """
+    if axis == "shots":
+        return f"{value} example{'s' if value != 1 else ''} a class"
+    return str(value) if axis in ("loss", "subset") else f"{_WORDS.get(axis, axis)} {value:.3g}"
 
 
 def _scale(plot, values) -> None:

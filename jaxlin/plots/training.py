@@ -65,9 +65,12 @@ def bounds(records: Sequence[dict]) -> Figure:
     left.plot(np.array(passes)[shown], proved[shown], color=COLORS[1], label="lower bound")
     spread = best[0] - best[-1] or abs(best[-1])
     left.set_ylim(best[-1] - 0.15 * spread, best[-1] + 0.35 * spread)
+    if best[0] > 50 * best[-1] > 0:  # on a linear axis both would lie on it
+        left.set_yscale("log")
+        left.set_ylim(0.5 * best[-1], best[0])
     left.legend(frameon=False, fontsize=9)
     tidy(left, title="Both bounds of the optimum", x="passes over the data", y="objective")
-    gap = (best - proved) / np.abs(best)
+    gap = (best - proved) / np.maximum(np.abs(best), np.finfo(float).tiny)
     usable = shown & (gap > 0)
     right.semilogy(np.array(passes)[usable], gap[usable], color=COLORS[2], marker="o", markersize=3)
     tidy(right, title="Certified relative gap", x="passes over the data", y="gap / objective")

@@ -11,6 +11,7 @@ from jaxlin.report.page import Section, chart, figure_tag, page, table
 from jaxlin.report.training import _flat
 
 _ROWS = 60
+_DRAWN = 14
 
 
 def sweep_page(
@@ -33,6 +34,8 @@ def sweep_page(
         note = (
             "The ring marks the chosen head, the grey band is the 95 % interval of its accuracy: "
             "so far can luck on this many validation examples carry."
+            if results["few_shot"] is None and results["metric"] == "accuracy"
+            else "The ring marks what was chosen."
         )
         tag = figure_tag(curves, alt="Validation accuracy of the heads", caption=note)
         sections.append(Section("Validation", tag))
@@ -130,15 +133,15 @@ def _histories(heads: Sequence[Mapping]) -> Markup:
     from plotly.graph_objects import Figure, Scatter
 
     validated = any(row[1] is not None for head in heads for row in head["history"])
-    shown = sorted(heads, key=lambda head: -(head["validation_accuracy"] or 0))[:64]
+    shown = sorted(heads, key=lambda head: -(head["validation_accuracy"] or 0))[:_DRAWN]
+    several = [n for n in ("loss", "subset", "seed") if len({head[n] for head in heads}) > 1]
     figure = Figure()
     for i, head in enumerate(shown):
         rows = [row for row in head["history"] if row[1] is not None or not validated]
         name = f"strength {head['strength']:.3g}"
         if head["step_size"] is not None:
             name += f", step size {head['step_size']:.3g}"
-        if head["loss"] != "softmax":
-            name += f", {head['loss']}"
+        name += "".join(f", {'seed ' if n == 'seed' else ''}{head[n]}" for n in several)
         figure.add_trace(
             Scatter(x=[row[0] for row in rows], y=[row[1 if validated else 2] for row in rows],
                     name=name, mode="lines", line={"width": 1.4},
@@ -148,7 +151,8 @@ def _histories(heads: Sequence[Mapping]) -> Markup:
     figure.update_xaxes(title_text="epoch")
     figure.update_yaxes(title_text="validation accuracy" if validated else "objective")
     figure.update_layout(showlegend=True)
-    return chart(figure, height=430)
+    note = Markup("<p>The best {} of {} heads; a click on a name shows or hides it.</p>")
+    return note.format(len(shown), len(heads)) + chart(figure, height=430)
 
 
 def _heads(heads: Sequence[Mapping]) -> Markup:
@@ -168,7 +172,7 @@ def _heads(heads: Sequence[Mapping]) -> Markup:
         row += [head[name] for name in several]
         row += ["" if accuracy is None else f"{accuracy:.4f}"]
         row += ["" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"]
-        row += ["" if head["objective"] is None else f"{head['objective']:.5f}"]
+        row += ["" if head["objective"] is None else f"{head['objective']:.5g}"]
         row += [f"{head['weight_norm']:.3g}", f"{head['epochs']:g}"]
         row += [f"{head['relative_gap']:.1e}"] if proved else []
         rows.append([*row, head["status"].split(":")[0]])

@@ -80,7 +80,7 @@ def _numbers(results: Mapping) -> Markup:
                 f"{split} accuracy, 95 % interval {100 * low:.1f} to {100 * high:.1f}",
             )
         )
-    cells.append((f"{results['objective']:.4f}", "objective on the training examples"))
+    cells.append((f"{results['objective']:.5g}", "objective on the training examples"))
     if "lower_bound" in results:
         cells.append((f"{results['relative_gap']:.1e}", "certified relative gap to the optimum"))
     divs = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in cells)
@@ -136,12 +136,16 @@ def _bounds(records: Sequence[Mapping]) -> Markup:
                 name=name.replace("_", " "),
                 mode="lines+markers",
                 line={"color": color},
-                hovertemplate="pass %{x:g}<br>%{y:.7f}",
+                hovertemplate="pass %{x:g}<br>%{y:.7g}",
             )
         )
     best = min(r["objective"] for r in records)
-    spread = records[0]["objective"] - best or abs(best)
+    first = records[0]["objective"]
+    spread = first - best or abs(best)
     figure.update_yaxes(title_text="objective", range=[best - 0.15 * spread, best + 0.35 * spread])
+    if first > 50 * best > 0:  # on a linear axis both bounds would lie on the axis
+        ends = [np.log10(0.5 * best), np.log10(first)]
+        figure.update_yaxes(type="log", dtick=1, exponentformat="power", range=ends)
     figure.update_xaxes(title_text="passes over the data")
     figure.update_layout(legend={"orientation": "h", "y": 1.12}, hovermode="x unified")
     return chart(figure)

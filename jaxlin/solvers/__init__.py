@@ -10,6 +10,7 @@ __all__ = [
     "minimize_compiled",
     "minimize_path",
     "prove",
+    "relative_gap",
 ]
 
 from jaxlin.core import Solution
@@ -17,4 +18,4 @@ from jaxlin.solvers.certificates import Certificate, certify
 from jaxlin.solvers.compiled import minimize_compiled, prove
 from jaxlin.solvers.path import minimize_path
 from jaxlin.solvers.single import minimize
-from jaxlin.solvers.status import Status, describe
+from jaxlin.solvers.status import Status, describe, relative_gap

@@ -49,7 +49,6 @@ from jaxlin.solvers.balance import (
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
 
-
 SLIGHT = 1e-3
 """Of the tolerance: an imbalance that moving mass between classes mends without costing bound."""
 

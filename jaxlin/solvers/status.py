@@ -1,6 +1,6 @@
 """Why a solver stopped, as a number that is true to compare, and in words."""
 
-__all__ = ["Fit", "Status", "describe", "silent"]
+__all__ = ["Fit", "Status", "describe", "relative_gap", "silent"]
 
 import enum
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ _WORDS = {
     ),
     Status.PRECISION: (
         "stopped at the limit of the arithmetic before the gap was within `tolerance`: raise "
-        "`tolerance` (`tol`) above the gap, or raise `strength` (lower `C`)"
+        "`tolerance` (`tol`) above the gap, raise `strength` (lower `C`), or give float64 as "
+        "`dtype` if it is float32"
     ),
     Status.SEPARABLE: (
         "the data are separable and nothing is regularized: larger weights always do as well or "
@@ -46,6 +47,16 @@ def describe(status: int) -> str:
     'converged: the certified relative gap is within `tolerance`'
     """
     return _WORDS[Status(int(status))]
+
+
+def relative_gap(solution) -> float:
+    """The certified gap of a `Solution` as a share of its objective; 0 where both are 0.
+
+    >>> from types import SimpleNamespace
+    >>> relative_gap(SimpleNamespace(gap=0.01, objective=0.5))
+    0.02
+    """
+    return float(solution.gap / max(solution.objective, np.finfo(float).tiny))
 
 
 class Fit(NamedTuple):

@@ -195,7 +195,7 @@ def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
         problem.outward(solution.params),
         "done" if solution.status == 0 else solvers.describe(solution.status),
         objective=solution.objective,
-        relative_gap=solution.gap / max(solution.objective, np.finfo(float).tiny),
+        relative_gap=solvers.relative_gap(solution),
         epochs=solution.evaluations,
     )
 

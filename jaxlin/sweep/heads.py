@@ -123,8 +123,8 @@ def _check_axis(name: str, values: list) -> None:
             raise ValueError(f"`step_sizes` must be positive and finite, got {value:g}.")
         if name == "losses" and value not in LOSSES:
             raise ValueError(f"`losses` must be among {', '.join(LOSSES)}, got {value!r}.")
-        if name == "seeds" and value < 0:
-            raise ValueError(f"`seeds` must be 0 or more, got {value}.")
+        if name == "seeds" and not 0 <= value < 2**32:
+            raise ValueError(f"`seeds` must be in [0, 2**32), got {value}.")
         if name == "shots" and value is not None and value < 1:
             raise ValueError(f"`shots` must be 1 or more examples a class, got {value}.")
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,11 +91,12 @@ def _start(folder, *words, **variables):
     )
 
 
-def _start_both(folder, *words, others=()):
+def _start_both(folder, *words, others=(), **variables):
     """The same as a run of two processes; `others` are words for the second alone."""
     joined = ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2")
+    own = ("--heartbeat", "5", "--process-id")
     return [
-        _start(folder, *words, *more, *joined, "--heartbeat", "5", "--process-id", str(i))
+        _start(folder, *words, *more, *joined, *own, str(i), **variables)
         for i, more in enumerate(((), others))
     ]
 
@@ -109,8 +111,19 @@ def _finish(started):
 
 
 @pytest.fixture(scope="session")
-def processes():
-    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`."""
+def processes(tmp_path_factory):
+    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`.
+
+    They share the programs that they compile, which is most of what they do.
+    """
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     return SimpleNamespace(
-        start=_start, start_both=_start_both, finish=_finish, free_port=free_port
+        start=partial(_start, **shared),
+        start_both=partial(_start_both, **shared),
+        finish=_finish,
+        free_port=free_port,
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxlin import models
-from jaxlin.cli.common import parse
+from jaxlin.cli.parsing import parse
 from jaxlin.cli.train import Options, _check
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"

@@ -232,6 +232,16 @@ def test_broken_checkpoints_are_named_and_the_one_before_is_used(jaxlin, unbroke
     assert_same_run("run", unbroken)
 
 
+def test_nothing_of_a_run_that_is_overwritten_passes_for_the_new_one(jaxlin, arrays, monkeypatch):
+    sweep = ("sweep", "--data", "mine.npz", "--tolerance", "1e-2", "--strengths", "0.1", "1")
+    assert jaxlin(*sweep, "--out", "run", "-q").code == 0
+    Path("run/notes.txt").write_text("mine")
+    send_at_call(monkeypatch, training, "accuracy_and_loss", number=signal.SIGINT)
+    assert jaxlin("train", "--data", "mine.npz", *RUN, "--out", "run", "--overwrite").code == 130
+    left = {path.name for path in Path("run").iterdir()}
+    assert left == {"config.json", "env.json", "metrics.jsonl", "notes.txt"}
+
+
 def test_resume_starts_afresh_where_there_is_nothing(jaxlin, unbroken):
     resume = (*RUN, "--resume", "auto")
     Path("empty").mkdir()
@@ -374,6 +384,17 @@ def test_too_little_space_is_refused_before_the_first_step(jaxlin, small_disk):
     refused = jaxlin("train", *SAVING, "--out", "disk/run").refused()
     assert "4 checkpoints of" in refused
     assert "Free some space" in refused
+
+
+@pytest.mark.parametrize("saving", [(), ("--save-every", "500")])
+def test_a_disk_too_full_for_results_has_its_own_exit_code(jaxlin, small_disk, monkeypatch, saving):
+    break_at_step(monkeypatch, 20, lambda: fill(small_disk))
+    done = jaxlin("train", *RUN, *saving, "--out", "disk/run")
+    assert done.code == 3
+    assert "No space left on device" in done.err
+    assert "None" not in done.err
+    assert "Errno" not in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])

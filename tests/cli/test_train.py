@@ -215,7 +215,7 @@ def test_a_path_below_a_file_is_refused(jaxlin):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"strenght": 1}', "`strenght` is not an option. Did you mean `strength`"),
+        ('{"strenght": 1}', '"strenght" is not an option. Did you mean "strength"'),
         ("[1]", "expected a JSON object"),
         ("{", "not a JSON file"),
         ('{"loss": "hing"}', "loss"),

@@ -202,7 +202,7 @@ def test_batch_norm_standardizes_every_batch(digits):
         ({"strengths": [np.nan]}, "must be 0 or more"),
         ({"strengths": [1.0], "step_sizes": [0.0]}, "`step_sizes` must be positive"),
         ({"strengths": [1.0], "losses": ["l"]}, "`losses` must be among"),
-        ({"strengths": [1.0], "seeds": [-1]}, "`seeds` must be 0"),
+        ({"strengths": [1.0], "seeds": [-1]}, "`seeds` must be in"),
         ({"strengths": [1.0], "shots": [0]}, "`shots` must be 1"),
     ],
 )

@@ -1,16 +1,16 @@
 """What both classifiers are: linear scores, fitted by `jaxlin.solvers.minimize`, with a proof."""
 
-__all__ = ["CertifiedClassifier", "scores_of"]
+__all__ = ["CertifiedClassifier"]
 
 import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.estimators.scoring import beside, scores_of
 from jaxlin.estimators.validation import (
     check_number,
     checked_inputs,
@@ -18,19 +18,17 @@ from jaxlin.estimators.validation import (
     is_device_array,
     one_class,
 )
-from jaxlin.solvers import Status, minimize
+from jaxlin.solvers import Status, minimize, relative_gap
 
 _REMEDY = {
     Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, or raise `tol` if "
     "this gap will do.",
-    Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap, pass the data "
-    "as float64, or regularize more (a smaller `C`, a larger `strength`).",
+    Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap{wider}, "
+    "or regularize more (a smaller `C`, a larger `strength`).",
     Status.SEPARABLE: "because the classes are separable and nothing is regularized: the loss "
     "falls forever as the coefficients grow. Set a finite `C` (a `strength` above 0).",
 }
 LEAST_TOL = 1e-13
-PREDICTED_ROWS = 8192
-"""Raw pixels are converted this many rows at a time."""
 
 
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):
@@ -148,58 +146,22 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             weights = share * (weights[1:] - weights[:1])
             bias = share * (bias[1:] - bias[:1])
         if is_device_array(like):
-            weights, bias = _beside(like, weights), _beside(like, bias)
+            weights, bias = beside(like, weights), beside(like, bias)
         self.coef_, self.intercept_ = weights, bias
 
     def _warn_unless_converged(self, solution: Solution) -> None:
         remedy = _REMEDY.get(Status(int(solution.status)))
         if remedy is None:
             return
-        relative = solution.gap / max(solution.objective, np.finfo(float).tiny)
+        relative = relative_gap(solution)
+        wider = "" if self.coef_.dtype == np.float64 else ", pass the data as float64"
+        remedy = remedy.format(max_iter=self.max_iter, wider=wider)
         warnings.warn(
             f"{type(self).__name__} stopped with a certified relative gap of {relative:.2g} "
-            f"(`tol`={self.tol:g}) {remedy.format(max_iter=self.max_iter)}",
+            f"(`tol`={self.tol:g}) {remedy}",
             ConvergenceWarning,
             stacklevel=3,
         )
-
-
-def scores_of(X, coef, intercept):
-    """`X @ coef.T + intercept`, (N, K); (N,) for one row of coefficients. Where X is."""
-    if is_device_array(X):
-        import jax
-        import jax.numpy as jnp
-
-        coef = _beside(X, coef)
-        with jax.enable_x64(X.dtype == np.float64 or jax.config.jax_enable_x64):
-            scores = jnp.dot(X.astype(jnp.promote_types(X.dtype, coef.dtype)), coef.T)
-            scores = scores + jnp.asarray(intercept)[None, :]
-    else:
-        coef, intercept = np.asarray(coef), np.asarray(intercept)
-        if np.issubdtype(X.dtype, np.floating):
-            scores = safe_sparse_dot(X, coef.T, dense_output=True) + intercept
-        else:
-            starts = range(0, X.shape[0], PREDICTED_ROWS)
-            blocks = [X[start : start + PREDICTED_ROWS].astype(coef.dtype) for start in starts]
-            scores = np.concatenate(
-                [safe_sparse_dot(block, coef.T, dense_output=True) for block in blocks]
-            )
-            scores += intercept
-    return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
-def _beside(X, array):
-    """`array` in its own precision on the device of X."""
-    import jax
-    import jax.numpy as jnp
-
-    if is_device_array(array):
-        return array
-    with jax.enable_x64(array.dtype == np.float64 or jax.config.jax_enable_x64):
-        devices = X.devices()
-        if len(devices) == 1:
-            return jax.device_put(array, next(iter(devices)))
-        return jnp.asarray(array)
 
 
 def _printer(name):
