@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.sparse
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -204,6 +204,44 @@ def test_features_of_any_scale_and_constant_ones_are_no_obstacle():
     hard = np.hstack([inputs * scales, np.ones((100, 1)), np.zeros((100, 1)), inputs[:, :1]])
     solution = minimize(hard, labels, strength=1e-4, tolerance=1e-5)
     assert solution.status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "softmax"])
+def test_hinges_of_features_of_any_scale_are_certified(name):
+    """Penalized alike, the largest features are all but free and the smallest all but absent."""
+    inputs, labels = load_digits(return_X_y=True)
+    scales = 10.0 ** np.random.default_rng(0).uniform(-4, 4, 64)
+    hard = (inputs[:200] / 16 * scales, labels[:200])
+    solution = minimize(*hard, loss=name, strength=1e-4, tolerance=1e-3, max_iterations=200)
+    assert solution.status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("name", ["squared-hinge", "squared-one-vs-rest"])
+def test_squared_hinges_of_separable_data_with_a_weak_penalty_are_certified(name):
+    inputs, labels = load_digits(return_X_y=True)
+    few, settings = (inputs[:200] / 16, labels[:200]), dict(loss=name, max_iterations=300)
+    weak = minimize(*few, strength=1e-6, **settings)
+    assert weak.status == Status.CONVERGED
+    free = minimize(*few, strength=0, **settings)
+    assert free.status == Status.SEPARABLE
+    assert free.objective == 0
+
+
+def test_what_a_second_method_reports_is_no_worse_than_the_first():
+    inputs, labels = load_digits(return_X_y=True)
+    seen = []
+    solution = minimize(
+        inputs[:200] / 16,
+        labels[:200],
+        loss="squared-hinge",
+        strength=1e-6,
+        callback=lambda *found: seen.append(found),
+    )
+    evaluations, objectives, bounds = np.transpose(seen)
+    for rising in (evaluations, -objectives, bounds):
+        assert np.all(np.diff(rising) >= 0)
+    # the last report is of parameters not yet rounded to float64's neighbors on the way back
+    np.testing.assert_allclose(objectives[-1], solution.objective, rtol=1e-9)
 
 
 def test_fewer_rows_than_features():

@@ -15,7 +15,7 @@ Scores are affine in the step, so a line search costs no pass over the data. The
 feasible dual points throughout: their certificate is the stopping rule.
 """
 
-__all__ = ["minimize_hinge"]
+__all__ = ["minimize_hinge", "minimize_unregularized", "separated"]
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ SHORT = 0.4
 def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not."""
     if problem.strength == 0:
-        return _unregularized(problem, weights, bias, report)
+        return minimize_unregularized(problem, weights, bias, report)
     if suits_interior(problem):
         fit = minimize_small_hinge(problem, report)
         if fit is not None:
@@ -53,7 +53,7 @@ def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
         return _minimize(problem, weights, bias, report)
 
 
-def _unregularized(problem: Problem, weights, bias, report) -> Fit:
+def minimize_unregularized(problem: Problem, weights, bias, report) -> Fit:
     """A penalty so small that it hardly shows, then the loss alone; nothing can be certified."""
     spread = problem.rows.radius() ** 2 / problem.features
     tiny = problem._replace(strength=1e-7 * max(spread, 1e-12))
@@ -62,6 +62,11 @@ def _unregularized(problem: Problem, weights, bias, report) -> Fit:
     if lead <= 0:
         status = Status.NO_PROOF if fit.status == Status.CONVERGED else fit.status
         return fit._replace(lower_bound=0.0, status=status)
+    return separated(problem, fit, lead)
+
+
+def separated(problem: Problem, fit: Fit, lead: float) -> Fit:
+    """Stretched until the least lead, which is positive, is the margin: every hinge is 0."""
     grow = (1 + 1e-6) * problem.margin / lead
     return fit._replace(
         weights=fit.weights * grow, bias=fit.bias * grow, lower_bound=0.0, status=Status.SEPARABLE

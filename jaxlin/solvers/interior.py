@@ -24,6 +24,9 @@ from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status
 
 STEPS = 80
+TRUSTED = 1e4
+"""Smoothing of the certificate, in margins: so much that the dual variables stay what they are.
+With less, small errors of the scores would move them, which features of a large scale magnify."""
 
 
 class _Point(NamedTuple):
@@ -34,9 +37,10 @@ class _Point(NamedTuple):
     s: np.ndarray
     """(K, N) slacks of a >= 0: xi - z."""
     xi: np.ndarray
-    """(K, N) for a box, (1, N) else: slacks of the upper limit, an upper bound on the loss."""
+    """(K, N) for a box or an orthant, (1, N) else: slacks of the upper limit, an upper bound on the
+    loss; a / 2 or half the sum of a where there is no limit."""
     room: np.ndarray
-    """1 - a for a box, (1, N) 1 - sum a for a simplex; none (ones) for the squared simplex."""
+    """1 - a for a box, (1, N) 1 - sum a for a simplex; none (ones) for the squared losses."""
 
 
 def suits_interior(problem: Problem) -> bool:
@@ -68,7 +72,11 @@ def minimize_small_hinge(problem: Problem, report) -> Fit | None:
         gap = float(problem.counts @ _complementarity(point[2:], inside, shape))
         if gap <= 0.3 * problem.tolerance * best[0] or iteration == problem.max_iterations:
             proof = certify(
-                problem, point.weights, point.bias, smoothing=problem.margin, anchor=point.a
+                problem,
+                point.weights,
+                point.bias,
+                smoothing=TRUSTED * problem.margin,
+                anchor=point.a,
             )
             passes += proof.evaluations
             lower = max(lower, proof.lower_bound)
@@ -93,6 +101,8 @@ _SHAPES = {
     "one-vs-rest": "box",
     "crammer-singer": "simplex",
     "squared-crammer-singer": "squared",
+    "squared-hinge": "orthant",
+    "squared-one-vs-rest": "orthant",
 }
 
 
@@ -109,7 +119,10 @@ def _start(problem: Problem, own, inside, rows, shape) -> _Point:
     if shape == "simplex":
         a = np.where(inside, 0.5 / (classes - 1), 0.0)
         return _Point(weights, bias, a, xi - z, xi, np.full((1, size), 0.5))
-    a = np.where(inside, 4.0 * problem.margin / (classes - 1), 0.0)
+    if shape == "orthant":
+        a = np.where(inside, 4.0 * problem.margin, 0.0)
+        return _Point(weights, bias, a, a / 2 - z, a / 2, np.ones((1, size)))
+    a = np.where(inside, 4.0 * problem.margin / max(classes - 1, 1), 0.0)
     return _Point(weights, bias, a, xi - z, xi, np.ones((1, size)))
 
 
@@ -171,7 +184,7 @@ def _complementarity(variables, inside, shape):
     """(N,): the sum of each variable times its slack, 0 at the optimum."""
     a, s, xi, room = variables
     below = (inside * s * a).sum(0)
-    if shape == "squared":
+    if shape in ("squared", "orthant"):
         return below
     return below + (inside * xi * room if shape == "box" else xi * room).sum(0)
 
@@ -181,6 +194,8 @@ def _eliminated(point: _Point, inside, shape):
     if shape == "box":
         d = inside / (point.xi / point.room + point.s / np.where(inside, point.a, 1))
         return d, np.zeros(d.shape[1])
+    if shape == "orthant":
+        return inside / (0.5 + point.s / np.where(inside, point.a, 1)), np.zeros(inside.shape[1])
     d = inside * point.a / point.s
     total = d.sum(0)
     if shape == "simplex":
@@ -189,8 +204,8 @@ def _eliminated(point: _Point, inside, shape):
 
 
 def _share(point: _Point, shape):
-    """r (N,) such that kappa = 1 / (r + sum d); `None` for a box, which has no coupling."""
-    if shape == "box":
+    """r (N,) such that kappa = 1 / (r + sum d); `None` where classes are not coupled."""
+    if shape in ("box", "orthant"):
         return None
     return point.room[0] / point.xi[0] if shape == "simplex" else np.full(point.a.shape[1], 2.0)
 
@@ -201,6 +216,8 @@ def _fixed_part(point: _Point, bend, inside, shape, lower_target, upper_target):
     safe = np.where(inside, point.a, 1)
     if shape == "box":
         return d * (point.xi - point.s + lower_target / safe - upper_target / point.room)
+    if shape == "orthant":
+        return d * (lower_target / safe - point.s)
     pulled = inside * (lower_target / point.s - point.a)
     if shape == "simplex":
         short = (upper_target - point.xi * point.room)[0] / point.xi[0]
@@ -225,14 +242,15 @@ def _changes(point, bend, form, own, inside, shape, moved, fixed, lower_target, 
         dxi = upper_target + point.xi * (pulled[None, :] - point.room)
         dxi = dxi / (point.room + point.xi * d.sum(0)[None, :])
         return da, np.where(inside, dxi - dz, 0), dxi, -da.sum(0)[None, :]
-    dxi = da.sum(0)[None, :] / 2
+    dxi = da / 2 if shape == "orthant" else da.sum(0)[None, :] / 2
     return da, np.where(inside, dxi - dz, 0), dxi, np.zeros_like(dxi)
 
 
 def _longest(point: _Point, change, inside, shape) -> float:
     """The longest step that keeps every variable nonnegative."""
     longest = np.inf
-    masks = (inside, inside, inside if shape == "box" else True, inside if shape == "box" else True)
+    there = inside if point.xi.shape == inside.shape else True
+    masks = (inside, inside, there, inside if shape == "box" else True)
     for value, delta, mask in zip(point[2:], change, masks, strict=True):
         falling = (delta < 0) & mask
         if falling.any():
@@ -261,14 +279,13 @@ def _factor(problem: Problem, bend, room, own, rows):
         hessian = dense_blocks(np, top, bends, own_weights)
     side = top.shape[1]
     ridge = np.full(side, 2 * problem.strength)
-    # pairs do not see a common shift of all biases
-    ridge[-1] = 1e-13 * np.trace(hessian) / len(hessian) if problem.fit_intercept else 1.0
+    biases = np.arange(classes) * side + side - 1
+    # pairs do not see a common shift of all biases; features of another scale are not asked
+    ridge[-1] = 1e-13 * hessian[biases, biases].mean() if problem.fit_intercept else 1.0
     if not problem.fit_intercept:
-        biases = np.arange(classes) * side + side - 1
         hessian[biases, :] = 0
         hessian[:, biases] = 0
     hessian[np.diag_indices_from(hessian)] += np.tile(ridge, classes)
     if problem.fit_intercept and problem.form.geometry == "pairs":
-        biases = np.arange(classes) * side + side - 1
         hessian[np.ix_(biases, biases)] += hessian[biases, biases].mean() / classes
     return scipy.linalg.cho_factor(hessian, lower=True, check_finite=False)

@@ -14,6 +14,7 @@ from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.proximal import minimize_proximal
 from jaxlin.solvers.smooth import minimize_smooth
+from jaxlin.solvers.squared import minimize_squared, suits_squared
 from jaxlin.solvers.status import Fit, Status, silent
 
 
@@ -142,6 +143,8 @@ def solver_of(problem):
         return free_of_loss
     if problem.l1_strength > 0:
         return minimize_proximal
+    if suits_squared(problem):
+        return minimize_squared
     return minimize_smooth if problem.form.smooth else minimize_hinge
 
 

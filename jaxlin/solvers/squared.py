@@ -1,0 +1,66 @@
+"""Squared hinges of few unknowns: quasi-Newton steps, and an interior point method as their rescue.
+
+A squared hinge is differentiable, but its second derivative jumps where a margin is met. With a
+weak penalty on separable data, or with features of very different scales, most margins are nearly
+met, and differences of gradients say nothing about the next step.
+"""
+
+__all__ = ["minimize_squared", "suits_squared"]
+
+import numpy as np
+
+from jaxlin.solvers.certificates import smallest_lead
+from jaxlin.solvers.hinges import minimize_unregularized, separated
+from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
+from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.smooth import minimize_smooth
+from jaxlin.solvers.status import Fit, Status
+
+ENOUGH = 100
+"""Quasi-Newton steps after which it is the kinks that keep them from the optimum."""
+
+
+def suits_squared(problem: Problem) -> bool:
+    """A squared hinge, of so few unknowns that an interior point method takes about a second."""
+    kinked = problem.form.smooth and problem.form.geometry != "softmax"
+    return kinked and suits_interior(problem._replace(strength=1.0))
+
+
+def minimize_squared(problem: Problem, weights, bias, report) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not."""
+    told = _improving(report)
+    most = min(problem.max_iterations, ENOUGH)
+    first = minimize_smooth(problem._replace(max_iterations=most), weights, bias, told)
+    if first.status == Status.SEPARABLE:
+        return separated(problem, first, smallest_lead(problem, first.weights, first.bias))
+    if first.status in (Status.CONVERGED, Status.NO_PROOF) or most == problem.max_iterations:
+        return first
+
+    def later(evaluations, *rest):
+        told(first.evaluations + evaluations, *rest)
+
+    if problem.strength == 0:
+        fit = minimize_unregularized(problem, first.weights, first.bias, later)
+    else:
+        fit = minimize_small_hinge(problem, later)
+    if fit is None:
+        fit = minimize_smooth(problem, first.weights, first.bias, later)
+    return fit._replace(
+        iterations=first.iterations + fit.iterations,
+        evaluations=first.evaluations + fit.evaluations,
+        lower_bound=max(first.lower_bound, fit.lower_bound),
+    )
+
+
+def _improving(report):
+    """Hands on only what is better than all before: the second method starts afresh."""
+    least, highest = np.inf, 0.0
+
+    def told(evaluations, objective, lower_bound, best):
+        nonlocal least, highest
+        highest = max(highest, lower_bound)
+        if objective <= least:
+            least = objective
+            report(evaluations, objective, highest, best)
+
+    return told
