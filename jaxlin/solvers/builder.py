@@ -254,7 +254,8 @@ class MetricBuilder:
         """How much each row bends, (N,)."""
         problem = self.problem
         scores = problem.rows.scores(weights, bias)
-        found = columnwise(problem, _bent_at, (scores, problem.labels), problem.margin)
+        with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+            found = columnwise(problem, _bent_at, (scores, problem.labels), problem.margin)
         return fetch(found).astype(np.float64) + 1e-12
 
 
