@@ -37,12 +37,12 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
       OSError: the disk is full, or something else kept Orbax from writing.
     """
+    _hush_late_writes()  # before: the first may end before its error is seen here
     with _orbax() as (ocp, checkpointer):
         try:
             kept = {name: array for name, array in arrays.items() if array.size}
             checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(kept))
         except Exception as error:
-            _hush_late_writes()
             raise _as_os_error(error, folder) from None
 
 

@@ -237,7 +237,12 @@ def test_nothing_of_a_run_that_is_overwritten_passes_for_the_new_one(jaxlin, arr
     assert jaxlin(*sweep, "--out", "run", "-q").code == 0
     Path("run/notes.txt").write_text("mine")
     send_at_call(monkeypatch, training, "accuracy_and_loss", number=signal.SIGINT)
-    assert jaxlin("train", "--data", "mine.npz", *RUN, "--out", "run", "--overwrite").code == 130
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
+    try:
+        done = jaxlin("train", "--data", "mine.npz", *RUN, "--out", "run", "--overwrite")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert done.code == 130
     left = {path.name for path in Path("run").iterdir()}
     assert left == {"config.json", "env.json", "metrics.jsonl", "notes.txt"}
 

@@ -181,7 +181,7 @@ def test_heads_that_diverge_are_noted_and_all_of_them_fail(jaxlin, mine):
     assert done.json["best"]["step_size"] == 0.01
     bad = jaxlin(*common, "--step-sizes", "1e30", "1e31")
     assert bad.code == 1
-    assert "all 2 heads diverged" in bad.err
+    assert "all of the 2 heads diverged" in bad.err
 
 
 def test_an_edge_of_the_grid_is_pointed_out(jaxlin, mine):

@@ -168,7 +168,7 @@ REFUSED = {
     ("--validation", "5000"): "--validation 5000 would keep 5000 of 1442",
     ("--patience", "3", "--validation", "0"): "--patience needs validation examples",
     ("--epochs", "2", "--steps", "3"): "--epochs and --steps exclude each other",
-    ("--seed", "-1"): "--seed must be 0 or more",
+    ("--seed", "-1"): "--seed must be in [0, 2**32)",
     (
         "--strenght",
         "1",
