@@ -34,7 +34,8 @@ from jaxlin.solvers.status import Fit, Status
 STEPS = 16
 """Of a round, at most."""
 DEAR = 1.5
-"""Passes over the data from which on a Newton direction is not worth them."""
+"""Passes over the data from which on a Newton direction is not worth them; twice as many after
+every round that quasi-Newton steps did not finish."""
 COARSEST = 4.0
 """First smoothing, in margins: less makes the first round hard; short steps ask for more."""
 SHORT = 0.4
@@ -86,7 +87,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
     evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
     best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
 
-    stalled, floor = 0, 0.0
+    stalled, floor, dear = 0, 0.0, DEAR
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
         steps, many, short = 0, 0, 0
@@ -109,8 +110,9 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             quasi.learn(weights, bias, gradient, sums)
             norm = float(np.sqrt((gradient**2).sum() + (sums**2).sum()))
             slack = float((gradient**2).sum()) / (4 * strength)
-            bound = float(gain) - float((products**2).sum()) / (4 * strength)
-            claimed = max(claimed, bound)
+            # of the problem whose bias stays; the free bias will move by a margin or so
+            bound = float(gain) + float(bias @ sums) - float((products**2).sum()) / (4 * strength)
+            claimed = max(claimed, bound - float(np.abs(sums).sum()) * problem.margin)
             if objective < best[0]:
                 best = (objective, weights, bias)
             blur = max(objective - bound - slack, 0.0)
@@ -142,7 +144,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                 break
             bent = columnwise(problem, _bent, data, problem.margin, smoothing)
             here = (gradient, sums, scores, smoothing, anchor)
-            crowded = newton.dear(bent) > DEAR
+            crowded = newton.dear(bent) > dear
             if crowded:
                 step, bias_step = quasi(bent, weights, bias, *here)
             else:
@@ -181,6 +183,8 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
         floor = 0.8 * floor
         if short:
             continue
+        if many >= STEPS:
+            dear = 2 * dear
         if many:
             smoothing = max(smoothing * _pace(steps), 0.01 * problem.margin)
         elif steps <= 3 or smoothing > 0.2 * problem.margin:
