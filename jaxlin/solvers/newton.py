@@ -12,6 +12,7 @@ import scipy.sparse
 from jax import lax
 
 from jaxlin.sharding import fetch
+from jaxlin.solvers.balance import WIDE
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
 from jaxlin.solvers.columns import ENTRIES, columnwise
@@ -88,8 +89,11 @@ class NewtonStep:
         return step.reshape(gradient.shape), bias_step, passes * count
 
     def dear(self, bent) -> float:
-        """About how many passes over the data the next direction will take."""
-        if self.exact:
+        """About how many passes over the data the next direction will take.
+
+        Of very many classes few bend, and products gather only these: never many.
+        """
+        if self.exact or self.problem.classes > WIDE:
             return 0.0
         bending = np.count_nonzero(fetch(bent) > 0)
         return min(bending, self._rows) / self.problem.rows.size * max(self._fresh, USUAL)
