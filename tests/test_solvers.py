@@ -419,13 +419,12 @@ def test_a_hessian_of_too_few_rows_takes_more(monkeypatch):
     assert minimize(inputs.astype(np.float32), labels, **settings).status != Status.CONVERGED
 
 
-@pytest.mark.parametrize("loss", ["hinge", "crammer-singer"])
-def test_quasi_newton_steps_save_passes_where_most_rows_bend(loss, monkeypatch):
+def test_quasi_newton_steps_save_passes_where_most_rows_bend(monkeypatch):
     """Noise: every row stays near a kink, so that a Newton system is over all of them."""
     from jaxlin.solvers import hinges
 
     inputs, labels = blobs(5, size=2500, features=300, classes=4, spread=0.05)
-    settings = dict(loss=loss, strength=1e-2, tolerance=1e-3)
+    settings = dict(loss="hinge", strength=1e-2, tolerance=1e-3)
     mixed = minimize(inputs.astype(np.float32), labels, **settings)
     monkeypatch.setattr(hinges, "DEAR", np.inf)  # Newton throughout
     newton = minimize(inputs.astype(np.float32), labels, **settings)
