@@ -1,6 +1,6 @@
 """Checks of static facts (shape, dtype) that hold, and may raise, while tracing."""
 
-__all__ = ["check_linear", "check_scores_and_labels"]
+__all__ = ["check_labels", "check_linear", "check_scores_and_labels"]
 
 import jax.numpy as jnp
 
@@ -11,15 +11,26 @@ def check_scores_and_labels(scores, labels) -> None:
         raise TypeError(
             f"`scores` must be floating, got {scores.dtype}. Convert them with `.astype(float)`."
         )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(
-            f"`labels` must be integer classes, got {labels.dtype}. "
-            "Turn one-hot labels into classes with `labels.argmax(-1)`."
-        )
+    _check_classes(labels)
     if labels.shape != scores.shape[:-1]:
         raise ValueError(
             f"`labels` must have shape scores.shape[:-1] = {scores.shape[:-1]}, "
             f"got {labels.shape}. Broadcasting would pair scores with wrong labels."
+        )
+
+
+def check_labels(labels, size: int) -> None:
+    """Raise unless `labels` is integer (size,): one for each row."""
+    _check_classes(labels)
+    if labels.shape != (size,):
+        raise ValueError(f"`labels` must have one entry per row, ({size},), got {labels.shape}.")
+
+
+def _check_classes(labels) -> None:
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"`labels` must be integer classes, got {labels.dtype}. "
+            "Turn one-hot labels into classes with `labels.argmax(-1)`."
         )
 
 

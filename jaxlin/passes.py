@@ -11,7 +11,7 @@ SciPy, for sparse matrices and for problems so small that a compilation would co
 fit. The programs themselves are those of `jaxlin.chunks`.
 """
 
-__all__ = ["DeviceRows", "HostRows", "open_rows"]
+__all__ = ["DeviceRows", "HostRows", "arithmetic", "chunk_size", "open_rows"]
 
 import mmap
 
@@ -216,7 +216,7 @@ class DeviceRows(_Rows):
         """One part of a source or a map, copied: the map's pages are then given back."""
         if hasattr(self.inputs, "read_into"):  # rows of our own, which the device may take over
             rows = self.inputs[part]
-            with _precision(rows.dtype):
+            with arithmetic(rows.dtype):
                 return part, jax.device_put(rows)
         if not isinstance(self.inputs, np.memmap):
             return part, _as_device(np.asarray(self.inputs[part]))
@@ -227,7 +227,7 @@ class DeviceRows(_Rows):
 
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
-        with _precision(dtype):
+        with arithmetic(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
             blocks = [
                 chunks.scores(weights, bias, shift, rows, chunk=self._chunk(dtype, rows.shape[0]))
@@ -238,7 +238,7 @@ class DeviceRows(_Rows):
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         products, sums = 0.0, 0.0
-        with _precision(dtype):
+        with arithmetic(dtype):
             residuals = jnp.asarray(residuals, dtype)
             shift = jnp.asarray(self._subtracted(), dtype)
             for part, rows in self._each():
@@ -253,7 +253,7 @@ class DeviceRows(_Rows):
     def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         value, products, sums = 0.0, 0.0, 0.0
-        with _precision(dtype):
+        with arithmetic(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
             counts = jnp.asarray(counts, dtype)
             for part, rows in self._each():
@@ -283,7 +283,7 @@ class DeviceRows(_Rows):
             scalars are handed on as they are.
           extra: handed to `rowwise` unchanged.
         """
-        with _precision(np.float64):
+        with arithmetic(np.float64):
             return chunks.total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
 
     def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
@@ -295,7 +295,7 @@ class DeviceRows(_Rows):
           dtype: of the residuals and the products.
         """
         products, sums, totals = 0.0, 0.0, None
-        with _precision(np.float64):
+        with arithmetic(np.float64):
             shift = jnp.asarray(self._subtracted(), dtype)
             for part, rows in self._each():
                 whole = self._resident is not None
@@ -316,7 +316,7 @@ class DeviceRows(_Rows):
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         if self._resident is not None:
-            with _precision(dtype):
+            with arithmetic(dtype):
                 maps = (jnp.asarray(self.shift, dtype), jnp.asarray(self.scale, dtype))
                 return np.asarray(chunks.mapped(self._resident, jnp.asarray(indices), *maps))
         rows = np.asarray(self.inputs[np.sort(indices)])
@@ -336,7 +336,7 @@ class DeviceRows(_Rows):
     def _largest_square(self) -> float:
         """Of the norms of the scaled rows, as computed."""
         largest = 0.0
-        with _precision(self.dtype):
+        with arithmetic(self.dtype):
             squared = jnp.asarray(self.scale**2, self.dtype)
             for _, rows in self._each():
                 chunk = self._chunk(self.dtype, rows.shape[0])
@@ -362,11 +362,12 @@ def _norm_bound(largest_square, shift):
     return float(np.sqrt(largest_square) * (1 + 1e-9) + np.linalg.norm(shift))
 
 
-def _precision(dtype):
+def arithmetic(dtype):
+    """A context in which JAX computes in this dtype: float64 is not silently cut to float32."""
     return jax.enable_x64(np.dtype(dtype) == np.float64 or jax.config.jax_enable_x64)
 
 
 def _as_device(array):
-    """On the device in its own dtype: a float64 array is not silently cut to float32."""
-    with _precision(array.dtype):
+    """On the device in its own dtype."""
+    with arithmetic(array.dtype):
         return jnp.asarray(array)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxlin import chunks
 from jaxlin.memory import available_bytes
-from jaxlin.passes import DeviceRows, _precision, chunk_size
+from jaxlin.passes import DeviceRows, arithmetic, chunk_size
 from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
@@ -73,7 +73,7 @@ class ShardedRows(DeviceRows):
         self.over, self._resident = over, None  # `sample` reads the source
         platform = over.devices.flat[0].platform
         self.chunk = chunk_size(source.share, self.features, classes, self.dtype, platform)
-        with _precision(source.dtype):
+        with arithmetic(source.dtype):
             self._placed = place_rows(inputs, over)
 
     @property
@@ -90,14 +90,14 @@ class ShardedRows(DeviceRows):
 
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
-        with _precision(dtype):
+        with arithmetic(dtype):
             arguments = self._arguments(weights, bias, dtype)
             run = _on_shards(chunks.scores, self.over, self._chunk(dtype, self.inputs.share))
             return run(*arguments, self._placed)
 
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
-        with _precision(dtype):
+        with arithmetic(dtype):
             shift = np.asarray(self._subtracted(), dtype)
             run = _on_shards(chunks.transpose, self.over, self._chunk(dtype, self.inputs.share))
             products, sums = run(jnp.asarray(residuals, dtype), shift, self._placed)
@@ -106,7 +106,7 @@ class ShardedRows(DeviceRows):
 
     def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
-        with _precision(dtype):
+        with arithmetic(dtype):
             arguments = self._arguments(weights, bias, dtype)
             counts = np.asarray(counts, dtype)
             chunk = self._chunk(dtype, self.inputs.share)
@@ -118,12 +118,12 @@ class ShardedRows(DeviceRows):
 
     def total(self, rowwise, by_row, *extra):
         chunk, axes = self._columns(by_row), tuple(np.ndim(a) for a in by_row)
-        with _precision(np.float64):
+        with arithmetic(np.float64):
             return _on_shards(chunks.total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
 
     def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         axes = tuple(np.ndim(a) for a in by_row)
-        with _precision(np.float64):
+        with arithmetic(np.float64):
             shift = np.asarray(self._subtracted(), dtype)
             chunk = self._chunk(dtype, self.inputs.share)
             run = _on_shards(chunks.transpose_total, self.over, chunk, rowwise, axes)
@@ -132,7 +132,7 @@ class ShardedRows(DeviceRows):
         return self._mapped_back(np.asarray(products, np.float64), sums), sums, totals
 
     def _largest_square(self) -> float:
-        with _precision(self.dtype):
+        with arithmetic(self.dtype):
             run = _on_shards(chunks.largest_square, self.over, self.chunk)
             return float(run(self._placed, np.asarray(self.scale**2, self.dtype)))
 

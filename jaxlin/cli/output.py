@@ -1,6 +1,15 @@
 """Where results go: output folders, and printing for people and for machines."""
 
-__all__ = ["OutputOptions", "check_out", "emit", "occupied", "prepare_out", "say", "write_json"]
+__all__ = [
+    "OutputOptions",
+    "check_out",
+    "emit",
+    "make_out",
+    "occupied",
+    "prepare_out",
+    "say",
+    "write_json",
+]
 
 import json
 import os
@@ -57,13 +66,18 @@ def prepare_out(out: Path | None, *, name: str, overwrite: bool) -> Path:
             count += 1
             out = Path("runs") / f"{name}-{count}"
     check_out(out, overwrite=overwrite)
+    make_out(out)
+    return out
+
+
+def make_out(out: Path) -> None:
+    """Make the output folder, if it is not there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
             f"{out}: cannot be made ({error.strerror}). Choose another --out."
         ) from None
-    return out
 
 
 def say(*words, quiet: bool = False) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jaxlin.cli.output import check_out, occupied, say
+from jaxlin.cli.output import check_out, make_out, occupied, say
 
 KEEP = 3
 """How many checkpoints stay in a run folder."""
@@ -180,12 +180,7 @@ def _locked(stack: ExitStack, options, identity: dict, name: str) -> Path:
         if options.out is None and occupied(out) and not mine:
             continue
         check_out(out, overwrite=options.overwrite or auto)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"{out}: cannot be made ({error.strerror}). Choose another --out."
-            ) from None
+        make_out(out)
         try:
             stack.enter_context(lock(out))
         except DataError:

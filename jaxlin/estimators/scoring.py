@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.extmath import safe_sparse_dot
 
 from jaxlin.estimators.validation import is_device_array
+from jaxlin.passes import arithmetic
 
 PREDICTED_ROWS = 8192
 """Raw pixels are converted this many rows at a time."""
@@ -14,11 +15,10 @@ PREDICTED_ROWS = 8192
 def scores_of(X, coef, intercept):
     """`X @ coef.T + intercept`, (N, K); (N,) for one row of coefficients. Where X is."""
     if is_device_array(X):
-        import jax
         import jax.numpy as jnp
 
         coef = beside(X, coef)
-        with jax.enable_x64(X.dtype == np.float64 or jax.config.jax_enable_x64):
+        with arithmetic(X.dtype):
             scores = jnp.dot(X.astype(jnp.promote_types(X.dtype, coef.dtype)), coef.T)
             scores = scores + jnp.asarray(intercept)[None, :]
     else:
@@ -42,7 +42,7 @@ def beside(X, array):
 
     if is_device_array(array):
         return array
-    with jax.enable_x64(array.dtype == np.float64 or jax.config.jax_enable_x64):
+    with arithmetic(array.dtype):
         devices = X.devices()
         if len(devices) == 1:
             return jax.device_put(array, next(iter(devices)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlin.passes import arithmetic
 from jaxlin.sharding import fetch
 from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.duals import own_of, total
@@ -254,7 +255,7 @@ class MetricBuilder:
         """How much each row bends, (N,)."""
         problem = self.problem
         scores = problem.rows.scores(weights, bias)
-        with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+        with arithmetic(problem.dtype):
             found = columnwise(problem, _bent_at, (scores, problem.labels), problem.margin)
         return fetch(found).astype(np.float64) + 1e-12
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers.dual_gap import dual_gap
 from jaxlin.solvers.duals import FORMS, form_of
@@ -330,13 +331,7 @@ def _checked(inputs, labels, sample_weight, init, classes):
         raise TypeError(f"`inputs` must be floating or integer, got {inputs.dtype}.")
     inputs = inputs.astype(jnp.float64 if inputs.dtype == jnp.float64 else jnp.float32)
     rows, features = inputs.shape
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(
-            f"`labels` must be integer classes, got {labels.dtype}. "
-            "Turn one-hot labels into classes with `labels.argmax(-1)`."
-        )
-    if labels.shape != (rows,):
-        raise ValueError(f"`labels` must have one entry per row, ({rows},), got {labels.shape}.")
+    check_labels(labels, rows)
     if isinstance(classes, bool) or int(classes) != classes or classes < 1:
         raise ValueError(f"`classes` must be a positive integer, got {classes!r}.")
     if sample_weight is not None:

@@ -17,9 +17,9 @@ feasible dual points throughout: their certificate is the stopping rule.
 
 __all__ = ["minimize_hinge", "minimize_unregularized", "separated"]
 
-import jax
 import numpy as np
 
+from jaxlin.passes import arithmetic
 from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
@@ -50,7 +50,7 @@ def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
         fit = minimize_small_hinge(problem, report)
         if fit is not None:
             return fit
-    with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+    with arithmetic(problem.dtype):
         return _minimize(problem, weights, bias, report)
 
 

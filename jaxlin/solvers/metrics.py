@@ -37,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
+from jaxlin.passes import arithmetic
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem
 
@@ -122,7 +123,7 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
     rows = sample.rows * root[:, None]
     if problem.on_host:
         return _symmetric(np, rows, rows)
-    with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+    with arithmetic(problem.dtype):
         return np.asarray(_second_moment(rows))
 
 
@@ -149,7 +150,7 @@ def _product(problem: Problem, left, right):
     """By XLA unless the problem is small: BLAS loses its threads on a busy machine."""
     if problem.on_host:
         return left @ right
-    with jax.enable_x64(problem.dtype == np.float64 or jax.config.jax_enable_x64):
+    with arithmetic(problem.dtype):
         return np.asarray(jnp.asarray(left) @ jnp.asarray(right))
 
 
@@ -364,7 +365,7 @@ def _dense_factor(problem: Problem, top, ridges, bends: Bends):
     if problem.on_host:
         hessian = dense_blocks(np, top, bends)
     else:
-        with jax.enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
+        with arithmetic(dtype):
             hessian = np.array(_dense_blocks_compiled(top, bends))
     # a common shift of all biases does not change softmax: give it some curvature
     free = np.trace(hessian) / len(hessian) * 1e-6 + 1e-12

@@ -52,11 +52,8 @@ class NewtonStep:
           scores, anchor: (K, N).
         """
         problem, builder = self.problem, self.builder
-        self._draws += 1
-        bent = fetch(bent).astype(np.float64)
+        bent = self._chances(bent)
         most = len(bent) if problem.on_host else self._rows
-        if not (bent > 0).any():
-            bent = problem.counts
         sparse = scipy.sparse.issparse(problem.rows.inputs)
         mean = builder.sample.mean
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
@@ -100,10 +97,13 @@ class NewtonStep:
 
     def metric(self, bent, scores, smoothing, anchor):
         """The preconditioner by itself, as a metric; arguments as for a direction."""
+        return self._metric_at(self._chances(bent), scores, smoothing, anchor)
+
+    def _chances(self, bent):
+        """Of the rows in the next draw: by how much they bend, or by weight where none does."""
         self._draws += 1
         bent = fetch(bent).astype(np.float64)
-        bent = bent if (bent > 0).any() else self.problem.counts
-        return self._metric_at(bent, scores, smoothing, anchor)
+        return bent if (bent > 0).any() else self.problem.counts
 
     def _metric_at(self, bent, scores, smoothing, anchor):
         builder = self.builder

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin._checks import check_labels
 from jaxlin.core import DataError
 from jaxlin.passes import HostRows, open_rows
 from jaxlin.sharded_rows import ShardedRows, open_sharded
@@ -247,13 +248,7 @@ def _scalar(name, value, *, allow_zero) -> float:
 
 def _labels(labels, size) -> np.ndarray:
     labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(
-            f"`labels` must be integer classes, got {labels.dtype}. "
-            "Turn one-hot labels into classes with `labels.argmax(-1)`."
-        )
-    if labels.shape != (size,):
-        raise ValueError(f"`labels` must have one entry per row, ({size},), got {labels.shape}.")
+    check_labels(labels, size)
     if labels.min() < 0:
         row = int(labels.argmin())
         raise ValueError(

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
+from jaxlin.passes import arithmetic
 from jaxlin.preprocess import Preprocessing
 from jaxlin.solvers.duals import form_of
 from jaxlin.solvers.single import quiet_blas
@@ -165,7 +166,7 @@ def _solved(draws, starts, strength, limit, *, classes, dtype, loss, tolerance, 
     """The proved solutions of one call."""
     inputs, labels, counts = (np.stack(part) for part in zip(*draws, strict=True))
     init = LinearParams(*(np.stack(part).astype(dtype) for part in zip(*starts, strict=True)))
-    with jax.enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
+    with arithmetic(dtype):
         solution = _fit(
             inputs.astype(dtype), labels, counts.astype(dtype), init, dtype.type(strength),
             dtype.type(tolerance), dtype.type(margin), limit, loss=loss, classes=classes,

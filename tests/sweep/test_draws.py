@@ -14,16 +14,8 @@ STRENGTHS = [1e-4, 1e-2, 1.0]
 
 
 @pytest.fixture(scope="module")
-def digits():
-    from jaxlin.data import load
-
-    data = load("digits")
-    order = np.random.default_rng(0).permutation(len(data.labels))
-    parts = [
-        Batch(data.inputs[r], data.labels[r].astype(np.int32))
-        for r in (order[:600], order[600:800])
-    ]
-    return (*parts, preprocess.fit(parts[0].inputs, "standardize"))
+def digits(digits_of):
+    return digits_of(600, 200)
 
 
 @pytest.fixture(scope="module")

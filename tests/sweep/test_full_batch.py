@@ -10,16 +10,8 @@ from jaxlin.sweep.full_batch import coarse_to_fine, few_shot_rows
 
 
 @pytest.fixture(scope="module")
-def digits():
-    from jaxlin.data import load
-
-    data = load("digits")
-    order = np.random.default_rng(0).permutation(len(data.labels))
-    parts = [
-        Batch(data.inputs[r], data.labels[r].astype(np.int32))
-        for r in (order[:400], order[400:600])
-    ]
-    return (*parts, preprocess.fit(parts[0].inputs, "standardize"))
+def digits(digits_of):
+    return digits_of(400, 200)
 
 
 def test_the_path_is_scikit_learns(digits):
