@@ -94,6 +94,13 @@ class DualForm(NamedTuple):
             return a - own * total(xp, a)[None, :]
         return xp.where(own, -a, a)
 
+    def loss_and_residuals(self, xp, scores, own, margin):
+        """A smooth loss (R,), and its derivative in the scores (K, R)."""
+        if self.geometry == "softmax":
+            return _cross_entropy_and_residuals(xp, scores - (scores * own).sum(0)[None, :], own)
+        z = self.shortfalls(xp, scores, own, margin)
+        return self.loss(xp, z, own), self.residuals(xp, self.maximizer(xp, z, 1.0, 0.0), own)
+
     def gain(self, xp, a, margin):
         """What a row adds to the dual objective: max-free part of a . z - h(a) at s = 0, (R,)."""
         if self.geometry == "softmax":
@@ -172,11 +179,25 @@ def _negative_entropy(xp, a):
     return total(xp, a * xp.log(xp.where(a > 0, a, 1)))
 
 
+def _exponentials(xp, z, own):
+    """The largest z, which is 0 or more (z_y = 0), and of exp(z - largest) the rivals', their sum,
+    and the true class's."""
+    most = xp.maximum(z.max(0), 0)
+    rivals = xp.where(own, 0, xp.exp(z - most[None, :]))
+    return most, rivals, rivals.sum(0), xp.exp(-most)
+
+
 def _cross_entropy(xp, z, own):
     """log sum exp z, z_y = 0: to relative precision also where the true class wins by far."""
-    most = xp.maximum(largest(xp, z), 0)
-    rivals = total(xp, xp.where(own, 0, xp.exp(z - most[None, :])))
-    return xp.where(most > 0, most + xp.log(xp.exp(-most) + rivals), xp.log1p(rivals))
+    most, _, rest, own_term = _exponentials(xp, z, own)
+    return xp.where(most > 0, most + xp.log(own_term + rest), xp.log1p(rest))
+
+
+def _cross_entropy_and_residuals(xp, z, own):
+    """Both from the same exponentials: written-out sums would make them again in every term."""
+    most, rivals, rest, own_term = _exponentials(xp, z, own)
+    loss = xp.where(most > 0, most + xp.log(own_term + rest), xp.log1p(rest))
+    return loss, (rivals - own * rest[None, :]) / (own_term + rest)[None, :]
 
 
 def _box(xp, z, smoothing, anchor):

@@ -87,10 +87,8 @@ def _rowwise_of(form: DualForm, count: int):
 
 def _value_and_residuals(form, xp, scores, labels, counts, margin):
     own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores, own, margin)
-    a = form.maximizer(xp, z, 1.0, 0.0)
-    residuals = form.residuals(xp, a, own) * counts[None, :]
-    return (counts * form.loss(xp, z, own)).sum(), residuals
+    losses, residuals = form.loss_and_residuals(xp, scores, own, margin)
+    return (counts * losses).sum(), residuals * counts[None, :]
 
 
 def mean_loss(problem: Problem, weights, bias, dtype):
