@@ -1,12 +1,15 @@
 """Does a run that is killed again and again end with the same bits as one that is not?
 
-Starts `jaxlin train --save-every 7 --resume auto` as a process of its own, kills it with SIGKILL
-at a random moment (while it imports, reads, compiles, trains, saves or evaluates), checks that the
-newest checkpoint is whole, and starts it again, until it has been killed `--kills` times. Then the
-run may end, and `model.safetensors` and `metrics.jsonl` are compared with those of a run that
-nobody disturbed. A run that ends between two kills is counted, compared, and begun anew.
+Starts `jaxlin train --save-every 7 --resume auto`, or the command after `--`, as a process of its
+own, kills it with SIGKILL at a random moment (while it imports, reads, compiles, trains, saves or
+evaluates), checks that the newest checkpoint is whole, and starts it again, until it has been
+killed `--kills` times. Then the run may end, and `model.safetensors` and `metrics.jsonl` are
+compared with those of a run that nobody disturbed. A run that ends between two kills is counted,
+compared, and begun anew.
 
     python experiments/kill_and_resume.py --kills 30 --out results/kill_and_resume
+    python experiments/kill_and_resume.py --data fashion-mnist --data-dir FOLDER -- \
+        train --loss hinge --strength 5e-4 --tolerance 1e-3
 """
 
 import argparse
@@ -25,7 +28,8 @@ JAXLIN = (sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.ex
 
 
 def command(options, out):
-    words = ["train", "--data", options.data, "--steps", options.steps, "--batch-size", 64, "-q"]
+    words = options.words or ["train", "--steps", options.steps, "--batch-size", 64]
+    words = [*words, "--data", options.data, "-q"]
     words += ["--save-every", options.save_every, "--resume", "auto", "--out", out]
     if options.data_dir is not None:
         words += ["--data-dir", options.data_dir]
@@ -37,7 +41,7 @@ def numbers(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
-        del record["seconds"]
+        record.pop("seconds", None)
     return (folder / "model.safetensors").read_bytes(), records
 
 
@@ -117,6 +121,7 @@ def run(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="a command of jaxlin and its options, after --")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--kills", type=int, default=30)

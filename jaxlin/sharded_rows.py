@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlin import chunks
 from jaxlin.memory import available_bytes
@@ -80,13 +80,23 @@ class ShardedRows(DeviceRows):
     def depth(self) -> int:
         return super().depth + self.over.shape["data"]
 
+    @property
+    def examples(self) -> int:
+        """N, without the rows that fill the mesh up."""
+        return self.inputs.source.shape[0]
+
     def fill(self, values) -> np.ndarray:
-        """(N,) values as (size,), with zeros for the rows that fill the mesh up."""
-        return np.pad(values, (0, self.size - len(values)))
+        """(..., N) values as (..., size), with zeros for the rows that fill the mesh up."""
+        more = self.size - values.shape[-1]
+        return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, more)])
 
     def beside(self, values) -> jax.Array:
-        """(size,) values on the devices of their rows."""
-        return place_rows(values, self.over)
+        """(size,) or (K, size) values on the devices of their rows."""
+        if values.ndim == 1:
+            return place_rows(values, self.over)
+        with arithmetic(values.dtype):
+            spread = NamedSharding(self.over, _COLUMNS)
+            return jax.make_array_from_callback(values.shape, spread, values.__getitem__)
 
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)

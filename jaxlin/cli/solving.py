@@ -3,6 +3,7 @@
 __all__ = ["Solved", "solve"]
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.train import Options
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers import unfinished
 
 
 class Solved(NamedTuple):
@@ -32,10 +34,10 @@ class Solved(NamedTuple):
 class _Before(NamedTuple):
     """What a run that goes on has behind it."""
 
-    evaluations: float = 0.0
-    lower_bound: float = -np.inf
     seconds: float = 0.0
     records: tuple = ()
+    fit: dict | None = None
+    """Of a fit that was left: the shapes of what it has learned."""
     solution: dict | None = None
     """Of a run that had ended already: the fields of `Solution` beside the parameters."""
 
@@ -43,13 +45,11 @@ class _Before(NamedTuple):
 def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) -> Solved:
     """Solve the problem of `job.config`, writing objective and lower bound to `metrics.jsonl`.
 
-    A checkpoint holds the best parameters so far and what is proved about them. A run that goes on
-    starts from there: it ends within the same tolerance, with other last digits than an unbroken
-    run. One that had ended already is taken as it is.
+    A checkpoint holds all that the fit has learned: a run that goes on from it is the unbroken one,
+    bit for bit. A fit of a second or so is saved at its end only, and begins again before that.
     """
-    config, begun = job.config, time.perf_counter()
-    dtype = np.float64 if config["dtype"] == "float64" else np.float32
-    init, before = _beginning(job, out, watch)
+    begun = time.perf_counter()
+    state, before = _beginning(job, out, watch)
     records = list(before.records)
     with record_log(out / "metrics.jsonl", records) as log:
 
@@ -57,12 +57,11 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
             return before.seconds + time.perf_counter() - begun
 
         def note(evaluations: float, objective: float, lower_bound: float) -> None:
-            lower_bound = max(float(lower_bound), before.lower_bound)
             known = np.isfinite(lower_bound)
             line = {
-                "evaluations": before.evaluations + float(evaluations),
+                "evaluations": float(evaluations),
                 "objective": float(objective),
-                "lower_bound": lower_bound if known else None,
+                "lower_bound": float(lower_bound) if known else None,
                 "seconds": seconds(),
             }
             log(line)
@@ -72,48 +71,64 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
                 at = line["evaluations"]
                 say(f"pass {at:6.1f}  objective {objective:.7f}  lower bound {proved}")
 
-        def visit(params, evaluations, objective, lower_bound, solution=None) -> None:
-            total = before.evaluations + float(evaluations)
-            lower_bound = max(float(lower_bound), before.lower_bound)
-            now = _Before(total, lower_bound, seconds(), tuple(records), solution)
-            ended = solution is not None
-            watch.visit(int(total), params, {"solver": now._asdict()}, last=ended)
+        def packed(make) -> tuple:
+            carried = make()
+            now = _Before(seconds(), tuple(records), fit=unfinished.shapes_of(carried))
+            return carried, {"solver": now._asdict()}
+
+        carries = False
+
+        def on_carried(evaluations: float, make) -> None:
+            nonlocal carries
+            carries = True
+            watch.visit(int(evaluations), partial(packed, make), last=False)
+
+        def on_pass() -> None:
+            if not carries:
+                watch.look("where the fit begins")
 
         if before.solution is None:
-            solution = _minimize(job, dtype, init, note, visit if watch.keeper else None, mesh)
-            lower = min(max(solution.lower_bound, before.lower_bound), solution.objective)
-            solution = solution._replace(lower_bound=lower, gap=solution.objective - lower)
-            note(solution.evaluations, solution.objective, lower)
+            asked = {} if watch.keeper is None else {"on_carried": on_carried, "on_pass": on_pass}
+            solution = _minimize(job, callback=note, carried=state, mesh=mesh, **asked)
+            note(solution.evaluations, solution.objective, solution.lower_bound)
             plain = {
                 name: value.item() if hasattr(value, "item") else value
                 for name, value in solution._asdict().items()
                 if name != "params"
             }
             plain |= {"status": int(solution.status)}
-            plain |= {"evaluations": before.evaluations + float(solution.evaluations)}
-            wide = LinearParams(*(np.asarray(leaf, np.float64) for leaf in solution.params))
-            visit(wide, solution.evaluations, solution.objective, lower, plain)
+            now = _Before(seconds(), tuple(records), solution=plain)
+            record = {"solver": now._asdict()}
+            watch.visit(int(solution.evaluations), solution.params, record, last=True)
             solution = Solution(solution.params, **plain)
         else:
-            params = LinearParams(*(leaf.astype(dtype) for leaf in init))
-            solution = Solution(params, **before.solution)
+            solution = Solution(state, **before.solution)
     status = in_options(solvers.describe(solution.status), Options)
     return Solved(solution.params, solution, status, None, seconds())
 
 
-def _beginning(job, out: Path, watch: Watch) -> tuple[LinearParams | None, _Before]:
-    """The parameters to start from and what is behind them; nothing for a run that is new."""
+def _beginning(job, out: Path, watch: Watch) -> tuple:
+    """What a fit that goes on has learned, or the parameters that it ended with, and what else is
+    behind it; nothing for a run that is new."""
     if watch.keeper is None:
         return None, _Before()
-    classes, features = len(job.train.class_names), job.train.inputs.shape[1]
-    like = LinearParams(np.zeros((classes, features)), np.zeros(classes))
-    checkpoint.check_space(out, like)
+    (examples, features), classes = job.train.inputs.shape, len(job.train.class_names)
+    dtype, l1 = _dtype(job.config), job.config["regularizer"] == "l1"
+    sizes = {"examples": examples, "features": features, "classes": classes, "dtype": dtype}
+    checkpoint.check_space(out, unfinished.largest(job.config["loss"], l1=l1, **sizes))
     if watch.found is None:
         return None, _Before()
-    return hosts.load(watch.found, like), _Before(**watch.found.record["solver"])
+    before = _Before(**watch.found.record["solver"])
+    params = LinearParams(np.zeros((classes, features), dtype), np.zeros(classes, dtype))
+    like = params if before.fit is None else unfinished.blank(before.fit)
+    return hosts.load(watch.found, like), before
 
 
-def _minimize(job, dtype, init, callback, on_best, mesh) -> Solution:
+def _dtype(config):
+    return np.dtype(config["dtype"])
+
+
+def _minimize(job, **more) -> Solution:
     config = job.config
     penalty, strength = config["regularizer"], config["strength"]
     return solvers.minimize(
@@ -127,9 +142,6 @@ def _minimize(job, dtype, init, callback, on_best, mesh) -> Solution:
         margin=config["margin"],
         preprocessing=job.statistics,
         classes=len(job.train.class_names),
-        dtype=dtype,
-        init=init,
-        mesh=mesh,
-        callback=callback,
-        on_best=on_best,
+        dtype=_dtype(config),
+        **more,
     )

@@ -40,8 +40,9 @@ class SurvivalOptions:
     """How a run survives."""
 
     save_every: int | None = None
-    """Save all state in the run folder's `checkpoints` every so many steps. SIGTERM or Ctrl-C then
-    saves, too, and exits with 75 (a second one stops at once)."""
+    """Save all state in the run folder's `checkpoints` every so many steps, or passes over the data
+    of the full-batch solver. SIGTERM or Ctrl-C then saves, too, and exits with 75 (a second one
+    stops at once)."""
     resume: Literal["auto", "never"] = "never"
     """auto: go on from the newest whole checkpoint of this run in --out, or start afresh where
     there is none."""

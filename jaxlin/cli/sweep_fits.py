@@ -20,6 +20,7 @@ from jaxlin.cli.training import Job, split_data
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data.joined import joined
 from jaxlin.solvers.carried import Carried, blank_carried, shapes_of
+from jaxlin.solvers.status import silent
 from jaxlin.sweep import presets, selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
 from jaxlin.sweep.minibatch import descend
@@ -167,7 +168,7 @@ def _solve_all(job, out, data, validation, begin, write, records, watch) -> list
     from jaxlin.cli.sweep_results import head_json
 
     before = begin.state or _Solved([], None)
-    solved = list(before.heads)
+    solved, left = list(before.heads), []
 
     def on_fitted(found: sweep.Fitted, make) -> None:
         solved.append(found)
@@ -177,9 +178,18 @@ def _solve_all(job, out, data, validation, begin, write, records, watch) -> list
         passes = int(sum(each.epochs for each in solved))
         ended = count == len(job.heads) and job.job.config["search"] == "grid"
         if make is not None:
-            watch.visit(passes, partial(_packed, solved, records, make), last=ended)
+            left[:] = passes, partial(_packed, list(solved), list(records), make)
+            watch.visit(*left, last=ended)
+
+    def on_pass() -> None:
+        """Within a head that goes unsaved: where a signal has come, all before it is saved."""
+        if left:
+            watch.visit(*left, last=False)
+        else:
+            watch.look("within a head")
 
     common = {"statistics": job.job.statistics, "on_fitted": on_fitted}
+    common |= {"on_pass": on_pass if watch.keeper is not None else silent}
     known = {"known": list(solved), "carried": before.carried}
     solver = partial(_solve, job, data, validation, **known, **common)
     if job.job.config["search"] == "grid":
@@ -190,7 +200,10 @@ def _solve_all(job, out, data, validation, begin, write, records, watch) -> list
         return solver([job.heads[0]._replace(strength=s) for s in strengths], near=near)
 
     coarse = [head.strength for head in job.heads]
-    return coarse_to_fine(evaluate, coarse, selection.best, halvings=halvings)
+    fitted = coarse_to_fine(evaluate, coarse, selection.best, halvings=halvings)
+    if left:
+        watch.visit(*left, last=True)
+    return fitted
 
 
 def _packed(solved, records, make) -> tuple[tuple, dict]:
@@ -305,7 +318,9 @@ def _everything(job: SweepJob):
 
 
 def _refit_solved(job, chosen, data, statistics, watch) -> sweep.Fitted:
-    (found,) = _solve(job, data, None, [chosen.head], statistics=statistics, near=[chosen])
+    on_pass = silent if watch.keeper is None else partial(watch.look, "while refitting")
+    more = {"statistics": statistics, "near": [chosen], "on_pass": on_pass}
+    (found,) = _solve(job, data, None, [chosen.head], **more)
     return found
 
 

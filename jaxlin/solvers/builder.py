@@ -1,6 +1,6 @@
 """Which metric, when: rows are drawn, metrics built, and their cost weighed against going on."""
 
-__all__ = ["MetricBuilder", "Recipe"]
+__all__ = ["SAMPLED_ROWS", "MetricBuilder", "Recipe", "recipe_of"]
 
 import warnings
 from contextlib import contextmanager
@@ -51,6 +51,13 @@ class Recipe(NamedTuple):
     """Seed of its sample, where it has one of its own."""
     curvature: float | None
     """That its spectrum was made with."""
+
+
+def recipe_of(weights, bias, settings) -> Recipe:
+    """From what `MetricBuilder.state` returned."""
+    two_level, draw, curvature = settings[:3].tolist()
+    known = None if np.isnan(curvature) else curvature
+    return Recipe(bool(two_level), weights, bias, int(draw), known)
 
 
 class MetricBuilder:
@@ -112,15 +119,19 @@ class MetricBuilder:
             generator = np.random.default_rng(seed)
             indices = np.sort(generator.choice(len(chances), most, p=chances))
             weights = problem.counts[indices] / (most * chances[indices])
-        dtype = problem.dtype
         if not dense:
             return Sample(indices, None, weights, mean)
-        rows = problem.rows.sample(indices, dtype)
+        return self.drawn_as(indices, weights, mean)
+
+    def drawn_as(self, indices, weights, mean=None) -> Sample:
+        """The sample of these rows; `mean` is theirs where it is not given."""
+        problem = self.problem
+        rows = problem.rows.sample(indices, problem.dtype)
         if mean is None:
             mean = np.zeros(problem.features)
             if problem.fit_intercept:
                 mean = (weights @ rows / weights.sum()).astype(np.float64)
-        return Sample(indices, rows - mean.astype(dtype)[None, :], weights, mean)
+        return Sample(indices, rows - mean.astype(problem.dtype)[None, :], weights, mean)
 
     def scores(self, sample: Sample, weights, bias):
         """Of the sample's rows, (K, m)."""
@@ -182,6 +193,23 @@ class MetricBuilder:
             return self.gram(recipe.weights, recipe.bias)
         self.builds, self.curvature = recipe.draw - 1, recipe.curvature
         return self.two_level(recipe.weights, recipe.bias)[0]
+
+    def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What it takes to go on with the last metric: where it was built, (K, D) and (K,), and
+        (6,) whether it is of two levels, its draw, its curvature (NaN for none), the number of
+        builds, the rate of decrease when it was new, whether memory was short."""
+        recipe = self.recipe
+        curvature = np.nan if recipe.curvature is None else recipe.curvature
+        settings = recipe.two_level, recipe.draw, curvature, self.builds, self._fresh, self._short
+        return recipe.weights, recipe.bias, np.array(settings, np.float64)
+
+    def go_on(self, weights, bias, settings):
+        """The last metric of the builder that this `state` is of, whose work this one goes on
+        with; both are for the same problem."""
+        metric = self.follow(recipe_of(weights, bias, settings))
+        builds, self._fresh, short = settings[3:].tolist()
+        self.builds, self._short = int(builds), bool(short)
+        return metric
 
     def starts_exact(self) -> bool:
         """So few unknowns that the whole Hessian is the cheapest metric from the start."""

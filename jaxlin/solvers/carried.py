@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlin.solvers.builder import MetricBuilder, Recipe
-from jaxlin.solvers.lbfgs import Memory
+from jaxlin.solvers.builder import MetricBuilder, recipe_of
+from jaxlin.solvers.lbfgs import arrays_of, memory_of, room
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.smooth import Warmth
 
@@ -40,8 +40,8 @@ class Carried(NamedTuple):
     built_bias: np.ndarray
     """(K,) or (0,)."""
     settings: np.ndarray
-    """(7,): strength, strength of the metric, whether it followed the iterate, number of builds,
-    and of the metric: whether it is of two levels, its draw, its curvature (NaN for none)."""
+    """(9,): strength, strength of the metric, whether it followed the iterate, and the six of
+    `MetricBuilder.state`."""
     end: np.ndarray
     """(2,) or (0,): strength and tolerance of the fit that was done last, where it is to be done
     again; all else is then from before it."""
@@ -55,43 +55,25 @@ def carried_of(weights, bias, warmth: Warmth | None, end=()) -> Carried:
       warmth: what a smooth loss leaves beside.
       end: strength and tolerance of a fit that started there and is to be done again.
     """
-    n = weights.size + bias.size
-    nothing = np.zeros((0, n))
+    none, flat, end = np.zeros(0), np.zeros((0, 0)), np.array(end, np.float64)
     if warmth is None:
-        none = np.zeros((0, 0)), np.zeros(0)
-        pairs = np.zeros(0), nothing, nothing, np.zeros(0)
-        return Carried(weights, bias, *pairs, *none, np.zeros(7), np.array(end, np.float64))
-    recipe, memory = warmth.builder.recipe, warmth.memory
-    curvature = np.nan if recipe.curvature is None else recipe.curvature
-    return Carried(
-        *(weights, bias, np.zeros(0) if warmth.velocity is None else warmth.velocity),
-        np.stack(memory.points) if memory.points else nothing,
-        np.stack(memory.gradients) if memory.gradients else nothing,
-        np.array(memory.lengths, np.float64),
-        *(recipe.weights, recipe.bias),
-        np.array(
-            [
-                *(warmth.strength, warmth.metric_strength, warmth.two_level, warmth.builder.builds),
-                *(recipe.two_level, recipe.draw, curvature),
-            ],
-            np.float64,
-        ),
-        np.array(end, np.float64),
-    )
+        return Carried(weights, bias, none, flat, flat, none, flat, none, np.zeros(9), end)
+    velocity = none if warmth.velocity is None else warmth.velocity
+    *built, settings = warmth.builder.state()
+    own = np.array([warmth.strength, warmth.metric_strength, warmth.two_level], np.float64)
+    settings = np.concatenate([own, settings])
+    return Carried(weights, bias, velocity, *arrays_of(warmth.memory), *built, settings, end)
 
 
 def warmth_of(carried: Carried, problem: Problem) -> Warmth | None:
     """The warmth that `carried_of` took apart; `problem` is of the same rows and counts."""
     if not carried.built_bias.size:
         return None
-    strength, metric_strength, follows, builds, two_level, draw, curvature = carried.settings
+    strength, metric_strength, follows = carried.settings[:3]
     at_metric = problem._replace(strength=float(metric_strength))
-    recipe = Recipe(
-        *(bool(two_level), carried.built_weights, carried.built_bias, int(draw)),
-        None if np.isnan(curvature) else float(curvature),
-    )
+    recipe = recipe_of(carried.built_weights, carried.built_bias, carried.settings[3:])
     builder = MetricBuilder(at_metric)
-    builder.builds, builder.recipe = int(builds), recipe
+    builder.builds, builder.recipe = int(carried.settings[6]), recipe
 
     @cache
     def built():
@@ -103,7 +85,7 @@ def warmth_of(carried: Carried, problem: Problem) -> Warmth | None:
         lambda *vector: built()(*vector),
         float(metric_strength),
         bool(follows),
-        Memory(*map(tuple, (carried.points, carried.gradients, carried.lengths))),
+        memory_of(carried.points, carried.gradients, carried.lengths, room(size)),
         np.concatenate([carried.weights.ravel(), carried.bias]).reshape(size),
         float(strength),
         carried.velocity if carried.velocity.size else None,

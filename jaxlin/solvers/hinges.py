@@ -27,9 +27,10 @@ from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.duals import own_of, settled, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep
-from jaxlin.solvers.problem import Problem, penalty, rowwise, summing_runner
+from jaxlin.solvers.problem import Problem, beside, penalty, rowwise, summing_runner, to_host
 from jaxlin.solvers.quasi import QuasiNewtonStep
-from jaxlin.solvers.status import Fit, Status
+from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.unfinished import HingeFit, checked
 
 STEPS = 16
 """Of a round, at most."""
@@ -42,23 +43,39 @@ SHORT = 0.4
 """Length of a step beyond which its model of the loss was good."""
 
 
-def minimize_hinge(problem: Problem, weights, bias, report) -> Fit:
-    """Minimize until the certified gap is below the tolerance, or the status says why not."""
+def minimize_hinge(
+    problem: Problem,
+    weights,
+    bias,
+    report,
+    carried: HingeFit | None = None,
+    on_carried=silent,
+    on_pass=silent,
+) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not.
+
+    The arguments are those of `jaxlin.solvers.smooth.minimize_smooth`, but `on_pass` is called
+    before each step. Where an interior point method needs a second, nothing is carried.
+    """
+    ends = carried, on_carried, on_pass
     if problem.strength == 0:
-        return minimize_unregularized(problem, weights, bias, report)
-    if suits_interior(problem):
-        fit = minimize_small_hinge(problem, report)
+        return minimize_unregularized(problem, weights, bias, report, *ends)
+    if carried is None and suits_interior(problem):
+        fit = minimize_small_hinge(problem, report, on_pass)
         if fit is not None:
             return fit
     with arithmetic(problem.dtype):
-        return _minimize(problem, weights, bias, report)
+        return _minimize(problem, weights, bias, report, *ends)
 
 
-def minimize_unregularized(problem: Problem, weights, bias, report) -> Fit:
+def minimize_unregularized(
+    problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
+) -> Fit:
     """A penalty so small that it hardly shows, then the loss alone; nothing can be certified."""
     spread = problem.rows.radius() ** 2 / problem.features
     tiny = problem._replace(strength=1e-7 * max(spread, 1e-12))
-    fit = minimize_hinge(tiny, weights, bias, lambda e, o, _, at: report(e, o, 0.0, at))
+    ends = carried, on_carried, on_pass
+    fit = minimize_hinge(tiny, weights, bias, lambda e, o, _: report(e, o, 0.0), *ends)
     lead = smallest_lead(problem, fit.weights, fit.bias)
     if lead <= 0:
         status = Status.NO_PROOF if fit.status == Status.CONVERGED else fit.status
@@ -74,25 +91,45 @@ def separated(problem: Problem, fit: Fit, lead: float) -> Fit:
     )
 
 
-def _minimize(problem: Problem, weights, bias, report) -> Fit:
+def _minimize(problem: Problem, weights, bias, report, carried, on_carried, on_pass) -> Fit:
     xp, rows, strength = problem.xp, problem.rows, problem.strength
     counts = xp.asarray(problem.counts.astype(problem.dtype))
     precise = problem.dtype if problem.classes > WIDE else np.float64
-    newton = NewtonStep(problem, MetricBuilder(problem))
+    newton = NewtonStep(problem, MetricBuilder(problem), keep=on_carried is not silent)
     quasi = QuasiNewtonStep(problem, newton)
-    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
-    scores = rows.scores(weights, bias)
-    anchor = xp.zeros_like(scores)
-    smoothing = COARSEST * problem.margin
-    evaluations, iterations, lower, status = 0.5, 0, 0.0, Status.MAX_ITERATIONS
-    best, claimed, norm, promise = (np.inf, weights, bias), -np.inf, np.inf, np.inf
+    status, norm, going_on = Status.MAX_ITERATIONS, np.inf, carried is not None
+    if carried is None:
+        weights, bias = weights.astype(np.float64), bias.astype(np.float64)
+        scores = rows.scores(weights, bias)
+        anchor = xp.zeros_like(scores)
+        smoothing, floor, dear = COARSEST * problem.margin, 0.0, DEAR
+        best, lower, claimed, promise = (np.inf, weights, bias), 0.0, -np.inf, np.inf
+        evaluations, iterations, stalled = 0.5, 0, 0
+    else:
+        weights, bias, *best_params = checked(carried, HingeFit, problem)[:4]
+        scores, anchor = beside(rows, carried.scores), beside(rows, carried.anchor)
+        newton.go_on(*carried[6:9])
+        quasi.go_on(*carried[9:16])
+        smoothing, floor, dear, least, lower, *others = carried.numbers.tolist()
+        claimed, promise, evaluations, *whole = others
+        best, (iterations, stalled, steps, many, short) = (least, *best_params), map(int, whole)
 
-    stalled, floor, dear = 0, 0.0, DEAR
+    def make():
+        numbers = smoothing, floor, dear, best[0], lower, claimed, promise, evaluations
+        numbers = np.array([*numbers, iterations, stalled, steps, many, short], np.float64)
+        by_row = to_host(problem, scores), to_host(problem, anchor)
+        learned = *newton.state(), *quasi.state()
+        return HingeFit(weights, bias, *best[1:], *by_row, *learned, numbers)
+
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
-        steps, many, short = 0, 0, 0
-        quasi.turn()
-        for _ in range(STEPS):
+        if not going_on:
+            steps, many, short = 0, 0, 0
+            quasi.turn()
+        going_on = False
+        while steps < STEPS:
+            on_carried(evaluations, make)
+            on_pass()
             if problem.fit_intercept:
                 shift = _bias_steps(problem, scores, counts, smoothing, anchor)
                 bias = bias + shift
@@ -116,7 +153,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
             if objective < best[0]:
                 best = (objective, weights, bias)
             blur = max(objective - bound - slack, 0.0)
-            report(evaluations, best[0], lower, best[1:])
+            report(evaluations, best[0], lower)
             goal = problem.tolerance * best[0]
             if best[0] - claimed <= 0.8 * goal and best[0] - bound <= 0.9 * promise:
                 promise = best[0] - bound
@@ -127,7 +164,7 @@ def _minimize(problem: Problem, weights, bias, report) -> Fit:
                 lower = max(lower, proof.lower_bound)
                 if proof.objective < best[0] or problem.dtype != np.float64:
                     best = (proof.objective, weights, proof.bias)  # its loss is exact
-                report(evaluations, best[0], lower, best[1:])
+                report(evaluations, best[0], lower)
                 if best[0] - lower <= problem.tolerance * best[0]:
                     return Fit(
                         best[1],

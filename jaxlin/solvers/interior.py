@@ -21,7 +21,7 @@ from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.metrics import DENSE_SIDE, Bends, dense_blocks
 from jaxlin.solvers.problem import Problem, penalty
-from jaxlin.solvers.status import Fit, Status
+from jaxlin.solvers.status import Fit, Status, silent
 
 STEPS = 80
 TRUSTED = 1e4
@@ -50,8 +50,11 @@ def suits_interior(problem: Problem) -> bool:
     return problem.on_host and few and problem.strength > 0
 
 
-def minimize_small_hinge(problem: Problem, report) -> Fit | None:
-    """Minimize to a certified gap; `None` if the arithmetic fails before that."""
+def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> Fit | None:
+    """Minimize to a certified gap; `None` if the arithmetic fails before that.
+
+    `on_pass()` is called before each step; an exception that it raises ends the fit.
+    """
     form, labels = problem.form, problem.host_labels
     own = own_of(np, labels, problem.classes)
     rows = np.asarray(problem.rows.sample(np.arange(problem.rows.size), np.float64))
@@ -60,6 +63,7 @@ def minimize_small_hinge(problem: Problem, report) -> Fit | None:
     point = _start(problem, own, inside, rows, shape)
     best, lower, passes, norm = (np.inf, point.weights, point.bias), 0.0, 0.0, np.inf
     for iteration in range(min(STEPS, problem.max_iterations) + 1):
+        on_pass()
         scores = point.weights @ rows.T + point.bias[:, None]
         z = form.shortfalls(np, scores, own, problem.margin)
         loss = float(problem.counts @ form.loss(np, z, own)) + penalty(problem, point.weights)
@@ -68,7 +72,7 @@ def minimize_small_hinge(problem: Problem, report) -> Fit | None:
             return None
         if loss < best[0]:
             best = (loss, point.weights, point.bias)
-        report(passes, best[0], lower, best[1:])
+        report(passes, best[0], lower)
         gap = float(problem.counts @ _complementarity(point[2:], inside, shape))
         if gap <= 0.3 * problem.tolerance * best[0] or iteration == problem.max_iterations:
             proof = certify(
@@ -82,7 +86,7 @@ def minimize_small_hinge(problem: Problem, report) -> Fit | None:
             lower = max(lower, proof.lower_bound)
             if proof.objective < best[0]:
                 best = (proof.objective, point.weights, proof.bias)
-            report(passes, best[0], lower, best[1:])
+            report(passes, best[0], lower)
             if best[0] - lower <= problem.tolerance * best[0]:
                 return Fit(best[1], best[2], lower, norm, iteration, passes, Status.CONVERGED)
         if iteration == problem.max_iterations:

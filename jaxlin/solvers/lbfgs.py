@@ -8,7 +8,17 @@ distance to the optimum by a condition number).
 Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4.
 """
 
-__all__ = ["Memory", "least_gradient", "lowest_along", "measured", "remember", "step_from"]
+__all__ = [
+    "Memory",
+    "arrays_of",
+    "least_gradient",
+    "lowest_along",
+    "measured",
+    "memory_of",
+    "remember",
+    "room",
+    "step_from",
+]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -32,6 +42,23 @@ class Memory(NamedTuple):
         """The last `count` pairs, for another metric."""
         start = max(len(self.points) - count, 0)
         return Memory(self.points[start:], self.gradients[start:], (), self.size)
+
+
+def room(size: int, most: int = 30) -> int:
+    """How many pairs of vectors of this size are kept: what half a gigabyte holds, at least 5."""
+    return int(np.clip(5e8 // (16 * size), 5, most))
+
+
+def arrays_of(memory: Memory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Its points and gradients (M, n) and lengths (up to 3,), to be saved; (0, 0) without pairs."""
+    pairs = [np.stack(part) if part else np.zeros((0, 0)) for part in memory[:2]]
+    return *pairs, np.array(memory.lengths, np.float64)
+
+
+def memory_of(points, gradients, lengths, size: int) -> Memory:
+    """The memory that `arrays_of` took apart."""
+    pairs = (tuple(row.copy() for row in part) for part in (points, gradients))
+    return Memory(*pairs, tuple(lengths), size)
 
 
 def remember(memory: Memory, point, gradient) -> Memory:

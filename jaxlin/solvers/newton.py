@@ -1,7 +1,8 @@
 """Newton's direction for a smoothed loss: only the rows that bend enter the Hessian."""
 
-__all__ = ["NewtonStep"]
+__all__ = ["NOTHING", "NewtonStep", "Preconditioner"]
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -35,14 +36,51 @@ WORTH = 15
 """Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
 
 
+class Preconditioner(NamedTuple):
+    """A metric, and what it was built from, where that is kept to build it again."""
+
+    metric: Callable | None
+    rows: np.ndarray = np.zeros((2, 0))
+    """(2, m): the rows and their weights."""
+    columns: np.ndarray = np.zeros((2, 0, 0))
+    """(2, K, m): the scores and the anchor of these rows."""
+    smoothing: float = 0.0
+
+
+NOTHING = Preconditioner(None)
+
+
 class NewtonStep:
     """Newton directions of one run; keeps its preconditioner while it serves."""
 
-    def __init__(self, problem: Problem, builder: MetricBuilder):
+    def __init__(self, problem: Problem, builder: MetricBuilder, *, keep: bool = False):
+        """`keep`: what preconditioners are built from, for `state`."""
         self.problem, self.builder = problem, builder
         self.exact = (problem.features + 1) * problem.classes <= DENSE_SIDE
-        self._metric, self._fresh = None, 0
+        self._built, self._fresh, self._keep = NOTHING, 0, keep
         self._draws, self._rows = 0, BENDING_ROWS
+
+    def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What it takes to go on: the preconditioner's rows and columns, and (5,) numbers."""
+        curvature = np.nan if self.builder.curvature is None else self.builder.curvature
+        numbers = self._built.smoothing, self._fresh, self._draws, self._rows, curvature
+        return self._built.rows, self._built.columns, np.array(numbers, np.float64)
+
+    def go_on(self, rows, columns, numbers) -> None:
+        """From the `state` of another run's steps for the same problem."""
+        smoothing, *counts, curvature = numbers.tolist()
+        self._fresh, self._draws, self._rows = map(int, counts)
+        self.builder.curvature = None if np.isnan(curvature) else curvature
+        self._built = self.rebuilt(rows, columns, smoothing)
+
+    def rebuilt(self, rows, columns, smoothing) -> Preconditioner:
+        """The preconditioner that was built from these."""
+        if not rows.size:
+            return NOTHING
+        mean = self.builder.sample.mean
+        sample = self.builder.drawn_as(rows[0].astype(int), rows[1], mean)
+        at = np.arange(len(sample.indices))
+        return self._build(sample, None, columns[0], smoothing, columns[1], at)
 
     def __call__(self, bent, gradient, bias_gradient, scores, smoothing, anchor, accuracy):
         """Minus the (approximately) solved Newton system; and the passes over the data it took.
@@ -66,20 +104,20 @@ class NewtonStep:
             return self._metric_of(sample, bend, bent, scores, smoothing, anchor)
 
         if self.exact:
-            step, bias_step = build()(-gradient, -bias_gradient)
+            step, bias_step = build().metric(-gradient, -bias_gradient)
             return step, bias_step, passes
         product = flat(_hessian_product(problem, sample, bend), gradient.shape)
         right = -np.concatenate([gradient.ravel(), bias_gradient])
         state, count, done = None, 0, False
 
         def go_on(most):
-            metric = flat(self._metric, gradient.shape)
+            metric = flat(self._built.metric, gradient.shape)
             return conjugate_gradients(product, metric, right, accuracy, most, state)
 
-        if self._metric is not None:
+        if self._built.metric is not None:
             state, count, done = go_on(self._fresh + WORTH)
         if not done:
-            self._metric = build()
+            self._built = build()
             state, self._fresh, _ = go_on(CG_STEPS)
             count += self._fresh
         step, bias_step = np.split(state[0], [gradient.size])
@@ -95,8 +133,8 @@ class NewtonStep:
         bending = np.count_nonzero(fetch(bent) > 0)
         return min(bending, self._rows) / self.problem.rows.size * max(self._fresh, USUAL)
 
-    def metric(self, bent, scores, smoothing, anchor):
-        """The preconditioner by itself, as a metric; arguments as for a direction."""
+    def preconditioner(self, bent, scores, smoothing, anchor) -> Preconditioner:
+        """The preconditioner by itself; arguments as for a direction."""
         return self._metric_at(self._chances(bent), scores, smoothing, anchor)
 
     def _chances(self, bent):
@@ -115,20 +153,33 @@ class NewtonStep:
         if builder.curvature is None:
             builder.curvature = max(float(bent.sum()) / self.problem.classes, 1e-8)
         with builder.memory_for("the Hessian of a sample of rows", "the metric it has"):
-            return self._built(sample, bend, scores, smoothing, anchor)
-        return self._metric or builder.gram_as_known()
+            return self._build(sample, bend, scores, smoothing, anchor, sample.indices)
+        return Preconditioner(builder.gram_as_known()) if self._built is NOTHING else self._built
 
-    def _built(self, sample, bend, scores, smoothing, anchor):
-        """A metric from the sample's rows; few classes have their blocks with each other."""
-        problem, spectrum = self.problem, self.builder.spectrum()
-        if problem.classes <= BLOCK_CLASSES:
-            columns = (_columns(scores, sample), smoothing, _columns(anchor, sample))
-            return two_level_metric(problem, spectrum, sample, bends_of(problem, sample, *columns))
-        if bend is None:
-            bend = _sampled_bend(problem, sample, scores, smoothing, anchor)
-        if not isinstance(bend, SparseBend):
-            bend = columnwise(problem, _own_curvature, bend)[:, : len(sample.indices)]
-        return class_block_metric(problem, spectrum, sample, bend)
+    def _build(self, sample, bend, scores, smoothing, anchor, at) -> Preconditioner:
+        """From the sample's rows; few classes have their blocks with each other.
+
+        Args:
+          bend: of the sample, if it is known.
+          at: which columns of scores and anchor are the sample's.
+        """
+        problem, spectrum, columns = self.problem, self.builder.spectrum(), ()
+        blocks = problem.classes <= BLOCK_CLASSES
+        if blocks or self._keep:
+            columns = [fetch(values[:, at]) for values in (scores, anchor)]
+        if blocks:
+            bends = bends_of(problem, sample, columns[0], smoothing, columns[1])
+            metric = two_level_metric(problem, spectrum, sample, bends)
+        else:
+            if bend is None:
+                bend = _sampled_bend(problem, sample, scores, smoothing, anchor, at)
+            if not isinstance(bend, SparseBend):
+                bend = columnwise(problem, _own_curvature, bend)[:, : len(at)]
+            metric = class_block_metric(problem, spectrum, sample, bend)
+        if not self._keep:
+            return Preconditioner(metric)
+        rows = np.stack([sample.indices, sample.weights])
+        return Preconditioner(metric, rows, np.stack(columns), smoothing)
 
     def learn(self, missed: float) -> None:
         """From how many times the curvature that it assumed along a step there was."""
@@ -147,20 +198,20 @@ class _SampledBend(NamedTuple):
     """(m,)"""
 
 
-def _columns(values, sample):
-    return fetch(values[:, sample.indices])
+def _sampled_bend(problem, sample, scores, smoothing, anchor, at=None):
+    """`_SampledBend`, or `SparseBend` where few of many classes bend.
 
-
-def _sampled_bend(problem, sample, scores, smoothing, anchor):
-    """`_SampledBend`, or `SparseBend` where few of many classes bend."""
+    `at`: which columns of scores and anchor are the sample's, where not its rows'.
+    """
     indices, weights = sample.indices, sample.weights.astype(problem.dtype)
+    at = indices if at is None else at
     if problem.on_host:
-        labels, by_row = problem.labels[indices], (scores[:, indices], anchor[:, indices])
+        labels, by_row = problem.labels[indices], (scores[:, at], anchor[:, at])
     else:
-        more = _bucket(len(indices)) - len(indices)
-        indices, weights = np.pad(indices, (0, more)), jnp.asarray(np.pad(weights, (0, more)))
-        labels = jnp.asarray(problem.host_labels[indices])
-        by_row = tuple(_taken(values, indices) for values in (scores, anchor))
+        more = (0, _bucket(len(indices)) - len(indices))
+        weights, at = jnp.asarray(np.pad(weights, more)), np.pad(at, more)
+        labels = jnp.asarray(problem.host_labels[np.pad(indices, more)])
+        by_row = tuple(_taken(values, at) for values in (scores, anchor))
     by_row = (by_row[0], labels, weights, by_row[1])
     found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
     if problem.classes > BLOCK_CLASSES and sample.rows is not None and _near(found[0]):
@@ -173,7 +224,7 @@ def _sampled_bend(problem, sample, scores, smoothing, anchor):
 
 def _near(values) -> bool:
     """Whether NumPy reads them at no cost."""
-    return isinstance(values, np.ndarray) or values.devices().pop().platform == "cpu"
+    return isinstance(values, np.ndarray) or next(iter(values.devices())).platform == "cpu"
 
 
 @jax.jit

@@ -45,6 +45,7 @@ def minimize_path(
     callback: Callable | None = None,
     carried: Carried | None = None,
     on_carried: Callable | None = None,
+    on_pass: Callable | None = None,
 ) -> list:
     """`minimize` for every strength, each fit warm from the one before; certified all the same.
 
@@ -64,6 +65,7 @@ def minimize_path(
         to come. The fits are those of the unbroken path, bit for bit.
       on_carried: called as (make,) before `callback` where the path may be left after it; `make()`
         returns what to give as `carried`. Not with (F, N) weights.
+      on_pass: as for `minimize`; an exception ends the path.
       loss, tolerance, l1_strength, fit_intercept, max_iterations, preprocessing, classes, dtype,
         margin, mesh: as for `minimize`, the same for all.
 
@@ -101,13 +103,15 @@ def minimize_path(
         ),
         float(strengths[0, 0]),
     )
-    ends = carried, on_carried or silent
+    on_pass = on_pass or silent
+    ends = carried, on_carried or silent, on_pass
     with quiet_blas():
         paths = together(
             [
                 _walk(opened[f], strengths[f], init, _told(callback, f, folds), *ends)
                 for f in range(len(opened))
-            ]
+            ],
+            on_pass,
         )
     return paths if folds else paths[0]
 
@@ -143,7 +147,7 @@ def _told(callback, fold, folds):
     return (lambda t, solution: callback(fold, t, solution)) if folds else callback
 
 
-def _walk(opened, strengths, init, callback, carried, on_carried):
+def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
     """One path, as a generator for `together`: the solutions in the order of `strengths`.
 
     Where strengths lie close together only some are solved, to a smaller gap, and those between
@@ -160,7 +164,7 @@ def _walk(opened, strengths, init, callback, carried, on_carried):
         if carried.end.size:  # its dual point is wanted, and too large to be carried
             strength, aim = (float(value) for value in carried.end)
             here = problem._replace(strength=strength, tolerance=aim)
-            fit, warmth = yield from _solved(here, weights, bias, warmth)
+            fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass)
             weights, bias, left, at = fit.weights, fit.bias, end_of(here, fit), 0
             falling, order = np.append(strength, falling), np.append(-1, order)
     while at < len(order) - 1:
@@ -169,7 +173,7 @@ def _walk(opened, strengths, init, callback, carried, on_carried):
         aim = problem.tolerance * (END_SHARE if shared else 1)
         here = problem._replace(strength=float(falling[right]), tolerance=aim)
         before = weights, bias, warmth
-        fit, warmth = yield from _solved(here, weights, bias, warmth)
+        fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass)
         weights, bias = fit.weights, fit.bias
         end = end_of(here, fit) if far else None
         for i in range(at + 1, right):
@@ -190,12 +194,12 @@ def _walk(opened, strengths, init, callback, carried, on_carried):
     return solutions
 
 
-def _solved(problem, weights, bias, warmth):
+def _solved(problem, weights, bias, warmth, on_pass):
     """The fit, and what it leaves to the next strength."""
     solve = solver_of(problem)
     if solve is minimize_smooth:
         return (yield from descend(problem, weights, bias, warmth=warmth))
-    return solve(problem, weights, bias, silent), warmth
+    return solve(problem, weights, bias, silent, on_pass=on_pass), warmth
 
 
 def _stride(falling, at: int, far: float) -> int:

@@ -7,12 +7,15 @@ with c = sample weights / their sum and x = (inputs - shift) * scale.
 
 __all__ = [
     "Problem",
+    "beside",
+    "examples_of",
     "open_problem",
     "penalty",
     "reweighted",
     "rowwise",
     "runner",
     "summing_runner",
+    "to_host",
 ]
 
 from functools import cache, partial
@@ -24,7 +27,7 @@ import numpy as np
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
-from jaxlin.passes import HostRows, open_rows
+from jaxlin.passes import HostRows, arithmetic, open_rows
 from jaxlin.sharded_rows import ShardedRows, open_sharded
 from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import DualForm, form_of
@@ -199,7 +202,7 @@ def open_problem(
     masses = np.bincount(renumbered, weights=counts, minlength=len(occurring))
     problem = Problem(
         rows,
-        _beside(rows, renumbered),
+        beside(rows, renumbered),
         counts,
         len(occurring),
         masses,
@@ -228,11 +231,25 @@ def reweighted(problem: Problem, occurring, count, sample_weight, labels):
     return problem._replace(counts=counts, masses=masses), occurring, count
 
 
-def _beside(rows, labels):
-    """The labels where their rows are computed."""
+def beside(rows, values):
+    """Values by row, (N,) or (K, N), where their rows are computed."""
     if isinstance(rows, HostRows):
-        return labels
-    return rows.beside(labels) if isinstance(rows, ShardedRows) else jnp.asarray(labels)
+        return values
+    if isinstance(rows, ShardedRows):
+        return rows.beside(rows.fill(values))
+    with arithmetic(values.dtype):
+        return jnp.asarray(values)
+
+
+def to_host(problem: Problem, values) -> np.ndarray:
+    """What `beside` placed, as an array of one's own, without the rows that fill up a mesh."""
+    return np.array(fetch(values)[..., : examples_of(problem)])
+
+
+def examples_of(problem: Problem) -> int:
+    """N, without the rows that fill up a mesh."""
+    rows = problem.rows
+    return rows.examples if isinstance(rows, ShardedRows) else rows.size
 
 
 def _scalar(name, value, *, allow_zero) -> float:

@@ -14,15 +14,27 @@ import scipy.linalg
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify
-from jaxlin.solvers.lbfgs import Memory, remember, step_from
+from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, step_from
 from jaxlin.solvers.metrics import DENSE_SIDE, bends_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.smooth import mean_loss
-from jaxlin.solvers.status import Fit, Status
+from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.unfinished import L1Fit, checked
 
 
-def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
-    """Minimize until the certified gap is below the tolerance, or the status says why not."""
+def minimize_proximal(
+    problem: Problem,
+    weights,
+    bias,
+    report,
+    carried: L1Fit | None = None,
+    on_carried=silent,
+    on_pass=silent,
+) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not.
+
+    The arguments are those of `jaxlin.solvers.smooth.minimize_smooth`.
+    """
     classes, features = weights.shape
     split, l1 = weights.size, problem.l1_strength
     evaluations, precision = 0.0, problem.dtype
@@ -33,24 +45,39 @@ def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
     def evaluate(point):
         nonlocal evaluations
         evaluations += 1
+        on_pass()
         w, b = unpack(point)
         value, gradient, sums = mean_loss(problem, w, b, precision)
         data = np.concatenate([gradient.ravel(), sums])
         return value + penalty(problem, w), data
 
-    point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
-    value, data = evaluate(point)
-    builder = MetricBuilder(problem)
-    metric = _Metric(problem, builder)
-    metric.rebuild(point, np.zeros(split, bool))
-    memory = Memory(size=int(np.clip(5e8 // (16 * point.size), 5, 30)))
-    best, lower, promise, status = (value, point), 0.0, np.inf, Status.MAX_ITERATIONS
-    iterations, failures, since = 0, 0, 0
+    status, metric = Status.MAX_ITERATIONS, _Metric(problem, MetricBuilder(problem))
     ridge = np.concatenate([np.full(split, 2 * problem.strength), np.zeros(classes)])
+    if carried is None:
+        point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
+        value, data = evaluate(point)
+        metric.rebuild(point, np.zeros(split, bool))
+        memory, best = Memory(size=room(point.size)), (value, point)
+        lower, promise, iterations, failures, since = 0.0, np.inf, 0, 0, 0
+    else:
+        point, data, best_point, *pairs, built, free, numbers = checked(carried, L1Fit, problem)
+        metric.rebuild(built, free != 0)
+        memory = memory_of(*pairs, (), size=room(point.size))
+        value, least, lower, promise, evaluations, *counts, wide, damping = numbers.tolist()
+        best, (iterations, failures, since) = (least, best_point), map(int, counts)
+        precision, metric.damping = np.dtype(np.float64) if wide else precision, damping
+
+    def make():
+        numbers = (value, best[0], lower, promise, evaluations, iterations, failures, since)
+        numbers = (*numbers, precision == np.float64, metric.damping)
+        learned = *arrays_of(memory)[:2], *metric.built, np.array(numbers, np.float64)
+        return L1Fit(point, data, best[1], *learned)
+
     while True:
+        on_carried(evaluations, make)
         smooth = data + ridge * point
         gap = value - _estimated_bound(problem, value, point, data, split)
-        report(evaluations, best[0], lower, unpack(best[1]))
+        report(evaluations, best[0], lower)
         if gap <= 0.8 * problem.tolerance * value and gap <= 0.7 * promise:
             promise = gap
             proof = certify(problem, *unpack(point))
@@ -58,7 +85,7 @@ def minimize_proximal(problem: Problem, weights, bias, report) -> Fit:
             lower = max(lower, proof.lower_bound)
             if proof.objective < best[0] or precision != np.float64:
                 best = (proof.objective, np.concatenate([point[:split], proof.bias]))
-            report(evaluations, best[0], lower, unpack(best[1]))
+            report(evaluations, best[0], lower)
             if best[0] - lower <= problem.tolerance * best[0]:
                 status = Status.CONVERGED
                 break
@@ -184,7 +211,7 @@ class _Metric:
 
     def __init__(self, problem: Problem, builder: MetricBuilder):
         self.problem, self.builder = problem, builder
-        self.rates, self._hessian, self._factor = None, None, None
+        self.rates, self._hessian, self._factor, self.built = None, None, None, ()
         self._places, self._kept, self._mask = None, None, None
         self.damping, self._scale = 1e-6, 1.0
         """Added to the dense Hessian, relative to its mean diagonal: shortens steps along
@@ -193,7 +220,9 @@ class _Metric:
         self.cheap = exact and (problem.features + 1) * problem.classes <= DENSE_SIDE
 
     def rebuild(self, point, free):
+        """At this point (n,); `free` (K * D,) says which weights may move."""
         problem, builder = self.problem, self.builder
+        self.built = point, free.astype(np.float64)
         split = problem.classes * problem.features
         sample = builder.sample
         weights = point[:split].reshape(problem.classes, problem.features)

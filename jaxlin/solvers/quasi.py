@@ -9,9 +9,9 @@ __all__ = ["QuasiNewtonStep"]
 
 import numpy as np
 
-from jaxlin.solvers.lbfgs import Memory, measured, remember, step_from
+from jaxlin.solvers.lbfgs import Memory, arrays_of, measured, memory_of, remember, room, step_from
 from jaxlin.solvers.metrics import flat
-from jaxlin.solvers.newton import NewtonStep
+from jaxlin.solvers.newton import NOTHING, NewtonStep
 from jaxlin.solvers.problem import Problem
 
 FRESH = 10
@@ -28,27 +28,40 @@ class QuasiNewtonStep:
     def __init__(self, problem: Problem, newton: NewtonStep):
         size = problem.classes * (problem.features + 1)
         self.newton = newton
-        self._memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 20)))
-        self._metric, self._since, self._last = None, 0, None
+        self._memory = Memory(size=room(size, 20))
+        self._built, self._since, self._last = NOTHING, 0, None
         builder = newton.builder
         self._serves = max(FRESH, SHARE * builder.build_cost() / builder.evaluation_cost())
 
     def __call__(self, bent, weights, bias, gradient, sums, scores, smoothing, anchor):
         """A direction of descent (K, D) and (K,); what is given is as for `NewtonStep`."""
-        if self._metric is None or self._since >= self._serves:
-            metric = self.newton.metric(bent, scores, smoothing, anchor)
-            self._metric, self._since = flat(metric, gradient.shape), 0
-            self._memory = self._memory.youngest(KEPT)
+        if self._built is NOTHING or self._since >= self._serves:
+            self._built = self.newton.preconditioner(bent, scores, smoothing, anchor)
+            self._since, self._memory = 0, self._memory.youngest(KEPT)
         self._since += 1
+        metric = flat(self._built.metric, gradient.shape)
         vector = np.concatenate([gradient.ravel(), sums])
-        self._memory = measured(self._memory, self._metric)
-        step = step_from(self._memory, self._metric, vector)
+        self._memory = measured(self._memory, metric)
+        step = step_from(self._memory, metric, vector)
         if not step @ vector < 0:
             self._memory = self._memory.youngest(0)
-            step = step_from(self._memory, self._metric, vector)
+            step = step_from(self._memory, metric, vector)
         self._last = np.concatenate([weights.ravel(), bias]), vector
         step, bias_step = np.split(step, [gradient.size])
         return step.reshape(gradient.shape), bias_step
+
+    def state(self) -> tuple[np.ndarray, ...]:
+        """What it takes to go on: pairs, the last step, rows and columns of the metric, numbers."""
+        last = np.zeros((0, 0)) if self._last is None else np.stack(self._last)
+        numbers = np.array([self._built.smoothing, self._since], np.float64)
+        return *arrays_of(self._memory), last, self._built.rows, self._built.columns, numbers
+
+    def go_on(self, points, gradients, lengths, last, rows, columns, numbers) -> None:
+        """From the `state` of another run's steps for the same problem; `newton` has gone on."""
+        self._memory = memory_of(points, gradients, lengths, self._memory.size)
+        self._last = tuple(last) if last.size else None
+        self._built = self.newton.rebuilt(rows, columns, float(numbers[0]))
+        self._since = int(numbers[1])
 
     def learn(self, weights, bias, gradient, sums) -> None:
         """The gradient where the last step led, of the same function."""

@@ -36,7 +36,9 @@ def minimize(
     margin: float = 1.0,
     mesh=None,
     callback: Callable | None = None,
-    on_best: Callable | None = None,
+    carried=None,
+    on_carried: Callable | None = None,
+    on_pass: Callable | None = None,
 ) -> Solution:
     """The linear classifier of least objective, with a certified gap to the optimum.
 
@@ -70,9 +72,13 @@ def minimize(
       mesh: from `jaxlin.sharding.mesh`, to spread dense rows over its devices.
       callback: called with (evaluations, objective, lower_bound) while the fit goes on. Where it is
         given, smooth losses also prove bounds on the way, which costs a few passes.
-      on_best: beside `callback`, called after it with (params, evaluations, objective,
-        lower_bound) of the best parameters so far, in float64: something to save, and to give as
-        `init` another time. An exception that either raises ends the fit.
+      carried: of a fit to the same problem that was left: it goes on from there, and ends as the
+        unbroken fit does, bit for bit (with a `callback` or without one, as that had it).
+      on_carried: called with (evaluations, make) between steps; `make()` returns what to give as
+        `carried`: a NamedTuple of arrays (`jaxlin.solvers.unfinished`). It is not called in fits
+        of a second or so, which begin again.
+      on_pass: called with nothing before each pass over the data, or step of a loss with kinks.
+        An exception that it, `on_carried` or `callback` raises ends the fit.
 
     Returns:
       `Solution`; its `params` hold NumPy arrays in `dtype`, whatever JAX's default precision.
@@ -104,9 +110,9 @@ def minimize(
         mesh=mesh,
     )
     weights, bias = start_of(init, count, occurring, problem)
-    report = silent if callback is None else _reporter(callback, on_best, occurring, count)
+    ends = carried, on_carried or silent, on_pass or silent
     with quiet_blas():
-        fit = solver_of(problem)(problem, weights, bias, report)
+        fit = solver_of(problem)(problem, weights, bias, callback or silent, *ends)
         return solution_of(problem, fit, occurring, count)
 
 
@@ -118,27 +124,14 @@ def quiet_blas():
     return _blas().limit(limits=1, user_api="blas")
 
 
-def _reporter(callback, on_best, occurring, count):
-    """What solvers call, from what a user wants to hear."""
-
-    def report(evaluations, objective, lower_bound, best):
-        callback(evaluations, objective, lower_bound)
-        if on_best is not None:
-            weights, bias = best
-            params = LinearParams(np.zeros((count, weights.shape[1])), np.zeros(count))
-            params.weights[occurring], params.bias[occurring] = weights, bias
-            on_best(params, evaluations, objective, lower_bound)
-
-    return report
-
-
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
 def solver_of(problem):
-    """(problem, weights, bias, report) -> `Fit`, for this loss and penalty."""
+    """(problem, weights, bias, report, carried, on_carried, on_pass) -> `Fit`, for this loss and
+    penalty."""
     if problem.classes == 1 and (problem.fit_intercept or problem.form.geometry != "one-vs-rest"):
         return free_of_loss
     if problem.l1_strength > 0:
@@ -148,7 +141,7 @@ def solver_of(problem):
     return minimize_smooth if problem.form.smooth else minimize_hinge
 
 
-def free_of_loss(problem, *start) -> Fit:
+def free_of_loss(problem, *start, **asked) -> Fit:
     """One class has no rivals: the bias alone brings every loss to 0, which nothing undercuts."""
     bias = np.full(1, problem.margin if problem.form.geometry == "one-vs-rest" else 0.0)
     return Fit(np.zeros((1, problem.features)), bias, 0.0, 0.0, 0, 0.0, Status.CONVERGED)

@@ -23,15 +23,19 @@ from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import (
     Memory,
+    arrays_of,
     least_gradient,
     lowest_along,
     measured,
+    memory_of,
     remember,
+    room,
     step_from,
 )
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.unfinished import SmoothFit, checked
 
 PATIENCE = 4
 """Steps without progress below the rounding of the objective: the arithmetic is at its end."""
@@ -129,8 +133,11 @@ def _bank_size(count):
     return 1 << (count - 1).bit_length()
 
 
-def together(descents: list[Generator]) -> list:
-    """Run descents side by side; those that ask about the same rows are answered in one pass."""
+def together(descents: list[Generator], on_pass=silent) -> list:
+    """Run descents side by side; those that ask about the same rows are answered in one pass.
+
+    `on_pass()` is called before each pass; an exception that it raises ends them all.
+    """
     results, waiting = [None] * len(descents), {}
 
     def advance(i, answer):
@@ -148,30 +155,51 @@ def together(descents: list[Generator]) -> list:
             shape = (id(a.problem.rows), id(a.problem.labels), a.weights.shape, a.dtype)
             groups.setdefault(shape, []).append(i)
         for members in groups.values():
+            on_pass()
             answers = _mean_losses([waiting[i] for i in members])
             for i, answer in zip(members, answers, strict=True):
                 advance(i, answer)
     return results
 
 
-def minimize_smooth(problem: Problem, weights, bias, report) -> Fit:
+def minimize_smooth(
+    problem: Problem,
+    weights,
+    bias,
+    report,
+    carried: SmoothFit | None = None,
+    on_carried=silent,
+    on_pass=silent,
+) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
     Args:
       problem: with a smooth form and no l1 term.
       weights, bias: (K, D) and (K,): where to start.
-      report: called with (evaluations, objective, lower bound, (weights, bias) of the least
-        objective so far) as the run goes on.
+      report: called with (evaluations, objective, lower bound) as the run goes on.
+      carried: what a fit to this problem left; it goes on from there, bit for bit.
+      on_carried: called with (evaluations, make) between steps; `make()` returns what to give as
+        `carried`.
+      on_pass: called before each pass over the data; an exception that it raises ends the fit.
     """
-    return together([descend(problem, weights, bias, report)])[0][0]
+    descent = descend(problem, weights, bias, report, carried=carried, on_carried=on_carried)
+    return together([descent], on_pass)[0][0]
 
 
-def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | None = None):
+def descend(
+    problem: Problem,
+    weights,
+    bias,
+    report=silent,
+    warmth: Warmth | None = None,
+    carried: SmoothFit | None = None,
+    on_carried=silent,
+):
     """The descent of `minimize_smooth` as a generator of `Asked`.
 
     Args:
       warmth: of a fit to the same rows and counts at another strength, from whose solution this
-        one starts; `weights` and `bias` are not looked at then.
+        one starts; `weights` and `bias` are not looked at then, nor where there is `carried`.
 
     Returns:
       (when exhausted) the `Fit`, and the warmth for the next strength.
@@ -191,16 +219,35 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
         gradient = gradient + 2 * problem.strength * w
         return value + penalty(problem, w), np.concatenate([gradient.ravel(), sums])
 
-    start = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
-    point = start if warmth is None else _ahead(warmth, problem)
-    value, gradient = yield from evaluate(point)
-    builder, metric, metric_strength, two_level, memory = _equipped(problem, *unpack(point), warmth)
-    best, lower, iterations, since = (value, point), 0.0, 0, 0
-    milestone = 0.1
-    promise, decrements, status, final = np.inf, [], Status.MAX_ITERATIONS, None
+    status, final = Status.MAX_ITERATIONS, None
+    if carried is None:
+        start = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
+        point = start if warmth is None else _ahead(warmth, problem)
+        value, gradient = yield from evaluate(point)
+        builder, metric, *kind, memory = _equipped(problem, *unpack(point), warmth)
+        metric_strength, two_level = kind
+        best, lower, iterations, since = (value, point), 0.0, 0, 0
+        milestone, promise, decrements = 0.1, np.inf, []
+    else:
+        point, gradient, best_point, *pairs, expected = checked(carried, SmoothFit, problem)[:7]
+        builder, memory = MetricBuilder(problem), memory_of(*pairs, size=room(point.size))
+        metric = builder.go_on(carried.built_weights, carried.built_bias, carried.builder)
+        metric_strength, two_level = problem.strength, builder.recipe.two_level
+        decrements, numbers = expected.tolist(), carried.numbers.tolist()
+        value, least, lower, milestone, promise, evaluations, *counts, wide = numbers
+        best, (iterations, since) = (least, best_point), map(int, counts)
+        precision = np.dtype(np.float64) if wide else precision
+
+    def make():
+        numbers = (value, best[0], lower, milestone, promise, evaluations, iterations, since)
+        numbers = np.array([*numbers, precision == np.float64], np.float64)
+        learned = *arrays_of(memory), np.array(decrements, np.float64), *builder.state()
+        return SmoothFit(point, gradient, best[1], *learned, numbers)
+
     while True:
+        on_carried(evaluations, make)
         gap, proof_point = _estimated_gap(problem, memory, point, gradient, split)
-        report(evaluations, min(best[0], value), lower, unpack(best[1]))
+        report(evaluations, min(best[0], value), lower)
         due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
         if due or (report is not silent and gap <= 0.7 * milestone * value):
             promise = gap if due else promise
@@ -212,7 +259,7 @@ def descend(problem: Problem, weights, bias, report=silent, warmth: Warmth | Non
             if best[0] > proof.objective or precision != np.float64:
                 best = (proof.objective, np.concatenate([w.ravel(), proof.bias]))
                 final = proof if due else None
-            report(evaluations, best[0], lower, unpack(best[1]))
+            report(evaluations, best[0], lower)
             if best[0] - lower <= problem.tolerance * best[0]:
                 status = Status.CONVERGED
                 break
@@ -293,7 +340,7 @@ def _ahead(warmth: Warmth, problem: Problem):
 def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
     """Builder, metric, its strength, whether it follows the iterate, and a memory."""
     size = weights.size + bias.size
-    memory = Memory(size=int(np.clip(5e8 // (16 * size), 5, 30)))
+    memory = Memory(size=room(size))
     builder = MetricBuilder(problem, shared=None if warmth is None else warmth.builder)
     if warmth is not None and 1 / NEAR < problem.strength / warmth.strength < NEAR:
         # the penalty's part of the differences of gradients is known exactly

@@ -14,7 +14,7 @@ from jaxlin.solvers.hinges import minimize_unregularized, separated
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.smooth import minimize_smooth
-from jaxlin.solvers.status import Fit, Status
+from jaxlin.solvers.status import Fit, Status, silent
 
 ENOUGH = 100
 """Quasi-Newton steps after which it is the kinks that keep them from the optimum."""
@@ -26,11 +26,17 @@ def suits_squared(problem: Problem) -> bool:
     return kinked and suits_interior(problem._replace(strength=1.0))
 
 
-def minimize_squared(problem: Problem, weights, bias, report) -> Fit:
-    """Minimize until the certified gap is below the tolerance, or the status says why not."""
-    told = _improving(report)
+def minimize_squared(
+    problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
+) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not.
+
+    The arguments are those of `jaxlin.solvers.smooth.minimize_smooth`, but nothing is carried:
+    a fit of a second that was left begins again.
+    """
+    told, asked = _improving(report), {"on_pass": on_pass}
     most = min(problem.max_iterations, ENOUGH)
-    first = minimize_smooth(problem._replace(max_iterations=most), weights, bias, told)
+    first = minimize_smooth(problem._replace(max_iterations=most), weights, bias, told, **asked)
     if first.status == Status.SEPARABLE:
         return separated(problem, first, smallest_lead(problem, first.weights, first.bias))
     if first.status in (Status.CONVERGED, Status.NO_PROOF) or most == problem.max_iterations:
@@ -40,11 +46,11 @@ def minimize_squared(problem: Problem, weights, bias, report) -> Fit:
         told(first.evaluations + evaluations, *rest)
 
     if problem.strength == 0:
-        fit = minimize_unregularized(problem, first.weights, first.bias, later)
+        fit = minimize_unregularized(problem, first.weights, first.bias, later, **asked)
     else:
-        fit = minimize_small_hinge(problem, later)
+        fit = minimize_small_hinge(problem, later, on_pass)
     if fit is None:
-        fit = minimize_smooth(problem, first.weights, first.bias, later)
+        fit = minimize_smooth(problem, first.weights, first.bias, later, **asked)
     return fit._replace(
         iterations=first.iterations + fit.iterations,
         evaluations=first.evaluations + fit.evaluations,
@@ -56,11 +62,11 @@ def _improving(report):
     """Hands on only what is better than all before: the second method starts afresh."""
     least, highest = np.inf, 0.0
 
-    def told(evaluations, objective, lower_bound, best):
+    def told(evaluations, objective, lower_bound):
         nonlocal least, highest
         highest = max(highest, lower_bound)
         if objective <= least:
             least = objective
-            report(evaluations, objective, highest, best)
+            report(evaluations, objective, highest)
 
     return told

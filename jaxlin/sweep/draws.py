@@ -10,7 +10,7 @@ bank left it.
 __all__ = ["banks_of", "shapes_of", "solve_draws"]
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -22,6 +22,7 @@ from jaxlin.passes import arithmetic
 from jaxlin.preprocess import Preprocessing
 from jaxlin.solvers.duals import form_of
 from jaxlin.solvers.single import quiet_blas
+from jaxlin.solvers.status import silent
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.sweep.path_rows import PathRows
 
@@ -70,6 +71,7 @@ def solve_draws(
     margin: float,
     max_iterations: int,
     dtype,
+    on_pass: Callable[[], None] = silent,
 ) -> Iterator[list[tuple[Head, Solution, PathRows]]]:
     """Solve a bank of `banks_of`, strength by strength, the strongest regularization first.
 
@@ -79,6 +81,7 @@ def solve_draws(
       shape: rows and columns to pad the problems to.
       done: what is fitted so far. The caller adds what is yielded, which later strengths start
         from.
+      on_pass: called before each compiled call, and each pass of a head that goes on alone.
 
     Yields:
       For a strength at which any head is missing, all heads, their solutions and the rows they
@@ -104,6 +107,7 @@ def solve_draws(
             part = [min(i, len(seeds) - 1) for i in range(begin, begin + size)]
             starts = [_start(rows[seeds[i]], seeds[i], strengths[:t + 1], at, done, shape, classes)
                       for i in part]  # fmt: skip
+            on_pass()
             with quiet_blas():
                 solved = _solved(
                     [stacked[i] for i in part], starts, strength, min(max_iterations, STEPS),
@@ -114,7 +118,7 @@ def solve_draws(
             (
                 at[seed, strength],
                 _finished(rows[seed], _unpadded(solution, rows[seed]), strength, classes=classes,
-                          max_iterations=max_iterations, dtype=dtype, **settings),
+                          max_iterations=max_iterations, dtype=dtype, on_pass=on_pass, **settings),
                 rows[seed],
             )
             for seed, solution in zip(seeds, found, strict=True)

@@ -13,6 +13,7 @@ from jaxlin.core import Batch, LinearParams, Solution
 from jaxlin.passes import SMALL_PROBLEM
 from jaxlin.preprocess import Preprocessing
 from jaxlin.solvers.carried import Carried
+from jaxlin.solvers.status import silent
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.draws import banks_of, shapes_of, solve_draws
 from jaxlin.sweep.heads import Fitted, Head
@@ -36,6 +37,7 @@ def solve(
     known: Sequence[Fitted] = (),
     carried: Carried | None = None,
     on_fitted: Callable[[Fitted, Callable], None] | None = None,
+    on_pass: Callable[[], None] = silent,
 ) -> list[Fitted]:
     """Solve the problem of every head to a certified relative gap.
 
@@ -62,6 +64,8 @@ def solve(
         unbroken sweep, bit for bit.
       on_fitted: called with every other head as it is done, and a function that returns what its
         path carries (`None` if nothing but the head); `None` where the path cannot be left there.
+      on_pass: called before each pass over the data, or each compiled call of a bank of draws; an
+        exception that it raises ends the sweep.
 
     Returns:
       A `Fitted` for every head, in the order of `heads`.
@@ -89,6 +93,7 @@ def solve(
         for found in solve_draws(
             [heads[h] for h in bank], data, statistics, shape, before, classes=classes,
             tolerance=tolerance, margin=margin, max_iterations=max_iterations, dtype=dtype,
+            on_pass=on_pass,
         ):  # fmt: skip
             ready = [_fitted(head, solution, rows) for head, solution, rows in found]
             for each in _validated(ready, validation, statistics, margin, mesh):
@@ -119,7 +124,7 @@ def solve(
             problem, [heads[h].strength for h in path], done, start=start,
             carried=carried if begun else None, classes=classes,
             tolerance=tolerance, margin=margin, regularizer=regularizer,
-            max_iterations=max_iterations, dtype=dtype, mesh=mesh,
+            max_iterations=max_iterations, dtype=dtype, mesh=mesh, on_pass=on_pass,
         )  # fmt: skip
     return [found for found in fitted if found is not None]
 
@@ -158,7 +163,8 @@ def coarse_to_fine(
 
 
 def _path(
-    problem: PathRows, strengths, done, *, start, carried, regularizer, dtype, mesh, **settings
+    problem: PathRows, strengths, done, *, start, carried, regularizer, dtype, mesh, on_pass,
+    **settings,
 ) -> None:  # fmt: skip
     """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
@@ -176,15 +182,16 @@ def _path(
         solvers.minimize_path(
             problem.inputs, problem.labels, strengths=strengths, init=init, carried=carried,
             callback=lambda t, solution: done(t, solution, made.pop() if made else None),
-            on_carried=made.append,
+            on_carried=made.append, on_pass=on_pass,
             **common,
         )  # fmt: skip
         return
     for t, strength in enumerate(strengths):
         l1 = strength if regularizer == "l1" else 0.0
         solution = solvers.minimize(
-            problem.inputs, problem.labels, strength=0.0, l1_strength=l1, init=init, **common
-        )
+            problem.inputs, problem.labels, strength=0.0, l1_strength=l1, init=init,
+            on_pass=on_pass, **common,
+        )  # fmt: skip
         done(t, solution, lambda: None)
         init = solution.params
 
@@ -194,9 +201,9 @@ def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
         head,
         problem.outward(solution.params),
         "done" if solution.status == 0 else solvers.describe(solution.status),
-        objective=solution.objective,
+        objective=float(solution.objective),
         relative_gap=solvers.relative_gap(solution),
-        epochs=solution.evaluations,
+        epochs=float(solution.evaluations),
     )
 
 

@@ -1,5 +1,6 @@
 """`jaxlin sweep` killed and stopped for real, and started again."""
 
+import importlib
 import json
 import os
 import signal
@@ -131,4 +132,51 @@ def test_a_certified_sweep_that_was_stopped_goes_on_bit_for_bit(jaxlin, monkeypa
     done = jaxlin("sweep", *limited, "--out", "run", "--resume", "auto")
     assert done.code == 0, done.err
     assert jaxlin("sweep", *limited, "--out", "whole").code == 0
+    assert_same_sweep("run", "whole")
+
+
+SHOTS = ("--shots", "2", "--seeds", *map(str, range(16)), "--strengths", "1e-2", "1e-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "call", "heads"),
+    [
+        (("--strengths", "1e-3", "1e-4"), "smooth._mean_losses", 3, 0),
+        (("--strengths", "1e-3", "1e-4"), "smooth._mean_losses", 20, 1),
+        (("--strengths", "1e-3", "1e-4"), "smooth._mean_losses", -2, 2),  # the refit
+        (("--strengths", "1e-3", "1e-4", "--losses", "hinge"), "interior._step", 18, 1),
+        (("--strengths", "1e-3", "1e-2", "--regularizer", "l1"), "proximal.mean_loss", 45, 1),
+        (SHOTS, "sweep.draws._solved", 2, 17),  # the call that was under way is not lost
+    ],
+)
+def test_sigterm_within_a_head_costs_that_head_alone(
+    jaxlin, monkeypatch, words, where, call, heads
+):
+    """It is heard before the next pass over the data, or step of a small fit."""
+    limited = ("sweep", *words, "--limit", "400", "--tolerance", "1e-4", "-q")
+    module, _, name = where.rpartition(".")
+    module = module if "." in module else f"solvers.{module}"
+    module = importlib.import_module(f"jaxlin.{module}")
+    real, calls, last = getattr(module, name), [], []
+
+    def counted(*args, **settings):
+        calls.append(1)
+        if last and len(calls) == last[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **settings)
+
+    monkeypatch.setattr(module, name, counted)
+    done = jaxlin(*limited, "--out", "whole")
+    assert done.code == 0, done.err
+    last.append(call if call > 0 else len(calls) + call)
+    calls.clear()
+    done = jaxlin(*limited, "--save-every", "100000", "--out", "run")
+    assert done.code == 75, done.err
+    assert "all is saved" in done.err
+    assert len(calls) == last[0]
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == heads
+    assert len(checkpoint.steps(Path("run"))) == (heads > 0)
+    last.clear()
+    done = jaxlin(*limited, "--out", "run", "--resume", "auto")
+    assert done.code == 0, done.err
     assert_same_sweep("run", "whole")

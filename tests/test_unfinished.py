@@ -1,0 +1,203 @@
+"""A fit that is left between two steps and goes on from plain arrays: the bits of the whole one."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jaxlin import sharding
+from jaxlin.sharded_rows import open_sharded
+from jaxlin.solvers import minimize
+from jaxlin.solvers.problem import beside, to_host
+from jaxlin.solvers.unfinished import blank, largest, shapes_of
+
+HINGE = {"loss": "hinge", "tolerance": 3e-2}
+FITS = {
+    # float32 until its digits are used up, then float64
+    "softmax": ((9000, 60, 6), {"strength": 1e-5, "tolerance": 1e-7}),
+    # metrics at the iterate from drawn rows, built again and again
+    "weak": ((60_000, 20, 4), {"strength": 1e-6, "tolerance": 1e-7, "dtype": np.float64}),
+    "few": ((300, 20, 5), {"strength": 1e-4, "tolerance": 1e-8}),
+    # too many unknowns for the interior point method: quasi-Newton steps, then Newton's
+    "hinge": ((4200, 60, 20), {"strength": 1e-3, **HINGE, "tolerance": 0.1}),
+    "few, hinge": ((1600, 60, 20), {"strength": 1e-3, **HINGE, "tolerance": 1e-2}),
+    "many classes": ((1500, 20, 60), {"strength": 1e-3, **HINGE}),
+    "no penalty": ((1600, 60, 20), {"strength": 0, **HINGE, "max_iterations": 40}),
+    "l1": ((9000, 60, 6), {"strength": 0, "l1_strength": 1e-3, "tolerance": 1e-4}),
+}
+
+
+def problem(size, features, classes):
+    rng = np.random.default_rng(3)
+    inputs = (rng.normal(size=(size, features)) * np.linspace(3, 0.1, features)).astype(np.float32)
+    scores = inputs @ rng.normal(size=(features, classes))
+    return inputs, (scores + rng.normal(size=(size, classes))).argmax(1)
+
+
+def copied(carried):
+    """Through a way like a file's."""
+    empty = blank(json.loads(json.dumps(shapes_of(carried))))
+    assert all(
+        (a.dtype, a.shape) == (b.dtype, b.shape) for a, b in zip(carried, empty, strict=True)
+    )
+    return type(carried)(*(np.array(array) for array in carried))
+
+
+def fitted(name, *, asked=False, **more):
+    """The solution, the curve of bounds, and where asked what was learned before each step, with
+    the length that the curve had."""
+    shape, settings = FITS[name]
+    curve, left = [], []
+
+    def on_carried(evaluations, make):
+        left.append((copied(make()), len(curve)))
+
+    asking = {"on_carried": on_carried} if asked else {}
+    note = {"callback": lambda *seen: curve.append(tuple(map(float, seen)))}
+    return minimize(*problem(*shape), **(settings | note | asking | more)), curve, left
+
+
+@cache
+def whole(name):
+    """The unbroken fit of which nobody asked anything, and what another one had learned."""
+    solution, curve, _ = fitted(name)
+    watched, same, left = fitted(name, asked=True)
+    assert same == curve
+    assert_same(watched, solution)
+    return solution, curve, left
+
+
+def assert_same(one, other):
+    assert one[1:] == other[1:]  # objective, lower bound, gap, gradient, iterations, evaluations
+    assert all(map(np.array_equal, one.params, other.params))
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_that_was_left_goes_on_bit_for_bit(name):
+    solution, curve, left = whole(name)
+    some = [left[int(share * len(left))] for share in (0.1, 0.4, 0.8)]
+    for carried, told in left if name == "few" else some:
+        rest, later, _ = fitted(name, carried=carried)
+        assert_same(rest, solution)
+        assert curve[:told] + later == curve
+    assert_room_was_asked_for(name, left)
+    assert_all_was_to_lose(name, left)
+
+
+def assert_room_was_asked_for(name, left):
+    """The space that is looked for before a run holds all that is saved."""
+    (examples, features, classes), settings = FITS[name]
+    sizes = {"examples": examples, "features": features, "classes": classes}
+    loss, l1 = settings.get("loss", "softmax"), "l1_strength" in settings
+    most = largest(loss, l1=l1, dtype=np.float64, **sizes)
+    for carried, _ in left:
+        for field, array in carried._asdict().items():
+            assert array.nbytes <= getattr(most, field).nbytes, field
+            assert array.ndim == getattr(most, field).ndim, field
+
+
+def assert_all_was_to_lose(name, left):
+    """The fits above are left in the midst of what they are there for."""
+    fits = [carried for carried, _ in left]
+    if name == "softmax":
+        assert (fits[0].numbers[-1], fits[-1].numbers[-1]) == (0, 1)
+    if name == "weak":
+        builds = [fit.builder[3] for fit in fits]
+        assert builds[0] == 0 < builds[int(0.4 * len(fits))] < builds[-1]
+    if name == "few, hinge":
+        for part in ("newton_rows", "quasi_rows", "points", "lengths", "last"):
+            assert any(getattr(fit, part).size for fit in fits)
+
+
+@pytest.mark.parametrize("name", ["weak", "few, hinge", "l1"])
+def test_no_part_could_be_left_out(name):
+    """At some moment each decides the digits of what follows."""
+    solution, curve, left = whole(name)
+    # the least so far is soon undercut: the next test
+    unnoticed = set(left[0][0]._fields) - {"best", "best_weights", "best_bias"}
+    for share, factor in ((0.4, 0), (0.85, 0), (0.4, 1)):
+        carried, told = left[int(share * len(left))]
+        for part in sorted(unnoticed):
+            array = getattr(carried, part)
+            nonsense = factor * np.arange(array.size).reshape(array.shape).astype(array.dtype)
+            without = carried._replace(**{part: nonsense})
+            if array.size and differs(name, without, curve[told:], solution):
+                unnoticed.remove(part)
+    assert not unnoticed
+
+
+def differs(name, carried, expected, solution) -> bool:
+    class Otherwise(Exception):
+        pass
+
+    told = iter(expected)
+
+    def compare(*seen):
+        if tuple(map(float, seen)) != next(told, None):
+            raise Otherwise
+
+    try:
+        with np.errstate(all="ignore"):
+            rest, *_ = fitted(name, carried=carried, callback=compare)
+    except (Otherwise, np.linalg.LinAlgError):
+        return True
+    return not np.array_equal(rest.params.weights, solution.params.weights)
+
+
+@pytest.mark.parametrize("name", ["few", "few, hinge", "l1"])
+def test_the_best_so_far_is_what_a_fit_without_steps_left_hands_back(name):
+    carried, _ = whole(name)[2][5]
+    best = [part for part in carried._fields if part.startswith("best")]
+    marked = carried._replace(**{part: getattr(carried, part) + 0.5 for part in best})
+    numbers = marked.numbers.copy()
+    numbers[3 if name == "few, hinge" else 1] = 0.0  # nothing undercuts it
+    rest, *_ = fitted(name, carried=marked._replace(numbers=numbers), max_iterations=0)
+    weights = (
+        marked.best_weights if name == "few, hinge" else marked.best[: rest.params.weights.size]
+    )
+    np.testing.assert_allclose(rest.params.weights.ravel(), weights.ravel(), rtol=1e-6)
+
+
+def test_what_another_fit_left_is_refused():
+    carried, _ = whole("few")[2][0]
+    for name in ("hinge", "softmax", "l1"):
+        with pytest.raises(ValueError, match="`carried` is not of a fit of this kind and size"):
+            fitted(name, carried=carried)
+
+
+def test_over_two_devices_a_fit_goes_on_bit_for_bit_too():
+    """In a process of its own, with an uneven number of rows."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _over_two_devices():
+    over = sharding.mesh(2)
+    shape, settings = FITS["softmax"]
+    FITS["softmax"] = (8001, *shape[1:]), settings | {"mesh": over, "tolerance": 1e-4}
+    solution, curve, left = whole("softmax")
+    carried, told = left[len(left) // 2]
+    rest, later, _ = fitted("softmax", carried=carried)
+    assert_same(rest, solution)
+    assert curve[told:] == later
+
+    # of a loss with kinks, what is as large as the rows goes back to their devices
+    rows = open_sharded(np.ones((5, 2), np.float32), 3, over)
+    scores = rows.scores(np.arange(6.0).reshape(3, 2), np.arange(3.0))
+    opened = SimpleNamespace(rows=rows)
+    again = beside(rows, to_host(opened, scores))
+    assert again.sharding == scores.sharding
+    assert to_host(opened, again).tolist() == to_host(opened, scores).tolist()
+    assert to_host(opened, again).shape == (3, 5)
+
+
+if __name__ == "__main__":
+    _over_two_devices()
