@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # lets scikit-learn run its array checks too
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -23,3 +24,16 @@ def _no_pile_of_programs():
     memory = Path("/proc/self/statm")
     if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """A function that draws classes around centers: (inputs, labels)."""
+
+    def draw(seed=0, size=60, features=4, classes=3, spread=1.0):
+        generator = np.random.default_rng(seed)
+        labels = np.arange(size) % classes
+        centers = generator.normal(size=(classes, features)) * spread
+        return centers[labels] + generator.normal(size=(size, features)), labels
+
+    return draw

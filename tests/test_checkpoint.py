@@ -128,6 +128,24 @@ def test_every_broken_file_is_seen_and_named_and_the_checkpoint_before_is_used(t
     assert "`state/stranger` does not belong there" in checkpoint.problems(folder)
 
 
+def test_a_file_in_place_of_a_checkpoint_is_named_and_gives_way(two):
+    """Also one that has the name of a save under way, or of one being deleted."""
+    home, sentences = two / "checkpoints", []
+    for name in ("30", "40.part", "30.old.part"):
+        (home / name).write_text("no checkpoint")
+    found = checkpoint.resume(two, {}, warn=sentences.append)
+    assert found.step == 20
+    (sentence,) = sentences
+    assert sentence.startswith(f"{home / '30'}: it is a file, and no folder")
+    assert "the checkpoint before it is used" in sentence
+    (home / "30.old.part").write_text("another")
+    checkpoint.save(two, 30, {"weights": np.full(100, 30)}, {})
+    assert checkpoint.find(two, warn=sentences.append).step == 30
+    (home / "50").write_text("no checkpoint")
+    checkpoint.clear(two)
+    assert list(home.iterdir()) == []
+
+
 def test_every_single_byte_of_a_manifest_counts(two):
     path = two / "checkpoints/20/manifest.json"
     whole = path.read_bytes()

@@ -30,6 +30,8 @@ def problems(folder: Path) -> list[str]:
     not know is named, and so is a manifest that is missing or is not what was written.
     """
     path = folder / NAME
+    if not folder.is_dir():
+        return ["it is a file, and no folder that a save wrote"]
     try:
         text = path.read_text()
         files = json.loads(text)["files"]

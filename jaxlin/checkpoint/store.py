@@ -66,7 +66,7 @@ def save(run: Path, step: int, state: Any, record: dict, *, keep: int = 3) -> Pa
     if process_index() != 0:
         return final
     try:
-        shutil.rmtree(part, ignore_errors=True)
+        _discard(part)
         part.mkdir(parents=True)
         write_arrays(part / "state", arrays)
         (part / "record.json").write_text(json.dumps(record))
@@ -127,7 +127,7 @@ def steps(run: Path) -> list[int]:
 def clean(run: Path) -> None:
     """Remove what killed processes left unfinished. Hold the lock of the run."""
     for path in (run / FOLDER).glob(f"*{_PART}"):
-        shutil.rmtree(path)
+        _discard(path)
     for path in run.glob(f"*{_PART}"):
         if path.is_file():
             path.unlink()
@@ -170,6 +170,14 @@ def _remove(folder: Path) -> None:
     """Delete a checkpoint so that, killed half way, it does not look like a broken one."""
     if folder.exists():
         doomed = folder.with_name(f"{folder.name}.old{_PART}")
-        shutil.rmtree(doomed, ignore_errors=True)
+        _discard(doomed)
         os.replace(folder, doomed)
-        shutil.rmtree(doomed)
+        _discard(doomed)
+
+
+def _discard(path: Path) -> None:
+    """Delete what has this name: a folder as a rule, but copying tools leave files as well."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

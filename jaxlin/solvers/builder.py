@@ -12,21 +12,12 @@ import numpy as np
 from jaxlin.passes import arithmetic
 from jaxlin.sharding import fetch
 from jaxlin.solvers.columns import columnwise
+from jaxlin.solvers.covariance import DENSE_FEATURES, Sample, covariance_of
 from jaxlin.solvers.duals import own_of, total
-from jaxlin.solvers.metrics import (
-    BLOCK_CLASSES,
-    DENSE_FEATURES,
-    DENSE_SIDE,
-    FULL_SPECTRUM,
-    Sample,
-    bends_of,
-    covariance_of,
-    gram_metric,
-    spectral_metric,
-    spectrum_of,
-    two_level_metric,
-)
+from jaxlin.solvers.hessian_blocks import BLOCK_CLASSES, DENSE_SIDE, bends_of
+from jaxlin.solvers.metrics import gram_metric, spectral_metric, two_level_metric
 from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.spectrum import FULL_SPECTRUM, spectrum_of
 
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7

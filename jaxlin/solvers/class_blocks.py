@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlin.solvers.covariance import Sample
 from jaxlin.solvers.duals import total
-from jaxlin.solvers.metrics import Sample, Spectrum, through_spectrum
+from jaxlin.solvers.metrics import through_spectrum
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, class_blocks, class_diagonals
+from jaxlin.solvers.spectrum import Spectrum
 
 BLOCK_ENTRIES = 3e7
 """Of all blocks together: 120 MB in float32."""

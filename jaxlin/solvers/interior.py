@@ -19,7 +19,7 @@ import scipy.linalg
 
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.duals import own_of
-from jaxlin.solvers.metrics import DENSE_SIDE, Bends, dense_blocks
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, Bends, dense_blocks
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 

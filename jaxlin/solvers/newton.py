@@ -19,7 +19,8 @@ from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
 from jaxlin.solvers.columns import ENTRIES, columnwise
 from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import Bend, own_of
-from jaxlin.solvers.metrics import BLOCK_CLASSES, DENSE_SIDE, bends_of, flat, two_level_metric
+from jaxlin.solvers.hessian_blocks import BLOCK_CLASSES, DENSE_SIDE, bends_of
+from jaxlin.solvers.metrics import flat, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_product
 

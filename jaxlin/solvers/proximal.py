@@ -14,8 +14,8 @@ import scipy.linalg
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of
 from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, step_from
-from jaxlin.solvers.metrics import DENSE_SIDE, bends_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.smooth import mean_loss
 from jaxlin.solvers.status import Fit, Status, silent

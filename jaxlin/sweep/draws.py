@@ -5,6 +5,8 @@ on an accelerator, mapped draw after draw on a CPU, which gains nothing from wid
 walk down the strengths together, each draw starting where the two strengths before point. Every
 head is then proved in float64; one that is not within the tolerance goes on alone, from where the
 bank left it.
+
+A bank runs on one device, whatever the mesh: `solve` spreads rows, and a draw has few of them.
 """
 
 __all__ = ["banks_of", "shapes_of", "solve_draws"]

@@ -1,7 +1,9 @@
 """Banks of few-shot draws: the heads of one-by-one fits, resumed anywhere, whatever the shape."""
 
+import json
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -120,3 +122,12 @@ def test_small_problems_share_a_shape():
     banks = [[h for h in heads if h.shots == shots] for shots in (1, 2, 40_000)]
     data = Batch(np.zeros((100, 64)), np.arange(100) % 10)
     assert draws.shapes_of(banks, data, 10) == [(20, 20), (20, 20), (400_000, 64)]
+
+
+def test_heads_of_float32_can_be_written_as_json(solver):
+    """JAX's default precision, which the command line runs in and this suite does not."""
+    heads = grid(STRENGTHS, seeds=range(10), shots=[2])
+    with jax.enable_x64(False):
+        fitted = solver(heads, dtype=np.float32)
+    for found in fitted:
+        json.dumps([found.objective, found.relative_gap, found.epochs, found.validation_loss])

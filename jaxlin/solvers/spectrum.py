@@ -1,0 +1,124 @@
+"""The leading directions of the data, in which covariance and penalty are diagonal.
+
+In coordinates in which every feature has unit curvature, so that features of any scale are alike.
+With many features only the leading directions are computed; `Spectrum.rest` solves for the others.
+"""
+
+__all__ = ["FULL_SPECTRUM", "Spectrum", "cholesky_solver", "spectrum_of", "unit_system"]
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+from jaxlin.solvers.covariance import Sample, product
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE
+from jaxlin.solvers.problem import Problem
+
+FULL_SPECTRUM = 1200
+"""Features up to which all eigenvectors of the covariance are computed."""
+
+
+class Spectrum(NamedTuple):
+    """Directions in which covariance and penalty are (nearly) diagonal, steepest first."""
+
+    vectors: np.ndarray
+    """(D, q): W = U vectors^T."""
+    variances: np.ndarray
+    """(q,)"""
+    ridges: np.ndarray
+    """(q,): the penalty's second derivative, at least the rounding of the factorization."""
+    scaling: np.ndarray
+    """(D,): W = (W in unit-curvature coordinates) * scaling."""
+    rest: Callable | None
+    """curvature -> solver of (K, D) right sides, in unit-curvature coordinates, for what the
+    vectors do not span; `None` if they span everything."""
+
+
+def unit_system(covariance, strength, curvature):
+    """curvature * C + 2 strength with unit diagonal; its scaling; its ridge, rounding included."""
+    diagonal = curvature * np.diag(covariance).astype(np.float64) + 2 * strength
+    diagonal = np.where(diagonal > 0, diagonal, 1.0)
+    scaling = 1 / np.sqrt(diagonal)
+    system = covariance * (scaling * curvature)[:, None] * scaling[None, :]
+    ridge = 2 * strength * scaling**2 + len(scaling) * 4 * np.finfo(covariance.dtype).eps
+    system[np.diag_indices_from(system)] += ridge
+    return system.astype(covariance.dtype), scaling, ridge
+
+
+def cholesky_solver(system):
+    factor = scipy.linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+
+    def solve(right):
+        solved = scipy.linalg.cho_solve(
+            (factor, True), right.T.astype(factor.dtype), check_finite=False
+        )
+        return solved.T.astype(np.float64)
+
+    return solve
+
+
+def spectrum_of(problem: Problem, sample: Sample, covariance, curvature) -> Spectrum:
+    """Directions e of C u = e (curvature C + 2 strength) u: all, or the leading ones if D is large.
+
+    Args:
+      covariance: (D, D), or `None` with so many features that it was not formed.
+    """
+    if covariance is None:
+        return _spectrum_of_rows(problem, sample, curvature)
+    system, scaling, ridge = unit_system(covariance, problem.strength, curvature)
+    if problem.features <= FULL_SPECTRUM:
+        scaled = (covariance * scaling[:, None] * scaling[None, :]).astype(system.dtype)
+        values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
+        values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
+        values = np.clip(values, 0, 1 / curvature)
+        ridges = np.maximum(1 - curvature * values, float(ridge.min()))
+        vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+        return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
+    leading = min(DENSE_SIDE // problem.classes - 1, problem.features // 4)
+    vectors, values = _leading_vectors(problem, system, max(leading, 1), ridge)
+    ridges = (vectors.astype(np.float64) ** 2).T @ ridge
+
+    def rest(bend):
+        changed = (system - np.diag(ridge)) * (bend / curvature) + np.diag(ridge)
+        return cholesky_solver(changed.astype(system.dtype))
+
+    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+    return Spectrum(vectors, values / curvature, ridges, scaling, rest)
+
+
+def _leading_vectors(problem, system, count, ridge, sweeps=5):
+    """Block power iteration: leading eigenvectors of the data's part of `system`."""
+    draws = np.random.default_rng(0).normal(size=(len(system), count)).astype(system.dtype)
+    vectors = np.linalg.qr(draws)[0]
+    for _ in range(sweeps):
+        image = product(problem, system, vectors)
+        vectors = np.linalg.qr(image)[0]
+    inside = vectors.T @ product(problem, system, vectors)
+    values, turn = np.linalg.eigh(inside)
+    vectors = vectors @ turn[:, ::-1].astype(vectors.dtype)
+    return vectors, np.maximum(values[::-1] - float(ridge.min()), 0).astype(np.float64)
+
+
+def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
+    """Leading directions from the m x m products of the sample's rows; the rest is diagonal."""
+    root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
+    rows = sample.rows * root[:, None]
+    diagonal = curvature * (rows.astype(np.float64) ** 2).sum(0) + 2 * problem.strength
+    scaling = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    rows = rows * scaling.astype(problem.dtype)[None, :]
+    values, left = np.linalg.eigh(product(problem, rows, rows.T))
+    kept = values > values[-1] * 1e-6
+    values, left = values[kept][::-1], left[:, kept][:, ::-1]
+    vectors = (rows.T @ (left / np.sqrt(values)[None, :])).astype(problem.dtype)
+    ridge = 2 * problem.strength * scaling**2
+    ridges = (vectors.astype(np.float64) ** 2).T @ ridge + 1e-12
+    missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
+
+    def rest(bend):
+        inverse = 1 / np.maximum(bend * missing + ridge, 1e-8)
+        return lambda right: right * inverse[None, :]
+
+    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+    return Spectrum(vectors, values.astype(np.float64), ridges, scaling, rest)

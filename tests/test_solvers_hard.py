@@ -1,0 +1,172 @@
+"""Data that are hard: separable, ill-scaled, wide, sparse, of one class or of very many."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from jaxlin import losses
+from jaxlin.solvers import Status, certify, describe, minimize
+from jaxlin.solvers.duals import FORMS
+from jaxlin.solvers.problem import open_problem
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_separable_data_without_regularizer_are_said_to_be_so(name):
+    inputs = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    solution = minimize(inputs, np.array([0, 0, 1, 1]), loss=name, strength=0.0)
+    assert solution.status == Status.SEPARABLE
+    assert "no optimum" in describe(solution.status)
+
+
+def test_overlapping_data_without_regularizer_stop_without_a_proof(blobs):
+    inputs, labels = blobs(8, spread=0.3)
+    solution = minimize(inputs, labels, strength=0.0)
+    model = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(inputs, labels)
+    assert solution.status == Status.NO_PROOF
+    assert solution.lower_bound == 0
+    scores = inputs @ model.coef_.T + model.intercept_
+    theirs = losses.softmax_cross_entropy(scores, labels).mean()
+    np.testing.assert_allclose(solution.objective, float(theirs), rtol=1e-6)
+
+
+def test_an_overlapping_hinge_without_regularizer_is_nearly_the_linear_programs(blobs):
+    inputs, labels = blobs(8, size=30, features=2, spread=0.3)
+    solution = minimize(inputs, labels, loss="hinge", strength=0.0)
+    assert solution.status == Status.NO_PROOF
+    slightly = minimize(inputs, labels, loss="hinge", strength=1e-6, tolerance=1e-6)
+    np.testing.assert_allclose(solution.objective, slightly.objective, rtol=1e-3)
+
+
+def test_an_absent_class_costs_nothing(blobs):
+    inputs, labels = blobs(9)
+    labels = np.where(labels == 2, 4, labels)
+    for name in FORMS:
+        full = minimize(inputs, labels, loss=name, strength=0.1, classes=6, tolerance=1e-6)
+        few = minimize(inputs, np.minimum(labels, 2), loss=name, strength=0.1, tolerance=1e-6)
+        np.testing.assert_allclose(full.objective, few.objective, rtol=1e-5)
+        by_hand = certify(
+            open_problem(
+                inputs,
+                labels,
+                loss=name,
+                strength=0.1,
+                l1_strength=0.0,
+                tolerance=1e-4,
+                max_iterations=1,
+                margin=1.0,
+                sample_weight=None,
+                fit_intercept=False,  # keeps all six classes
+                classes=6,
+                dtype=None,
+                preprocessing=None,
+            )[0],
+            *full.params,
+        )
+        np.testing.assert_allclose(by_hand.objective, full.objective, rtol=1e-6)
+
+
+def test_a_single_class_is_learned_at_no_cost():
+    for name in FORMS:
+        solution = minimize(np.ones((3, 2)), np.zeros(3, int), loss=name, strength=0.1)
+        assert solution.status == Status.CONVERGED
+        assert solution.objective == 0
+
+
+def test_features_of_any_scale_and_constant_ones_are_no_obstacle(blobs):
+    inputs, labels = blobs(10, size=100, features=6)
+    scales = 10.0 ** np.array([-3, -2, 0, 1, 3, 4])
+    hard = np.hstack([inputs * scales, np.ones((100, 1)), np.zeros((100, 1)), inputs[:, :1]])
+    solution = minimize(hard, labels, strength=1e-4, tolerance=1e-5)
+    assert solution.status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "softmax"])
+def test_hinges_of_features_of_any_scale_are_certified(name):
+    """Penalized alike, the largest features are all but free and the smallest all but absent."""
+    inputs, labels = load_digits(return_X_y=True)
+    scales = 10.0 ** np.random.default_rng(0).uniform(-4, 4, 64)
+    hard = (inputs[:200] / 16 * scales, labels[:200])
+    solution = minimize(*hard, loss=name, strength=1e-4, tolerance=1e-3, max_iterations=200)
+    assert solution.status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("name", ["squared-hinge", "squared-one-vs-rest"])
+def test_squared_hinges_of_separable_data_with_a_weak_penalty_are_certified(name):
+    inputs, labels = load_digits(return_X_y=True)
+    few, settings = (inputs[:200] / 16, labels[:200]), dict(loss=name, max_iterations=300)
+    weak = minimize(*few, strength=1e-6, **settings)
+    assert weak.status == Status.CONVERGED
+    free = minimize(*few, strength=0, **settings)
+    assert free.status == Status.SEPARABLE
+    assert free.objective == 0
+
+
+def test_what_a_second_method_reports_is_no_worse_than_the_first():
+    inputs, labels = load_digits(return_X_y=True)
+    seen = []
+    solution = minimize(
+        inputs[:200] / 16,
+        labels[:200],
+        loss="squared-hinge",
+        strength=1e-6,
+        callback=lambda *found: seen.append(found),
+    )
+    evaluations, objectives, bounds = np.transpose(seen)
+    for rising in (evaluations, -objectives, bounds):
+        assert np.all(np.diff(rising) >= 0)
+    # the last report is of parameters not yet rounded to float64's neighbors on the way back
+    np.testing.assert_allclose(objectives[-1], solution.objective, rtol=1e-9)
+
+
+def test_fewer_rows_than_features():
+    generator = np.random.default_rng(11)
+    inputs, labels = generator.normal(size=(20, 300)), np.arange(20) % 3
+    for name in ("softmax", "hinge"):
+        solution = minimize(inputs, labels, loss=name, strength=0.01, tolerance=1e-5)
+        assert solution.status == Status.CONVERGED
+
+
+def test_sparse_inputs_reach_the_dense_optimum():
+    generator = np.random.default_rng(12)
+    dense = generator.normal(size=(80, 30)) * (generator.uniform(size=(80, 30)) < 0.2)
+    labels = np.arange(80) % 4
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.csc_array):
+        sparse = minimize(kind(dense), labels, strength=0.01, tolerance=1e-8)
+        whole = minimize(dense, labels, strength=0.01, tolerance=1e-8)
+        np.testing.assert_allclose(sparse.objective, whole.objective, rtol=1e-8)
+
+
+def test_many_classes(blobs):
+    inputs, labels = blobs(13, size=400, features=8, classes=100, spread=3.0)
+    solution = minimize(inputs, labels, strength=1e-3)
+    assert solution.status == Status.CONVERGED
+
+
+def test_a_hessian_of_too_few_rows_takes_more(monkeypatch, blobs):
+    """100 sampled rows miss curvature of 903 unknowns: a step that shows it asks for more."""
+    from jaxlin.solvers import hinges, newton
+
+    monkeypatch.setattr(newton, "BENDING_ROWS", 100)
+    monkeypatch.setattr(hinges, "suits_interior", lambda problem: False)
+    inputs, labels = blobs(3, size=4000, features=300, classes=3, spread=0.2)
+    settings = dict(loss="hinge", strength=1e-3, tolerance=1e-3, max_iterations=40)
+    assert minimize(inputs.astype(np.float32), labels, **settings).status == Status.CONVERGED
+    monkeypatch.setattr(newton, "MISSED", np.inf)  # never learns
+    assert minimize(inputs.astype(np.float32), labels, **settings).status != Status.CONVERGED
+
+
+def test_quasi_newton_steps_save_passes_where_most_rows_bend(monkeypatch, blobs):
+    """Noise: every row stays near a kink, so that a Newton system is over all of them."""
+    from jaxlin.solvers import hinges
+
+    inputs, labels = blobs(5, size=2500, features=300, classes=4, spread=0.05)
+    settings = dict(loss="hinge", strength=1e-2, tolerance=1e-3)
+    mixed = minimize(inputs.astype(np.float32), labels, **settings)
+    monkeypatch.setattr(hinges, "DEAR", np.inf)  # Newton throughout
+    newton = minimize(inputs.astype(np.float32), labels, **settings)
+    assert mixed.status == newton.status == Status.CONVERGED
+    assert mixed.lower_bound <= newton.objective
+    assert newton.lower_bound <= mixed.objective
+    assert mixed.evaluations < 0.8 * newton.evaluations
