@@ -224,7 +224,7 @@ def _css(verdict: str) -> str:
 
 _STYLE = """
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", math;
-  font-size: 1.12em; } .formula { margin: .9rem 0; overflow-x: auto; }
+  font-size: 1.12em; } .formula { margin: .6rem 0; padding: .3rem 0; overflow: auto hidden; }
 .wide { overflow-x: auto; margin: .9rem 0; } .claims table { width: 100%; }
 .claims table { table-layout: fixed; min-width: 44rem; } .claims th:nth-child(1) { width: 31%; }
 .claims th:nth-child(2) { width: 16%; } .claims th:nth-child(3) { width: 27%; }
