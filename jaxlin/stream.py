@@ -14,7 +14,9 @@ reach a test accuracy of 0.409 to 0.410, a complete shuffle 0.410, windows of on
 What a window holds depends on (key, epoch) and on the shapes alone, so a run goes on in the middle
 of an epoch by reading only the window that it stands in. On a mesh every device gets an even share
 of each window, and a process reads the rows of its own devices: the batches are those of a single
-device, whatever the number of devices and processes.
+device, whatever the number of devices and processes. Where the files lie on the disks of several
+processes, the rows of a window go to devices of the process that has them as far as the shares
+allow, and the rest, a few in a hundred, is asked of it.
 """
 
 __all__ = [
@@ -37,7 +39,7 @@ import numpy as np
 
 from jaxlin.batches import EpochPlan, steps_per_epoch
 from jaxlin.core import Batch
-from jaxlin.data.rows import RESIDENT_BYTES, empty_rows, fill, from_map
+from jaxlin.data.rows import RESIDENT_BYTES, RowView, empty_rows, fill, from_map
 from jaxlin.prefetch import prefetch
 from jaxlin.sharding import place_blocks, place_rows, shard_plan
 
@@ -190,24 +192,57 @@ def _spread(source, segments, labels, counts, plan, over) -> tuple[Batch, EpochP
     shards = over.shape["data"]
     each, present = -(-len(labels) // shards), sum(map(len, segments))
     share = max(1, -(-present // shards))
+    numbers = np.concatenate([np.zeros(0, np.int64), *map(np.asarray, segments)]).astype(np.int64)
+    owners = _owners(source, numbers)
+    homes = np.arange(present) // share if owners is None else _homes(owners, share, over)
+    counted = np.bincount(homes, minlength=shards)
+    ordered = np.argsort(homes, kind="stable")
+    moved = np.zeros(len(labels), np.int64)
+    moved[ordered] = homes[ordered] * each + np.concatenate([*map(np.arange, counted)])
 
     @cache  # the devices of one place on the `data` axis get the same rows
     def block(shard: int) -> np.ndarray:
-        own = _between(segments, shard * share, (shard + 1) * share)
+        if owners is None:
+            own = _between(segments, shard * share, (shard + 1) * share)
+        else:
+            own = [numbers[np.flatnonzero(homes == shard)]]
         return _filled(source, own, each)
 
-    def moved(numbers):
-        return numbers // share * each + numbers % share
-
-    at = moved(np.arange(present))
     by_row = []
     for values in (labels, counts):
         spread = np.zeros(each * shards, values.dtype)
-        spread[at] = values[:present]
+        spread[moved[:present]] = values[:present]
         by_row.append(place_rows(spread, over))
     inputs = place_blocks(block, (each, source.shape[1]), over)
-    rows = np.where(plan.weights > 0, moved(plan.rows), 0).astype(np.int32)
+    rows = np.where(plan.weights > 0, moved[plan.rows], 0).astype(np.int32)
     return Batch(inputs, *by_row), shard_plan(EpochPlan(rows, plan.weights), each * shards, over)
+
+
+def _owners(source, rows: np.ndarray) -> np.ndarray | None:
+    """A process that has each of these rows of a source, on all processes alike; `None` if all
+    have all."""
+    if isinstance(source, RowView):
+        return _owners(source.source, source.rows[rows])
+    return source.homes(rows) if hasattr(source, "homes") else None
+
+
+def _homes(owners: np.ndarray, share: int, over) -> np.ndarray:
+    """The place on the `data` axis for each row of a window: with its owner while there is room.
+
+    >>> from jaxlin.sharding import mesh
+    >>> _homes(np.array([1, 0, 0]), 3, mesh(1)).tolist()
+    [0, 0, 0]
+    """
+    processes = np.array([devices.flat[0].process_index for devices in over.devices])
+    homes = np.full(len(owners), -1)
+    for process in np.unique(owners):
+        rows = np.flatnonzero(owners == process)
+        room = np.repeat(np.flatnonzero(processes == process), share)[: len(rows)]
+        homes[rows[: len(room)]] = room
+    room = share - np.bincount(homes[homes >= 0], minlength=len(processes))
+    homeless = np.flatnonzero(homes < 0)
+    homes[homeless] = np.repeat(np.arange(len(processes)), room)[: len(homeless)]
+    return homes
 
 
 def _between(segments: list[range], low: int, high: int) -> list[range]:

@@ -6,6 +6,7 @@ write goes to a temporary folder of theirs. With one process everything here is 
 
 __all__ = [
     "across",
+    "apart",
     "budgeted",
     "check_alike",
     "load",
@@ -20,13 +21,17 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxlin import checkpoint, models
+from jaxlin.cli import launch
 from jaxlin.cli.surviving import WHERE_DATA_LIE
+from jaxlin.data import NAMED, scattered
+from jaxlin.data.peers import Peers, together
 from jaxlin.data.rows import take
 from jaxlin.sharding import agreed, own_rows
 
@@ -149,6 +154,29 @@ def _from_all(value) -> list:
 
 def _mute(sentence: str) -> None:
     """The first process says it."""
+
+
+def apart(config: dict) -> scattered.Scattered | None:
+    """What of a run's data lies on the disks of several processes; `None` where each has all."""
+    if jax.process_count() == 1:
+        return None
+    named = [config["data"], config.get("test")]
+    paths = [None if name in (None, *NAMED) else Path(name).expanduser() for name in named]
+
+    def seen() -> list[dict]:
+        return [{} if path is None else scattered.listing(path) for path in paths]
+
+    folders = {}
+    for path, *listings in zip(paths, *together(_from_all, seen), strict=True):
+        if path is not None and (parts := scattered.united(path, listings)) is not None:
+            folders[path] = parts
+    return scattered.Scattered(_peers(), folders) if folders else None
+
+
+@cache
+def _peers() -> Peers:
+    """The connections of this process, once."""
+    return Peers(jax.process_index(), _from_all, list(launch.reachable_names()))
 
 
 def own_part(inputs):

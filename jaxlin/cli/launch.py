@@ -7,11 +7,22 @@ turns such an end into a sentence and exit code 75, which means: start all proce
 `--resume auto`.
 """
 
-__all__ = ["ABANDONED", "LOST", "child", "connect", "lost_peer", "processes", "supervise"]
+__all__ = [
+    "ABANDONED",
+    "LOST",
+    "child",
+    "connect",
+    "lost_peer",
+    "processes",
+    "reachable_names",
+    "supervise",
+]
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +45,8 @@ _PEER = re.compile(
 )
 _JOINED = "JAXLIN_JOINED"
 """Where a child says that it has joined the others: before that, an end means that it could not."""
+_COORDINATOR = "JAXLIN_COORDINATOR"
+"""Where a child keeps the address of process 0, if it is known."""
 _ALONE = (
     "the processes of this run did not find each other{where}. Start all of them within a minute, "
     "with the same --coordinator and --num-processes, and --process-id 0, 1, ... once each."
@@ -86,6 +99,8 @@ def connect(options) -> None:
         count = int(os.environ["JAX_NUM_PROCESSES"])
         number = int(os.environ["JOB_COMPLETION_INDEX"])
     known = address not in (None, "auto")
+    if known:
+        os.environ[_COORDINATOR] = address
     where = f" at {address}" if known else ""
     try:
         jax.distributed.initialize(
@@ -100,6 +115,24 @@ def connect(options) -> None:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(_ALONE.format(where=f"{where} ({reason})")) from None
     os.write(int(os.environ[_JOINED]), b"1")
+
+
+def reachable_names() -> list[str]:
+    """Names under which other hosts may reach this one, best first.
+
+    The first is the address from which it would call the coordinator, where that is known; the next
+    the one from which it would call anybody.
+    """
+    called = [("192.0.2.1", 9)]  # in a network for documentation: nothing is sent there
+    if _COORDINATOR in os.environ:
+        host, _, port = os.environ[_COORDINATOR].rpartition(":")
+        called.insert(0, (host, int(port)))
+    names = []
+    for address in called:
+        with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+            names.append(probe.getsockname()[0])
+    return list(dict.fromkeys([*names, socket.gethostname()]))
 
 
 def lost_peer(error: BaseException) -> bool:

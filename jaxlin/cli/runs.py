@@ -63,8 +63,8 @@ def read_records(path: Path) -> list[dict]:
     return records
 
 
-def run_data(config: dict) -> tuple[Dataset, Dataset | None]:
-    """The training and test sets that a run's configuration names."""
+def run_data(config: dict, apart=None) -> tuple[Dataset, Dataset | None]:
+    """The training and test sets that a run's configuration names; see `data.load` for `apart`."""
     return load_splits(
         config["data"],
         data_dir=_path(config.get("data_dir")),
@@ -73,6 +73,7 @@ def run_data(config: dict) -> tuple[Dataset, Dataset | None]:
         test_labels=_path(config.get("test_labels")),
         image_size=_square(config.get("image_size")),
         memory=memory_bytes(config),
+        apart=apart,
     )
 
 

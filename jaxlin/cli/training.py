@@ -96,14 +96,14 @@ def _say_absent(data: Dataset, *, quiet: bool) -> None:
 
 def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
-    train_set, test_set = run_data(config)
+    apart = hosts.apart(config)
+    train_set, test_set = run_data(config, apart)
     rng = np.random.default_rng(config["seed"])
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:
         train_set = _rows(train_set, np.sort(rng.permutation(examples)[:limit]))
-    validation = load_validation(
-        config["data"], class_names=train_set.class_names, memory=memory_bytes(config)
-    )
+    options = {"memory": memory_bytes(config), "apart": apart}
+    validation = load_validation(config["data"], class_names=train_set.class_names, **options)
     if validation is None:
         train_set, validation = _split(train_set, config["validation"], rng)
     if len(np.unique(train_set.labels)) < 2:

@@ -10,10 +10,23 @@
 
 `classes.txt`, one name a line, may lie beside the files or above the folders of the parts. `val` is
 also called `validation`; where a folder has `val` but no `test`, as ImageNet has, `val` is the test
-set.
+set. In a run of several processes each may have some of the files: see `jaxlin.data.scattered`.
 """
 
-__all__ = ["PARTS", "Features", "find_parts", "load", "open_features"]
+__all__ = [
+    "PARTS",
+    "Features",
+    "Stored",
+    "find_parts",
+    "join_labels",
+    "labels_beside",
+    "labels_of_series",
+    "load",
+    "open_features",
+    "part_of",
+    "read_class_names",
+    "read_labels",
+]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +38,15 @@ from jaxlin.core import DataError
 from jaxlin.data import arrays
 from jaxlin.data.dataset import Dataset, fingerprint
 from jaxlin.data.rows import RESIDENT_BYTES, FileRows, hold
-from jaxlin.data.shards import ENDINGS, LABELS, find_names, find_series, open_shards, read_tensor
+from jaxlin.data.shards import (
+    ENDINGS,
+    LABELS,
+    find_names,
+    find_series,
+    open_shards,
+    read_tensor,
+    series_of,
+)
 from jaxlin.data.validate import check_labels, refuse_one_class
 
 PARTS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
@@ -101,10 +122,10 @@ def open_features(
     if pieces is None:
         return Features(inputs, None, None, part)
     if class_names is None:
-        class_names = _class_names(files[0].parent)
+        class_names = read_class_names(files[0].parent)
     if class_names is None and part != "train" and "train" in parts and labels is None:
         class_names = open_features(path).class_names  # the classes are the training set's
-    found, names = _joined(pieces, len(inputs), class_names)
+    found, names = join_labels(pieces, len(inputs), class_names)
     return Features(inputs, found, names, part)
 
 
@@ -122,9 +143,7 @@ def load(
     a part "validation" stands for it.
     """
     parts = find_parts(path)
-    part = "validation" if split == "test" and "test" not in parts else split
-    if split == "train" and "train" not in parts:
-        part = next(iter(parts))
+    part = part_of(parts, split)
     found = open_features(path, labels, part=part, class_names=class_names, resident_bytes=memory)
     if found.labels is None:
         where = parts[part][0]
@@ -140,8 +159,17 @@ def load(
     return Dataset(inputs, found.labels, found.class_names, None, path.name, mark)
 
 
-def find_parts(path: Path) -> dict[str, list[Path]]:
+def part_of(parts, split: str) -> str:
+    """Which of the parts that there are stands for "train", "validation" or "test"."""
+    if split == "test" and "test" not in parts:
+        return "validation"
+    return next(iter(parts)) if split == "train" and "train" not in parts else split
+
+
+def find_parts(path: Path, *, whole: bool = True) -> dict[str, list[Path]]:
     """The files of every part that a file or a folder has; empty for a folder without features.
+
+    With `whole=False` files of a series may be missing.
 
     Raises:
       DataError: nothing is at `path`, a series is incomplete, or two things claim to be one part.
@@ -150,32 +178,33 @@ def find_parts(path: Path) -> dict[str, list[Path]]:
         return {"train": [path]}
     if not path.is_dir():
         raise DataError(f"{path}: no such .npy, .safetensors or folder. Check the path.")
-    parts = {part: _part(path, names) for part, names in PARTS.items()}
+    parts = {part: _part(path, names, whole) for part, names in PARTS.items()}
     if not parts["train"]:
-        parts["train"] = _alone(path)
+        parts["train"] = _alone(path, whole)
     return {part: files for part, files in parts.items() if files}
 
 
-def _part(folder: Path, names: Sequence[str]) -> list[Path]:
+def _part(folder: Path, names: Sequence[str], whole: bool) -> list[Path]:
     """The files of a part by any of its names, in a subfolder or as a series or a file."""
     claims = []
     for name in names:
         if (folder / name).is_dir():
-            inside = _part(folder / name, [name]) or _alone(folder / name)
+            inside = _part(folder / name, [name], whole) or _alone(folder / name, whole)
             claims += [inside] if inside else []
         for stem in (name, f"{name}_{FEATURES}", f"{name}-{FEATURES}"):
-            series = find_series(folder, stem)
+            series = find_series(folder, stem, whole=whole)
             claims += [series] if series else []
             claims += [[p] for e in ENDINGS if (p := folder / f"{stem}{e}").is_file()]
     return _only(claims, folder)
 
 
-def _alone(folder: Path) -> list[Path]:
+def _alone(folder: Path, whole: bool) -> list[Path]:
     """The features of a folder that says nothing of parts: `features.*`, or the only series."""
     claims = [[p] for e in ENDINGS if (p := folder / f"{FEATURES}{e}").is_file()]
     known = {name for names in PARTS.values() for name in names}
     known |= {f"{name}{mark}{FEATURES}" for name in known for mark in "-_"}
-    claims += [find_series(folder, name) for name in find_names(folder) if name not in known]
+    others = (name for name in find_names(folder) if name not in known)
+    claims += [find_series(folder, name, whole=whole) for name in others]
     return _only(claims, folder)
 
 
@@ -188,33 +217,31 @@ def _only(claims: list[list[Path]], folder: Path) -> list[Path]:
     return claims[0] if claims else []
 
 
-class _Labels(NamedTuple):
+class Stored(NamedTuple):
     """Labels as they are stored, where they came from, and where they begin in the set."""
 
     values: np.ndarray
     file: Path
 
 
-def _labels(files: list[Path], inputs: FileRows, given: Path | None) -> list[_Labels] | None:
+def _labels(files: list[Path], inputs: FileRows, given: Path | None) -> list[Stored] | None:
     """The labels of all files, each checked against the number of rows; `None` without any."""
     if given is not None:
-        return [_counted(given, len(inputs), f"inputs of {files[0]}")]
-    if len(files) == 1 and (own := _beside(files[0], numbered=False)) is not None:
-        return [_counted(own, len(inputs), f"inputs of {files[0].name}")]
+        return [read_labels(given, len(inputs), f"inputs of {files[0]}")]
+    if len(files) == 1 and (own := labels_beside(files[0], numbered=False)) is not None:
+        return [read_labels(own, len(inputs), f"inputs of {files[0].name}")]
     if len(files) == 1:
         return None
-    beside = {file: _beside(file, numbered=True) for file in files}
+    beside = {file: labels_beside(file, numbered=True) for file in files}
     without = [file for file, own in beside.items() if own is None]
     if not without:
         return [
-            _counted(beside[shard.path], shard.rows, f"inputs of {shard.path.name}")
+            read_labels(beside[shard.path], shard.rows, f"inputs of {shard.path.name}")
             for shard in inputs.shards
         ]
-    folder, name = files[0].parent, files[0].name.rsplit("-", 3)[0]
-    whole = [folder / f"{name}{ending}" for ending in ("_labels.npy", ".labels.npy")]
-    for file in (*whole, folder / "labels.npy"):
-        if file.is_file():
-            return [_counted(file, len(inputs), f"inputs of the {len(files)} files {name}-*")]
+    if (file := labels_of_series(files[0])) is not None:
+        what = f"inputs of the {len(files)} files {series_of(files[0].name)}-*"
+        return [read_labels(file, len(inputs), what)]
     if len(without) < len(files):
         raise DataError(
             f"{without[0]}: has no labels ({without[0].stem}.labels.npy), and other files of the "
@@ -223,7 +250,14 @@ def _labels(files: list[Path], inputs: FileRows, given: Path | None) -> list[_La
     return None
 
 
-def _beside(file: Path, *, numbered: bool) -> Path | None:
+def labels_of_series(file: Path) -> Path | None:
+    """The one file of labels of all of a series, beside this file of it."""
+    name = series_of(file.name)
+    names = (f"{name}_labels.npy", f"{name}.labels.npy", "labels.npy")
+    return next((found for n in names if (found := file.with_name(n)).is_file()), None)
+
+
+def labels_beside(file: Path, *, numbered: bool) -> Path | None:
     """Where the labels of one file of features lie: in itself, or beside it."""
     if file.suffix == ".safetensors" and read_tensor(file, LABELS) is not None:
         return file
@@ -236,7 +270,7 @@ def _beside(file: Path, *, numbered: bool) -> Path | None:
     return own if own.is_file() else None
 
 
-def _counted(file: Path, rows: int, what: str) -> _Labels:
+def read_labels(file: Path, rows: int, what: str) -> Stored:
     if file.suffix == ".safetensors":
         values = read_tensor(file, LABELS)
         if values is None:
@@ -253,10 +287,10 @@ def _counted(file: Path, rows: int, what: str) -> _Labels:
             f"{file}: there are {len(values)} labels for the {rows} {what}. Give every example "
             "exactly one label, in the same order."
         )
-    return _Labels(values.reshape(-1), file)
+    return Stored(values.reshape(-1), file)
 
 
-def _joined(pieces: list[_Labels], rows: int, class_names):
+def join_labels(pieces: list[Stored], rows: int, class_names):
     """All labels as (N,) int32 and the class names; an error names the file and the row in it."""
     bound = rows if class_names is None else len(class_names)
     for values, file in pieces:
@@ -273,7 +307,7 @@ def _joined(pieces: list[_Labels], rows: int, class_names):
     return check_labels(together, file=str(pieces[0].file), rows=rows, class_names=class_names)
 
 
-def _class_names(folder: Path) -> tuple[str, ...] | None:
+def read_class_names(folder: Path) -> tuple[str, ...] | None:
     """The lines of `classes.txt` beside the files or in the folder above."""
     inside = any(folder.name in names for names in PARTS.values())
     for file in [where / "classes.txt" for where in (folder, folder.parent)[: 1 + inside]]:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data import arrays, cifar, digits, features, folders, idx
+from jaxlin.data import arrays, cifar, digits, features, folders, idx, scattered
 from jaxlin.data.dataset import Dataset
 from jaxlin.data.rows import RESIDENT_BYTES, hold
 from jaxlin.data.shards import ENDINGS, KINDS
@@ -92,6 +92,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     class_names: Sequence[str] | None = None,
     memory: int = RESIDENT_BYTES,
+    apart: scattered.Scattered | None = None,
 ) -> Dataset:
     """One split of a named set, or of your own files.
 
@@ -110,6 +111,7 @@ def load(
       class_names: the classes the labels must keep to (a model's); `None` finds them in the data.
       memory: bytes; features that take more stay in their files, and `inputs` is a source of rows
         that are read when they are used (`jaxlin.data.rows`).
+      apart: in a run of several processes, the folders of which each has some files.
 
     Returns:
       A `Dataset`; inputs are finite, labels integers in [0, K), both of one length.
@@ -133,10 +135,13 @@ def load(
         found = idx.load(folder, split, name=name, class_names=NAMED[name].class_names)
         return _same_classes(found, class_names)
     path = _path(source)
-    if not _has_split(path, split):
+    if not _has_split(path, split, apart):
         raise DataError(
             f"{path}: there is no test split. Name a file that is one, or use the training split."
         )
+    if _is_apart(path, apart):
+        options = {"labels": labels, "class_names": class_names, "memory": memory}
+        return scattered.load(path, split, scattered=apart, **options)
     if path.is_dir() and cifar.find(path):
         return _same_classes(cifar.load(path, split), class_names)
     if path.is_dir() and idx.holds(path):
@@ -161,6 +166,7 @@ def load_splits(
     image_size: tuple[int, int] | None = None,
     class_names: Sequence[str] | None = None,
     memory: int = RESIDENT_BYTES,
+    apart: scattered.Scattered | None = None,
 ) -> tuple[Dataset, Dataset | None]:
     """The training set, and the test set if the source has one or `test` names one.
 
@@ -179,15 +185,17 @@ def load_splits(
         image_size=image_size,
         class_names=class_names,
         memory=memory,
+        apart=apart,
     )
     size = train.image_shape[:2] if train.image_shape else image_size
     options = {"image_size": size, "class_names": train.class_names, "memory": memory}
+    options |= {"apart": apart}
     if test is not None:
-        split = "test" if _has_split(_path(test), "test") else "train"
+        split = "test" if _has_split(_path(test), "test", apart) else "train"
         held_out = load(test, split=split, labels=test_labels, **options)
     elif str(source) in NAMED:
         held_out = load(source, split="test", data_dir=data_dir)
-    elif _has_split(_path(source), "test"):
+    elif _has_split(_path(source), "test", apart):
         held_out = load(source, split="test", **options)
     else:
         return train, None
@@ -200,18 +208,27 @@ def load_splits(
 
 
 def load_validation(
-    source: str | Path, *, class_names: Sequence[str], memory: int = RESIDENT_BYTES
+    source: str | Path,
+    *,
+    class_names: Sequence[str],
+    memory: int = RESIDENT_BYTES,
+    apart: scattered.Scattered | None = None,
 ) -> Dataset | None:
     """The validation set of a folder of features that has `train`, `test` and `val`, else `None`.
 
     Without a `test` the part `val` is the test set.
     """
     path = Path(source).expanduser()
-    if str(source) in NAMED or not path.is_dir() or not _are_features(path):
+    if str(source) in NAMED or not path.is_dir():
         return None
-    if not {"validation", "test"} <= set(features.find_parts(path)):
+    if not _is_apart(path, apart) and not _are_features(path):
         return None
-    return features.load(path, "validation", class_names=class_names, memory=memory)
+    if not {"validation", "test"} <= set(_parts(path, apart)):
+        return None
+    options = {"class_names": class_names, "memory": memory}
+    if _is_apart(path, apart):
+        return scattered.load(path, "validation", scattered=apart, **options)
+    return features.load(path, "validation", **options)
 
 
 def load_inputs(
@@ -294,13 +311,21 @@ def _path(source) -> Path:
     )
 
 
-def _has_split(path: Path, split: str) -> bool:
+def _is_apart(path: Path, apart: scattered.Scattered | None) -> bool:
+    return apart is not None and path in apart.folders
+
+
+def _parts(path: Path, apart: scattered.Scattered | None) -> dict:
+    return apart.folders[path] if _is_apart(path, apart) else features.find_parts(path)
+
+
+def _has_split(path: Path, split: str, apart: scattered.Scattered | None) -> bool:
     if split == "train":
         return True
     if path.is_dir() and (cifar.find(path) or idx.holds(path)):
         return True
     if path.is_dir():
-        parts = set(features.find_parts(path))
+        parts = set(_parts(path, apart))
         return bool(parts & {"test", "validation"} if parts else folders.has_test(path))
     return path.suffix == ".npz" and arrays.has_test(path)
 

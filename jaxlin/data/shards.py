@@ -8,7 +8,16 @@ as bfloat16; `u2` stays what it says, integers. A `.safetensors` holds `features
 `labels`. No byte of a header is believed before it agrees with the size of the file.
 """
 
-__all__ = ["ENDINGS", "KINDS", "find_names", "find_series", "open_shards", "read_tensor"]
+__all__ = [
+    "ENDINGS",
+    "KINDS",
+    "find_names",
+    "find_series",
+    "in_order",
+    "open_shards",
+    "read_tensor",
+    "series_of",
+]
 
 import json
 import re
@@ -54,18 +63,37 @@ def find_names(folder: Path) -> list[str]:
     return sorted({match["name"] for match in matches if match})
 
 
-def find_series(folder: Path, name: str) -> list[Path]:
+def find_series(folder: Path, name: str, *, whole: bool = True) -> list[Path]:
     """The complete series `NAME-00000-of-00008.*` of a folder in order, or nothing.
+
+    With `whole=False` some of it may be missing: what is there, in order.
 
     Raises:
       DataError: a number is missing or there twice, or the files disagree on how many they are.
     """
+    own = (path for path in sorted(folder.iterdir()) if series_of(path.name) == name)
+    return in_order(list(own), whole=whole)
+
+
+def series_of(name: str) -> str | None:
+    """The name of the series that a file belongs to by its own, or `None`.
+
+    >>> series_of("train-00003-of-00008.npy"), series_of("train.npy")
+    ('train', None)
+    """
+    match = _NUMBERED.fullmatch(name)
+    return match["name"] if match else None
+
+
+def in_order(paths: Sequence[Path], *, whole: bool = True, where: str = "") -> list[Path]:
+    """Files of one series by their numbers, which must be complete unless `whole` is false.
+
+    `where` says in whose words files are missing; by default their folder.
+    """
     found: dict[int, Path] = {}
     count = None
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         match = _NUMBERED.fullmatch(path.name)
-        if not match or match["name"] != name:
-            continue
         number, own = int(match["number"]), int(match["count"])
         first = next(iter(found.values()), None)
         if count is not None and own != count:
@@ -79,8 +107,8 @@ def find_series(folder: Path, name: str) -> list[Path]:
                 "Remove one of the two."
             )
         found[number], count = path, own
-    if not found:
-        return []
+    if not found or not whole:
+        return [found[number] for number in sorted(found)]
     base = 1 if count in found and 0 not in found else 0
     missing = [n for n in range(base, base + count) if n not in found]
     beyond = [n for n in found if not base <= n < base + count]
@@ -91,9 +119,10 @@ def find_series(folder: Path, name: str) -> list[Path]:
         )
     if missing:
         numbers = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        series = f"{series_of(paths[0].name)}-*-of-{count}"
         raise DataError(
-            f"{folder}: of the {count} files of {name}-*-of-{count} number {numbers} "
-            f"{'is' if len(missing) == 1 else 'are'} missing. Add what is missing."
+            f"{where or paths[0].parent}: of the {count} files of {series} "
+            f"number {numbers} {'is' if len(missing) == 1 else 'are'} missing. Add what is missing."
         )
     return [found[number] for number in sorted(found)]
 
