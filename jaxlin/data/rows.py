@@ -12,6 +12,7 @@ number that arrives is seen to be finite, at about the speed of memory.
 __all__ = [
     "RESIDENT_BYTES",
     "FileRows",
+    "ReadRows",
     "RowView",
     "all_finite",
     "empty_rows",
@@ -55,7 +56,35 @@ _EXPONENT = {  # dtype: unsigned integer of its size, bits of the exponent
 }
 
 
-class FileRows:
+class ReadRows:
+    """Rows (N, D) that are read when they are asked for; `shape`, `dtype` and `read_into` say how.
+
+    `resident_bytes`: rows that take more than this are not to be held in memory.
+    """
+
+    ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def __getitem__(self, rows) -> np.ndarray:
+        """The rows of a number (D,), of a slice, of an array of numbers or of a mask (n, D)."""
+        if isinstance(rows, (int, np.integer)):
+            return self[positions([rows], len(self))][0]
+        chosen = positions(rows, len(self))
+        out = empty_rows(len(chosen), self)
+        self.read_into(out, [chosen])
+        return out
+
+
+class FileRows(ReadRows):
     """Rows (N, D) in one or several files, in the order of the files; see `jaxlin.data.rows`.
 
     Args:
@@ -64,8 +93,6 @@ class FileRows:
       dtype: of the numbers as they are stored; those of the other byte order are turned.
       resident_bytes: rows that take more than this are not to be held in memory.
     """
-
-    ndim = 2
 
     def __init__(
         self,
@@ -79,27 +106,11 @@ class FileRows:
         self.dtype = self._stored.newbyteorder("=") if self._stored.kind != "V" else self._stored
         self._ends = np.cumsum([shard.rows for shard in self.shards])
         self.shape = (int(self._ends[-1]), int(width))
-        self.nbytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         self.resident_bytes = resident_bytes
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __repr__(self) -> str:
         files = f"{len(self.shards)} files" if len(self.shards) > 1 else str(self.shards[0].path)
         return f"FileRows(shape={self.shape}, dtype={self.dtype}, {files})"
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-    def __getitem__(self, rows) -> np.ndarray:
-        """The rows of a number (D,), of a slice, of an array of numbers or of a mask (n, D)."""
-        if isinstance(rows, (int, np.integer)):
-            return self[positions([rows], len(self))][0]
-        chosen = positions(rows, len(self))
-        out = empty_rows(len(chosen), self)
-        self.read_into(out, [chosen])
-        return out
 
     def read_into(self, out: np.ndarray, segments) -> None:
         """Read the rows of every segment, a `range` of step 1 or an array, one after another."""
@@ -132,27 +143,18 @@ class FileRows:
         return self.shards[number], row - int(self._ends[number]) + self.shards[number].rows
 
 
-class RowView:
+class RowView(ReadRows):
     """Some rows of a source, in an order of their own: nothing is read until it is asked for."""
-
-    ndim = 2
 
     def __init__(self, source, rows: np.ndarray):
         if isinstance(source, RowView):
             source, rows = source.source, source.rows[rows]
         self.source, self.rows = source, np.asarray(rows)
         self.dtype, self.shape = source.dtype, (len(self.rows), source.shape[1])
-        self.nbytes = self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
         self.resident_bytes = getattr(source, "resident_bytes", RESIDENT_BYTES)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __repr__(self) -> str:
         return f"RowView(shape={self.shape} of {self.source!r})"
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
 
     def __getitem__(self, rows) -> np.ndarray:
         return np.asarray(self.source[self.rows[rows]])

@@ -21,7 +21,7 @@ from jaxlin.core import DataError
 from jaxlin.data import features
 from jaxlin.data.dataset import Dataset, fingerprint
 from jaxlin.data.peers import Peers
-from jaxlin.data.rows import RESIDENT_BYTES, FileRows, empty_rows, positions
+from jaxlin.data.rows import RESIDENT_BYTES, FileRows, ReadRows, empty_rows
 from jaxlin.data.shards import in_order, open_shards, series_of
 from jaxlin.data.validate import refuse_one_class
 
@@ -44,7 +44,7 @@ class Scattered(NamedTuple):
     """For each such folder its parts, and the files of each."""
 
 
-class ScatteredRows:
+class ScatteredRows(ReadRows):
     """Rows (N, D) in files of several processes, in the order of the files.
 
     Args:
@@ -62,8 +62,6 @@ class ScatteredRows:
     [[12.0], [1.0]]
     """
 
-    ndim = 2
-
     def __init__(
         self, counts, owners, homes, shifts, width, dtype, read, *, resident_bytes=RESIDENT_BYTES
     ):
@@ -71,26 +69,10 @@ class ScatteredRows:
         self._owners, self._homes = np.asarray(owners), np.asarray(homes)
         self._shifts, self._read = np.asarray(shifts), read
         self.shape, self.dtype = (int(self._ends[-1]), int(width)), np.dtype(dtype)
-        self.nbytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         self.resident_bytes = resident_bytes
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __repr__(self) -> str:
         return f"ScatteredRows(shape={self.shape}, dtype={self.dtype}, {len(self._ends)} files)"
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-    def __getitem__(self, rows) -> np.ndarray:
-        """As `FileRows.__getitem__`."""
-        if isinstance(rows, (int, np.integer)):
-            return self[positions([rows], len(self))][0]
-        chosen = positions(rows, len(self))
-        out = empty_rows(len(chosen), self)
-        self.read_into(out, [chosen])
-        return out
 
     def read_into(self, out: np.ndarray, segments) -> None:
         """As `FileRows.read_into`."""

@@ -180,23 +180,22 @@ def _negative_entropy(xp, a):
 
 
 def _exponentials(xp, z, own):
-    """The largest z, which is 0 or more (z_y = 0), and of exp(z - largest) the rivals', their sum,
-    and the true class's."""
+    """log sum exp z, z_y = 0, to relative precision also where the true class wins by far; and of
+    exp(z - largest z) the rivals', their sum, and the true class's."""
     most = xp.maximum(z.max(0), 0)
     rivals = xp.where(own, 0, xp.exp(z - most[None, :]))
-    return most, rivals, rivals.sum(0), xp.exp(-most)
+    rest, own_term = rivals.sum(0), xp.exp(-most)
+    loss = xp.where(most > 0, most + xp.log(own_term + rest), xp.log1p(rest))
+    return loss, rivals, rest, own_term
 
 
 def _cross_entropy(xp, z, own):
-    """log sum exp z, z_y = 0: to relative precision also where the true class wins by far."""
-    most, _, rest, own_term = _exponentials(xp, z, own)
-    return xp.where(most > 0, most + xp.log(own_term + rest), xp.log1p(rest))
+    return _exponentials(xp, z, own)[0]
 
 
 def _cross_entropy_and_residuals(xp, z, own):
     """Both from the same exponentials: written-out sums would make them again in every term."""
-    most, rivals, rest, own_term = _exponentials(xp, z, own)
-    loss = xp.where(most > 0, most + xp.log(own_term + rest), xp.log1p(rest))
+    loss, rivals, rest, own_term = _exponentials(xp, z, own)
     return loss, (rivals - own * rest[None, :]) / (own_term + rest)[None, :]
 
 
