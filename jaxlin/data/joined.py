@@ -4,25 +4,16 @@ __all__ = ["joined"]
 
 import numpy as np
 
-from jaxlin.data.rows import RESIDENT_BYTES, empty_rows, positions
+from jaxlin.data.rows import RESIDENT_BYTES, ReadRows, empty_rows, positions
 
 
-class _Joined:
+class _Joined(ReadRows):
     """The rows of one source and then those of another."""
-
-    ndim = 2
 
     def __init__(self, first, second):
         self.parts, self.dtype = (first, second), np.result_type(first.dtype, second.dtype)
         self.shape = (len(first) + len(second), first.shape[1])
-        self.nbytes = self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
         self.resident_bytes = getattr(first, "resident_bytes", RESIDENT_BYTES)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
 
     def __getitem__(self, rows) -> np.ndarray:
         chosen = np.asarray(positions(rows, len(self)))

@@ -57,9 +57,10 @@ _EXPONENT = {  # dtype: unsigned integer of its size, bits of the exponent
 
 
 class ReadRows:
-    """Rows (N, D) that are read when they are asked for; `shape`, `dtype` and `read_into` say how.
+    """Rows (N, D) that are read when they are asked for.
 
-    `resident_bytes`: rows that take more than this are not to be held in memory.
+    A subclass has `shape`, `dtype` and `resident_bytes` (rows that take more are not to be held in
+    memory), and `read_into(out, segments)`, or says itself what `[...]` reads.
     """
 
     ndim = 2
