@@ -11,7 +11,7 @@ SciPy, for sparse matrices and for problems so small that a compilation would co
 fit. The programs themselves are those of `jaxlin.chunks`.
 """
 
-__all__ = ["DeviceRows", "HostRows", "arithmetic", "chunk_size", "open_rows"]
+__all__ = ["SMALL_PROBLEM", "DeviceRows", "HostRows", "arithmetic", "chunk_size", "open_rows"]
 
 import mmap
 

@@ -13,6 +13,7 @@ from jaxlin.solvers.certificates import objective_at
 from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.proximal import minimize_proximal
+from jaxlin.solvers.small_softmax import minimize_small, suits_small
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.squared import minimize_squared, suits_squared
 from jaxlin.solvers.status import Fit, Status, silent
@@ -138,6 +139,8 @@ def solver_of(problem):
         return minimize_proximal
     if suits_squared(problem):
         return minimize_squared
+    if suits_small(problem):
+        return minimize_small
     return minimize_smooth if problem.form.smooth else minimize_hinge
 
 

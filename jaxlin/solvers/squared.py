@@ -51,11 +51,7 @@ def minimize_squared(
         fit = minimize_small_hinge(problem, later, on_pass)
     if fit is None:
         fit = minimize_smooth(problem, first.weights, first.bias, later, **asked)
-    return fit._replace(
-        iterations=first.iterations + fit.iterations,
-        evaluations=first.evaluations + fit.evaluations,
-        lower_bound=max(first.lower_bound, fit.lower_bound),
-    )
+    return fit.after(first)
 
 
 def _improving(report):

@@ -72,6 +72,14 @@ class Fit(NamedTuple):
     proof: Any = None
     """The `Certificate` of just these parameters, rounded as they will be, if there is one."""
 
+    def after(self, first: "Fit") -> "Fit":
+        """This fit with what another method took before it, and the better of both bounds."""
+        return self._replace(
+            iterations=first.iterations + self.iterations,
+            evaluations=first.evaluations + self.evaluations,
+            lower_bound=max(first.lower_bound, self.lower_bound),
+        )
+
 
 def silent(*seen) -> None:
     """The callback of a fit that nobody watches."""
