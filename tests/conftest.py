@@ -26,6 +26,12 @@ def _no_pile_of_programs():
         jax.clear_caches()
 
 
+@pytest.fixture
+def as_if_large(monkeypatch):
+    """Softmax on few rows takes the way of many: quasi-Newton steps."""
+    monkeypatch.setattr("jaxlin.solvers.problem.NEWTON_SAVES", 0.0)
+
+
 @pytest.fixture(scope="session")
 def blobs():
     """A function that draws classes around centers: (inputs, labels)."""

@@ -8,6 +8,8 @@ from jaxlin.solvers.between import End, end_of, fill, reach
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.status import Fit, Status
 
+pytestmark = pytest.mark.usefixtures("as_if_large")
+
 STRENGTHS = np.logspace(-2, -4, 17)  # a factor of 4/3 apart, as in CLIP's protocol
 
 

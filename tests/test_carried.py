@@ -7,6 +7,8 @@ from jaxlin.solvers import carried as carrying
 from jaxlin.solvers import minimize_path
 from jaxlin.solvers.carried import blank_carried, shapes_of
 
+pytestmark = pytest.mark.usefixtures("as_if_large")
+
 STRENGTHS = [0.3, 0.05, 0.03, 0.02]  # the second metric serves for the third, too
 CLOSE = [1e-2 * 1.5**-t for t in range(7)]
 WEAK = [1e-4, 7e-5, 5e-5]  # and here the first for the second; it follows the iterate

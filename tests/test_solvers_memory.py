@@ -9,6 +9,8 @@ import pytest
 
 from jaxlin.solvers import builder, minimize, newton
 
+pytestmark = pytest.mark.usefixtures("as_if_large")
+
 
 @pytest.fixture
 def data():
@@ -77,7 +79,8 @@ from jaxlin.solvers import builder
 def fail(*arguments):
     raise MemoryError
 builder.covariance_of = fail
-sys.exit(main(["train", "--solver", "full-batch", "--quiet", "--out", {str(tmp_path / "run")!r}]))
+sys.exit(main(["train", "--loss", "squared-hinge", "--solver", "full-batch", "--quiet",
+               "--out", {str(tmp_path / "run")!r}]))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 0

@@ -102,7 +102,7 @@ def measure(build, inputs, labels, repeats):
     return {
         "first": times[0],
         "seconds": min(times[1:]),
-        "objective": objective_of(model, inputs, labels),
+        "objective": float(objective_of(model, inputs, labels)),
     }
 
 

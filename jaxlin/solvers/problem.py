@@ -9,6 +9,7 @@ __all__ = [
     "Problem",
     "beside",
     "examples_of",
+    "newton_suits",
     "open_problem",
     "penalty",
     "reweighted",
@@ -27,10 +28,15 @@ import numpy as np
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
-from jaxlin.passes import HostRows, arithmetic, open_rows
+from jaxlin.passes import HostRows, arithmetic, is_small, open_rows
 from jaxlin.sharded_rows import ShardedRows, open_sharded
 from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import DualForm, form_of
+
+NARROW = 300
+"""Features up to which Newton's method factors the Gram matrix anew at every step."""
+NEWTON_SAVES = 10.0
+"""Times the work up to which NumPy is at least as fast as XLA where Newton's method suits."""
 
 
 class Problem(NamedTuple):
@@ -177,7 +183,9 @@ def open_problem(
         )
     mapped = {name: getattr(preprocessing, name, None) for name in ("shift", "scale")}
     if mesh is None:
-        rows = open_rows(inputs, len(occurring), dtype=dtype, **mapped)
+        newton = newton_suits(form, strength, l1_strength, *inputs.shape, len(occurring))
+        host = True if newton else None
+        rows = open_rows(inputs, len(occurring), dtype=dtype, host=host, **mapped)
     else:
         rows = open_sharded(inputs, len(occurring), mesh, dtype=dtype, **mapped)
     result_dtype = rows.dtype
@@ -216,6 +224,12 @@ def open_problem(
         result_dtype,
     )
     return problem, occurring, count
+
+
+def newton_suits(form, strength, l1_strength, size, features, classes) -> bool:
+    """Softmax with a penalty, of few rows and features: Newton's method in NumPy is the fastest."""
+    small = features <= NARROW and is_small(size, features, classes, times=NEWTON_SAVES)
+    return small and form.geometry == "softmax" and strength > 0 and l1_strength == 0
 
 
 def reweighted(problem: Problem, occurring, count, sample_weight, labels):

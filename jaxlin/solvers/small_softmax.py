@@ -18,18 +18,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from jaxlin.passes import SMALL_PROBLEM
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import own_of
-from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.problem import Problem, newton_suits
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.status import Fit, Status, silent
 
 DENSE_WORK = 4e6
 """Multiplications that the Hessian may take to be formed: some 1 ms."""
-NARROW = 300
-"""Features up to which the Gram matrix is factored anew at every step."""
 STEPS = 50
 """Newton steps after which it is another method's turn."""
 PRODUCTS = 250
@@ -79,10 +76,10 @@ class _Point(NamedTuple):
 
 
 def suits_small(problem: Problem) -> bool:
-    """A softmax problem with a penalty, so small that dense rows in NumPy are the fastest."""
-    work = problem.rows.size * problem.features * problem.classes
-    small = problem.on_host and work <= SMALL_PROBLEM and problem.features <= NARROW
-    return small and problem.form.geometry == "softmax" and problem.strength > 0
+    """Softmax with a penalty on few rows of few features, which NumPy holds."""
+    shape = problem.rows.size, problem.features, problem.classes
+    kind = problem.form, problem.strength, problem.l1_strength
+    return problem.on_host and newton_suits(*kind, *shape)
 
 
 def minimize_small(
