@@ -407,10 +407,10 @@ FULL = ("--data", "mine.npz", "--tolerance", "1e-6", "--strength", "1e-5", "-q")
 
 @pytest.fixture
 def many(tmp_path):
-    """12,000 examples, `mine.npz`: a certified fit takes some 20 steps."""
+    """`mine.npz`, of so many features that a certified fit takes some 20 quasi-Newton steps."""
     rng = np.random.default_rng(3)
-    inputs = (rng.normal(size=(12_000, 40)) * np.linspace(3, 0.1, 40)).astype(np.float32)
-    scores = inputs @ rng.normal(size=(40, 6)) + rng.normal(size=(12_000, 6))
+    inputs = (rng.normal(size=(4000, 310)) * np.linspace(3, 0.1, 310)).astype(np.float32)
+    scores = inputs @ rng.normal(size=(310, 6)) + 9 * rng.normal(size=(4000, 6))
     np.savez(tmp_path / "mine.npz", inputs=inputs, labels=scores.argmax(1))
 
 
