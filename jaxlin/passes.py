@@ -318,6 +318,14 @@ class DeviceRows(_Rows):
         """Rows of a block that is only a block of scores: about a megabyte."""
         return int(np.clip(400_000 // by_row[0].shape[0], 256, self.size))
 
+    def part(self, indices, classes) -> "DeviceRows | None":
+        """These rows by themselves; `None` where all are read anew in every pass."""
+        if self._resident is None:
+            return None
+        with arithmetic(self._resident.dtype):
+            rows = jnp.take(self._resident, jnp.asarray(indices), axis=0)
+        return DeviceRows(rows, classes, self.shift, self.scale, self.dtype)
+
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         if self._resident is not None:

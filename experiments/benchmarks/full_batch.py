@@ -72,9 +72,9 @@ def jaxlin_curves(inputs, labels, seen, strength, tolerance):
     """(seconds, objective) of every evaluation, overheard like scikit-learn's, in a fit that only
     proves its end; (seconds, objective, lower bound) of a fit that is watched, and so proves bounds
     on the way; the solution; the seconds of compilation apart. Of several warm fits the fastest."""
-    from jaxlin.solvers import smooth
+    from jaxlin.solvers import small_softmax, smooth
 
-    heard, start, evaluate = [], None, smooth._mean_losses
+    heard, start, evaluate, point_of = [], None, smooth._mean_losses, small_softmax._point
 
     def fit(callback=None):
         nonlocal start
@@ -92,9 +92,15 @@ def jaxlin_curves(inputs, labels, seen, strength, tolerance):
     def overhear(asked):
         answers = evaluate(asked)
         (point,), ((value, *_),) = asked, answers
-        value += strength * float((np.asarray(point.weights, np.float64) ** 2).sum())
-        heard.append((time.perf_counter() - start, value))
+        if point.problem.rows.size == len(inputs):  # not a part of them
+            value += strength * float((np.asarray(point.weights, np.float64) ** 2).sum())
+            heard.append((time.perf_counter() - start, value))
         return answers
+
+    def overhear_small(*asked):
+        point = point_of(*asked)
+        heard.append((time.perf_counter() - start, point.value))
+        return point
 
     def overheard():
         heard.clear()
@@ -107,11 +113,11 @@ def jaxlin_curves(inputs, labels, seen, strength, tolerance):
         return [*curve, (spent, solution.objective, solution.lower_bound)], solution
 
     _, first = fit()
-    smooth._mean_losses = overhear
+    smooth._mean_losses, small_softmax._point = overhear, overhear_small
     try:
         silent, solution = min((overheard() for _ in range(REPEATS)), key=lambda f: f[0][-1][0])
     finally:
-        smooth._mean_losses = evaluate
+        smooth._mean_losses, small_softmax._point = evaluate, point_of
     proved, _ = min((watched() for _ in range(REPEATS)), key=lambda f: f[0][-1][0])
     return silent, proved, solution, max(first - silent[-1][0], 0.0)
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxlin.solvers.builder import MetricBuilder, recipe_of
 from jaxlin.solvers.lbfgs import arrays_of, memory_of, room
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.smooth import Warmth
+from jaxlin.solvers.warmth import Warmth
 
 
 class Carried(NamedTuple):

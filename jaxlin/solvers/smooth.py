@@ -2,7 +2,8 @@
 
 It starts in the Gram metric. When the decrease it observes says that rebuilding the metric at the
 iterate would cost less than going on, it builds the two-level metric there, and again later. The
-comparison counts multiplications, so that the same data always take the same path.
+comparison counts multiplications, so that the same data always take the same path. Where a pass
+over the rows is dear, it begins on a part of them.
 
 A descent is a generator: it yields the points whose loss it wants to know. One descent alone is
 answered at once; several over the same rows (the folds of a cross-validation) are answered
@@ -10,7 +11,7 @@ together, in one pass over the data. What a descent has learned about the curvat
 on to the next strength of a regularization path.
 """
 
-__all__ = ["Warmth", "descend", "mean_loss", "minimize_smooth", "together"]
+__all__ = ["descend", "mean_loss", "minimize_smooth", "together"]
 
 from collections.abc import Generator
 from functools import cache, partial
@@ -22,7 +23,6 @@ from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import (
-    Memory,
     arrays_of,
     least_gradient,
     lowest_along,
@@ -33,9 +33,11 @@ from jaxlin.solvers.lbfgs import (
     step_from,
 )
 from jaxlin.solvers.metrics import flat
+from jaxlin.solvers.parts import LONG, SHARE, part_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 from jaxlin.solvers.unfinished import SmoothFit, checked
+from jaxlin.solvers.warmth import Warmth, ahead, equipped
 
 PATIENCE = 4
 """Steps without progress below the rounding of the objective: the arithmetic is at its end."""
@@ -43,10 +45,6 @@ MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 KEPT = 5
 """Pairs of L-BFGS that outlive the metric they corrected."""
-RELATED = 2.0
-"""Factor between strengths up to which a metric serves for both."""
-NEAR = 4.0
-"""Factor between one strength and the next up to which the pairs of L-BFGS serve for both."""
 
 
 class Asked(NamedTuple):
@@ -56,21 +54,6 @@ class Asked(NamedTuple):
     weights: np.ndarray
     bias: np.ndarray
     dtype: np.dtype
-
-
-class Warmth(NamedTuple):
-    """What one fit leaves for the next strength."""
-
-    builder: MetricBuilder
-    metric: object
-    metric_strength: float
-    two_level: bool
-    """Whether the metric followed the iterate."""
-    memory: Memory
-    point: np.ndarray
-    strength: float
-    velocity: np.ndarray | None
-    """Change of the solution per unit of log strength."""
 
 
 @cache
@@ -194,12 +177,14 @@ def descend(
     warmth: Warmth | None = None,
     carried: SmoothFit | None = None,
     on_carried=silent,
+    proved: bool = True,
 ):
     """The descent of `minimize_smooth` as a generator of `Asked`.
 
     Args:
       warmth: of a fit to the same rows and counts at another strength, from whose solution this
         one starts; `weights` and `bias` are not looked at then, nor where there is `carried`.
+      proved: whether it ends with a certificate, or as soon as it expects one.
 
     Returns:
       (when exhausted) the `Fit`, and the warmth for the next strength.
@@ -220,11 +205,17 @@ def descend(
         return value + penalty(problem, w), np.concatenate([gradient.ravel(), sums])
 
     status, final = Status.MAX_ITERATIONS, None
+    fresh = carried is None and warmth is None and not np.any(weights)
+    part, near = part_of(problem) if fresh else None, False
+    if part is not None:
+        first, _ = yield from descend(part, weights, bias, proved=False)
+        weights, bias, evaluations = first.weights, first.bias, first.evaluations / SHARE
+        near = first.iterations >= LONG
     if carried is None:
         start = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
-        point = start if warmth is None else _ahead(warmth, problem)
+        point = start if warmth is None else ahead(warmth, problem)
         value, gradient = yield from evaluate(point)
-        builder, metric, *kind, memory = _equipped(problem, *unpack(point), warmth)
+        builder, metric, *kind, memory = equipped(problem, *unpack(point), warmth, near)
         metric_strength, two_level = kind
         best, lower, iterations, since = (value, point), 0.0, 0, 0
         milestone, promise, decrements = 0.1, np.inf, []
@@ -250,6 +241,8 @@ def descend(
         report(evaluations, min(best[0], value), lower)
         due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
         if due or (report is not silent and gap <= 0.7 * milestone * value):
+            if not proved:
+                break
             promise = gap if due else promise
             milestone = min(milestone, gap / value) / MILESTONES
             w, b = unpack(_rounded(proof_point, problem.result_dtype) if due else proof_point)
@@ -306,7 +299,7 @@ def descend(
             since, decrements = 0, []
             # the youngest pairs know this neighborhood better than a sample of rows does
             memory = memory.youngest(KEPT)
-    if status != Status.CONVERGED and problem.strength > 0:
+    if status != Status.CONVERGED and problem.strength > 0 and proved:
         proof = certify(problem, *unpack(best[1]))
         evaluations += proof.evaluations
         lower = max(lower, proof.lower_bound)
@@ -328,40 +321,6 @@ def descend(
 def _rounded(point, dtype):
     """What is left of a point in the dtype of the result, float64."""
     return point.astype(dtype).astype(np.float64)
-
-
-def _ahead(warmth: Warmth, problem: Problem):
-    """Where the solution should be at this strength: on along the path if it is known."""
-    if warmth.velocity is None or problem.strength == 0:
-        return warmth.point
-    return warmth.point + warmth.velocity * np.log(problem.strength / warmth.strength)
-
-
-def _equipped(problem: Problem, weights, bias, warmth: Warmth | None):
-    """Builder, metric, its strength, whether it follows the iterate, and a memory."""
-    size = weights.size + bias.size
-    memory = Memory(size=room(size))
-    builder = MetricBuilder(problem, shared=None if warmth is None else warmth.builder)
-    if warmth is not None and 1 / NEAR < problem.strength / warmth.strength < NEAR:
-        # the penalty's part of the differences of gradients is known exactly
-        more = 2 * (problem.strength - warmth.strength)
-        old, split = warmth.memory, weights.size
-        memory = memory._replace(
-            lengths=old.lengths,
-            points=old.points,
-            gradients=tuple(
-                np.concatenate([y[:split] + more * s[:split], y[split:]])
-                for s, y in zip(old.points, old.gradients, strict=True)
-            ),
-        )
-        if 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
-            return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
-    two_level = builder.starts_exact() or (warmth is not None and warmth.two_level)
-    if two_level:
-        metric, _ = builder.two_level(weights, bias)
-    else:
-        metric = builder.gram(weights, bias)
-    return builder, metric, problem.strength, two_level, memory
 
 
 def _stalled(decrements, noise) -> bool:
