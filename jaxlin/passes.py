@@ -179,10 +179,11 @@ class HostRows(_Rows):
     def radius(self) -> float:
         if self._radius is None:
             rows = self.inputs
-            if scipy.sparse.issparse(rows):
-                squares = rows.astype(np.float64).power(2) @ self.scale**2
-            else:
-                squares = (rows.astype(np.float64) * self.scale) ** 2 @ np.ones(self.features)
+            with np.errstate(over="ignore"):  # infinity says so
+                if scipy.sparse.issparse(rows):
+                    squares = rows.astype(np.float64).power(2) @ self.scale**2
+                else:
+                    squares = (rows.astype(np.float64) * self.scale) ** 2 @ np.ones(self.features)
             self._radius = _norm_bound(squares.max(), self.shift * self.scale)
         return self._radius
 
@@ -353,7 +354,8 @@ class DeviceRows(_Rows):
             squared = jnp.asarray(self.scale**2, self.dtype)
             for _, rows in self._each():
                 chunk = self._chunk(self.dtype, rows.shape[0])
-                largest = max(largest, float(chunks.largest_square(rows, squared, chunk=chunk)))
+                found = float(chunks.largest_square(rows, squared, chunk=chunk))
+                largest = float(np.maximum(largest, found))  # NaN stays NaN
         return largest
 
     def _subtracted(self):

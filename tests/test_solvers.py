@@ -169,6 +169,28 @@ def test_what_cannot_be_used_is_named(settings, message):
         minimize(*IRIS, **settings)
 
 
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize(
+    ("spoilt", "dtype", "message"),
+    [
+        (np.nan, np.float32, "holds NaN or infinity"),
+        (np.inf, np.float32, "holds .*infinity"),
+        (1e20, np.float32, "squares overflow in float"),
+        (1e160, np.float64, "squares overflow in float64. Scale the features"),
+    ],
+)
+def test_numbers_without_a_square_are_named(small, spoilt, dtype, message, monkeypatch, blobs):
+    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 1e12 if small else 0)
+    inputs, labels = blobs(3, size=200)
+    inputs = inputs.astype(dtype)
+    inputs[150, 2] = spoilt
+    if small and spoilt == 1e20:  # NumPy computes in float64
+        assert minimize(inputs, labels, strength=1e-2, tolerance=0.1).gap >= 0
+        return
+    with pytest.raises(DataError, match=message):
+        minimize(inputs, labels, strength=1e-2)
+
+
 def test_unusable_data_are_named():
     inputs, labels = IRIS
     with pytest.raises(DataError, match="NaN or infinity"):

@@ -33,6 +33,7 @@ from jaxlin.sharded_rows import ShardedRows, open_sharded
 from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import DualForm, form_of
 
+NOT_FINITE = "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."
 NARROW = 300
 """Features up to which Newton's method factors the Gram matrix anew at every step."""
 NEWTON_SAVES = 10.0
@@ -202,6 +203,7 @@ def open_problem(
                 host=True,
             )
             labels, weights = labels[kept], weights[kept]
+    _check_range(rows)
     renumbered = np.searchsorted(occurring, labels).astype(np.int32)
     renumbered = np.minimum(renumbered, len(occurring) - 1)  # rows of weight 0 only
     counts = weights / weights.sum()
@@ -322,6 +324,16 @@ def _class_count(classes, labels) -> int:
 def _check_finite(inputs) -> None:
     values = getattr(inputs, "data", inputs) if not isinstance(inputs, np.ndarray) else inputs
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise DataError(NOT_FINITE)
+
+
+def _check_range(rows) -> None:
+    """The certificate needs the largest norm of a row, and metrics the squares of norms."""
+    largest = rows.radius()
+    if np.isnan(largest):
+        raise DataError(NOT_FINITE)
+    if not largest < np.sqrt(np.finfo(rows.dtype).max) / 10:
         raise DataError(
-            "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."
+            f"`inputs` holds infinity, or numbers whose squares overflow in {rows.dtype}. Scale "
+            "the features, for example with `jaxlin.preprocess`, or give float64 as `dtype`."
         )

@@ -91,7 +91,10 @@ def minimize_small(
     Newton's method cannot finish; but nothing is carried: a fit of a second that was left begins
     again.
     """
-    first, done = _newton(problem, weights, bias, report, on_pass)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, done = _newton(problem, weights, bias, report, on_pass)
+    if first is None:  # numbers so large that their squares overflow
+        return minimize_smooth(problem, weights, bias, report, on_pass=on_pass)
     if done or first.iterations >= problem.max_iterations:
         return first
     rest = problem._replace(max_iterations=problem.max_iterations - first.iterations)
@@ -99,14 +102,16 @@ def minimize_small(
     return fit.after(first)
 
 
-def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit, bool]:
-    """The fit, and whether it is final."""
+def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | None, bool]:
+    """The fit, or `None` if nothing finite came out; and whether it is final."""
     space = _opened(problem)
     point = _start(problem, space, weights, bias)
     evaluations, steps, stale, lower = 2.0, 0, 0, 0.0
     least, target = point.gap, 0.7 * problem.tolerance
     most = min(problem.max_iterations, STEPS)
-    while np.isfinite(point.gap):
+    while True:
+        if not np.isfinite(point.gap):
+            return None, False
         if point.gap <= target * point.value or steps >= most or stale >= PATIENCE:
             parameters = _rounded(_parameters(space, point), problem.result_dtype)
             proof = certify(problem, *parameters, exact=True)
