@@ -405,16 +405,27 @@ def test_a_disk_too_full_for_results_has_its_own_exit_code(jaxlin, small_disk, m
 FULL = ("--data", "mine.npz", "--tolerance", "1e-6", "--strength", "1e-5", "-q")
 
 
+def write_data(folder, size, features, noise):
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(size, features)) * np.linspace(3, 0.1, features)
+    inputs = inputs.astype(np.float32)
+    scores = inputs @ rng.normal(size=(features, 6)) + noise * rng.normal(size=(size, 6))
+    np.savez(folder / "mine.npz", inputs=inputs, labels=scores.argmax(1))
+
+
 @pytest.fixture
 def many(tmp_path):
-    """`mine.npz`, of so many features that a certified fit takes some 20 quasi-Newton steps."""
-    rng = np.random.default_rng(3)
-    inputs = (rng.normal(size=(4000, 310)) * np.linspace(3, 0.1, 310)).astype(np.float32)
-    scores = inputs @ rng.normal(size=(310, 6)) + 9 * rng.normal(size=(4000, 6))
-    np.savez(tmp_path / "mine.npz", inputs=inputs, labels=scores.argmax(1))
+    """12,000 examples, `mine.npz`: a certified fit takes some 20 steps."""
+    write_data(tmp_path, 12_000, 40, 1)
 
 
-def test_a_certified_fit_killed_at_any_moment_goes_on_bit_for_bit(jaxlin, many):
+@pytest.fixture
+def wide(tmp_path):
+    """`mine.npz`, of so many features that softmax, too, takes quasi-Newton steps."""
+    write_data(tmp_path, 2000, 310, 9)
+
+
+def test_a_certified_fit_killed_at_any_moment_goes_on_bit_for_bit(jaxlin, wide):
     options = ("train", *FULL, "--save-every", "3", "--resume", "auto", "--out", "killed")
     for most in (3, 9):
         before = checkpoint.steps(Path("killed"))
