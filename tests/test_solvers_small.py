@@ -118,6 +118,12 @@ def test_what_newton_cannot_finish_goes_on_in_another_method(monkeypatch):
     solution = minimize(*IRIS, strength=1e-4, tolerance=1e-6)
     assert solution.status == Status.CONVERGED
     assert solution.iterations > 3
+    seen = []
+    minimize(*IRIS, strength=1e-4, tolerance=1e-6, callback=lambda *now: seen.append(now))
+    evaluations, objectives, bounds = np.array(seen).T  # as if it were one
+    assert (np.diff(evaluations) >= 0).all()
+    assert (np.diff(objectives) <= 0).all()
+    assert (np.diff(bounds) >= 0).all()
     limited = minimize(*IRIS, strength=1e-4, tolerance=1e-6, max_iterations=5)
     assert (limited.iterations, limited.status) == (5, Status.MAX_ITERATIONS)
 

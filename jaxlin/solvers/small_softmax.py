@@ -23,7 +23,7 @@ from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, newton_suits
 from jaxlin.solvers.smooth import minimize_smooth
-from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.status import Fit, Status, improving, silent
 
 DENSE_WORK = 4e6
 """Multiplications that the Hessian may take to be formed: some 1 ms."""
@@ -91,14 +91,20 @@ def minimize_small(
     Newton's method cannot finish; but nothing is carried: a fit of a second that was left begins
     again.
     """
+    told = report if report is silent else improving(report)
     with np.errstate(over="ignore", invalid="ignore"):
-        first, done = _newton(problem, weights, bias, report, on_pass)
+        first, done = _newton(problem, weights, bias, told, on_pass)
     if first is None:  # numbers so large that their squares overflow
         return minimize_smooth(problem, weights, bias, report, on_pass=on_pass)
     if done or first.iterations >= problem.max_iterations:
         return first
     rest = problem._replace(max_iterations=problem.max_iterations - first.iterations)
-    fit = minimize_smooth(rest, first.weights, first.bias, report, on_pass=on_pass)
+
+    def later(evaluations, *bounds):
+        told(first.evaluations + evaluations, *bounds)
+
+    watching = report if report is silent else later
+    fit = minimize_smooth(rest, first.weights, first.bias, watching, on_pass=on_pass)
     return fit.after(first)
 
 

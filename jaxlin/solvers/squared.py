@@ -7,14 +7,13 @@ met, and differences of gradients say nothing about the next step.
 
 __all__ = ["minimize_squared", "suits_squared"]
 
-import numpy as np
 
 from jaxlin.solvers.certificates import smallest_lead
 from jaxlin.solvers.hinges import minimize_unregularized, separated
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.smooth import minimize_smooth
-from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.status import Fit, Status, improving, silent
 
 ENOUGH = 100
 """Quasi-Newton steps after which it is the kinks that keep them from the optimum."""
@@ -34,7 +33,7 @@ def minimize_squared(
     The arguments are those of `jaxlin.solvers.smooth.minimize_smooth`, but nothing is carried:
     a fit of a second that was left begins again.
     """
-    told, asked = _improving(report), {"on_pass": on_pass}
+    told, asked = improving(report), {"on_pass": on_pass}
     most = min(problem.max_iterations, ENOUGH)
     first = minimize_smooth(problem._replace(max_iterations=most), weights, bias, told, **asked)
     if first.status == Status.SEPARABLE:
@@ -52,17 +51,3 @@ def minimize_squared(
     if fit is None:
         fit = minimize_smooth(problem, first.weights, first.bias, later, **asked)
     return fit.after(first)
-
-
-def _improving(report):
-    """Hands on only what is better than all before: the second method starts afresh."""
-    least, highest = np.inf, 0.0
-
-    def told(evaluations, objective, lower_bound):
-        nonlocal least, highest
-        highest = max(highest, lower_bound)
-        if objective <= least:
-            least = objective
-            report(evaluations, objective, highest)
-
-    return told

@@ -1,6 +1,6 @@
 """Why a solver stopped, as a number that is true to compare, and in words."""
 
-__all__ = ["Fit", "Status", "describe", "relative_gap", "silent"]
+__all__ = ["Fit", "Status", "describe", "improving", "relative_gap", "silent"]
 
 import enum
 from typing import Any, NamedTuple
@@ -83,3 +83,17 @@ class Fit(NamedTuple):
 
 def silent(*seen) -> None:
     """The callback of a fit that nobody watches."""
+
+
+def improving(report):
+    """Hands on only what is better than all before: the second method starts afresh."""
+    least, highest = np.inf, 0.0
+
+    def told(evaluations, objective, lower_bound):
+        nonlocal least, highest
+        highest = max(highest, lower_bound)
+        if objective <= least:
+            least = objective
+            report(evaluations, objective, highest)
+
+    return told
