@@ -1,10 +1,13 @@
 """Measuring a model on a part of the data: from its scores, or block by block without them."""
 
-__all__ = ["accuracy_and_loss", "measure", "measure_in_blocks"]
+__all__ = ["accuracy_and_loss", "loss_values", "measure", "measure_in_blocks"]
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from jaxlin import metrics, models
 from jaxlin.cli import hosts
@@ -14,10 +17,20 @@ from jaxlin.prefetch import prefetch
 SCORE_BYTES = 64 << 20
 
 
+def loss_values(loss, scores, labels) -> np.ndarray:
+    """Of each row, (N,)."""
+    return np.asarray(_loss_compiled(jnp.asarray(scores), jnp.asarray(labels, np.int32), loss=loss))
+
+
+@partial(jax.jit, static_argnames="loss")
+def _loss_compiled(scores, labels, *, loss):
+    return loss(scores, labels)
+
+
 def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
     """Accuracy with its interval, and the mean loss."""
     accuracy = metrics.accuracy(scores, data.labels)
-    values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(data.labels, np.int32)))
+    values = loss_values(loss, scores, data.labels)
     return {
         "accuracy": accuracy,
         "accuracy_interval": list(metrics.wilson_interval(accuracy, len(data.labels))),
@@ -38,7 +51,7 @@ def measure(model: models.Model, data: Dataset, loss, scores: np.ndarray) -> dic
     if len(names) > 5:
         measured["top_5_accuracy"] = metrics.top_k_accuracy(scores, data.labels, k=5)
     if model.loss == "softmax":
-        probabilities = np.asarray(jax.nn.softmax(scores.astype(np.float64), axis=1))
+        probabilities = scipy.special.softmax(scores.astype(np.float64), axis=1)
         measured["calibration_error"] = metrics.expected_calibration_error(
             probabilities, data.labels
         )
@@ -65,8 +78,7 @@ def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
         hit = scores.argmax(axis=1) == labels
         right += np.bincount(labels[hit], minlength=classes)
         of_class += np.bincount(labels, minlength=classes)
-        values = loss(jnp.asarray(scores), jnp.asarray(labels, np.int32))
-        total += float(np.asarray(values).sum(dtype=np.float64))
+        total += float(loss_values(loss, scores, labels).sum(dtype=np.float64))
         if classes > 5:
             first_five += metrics.top_k_accuracy(scores, labels, k=5) * len(labels)
     counts = hosts.across(np.concatenate([right, of_class, [first_five, total]]), "sum")

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from jaxlin import losses, models
+from jaxlin.cli.measuring import loss_values
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images, load_splits
 
@@ -159,7 +160,7 @@ def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, co
     from jaxlin.report.training import Mistake
 
     loss = losses.named(config["loss"], margin=config["margin"])
-    values = np.asarray(loss(scores, data.labels))
+    values = loss_values(loss, scores, data.labels)
     guesses = scores.argmax(axis=1)
     wrong = np.flatnonzero(guesses != data.labels)
     worst = wrong[np.argsort(-values[wrong], kind="stable")][:count]

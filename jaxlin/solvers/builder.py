@@ -100,7 +100,9 @@ class MetricBuilder:
     def draw(self, chances, most, *, seed, mean=None, dense=True) -> Sample:
         """All rows with a chance if at most `most`, else `most` drawn by their chances.
 
-        With `dense=False` the rows themselves are not fetched.
+        All of them may be any number, for each of which XLA would compile its programs: on a device
+        they are filled up with rows of weight 0 to one of few sizes. With `dense=False` the rows
+        themselves are not fetched.
         """
         problem = self.problem
         indices = np.flatnonzero(chances > 0)
@@ -110,6 +112,9 @@ class MetricBuilder:
             generator = np.random.default_rng(seed)
             indices = np.sort(generator.choice(len(chances), most, p=chances))
             weights = problem.counts[indices] / (most * chances[indices])
+        elif not problem.on_host:
+            more = (0, min(_few_sizes(len(indices)), most, problem.rows.size) - len(indices))
+            indices, weights = np.pad(indices, more), np.pad(weights, more)
         if not dense:
             return Sample(indices, None, weights, mean)
         return self.drawn_as(indices, weights, mean)
@@ -277,6 +282,11 @@ class MetricBuilder:
         with arithmetic(problem.dtype):
             found = columnwise(problem, _bent_at, (scores, problem.labels), problem.margin)
         return fetch(found).astype(np.float64) + 1e-12
+
+
+def _few_sizes(size):
+    """The next of sizes that grow by a half."""
+    return int(max(512, np.ceil(1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))))
 
 
 def _bent_at(xp, form, scores, labels, margin):

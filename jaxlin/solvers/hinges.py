@@ -296,7 +296,7 @@ def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
 
     def slope(length):
         loss = problem.rows.total(
-            rowwise(_slope_at, problem.form), data, problem.margin, smoothing, length
+            rowwise(_slope_at, problem.form), data, problem.margin, smoothing, float(length)
         )
         return float(loss) + inner[0] + length * inner[1]
 

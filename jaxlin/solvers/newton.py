@@ -96,7 +96,7 @@ class NewtonStep:
         sparse = scipy.sparse.issparse(problem.rows.inputs)
         mean = builder.sample.mean
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
-        passes = len(sample.indices) / problem.rows.size
+        passes = np.count_nonzero(sample.weights) / problem.rows.size
         bend = None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
 
         def build():
@@ -167,7 +167,7 @@ class NewtonStep:
         problem, spectrum, columns = self.problem, self.builder.spectrum(), ()
         blocks = problem.classes <= BLOCK_CLASSES
         if blocks or self._keep:
-            columns = [fetch(values[:, at]) for values in (scores, anchor)]
+            columns = [fetch(_taken(problem, values, at)) for values in (scores, anchor)]
         if blocks:
             bends = bends_of(problem, sample, columns[0], smoothing, columns[1])
             metric = two_level_metric(problem, spectrum, sample, bends)
@@ -207,13 +207,12 @@ def _sampled_bend(problem, sample, scores, smoothing, anchor, at=None):
     indices, weights = sample.indices, sample.weights.astype(problem.dtype)
     at = indices if at is None else at
     if problem.on_host:
-        labels, by_row = problem.labels[indices], (scores[:, at], anchor[:, at])
+        labels = problem.labels[indices]
     else:
-        more = (0, _bucket(len(indices)) - len(indices))
+        more = (0, -len(indices) % BLOCK)
         weights, at = jnp.asarray(np.pad(weights, more)), np.pad(at, more)
         labels = jnp.asarray(problem.host_labels[np.pad(indices, more)])
-        by_row = tuple(_taken(values, at) for values in (scores, anchor))
-    by_row = (by_row[0], labels, weights, by_row[1])
+    by_row = (_taken(problem, scores, at), labels, weights, _taken(problem, anchor, at))
     found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
     if problem.classes > BLOCK_CLASSES and sample.rows is not None and _near(found[0]):
         size = len(sample.indices)
@@ -228,8 +227,12 @@ def _near(values) -> bool:
     return isinstance(values, np.ndarray) or next(iter(values.devices())).platform == "cpu"
 
 
+def _taken(problem: Problem, values, indices):
+    return values[:, indices] if problem.on_host else _taken_compiled(values, indices)
+
+
 @jax.jit
-def _taken(values, indices):
+def _taken_compiled(values, indices):
     return jnp.take(values, indices, axis=1, mode="clip")
 
 
@@ -284,12 +287,6 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
         return products + 2 * strength * weights, sums
 
     return product
-
-
-def _bucket(size):
-    """Sizes grow by a half, so that few programs are compiled; from 1,024 on, whole blocks."""
-    grown = max(512, 1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))
-    return int(-(-grown // BLOCK) * BLOCK)
 
 
 def _curved(xp, form, rows, bend, weights, bias):
