@@ -72,8 +72,10 @@ def test_the_proof_is_of_all_rows_which_the_part_came_near_to(data, monkeypatch)
     assert max(begun.lower_bound, whole.lower_bound) <= min(begun.objective, whole.objective)
     evaluations, objectives, bounds = np.array(seen).T
     assert (bounds <= whole.objective).all()
-    # what is told is of all rows, and the passes over the part are counted by its share
-    assert (objectives >= whole.lower_bound).all()
+    # what is told on the way is of all rows, summed in float32 (smooth.descend's 8 roundings); the
+    # passes over the part are counted by its share
+    rounding = 8 * np.finfo(np.float32).eps
+    assert (objectives >= whole.lower_bound * (1 - rounding)).all()
     assert objectives[0] <= np.log(12) / 2  # log 12 at zero
     assert 1 < evaluations[0] < 4
 

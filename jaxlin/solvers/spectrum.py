@@ -41,14 +41,17 @@ def unit_system(covariance, strength, curvature):
     diagonal = curvature * np.diag(covariance).astype(np.float64) + 2 * strength
     diagonal = np.where(diagonal > 0, diagonal, 1.0)
     scaling = 1 / np.sqrt(diagonal)
-    system = covariance * (scaling * curvature)[:, None] * scaling[None, :]
+    left, right = ((scaling * c).astype(covariance.dtype) for c in (curvature, 1.0))
+    system = covariance * left[:, None]
+    system *= right[None, :]
     ridge = 2 * strength * scaling**2 + len(scaling) * 4 * np.finfo(covariance.dtype).eps
     system[np.diag_indices_from(system)] += ridge
-    return system.astype(covariance.dtype), scaling, ridge
+    return system, scaling, ridge
 
 
 def cholesky_solver(system):
-    factor = scipy.linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+    """Overwrites the (symmetric) system; its transpose is laid out as LAPACK wants it."""
+    factor, _ = scipy.linalg.cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
 
     def solve(right):
         solved = scipy.linalg.cho_solve(
@@ -81,8 +84,9 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature) -> Spec
     ridges = (vectors.astype(np.float64) ** 2).T @ ridge
 
     def rest(bend):
-        changed = (system - np.diag(ridge)) * (bend / curvature) + np.diag(ridge)
-        return cholesky_solver(changed.astype(system.dtype))
+        changed = system * system.dtype.type(bend / curvature)
+        changed[np.diag_indices_from(changed)] += ridge * (1 - bend / curvature)
+        return cholesky_solver(changed)
 
     vectors = (scaling[:, None] * vectors).astype(problem.dtype)
     return Spectrum(vectors, values / curvature, ridges, scaling, rest)
