@@ -270,8 +270,9 @@ class MetricBuilder:
             curvature = self.curvature or 1 / problem.classes
             ends = ends / np.sqrt(curvature * spectrum.variances + spectrum.ridges)[None, :]
             weights = ends @ spectrum.vectors.T.astype(np.float64)
-            scores = fetch(problem.rows.scores(weights, -weights @ self.sample.mean))
-            found = (scores.astype(np.float64) ** 2).mean(0)
+            scores = problem.rows.scores(weights, -weights @ self.sample.mean)
+            with arithmetic(problem.dtype):
+                found = fetch(columnwise(problem, _mean_square, (scores,))).astype(np.float64)
             self._leverages = found + found.mean() + 1e-12
         return self._leverages
 
@@ -287,6 +288,10 @@ class MetricBuilder:
 def _few_sizes(size):
     """The next of sizes that grow by a half."""
     return int(max(512, np.ceil(1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))))
+
+
+def _mean_square(xp, form, scores):
+    return total(xp, scores**2) / scores.shape[0]
 
 
 def _bent_at(xp, form, scores, labels, margin):

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,19 +110,8 @@ def _finish(started):
 
 
 @pytest.fixture(scope="session")
-def processes(tmp_path_factory):
-    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`.
-
-    They share the programs that they compile, which is most of what they do.
-    """
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def processes():
+    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`."""
     return SimpleNamespace(
-        start=partial(_start, **shared),
-        start_both=partial(_start_both, **shared),
-        finish=_finish,
-        free_port=free_port,
+        start=_start, start_both=_start_both, finish=_finish, free_port=free_port
     )
