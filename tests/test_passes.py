@@ -11,6 +11,7 @@ import scipy.sparse
 from jaxlin.core import DataError
 from jaxlin.data import open_features
 from jaxlin.passes import DeviceRows, HostRows, open_rows
+from jaxlin.solvers.problem import _check_range
 
 
 def data(size=37, features=5, classes=3, dtype=np.uint8):
@@ -177,3 +178,15 @@ def test_a_source_with_a_number_that_is_not_finite_is_refused_in_the_pass(tmp_pa
     rows = open_rows(source, 3, host=False)
     with pytest.raises(DataError, match=r"inputs.npy: .* got inf at row 77, column 2"):
         rows.scores(np.ones((3, 5)), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "passes"),
+    [(np.uint8, 1.0, 0), (np.int16, 1.0, 0), (np.int64, 1.0, 1), (np.uint8, 1e18, 1)],
+)
+def test_small_integers_are_in_range_without_a_look(dtype, scale, passes, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DeviceRows, "_largest_square", lambda rows: seen.append(rows) or 1.0)
+    inputs = np.ones((9, 2), dtype)
+    _check_range(reader(inputs, np.zeros(2), scale * np.ones(2), np.float32, host=False))
+    assert len(seen) == passes

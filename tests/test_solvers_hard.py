@@ -170,3 +170,25 @@ def test_quasi_newton_steps_save_passes_where_most_rows_bend(monkeypatch, blobs)
     assert mixed.lower_bound <= newton.objective
     assert newton.lower_bound <= mixed.objective
     assert mixed.evaluations < 0.8 * newton.evaluations
+
+
+def test_samples_of_any_number_of_rows_share_few_programs(monkeypatch, blobs):
+    """Ever fewer rows bend as a hinge is solved, and every size would be compiled anew."""
+    from jaxlin.solvers import hessian_blocks, metrics
+
+    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 0)
+    sizes, real = [], metrics.two_level_metric
+
+    def counted(problem, spectrum, sample, bends):
+        sizes.append((len(sample.weights), np.count_nonzero(sample.weights)))
+        return real(problem, spectrum, sample, bends)
+
+    monkeypatch.setattr("jaxlin.solvers.newton.two_level_metric", counted)
+    before = hessian_blocks._dense_blocks_compiled._cache_size()
+    inputs, labels = blobs(6, size=1500, features=9, classes=3)
+    solution = minimize(inputs.astype(np.float32), labels, loss="hinge", strength=1e-3)
+    assert solution.status == Status.CONVERGED
+    filled, bending = (len(set(found)) for found in zip(*sizes, strict=True))
+    assert bending >= 5
+    assert filled <= 3  # 512, 768 (1.5^16.4), 1,478: sizes that grow by a half, up to 1,500
+    assert hessian_blocks._dense_blocks_compiled._cache_size() - before <= filled

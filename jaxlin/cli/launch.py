@@ -231,11 +231,16 @@ def _pass_signals_on(child) -> dict:
 
 
 def _relay(source, sink, logged: list | None) -> None:
-    """Pass lines on; from the first that the coordination service logs on, keep them instead."""
+    """Pass lines on; from the first that the coordination service logs on, keep them instead.
+
+    What the command itself says is passed on even then: the service may notice first that another
+    process has ended, for the same reason.
+    """
     for line in source:
         if _CHATTER.match(line):
             continue
-        if logged is not None and (logged or _LOG.search(line)):
+        ours = line.startswith(b"jaxlin: ")
+        if logged is not None and not ours and (logged or _LOG.search(line)):
             logged.append(line)
             continue
         sink.write(line.decode(errors="replace"))

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxlin import models
+from jaxlin.cli import launch
 from jaxlin.cli.parsing import parse
 from jaxlin.cli.train import Options, _check
 
@@ -194,3 +196,13 @@ def test_the_jobset_is_consistent_and_its_command_is_one_of_ours():
     options = parse(Options, container["args"], command="train")
     _check(options)
     assert options.resume == "auto"
+
+
+def test_what_a_command_says_after_the_service_has_logged_is_passed_on(capsys):
+    """Both processes refuse the same data, and one of them sees the other's end first."""
+    first = b"E0101 12:00:00.000000 123 coordination_service_agent.cc:7] Another task is gone.\n"
+    said = [b"jaxlin: 1 epoch\n", first, b"and more of this\n", b"jaxlin: train: missing.\n"]
+    logged = []
+    launch._relay(said, sys.stderr, logged)
+    assert capsys.readouterr().err == "jaxlin: 1 epoch\njaxlin: train: missing.\n"
+    assert logged == said[1:3]
