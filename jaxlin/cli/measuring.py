@@ -1,30 +1,16 @@
 """Measuring a model on a part of the data: from its scores, or block by block without them."""
 
-__all__ = ["accuracy_and_loss", "loss_values", "measure", "measure_in_blocks"]
+__all__ = ["accuracy_and_loss", "measure", "measure_in_blocks"]
 
-from functools import partial
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 from jaxlin import metrics, models
 from jaxlin.cli import hosts
+from jaxlin.cli.runs import loss_values, probabilities
 from jaxlin.data import Dataset
 from jaxlin.prefetch import prefetch
 
 SCORE_BYTES = 64 << 20
-
-
-def loss_values(loss, scores, labels) -> np.ndarray:
-    """Of each row, (N,)."""
-    return np.asarray(_loss_compiled(jnp.asarray(scores), jnp.asarray(labels, np.int32), loss=loss))
-
-
-@partial(jax.jit, static_argnames="loss")
-def _loss_compiled(scores, labels, *, loss):
-    return loss(scores, labels)
 
 
 def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
@@ -51,9 +37,8 @@ def measure(model: models.Model, data: Dataset, loss, scores: np.ndarray) -> dic
     if len(names) > 5:
         measured["top_5_accuracy"] = metrics.top_k_accuracy(scores, data.labels, k=5)
     if model.loss == "softmax":
-        probabilities = scipy.special.softmax(scores.astype(np.float64), axis=1)
         measured["calibration_error"] = metrics.expected_calibration_error(
-            probabilities, data.labels
+            probabilities(scores), data.labels
         )
     if len(names) <= 200:
         measured["confusion"] = metrics.confusion_matrix(scores, data.labels).tolist()

@@ -2,6 +2,7 @@
 
 __all__ = [
     "load_run",
+    "loss_values",
     "memory_bytes",
     "probabilities",
     "read_records",
@@ -13,14 +14,15 @@ __all__ = [
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from jaxlin import losses, models
-from jaxlin.cli.measuring import loss_values
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images, load_splits
 
@@ -99,6 +101,16 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def loss_values(loss, scores, labels) -> np.ndarray:
+    """Of each row, (N,)."""
+    return np.asarray(_loss_compiled(jnp.asarray(scores), jnp.asarray(labels, np.int32), loss=loss))
+
+
+@partial(jax.jit, static_argnames="loss")
+def _loss_compiled(scores, labels, *, loss):
+    return loss(scores, labels)
 
 
 def safe_cell(text: str) -> str:
