@@ -23,7 +23,7 @@ from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, newton_suits
 from jaxlin.solvers.smooth import minimize_smooth
-from jaxlin.solvers.status import Fit, Status, improving, silent
+from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 DENSE_WORK = 4e6
 """Multiplications that the Hessian may take to be formed: some 1 ms."""
@@ -99,12 +99,8 @@ def minimize_small(
     if done or first.iterations >= problem.max_iterations:
         return first
     rest = problem._replace(max_iterations=problem.max_iterations - first.iterations)
-
-    def later(evaluations, *bounds):
-        told(first.evaluations + evaluations, *bounds)
-
-    watching = report if report is silent else later
-    fit = minimize_smooth(rest, first.weights, first.bias, watching, on_pass=on_pass)
+    told = later(told, first)
+    fit = minimize_smooth(rest, first.weights, first.bias, told, on_pass=on_pass)
     return fit.after(first)
 
 

@@ -7,13 +7,12 @@ met, and differences of gradients say nothing about the next step.
 
 __all__ = ["minimize_squared", "suits_squared"]
 
-
 from jaxlin.solvers.certificates import smallest_lead
 from jaxlin.solvers.hinges import minimize_unregularized, separated
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.smooth import minimize_smooth
-from jaxlin.solvers.status import Fit, Status, improving, silent
+from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 ENOUGH = 100
 """Quasi-Newton steps after which it is the kinks that keep them from the optimum."""
@@ -40,14 +39,11 @@ def minimize_squared(
         return separated(problem, first, smallest_lead(problem, first.weights, first.bias))
     if first.status in (Status.CONVERGED, Status.NO_PROOF) or most == problem.max_iterations:
         return first
-
-    def later(evaluations, *rest):
-        told(first.evaluations + evaluations, *rest)
-
+    told = later(told, first)
     if problem.strength == 0:
-        fit = minimize_unregularized(problem, first.weights, first.bias, later, **asked)
+        fit = minimize_unregularized(problem, first.weights, first.bias, told, **asked)
     else:
-        fit = minimize_small_hinge(problem, later, on_pass)
+        fit = minimize_small_hinge(problem, told, on_pass)
     if fit is None:
-        fit = minimize_smooth(problem, first.weights, first.bias, later, **asked)
+        fit = minimize_smooth(problem, first.weights, first.bias, told, **asked)
     return fit.after(first)

@@ -1,6 +1,6 @@
 """Why a solver stopped, as a number that is true to compare, and in words."""
 
-__all__ = ["Fit", "Status", "describe", "improving", "relative_gap", "silent"]
+__all__ = ["Fit", "Status", "describe", "improving", "later", "relative_gap", "silent"]
 
 import enum
 from typing import Any, NamedTuple
@@ -95,5 +95,16 @@ def improving(report):
         if objective <= least:
             least = objective
             report(evaluations, objective, highest)
+
+    return told
+
+
+def later(report, first: Fit):
+    """For the second method that goes on from `first`: its evaluations come on top."""
+    if report is silent:
+        return silent
+
+    def told(evaluations, *bounds):
+        report(first.evaluations + evaluations, *bounds)
 
     return told
