@@ -70,11 +70,7 @@ def test_what_is_filled_in_is_proved(problem_of, loss, intercept):
 
 
 def opened(inputs, labels, strength, tolerance=1e-3):
-    return open_problem(
-        inputs, labels, loss="softmax", strength=strength, l1_strength=0.0, tolerance=tolerance,
-        max_iterations=1000, margin=1.0, sample_weight=None, fit_intercept=True, classes=None,
-        dtype=None, preprocessing=None,
-    )[0]  # fmt: skip
+    return open_problem(inputs, labels, strength=strength, tolerance=tolerance)[0]
 
 
 def end_at(problem, params):

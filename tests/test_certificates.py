@@ -11,17 +11,6 @@ from jaxlin.solvers.duals import FORMS, form_of, own_of
 from jaxlin.solvers.problem import open_problem
 
 LOSSES = list(FORMS)
-SETTINGS = dict(
-    tolerance=1e-4,
-    max_iterations=100,
-    margin=1.0,
-    sample_weight=None,
-    fit_intercept=True,
-    l1_strength=0.0,
-    classes=None,
-    dtype=None,
-    preprocessing=None,
-)
 
 
 def blobs(seed, size=30, features=3, classes=3):
@@ -32,7 +21,7 @@ def blobs(seed, size=30, features=3, classes=3):
 
 
 def problem_of(inputs, labels, **settings):
-    return open_problem(inputs, labels, **{**SETTINGS, **settings})[0]
+    return open_problem(inputs, labels, **settings)[0]
 
 
 def loss_by_loop(name, scores, label, margin):

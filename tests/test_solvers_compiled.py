@@ -98,10 +98,7 @@ def test_the_proof_is_that_of_certify(loss):
         inputs, labels = blobs(seed)
         settings = dict(loss=loss, strength=0.01, sample_weight=None)
         best = minimize(inputs, labels, tolerance=1e-11, **settings)
-        problem = open_problem(
-            inputs, labels, **settings, l1_strength=0.0, tolerance=1e-4, max_iterations=1,
-            margin=1.0, fit_intercept=True, classes=3, dtype=None, preprocessing=None,
-        )[0]  # fmt: skip
+        problem = open_problem(inputs, labels, **settings, classes=3)[0]
         generator = np.random.default_rng(seed)
         for spread in (0.0, 1e-4, 1e-2, 1.0, 20.0):
             weights = best.params.weights + spread * generator.normal(size=(3, 4))

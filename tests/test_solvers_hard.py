@@ -52,15 +52,8 @@ def test_an_absent_class_costs_nothing(blobs):
                 labels,
                 loss=name,
                 strength=0.1,
-                l1_strength=0.0,
-                tolerance=1e-4,
-                max_iterations=1,
-                margin=1.0,
-                sample_weight=None,
                 fit_intercept=False,  # keeps all six classes
                 classes=6,
-                dtype=None,
-                preprocessing=None,
             )[0],
             *full.params,
         )

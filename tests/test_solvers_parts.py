@@ -27,21 +27,8 @@ def data():
     return inputs, (scores + 3 * rng.normal(size=(size, classes))).argmax(1)
 
 
-def opened(data, **changed):
-    settings = dict(
-        loss="softmax",
-        strength=1e-4,
-        l1_strength=0.0,
-        tolerance=1e-4,
-        max_iterations=100,
-        margin=1.0,
-        sample_weight=None,
-        fit_intercept=True,
-        classes=None,
-        dtype=None,
-        preprocessing=None,
-    )
-    return open_problem(*data, **settings | changed)[0]
+def opened(data, strength=1e-4, **changed):
+    return open_problem(*data, strength=strength, **changed)[0]
 
 
 def test_one_row_in_eight_of_every_class_stands_for_all(data):

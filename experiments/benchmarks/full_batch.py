@@ -130,21 +130,7 @@ def one_evaluation(inputs, labels, seen, rows, strength):
     from jaxlin.solvers.problem import open_problem
     from jaxlin.solvers.smooth import mean_loss
 
-    problem = open_problem(
-        inputs,
-        labels,
-        loss="softmax",
-        strength=strength,
-        l1_strength=0.0,
-        tolerance=1e-4,
-        max_iterations=1,
-        margin=1.0,
-        sample_weight=None,
-        fit_intercept=True,
-        classes=None,
-        dtype=None,
-        preprocessing=seen,
-    )[0]
+    problem = open_problem(inputs, labels, strength=strength, preprocessing=seen)[0]
     weights = np.zeros((problem.classes, problem.features))
     bias = np.zeros(problem.classes)
     x, w = jnp.asarray(rows), jnp.zeros((problem.classes, rows.shape[1]), jnp.float32)

@@ -133,20 +133,20 @@ def open_problem(
     inputs,
     labels,
     *,
-    loss,
+    loss="softmax",
     strength,
-    l1_strength,
-    tolerance,
-    max_iterations,
-    margin,
-    sample_weight,
-    fit_intercept,
-    classes,
-    dtype,
-    preprocessing,
+    l1_strength=0.0,
+    tolerance=1e-4,
+    max_iterations=1000,
+    margin=1.0,
+    sample_weight=None,
+    fit_intercept=True,
+    classes=None,
+    dtype=None,
+    preprocessing=None,
     mesh=None,
 ) -> tuple[Problem, np.ndarray, int]:
-    """Check everything that users can get wrong.
+    """Check everything that users can get wrong; arguments as `minimize` has them.
 
     Returns:
       The problem, the classes that occur (those it is about), and K.
