@@ -4,6 +4,7 @@
 """
 
 import os
+import subprocess
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +34,23 @@ def _no_pile_of_programs():
     memory = Path("/proc/self/statm")
     if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9:
         jax.clear_caches()
+
+
+@pytest.fixture
+def disk_of(tmp_path):
+    """A function that makes the folder `disk`, a file system of so many megabytes of its own."""
+    folder = tmp_path / "disk"
+
+    def mount(megabytes):
+        folder.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        if subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("mounting a tmpfs needs more rights")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

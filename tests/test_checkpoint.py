@@ -198,17 +198,9 @@ def test_a_kill_inside_a_save_leaves_the_checkpoint_before(tmp_path, place):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(disk_of):
     """A file system of 2 MB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs needs more rights")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    return disk_of(2)
 
 
 def test_a_full_disk_costs_a_sentence_and_no_checkpoint(small_disk, capfd):
@@ -220,10 +212,8 @@ def test_a_full_disk_costs_a_sentence_and_no_checkpoint(small_disk, capfd):
     assert not keeper.save(20, large, {})
     assert keeper.failures() == 1
     assert len(sentences) == 1
-    assert (
-        "step 20 could not be saved (No space left on device): the one of step 10 stays"
-        in (sentences[0])
-    )
+    told = "step 20 could not be saved (No space left on device): the one of step 10 stays"
+    assert told in sentences[0]
     assert keeper.save(30, small, {})
     assert checkpoint.steps(small_disk) == [10, 30]
     assert [path.name for path in (small_disk / "checkpoints").glob("*.part")] == []
@@ -310,9 +300,8 @@ def test_a_writer_that_is_about_to_end_is_waited_for(tmp_path):
 
 
 def test_a_folder_has_one_writer_and_kill_releases_it(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, env=CHILD
-    )
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, env=CHILD)
     try:
         assert holder.stdout.readline() == b"held\n"
         with (
@@ -343,9 +332,8 @@ with checkpoint.stop_signals() as stopping:
 
 
 def test_the_first_signal_is_a_wish_and_the_second_an_order():
-    patient = subprocess.Popen(
-        [sys.executable, "-c", PATIENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=CHILD
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    patient = subprocess.Popen([sys.executable, "-c", PATIENT], env=CHILD, **pipes)
     assert patient.stdout.readline() == b"ready\n"
     patient.send_signal(signal.SIGINT)
     assert patient.stdout.readline() == b"SIGINT\n"

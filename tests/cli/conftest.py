@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,23 @@ def trained(jaxlin):
     done = jaxlin("train", "--out", "run", *QUICK, "--json")
     assert done.code == 0, done.err
     return done.json
+
+
+def _records(folder, *, timed=False):
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return lines if timed else [{k: v for k, v in x.items() if k != "seconds"} for x in lines]
+
+
+def _assert_same(folder, other):
+    assert _records(folder) == _records(other)
+    one, two = (Path(f) / "model.safetensors" for f in (folder, other))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """What `jaxlin train` left in folders: `records`, `assert_same` (records and model)."""
+    return SimpleNamespace(records=_records, assert_same=_assert_same)
 
 
 def free_port() -> int:

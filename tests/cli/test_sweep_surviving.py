@@ -4,8 +4,6 @@ import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,13 +12,10 @@ import pytest
 from jaxlin import checkpoint, train
 from jaxlin.cli import sweeping
 
-ROOT = Path(__file__).parents[2]
 DESCENT = ("sweep", "--strengths", "1e-4", "1e-2", "--step-sizes", "1e-8", "2e-8", "0.01",
            "--batch-size", "64", "--patience", "2", "--bank-memory", "1.7e-4", "-q")  # fmt: skip
 SOLVED = ("sweep", "--strengths", "1e-5", "7e-6", "5e-6", "--losses", "softmax", "squared-hinge",
           "--tolerance", "1e-6", "-q")  # fmt: skip
-CHILD = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
-JAXLIN = (sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.exit(main())")
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +50,12 @@ def send_at_chunk(monkeypatch, number, *, chunk):
     monkeypatch.setattr(train, "chunks", sending)
 
 
-def test_killed_at_random_moments_a_sweep_goes_on_bit_for_bit(jaxlin):
+def test_killed_at_random_moments_a_sweep_goes_on_bit_for_bit(jaxlin, processes):
     quick = (*DESCENT, "--epochs", "8")
     options = (*quick, "--save-every", "20", "--out", "killed", "--resume", "auto")
     for pause in (0.0, 0.3):
         before = checkpoint.steps(Path("killed"))
-        process = subprocess.Popen([*JAXLIN, *options], env=CHILD, stderr=subprocess.PIPE)
+        process = processes.start(".", *options, JAX_ENABLE_X64="1")  # as the suite itself
         while process.poll() is None and checkpoint.steps(Path("killed")) == before:
             time.sleep(0.01)
         time.sleep(pause)
@@ -87,11 +82,11 @@ def test_sigterm_saves_and_exits_75(jaxlin, monkeypatch):
     assert_same_sweep("run", "whole")
 
 
-def test_a_certified_sweep_killed_at_any_moment_goes_on_bit_for_bit(jaxlin, monkeypatch):
+def test_a_certified_sweep_killed_at_any_moment_goes_on_bit_for_bit(jaxlin, processes, monkeypatch):
     from jaxlin.sweep import full_batch
 
     options = (*SOLVED, "--save-every", "1", "--resume", "auto", "--out", "killed")
-    process = subprocess.Popen([*JAXLIN, *options], env=CHILD, stderr=subprocess.PIPE)
+    process = processes.start(".", *options, JAX_ENABLE_X64="1")  # as the suite itself
     while process.poll() is None and len(checkpoint.steps(Path("killed"))) < 2:
         time.sleep(0.01)
     process.kill()
