@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tyro  # noqa: F401  before a doctest leaves an array as `builtins._`, which it would hash
 
 from jaxlin.cli import main
 
