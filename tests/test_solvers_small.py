@@ -1,13 +1,17 @@
 """Newton's method on few rows: scikit-learn's optimum, hard data, and what it leaves to others."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from jaxlin.core import LinearParams
+from jaxlin.losses import softmax_cross_entropy
 from jaxlin.solvers import Status, minimize, small_softmax
+from jaxlin.solvers.problem import open_problem
 
 IRIS = load_iris(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
@@ -74,6 +78,42 @@ def test_separable_rows_under_a_weak_penalty(solved_by):
     # strength (1 + w / 2) = 2.5e-11, and the gap 1.1e-13: w is known to 0.1
     w = float(solution.params.weights[1, 0] - solution.params.weights[0, 0])
     np.testing.assert_allclose(w, -2 * np.log(4e-12 * w), atol=0.1)
+
+
+def test_the_blockwise_metric_inverts_the_second_derivatives_of_each_class(blobs):
+    inputs, labels = blobs(3, size=80, features=5, classes=3)
+    counts = np.random.default_rng(0).uniform(0.5, 2, 80)
+    problem = open_problem(inputs, labels, strength=0.01, sample_weight=counts)[0]
+    space = small_softmax._opened(problem)
+    space = space._replace(narrow=space.rows)  # float64
+    start = np.random.default_rng(1).normal(size=(3, 5)), np.zeros(3)
+    point = small_softmax._start(problem, space, *start)
+    metric = small_softmax._blockwise(space, point)
+
+    def objective(coefficients, k):
+        scores = jnp.asarray(point.scores).at[k].set(coefficients @ space.rows.T)
+        value = (problem.counts * softmax_cross_entropy(scores.T, labels)).sum()
+        return value + (space.ridges * coefficients**2).sum() / 2
+
+    right = np.random.default_rng(2).normal(size=(3, 6))
+    expected = np.stack([
+        np.linalg.solve(jax.hessian(objective)(point.coefficients[k], k), right[k])
+        for k in range(3)
+    ])  # fmt: skip
+    expected -= expected.mean(0)  # every step sums to zero over the classes
+    # a free bias has no ridge of its own but one of 1e-14; the condition numbers are below 1e3
+    np.testing.assert_allclose(metric(right.ravel()).reshape(3, 6), expected, rtol=1e-9)
+
+
+def test_rows_that_bend_unevenly_are_solved_for_in_the_blockwise_metric(alone, monkeypatch):
+    inputs, labels = load_digits(return_X_y=True)
+    passes = []
+    for overhead in (small_softmax.OVERHEAD, 1e-9):  # with the other, a factorization never pays
+        monkeypatch.setattr(small_softmax, "OVERHEAD", overhead)
+        solution = minimize(inputs, labels, strength=1e-6)
+        assert solution.status == Status.CONVERGED
+        passes.append(solution.evaluations)
+    assert passes[0] < 0.75 * passes[1]
 
 
 def test_sparse_rows_take_the_same_steps(alone, blobs):

@@ -33,8 +33,9 @@ class Bends(NamedTuple):
 
     diagonal: np.ndarray
     """(K, m)"""
-    pull: tuple[np.ndarray, np.ndarray]
-    """q and weight * kappa * q, (K, m) both: their outer product is subtracted."""
+    pull: tuple[np.ndarray, np.ndarray] | None
+    """q and weight * kappa * q, (K, m) both, or two others of this product: their outer product is
+    subtracted. `None` where nothing is."""
     edges: tuple[np.ndarray, np.ndarray] | None
     """For pairs: the true class and the weighted d, (K, m) both, which couple it to rivals."""
 
@@ -113,21 +114,46 @@ def dense_blocks(xp, top, bends: Bends, own_weights=None):
     Returns:
       (K q, K q), class by class.
     """
-    classes, side = bends.diagonal.shape[0], top.shape[1]
-
-    def spread(weights):
-        return (weights.T[:, :, None] * top[:, None, :]).reshape(len(top), classes * side)
-
-    hessian = -symmetric_product(xp, spread(bends.pull[0]), spread(bends.pull[1]))
-    if bends.edges is not None:
-        crossed = spread(bends.edges[0]).T @ spread(bends.edges[1])
-        hessian = hessian - crossed - crossed.T
     if own_weights is None:
-        own_weights = bends.diagonal - bends.pull[0] * bends.pull[1]
+        own_weights = bends.diagonal
+        if bends.pull is not None:
+            own_weights = own_weights - bends.pull[0] * bends.pull[1]
+    hessian = 0.0
+    if bends.pull is not None:
+        left = _spread(bends.pull[0], top)
+        right = left if bends.pull[1] is bends.pull[0] else _spread(bends.pull[1], top)
+        hessian = -symmetric_product(xp, left, right)
+    if xp is np:
+        return _with_edges_and_own(hessian, top, bends.edges, own_weights)
+    if bends.edges is not None:
+        crossed = _spread(bends.edges[0], top).T @ _spread(bends.edges[1], top)
+        hessian = hessian - crossed - crossed.T
+    classes, side = own_weights.shape[0], top.shape[1]
     own = (own_weights[:, None, :] * top.T[None, :, :]).reshape(classes * side, -1) @ top
     same = np.repeat(np.arange(classes), side)
     inside = same[:, None] == same[None, :]
     return xp.where(inside, xp.tile(own, (1, classes)), hessian)
+
+
+def _spread(weights, top):
+    """(K, m) and (m, q) -> (m, K q): every row weighted for every class."""
+    spread = weights.T[:, :, None] * top[:, None, :]
+    return spread.reshape(len(top), weights.shape[0] * top.shape[1])
+
+
+def _with_edges_and_own(hessian, top, edges, own_weights):
+    """In NumPy a class at a time: the edges of a row touch the blocks of its true class alone."""
+    classes, side = own_weights.shape[0], top.shape[1]
+    hessian = np.zeros((classes * side, classes * side), top.dtype) + hessian
+    blocks = [slice(k * side, (k + 1) * side) for k in range(classes)]
+    if edges is not None:
+        for block, at in zip(blocks, edges[0] > 0, strict=True):
+            crossed = top[at].T @ _spread(edges[1][:, at], top[at])
+            hessian[block] -= crossed
+            hessian[:, block] -= crossed.T
+    for block, weights in zip(blocks, own_weights, strict=True):
+        hessian[block, block] = (top.T * weights) @ top
+    return hessian
 
 
 @jax.jit

@@ -269,8 +269,7 @@ def _factor(problem: Problem, bend, room, own, rows):
     top = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     if problem.form.geometry == "one-vs-rest":
         diagonal = d * counts[None, :]
-        nothing = np.zeros_like(d)
-        hessian = dense_blocks(np, top, Bends(diagonal, (nothing, nothing), None))
+        hessian = dense_blocks(np, top, Bends(diagonal, None, None), diagonal)
     else:
         # diag(d) - kappa d d^T = free diag(d) + kappa (sum(d) diag(d) - d d^T), and the last
         # term's diagonal from the sums of the others: no digit is lost where one d is huge
@@ -278,7 +277,8 @@ def _factor(problem: Problem, bend, room, own, rows):
         others = (1 - np.eye(classes)) @ d
         edges = d * (counts * free)[None, :]
         own_weights = edges + d * others * (counts * kappa)[None, :] + own * edges.sum(0)[None, :]
-        pull = (d, d * (counts * kappa)[None, :])
+        root = d * np.sqrt(counts * kappa)[None, :]
+        pull = None if room is None else (root, root)
         bends = Bends(own_weights, pull, (own.astype(float), edges))
         hessian = dense_blocks(np, top, bends, own_weights)
     side = top.shape[1]

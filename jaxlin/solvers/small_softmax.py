@@ -3,8 +3,10 @@
 There a quasi-Newton method spends its time on calls, not on arithmetic, and a compilation takes
 longer than a thousand fits. Each step solves the Newton system: exactly while the Hessian of all
 classes is cheaper to factor than a few products with it are to make, else by conjugate gradients
-in the Gram metric until the residual is as small as the next step will need (Steihaug, 1983,
-doi:10.1137/0720042, and Dembo, Eisenstat and Steihaug, 1982, doi:10.1137/0719025).
+until the residual is as small as the next step will need (Steihaug, 1983, doi:10.1137/0720042, and
+Dembo, Eisenstat and Steihaug, 1982, doi:10.1137/0719025). They begin in the Gram metric; where
+that has taken as long as it takes to factor the Hessian's diagonal blocks, a class each, they go on
+in the metric of these, and so do the next steps while it serves.
 
 Features are centred and scaled to unit curvature, so that those of any scale are alike, and the
 bias is one more of them. A common shift of all classes changes no loss, so the classes sum to zero
@@ -31,6 +33,8 @@ STEPS = 50
 """Newton steps after which it is another method's turn."""
 PRODUCTS = 250
 """Conjugate gradient steps of one Newton step at most."""
+OVERHEAD = 4.0
+"""What a multiplication costs in a product with the Hessian, twice, to one in a block of it."""
 PATIENCE = 3
 """Steps in a row that may gain nothing: the arithmetic is at its end."""
 ROUNDED = 1e-6
@@ -110,7 +114,7 @@ def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | Non
     point = _start(problem, space, weights, bias)
     evaluations, steps, stale, lower = 2.0, 0, 0, 0.0
     least, target = point.gap, 0.7 * problem.tolerance
-    most = min(problem.max_iterations, STEPS)
+    most, metric = min(problem.max_iterations, STEPS), None
     while True:
         if not np.isfinite(point.gap):
             return None, False
@@ -129,7 +133,7 @@ def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | Non
             evaluations, lower = evaluations + proof.evaluations, max(lower, proof.lower_bound)
             report(evaluations, point.value, lower)
         on_pass()
-        along, products = _direction(problem, space, point, target)
+        along, products, metric = _direction(problem, space, point, target, metric)
         new = _step(problem, space, point, along)
         evaluations, steps = evaluations + products + 1, steps + 1
         gained = new.gap <= 0.5 * least or new.value < point.value * (1 - 8 * _EPS)
@@ -224,11 +228,11 @@ def _step(problem: Problem, space: _Space, point: _Point, along) -> _Point:
         length /= 2
 
 
-def _direction(problem: Problem, space: _Space, point: _Point, target):
-    """The Newton step (K, q), and how many passes over the rows it took."""
+def _direction(problem: Problem, space: _Space, point: _Point, target, metric):
+    """The Newton step (K, q), how many passes over the rows it took, and the metric it came to."""
     if space.moment is None:
-        return _solved(problem, space, point), 1
-    return _sought(problem, space, point, target)
+        return _solved(problem, space, point), 1, None
+    return _sought(problem, space, point, target, metric)
 
 
 def _solved(problem: Problem, space: _Space, point: _Point) -> np.ndarray:
@@ -251,7 +255,7 @@ def _solved(problem: Problem, space: _Space, point: _Point) -> np.ndarray:
     return step.reshape(classes, side)
 
 
-def _solver(system, ridges):
+def _factor(system, ridges):
     """Of system + diag(ridges), positive definite but for rounding, which gets a little more."""
     diagonal = np.diag_indices_from(system)
     plain = system[diagonal] + ridges
@@ -260,16 +264,19 @@ def _solver(system, ridges):
         factor, failed = lapack.dpotrf(system)
         if not failed:
             break
+    return factor
+
+
+def _solver(system, ridges):
+    factor = _factor(system, ridges)
     return lambda right: lapack.dpotrs(factor, right)[0]
 
 
-def _sought(problem: Problem, space: _Space, point: _Point, target):
-    """By conjugate gradients in the Gram metric, whose products need no more than float32."""
+def _sought(problem: Problem, space: _Space, point: _Point, target, metric):
+    """By conjugate gradients, whose products need no more than float32."""
     shape, narrow = point.gradient.shape, space.narrow.dtype
     rivals = np.where(space.own | (point.shares < FAINT), 0, point.shares).astype(narrow)
     at, counts = (problem.labels, np.arange(len(space.rows))), problem.counts.astype(narrow)
-    curvature = max(float(point.bends.sum()) / len(point.bends), 1e-12)
-    solve = _solver(curvature * space.moment, space.ridges)
 
     def product(step):
         step = step.reshape(shape)
@@ -281,11 +288,44 @@ def _sought(problem: Problem, space: _Space, point: _Point, target):
         moved[at] = -moved.sum(0)
         return (moved @ space.narrow + space.ridges * step).ravel()
 
-    def precondition(residual):
-        return solve(residual.reshape(shape).T).T.ravel()
-
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
     right = -point.gradient.ravel()
-    (step, _), count, _ = conjugate_gradients(product, precondition, right, accuracy, PRODUCTS)
-    return step.reshape(shape), count
+    metric = metric or _gram(space, point)
+    step, count, done = conjugate_gradients(product, metric, right, accuracy, _worth(space))
+    if not done:
+        metric = _blockwise(space, point)
+        step, more, _ = conjugate_gradients(product, metric, right, accuracy, PRODUCTS, start=step)
+        count += more
+    return step[0].reshape(shape), count, metric
+
+
+def _worth(space: _Space) -> int:
+    """Products with the Hessian that take as long as to factor its diagonal blocks."""
+    size, side = space.rows.shape
+    return max(3, int(side * (1 + side / size) / OVERHEAD))
+
+
+def _gram(space: _Space, point: _Point):
+    """The inverse of the Hessian if all rows bent alike, on vectors (K q,)."""
+    curvature = max(float(point.bends.sum()) / len(point.bends), 1e-12)
+    solve = _solver(curvature * space.moment, space.ridges)
+    return lambda residual: solve(residual.reshape(len(point.bends), -1).T).T.ravel()
+
+
+def _blockwise(space: _Space, point: _Point):
+    """The inverses of the Hessian's blocks of a class with itself, on vectors (K q,)."""
+    bends = np.where(point.bends < FAINT, 0, point.bends).astype(space.narrow.dtype)
+    side = len(space.ridges)
+    inverses = np.empty((len(bends), side, side), bends.dtype)
+    for inverse, roots in zip(inverses, np.sqrt(bends), strict=True):
+        bent = space.narrow * roots[:, None]
+        upper = lapack.dpotri(_factor((bent.T @ bent).astype(np.float64), space.ridges))[0]
+        inverse[:] = np.triu(upper) + np.triu(upper, 1).T
+
+    def apply(residual):
+        found = inverses @ residual.reshape(-1, side, 1).astype(inverses.dtype)
+        found = found[:, :, 0].astype(np.float64)
+        return (found - found.mean(0)).ravel()  # steps, as gradients, sum to zero over the classes
+
+    return apply
