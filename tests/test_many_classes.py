@@ -1,11 +1,20 @@
-"""Hinges with many classes: sparse Hessians, and dual points balanced in K numbers."""
+"""Many classes: a block of the Hessian for each, sparse Hessians of hinges, and their proofs."""
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp, softmax
 
-from jaxlin.solvers import Status, minimize
+from jaxlin.solvers import Status, minimize, minimize_compiled
+from jaxlin.solvers.builder import MANY_CLASSES, MetricBuilder
+from jaxlin.solvers.class_blocks import thinned
 from jaxlin.solvers.duals import Bend, form_of, own_of
-from jaxlin.solvers.sparse_bends import class_blocks, class_diagonals, sparse_bend, sparse_product
+from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.sparse_bends import (
+    class_blocks,
+    sparse_bend,
+    sparse_curvature,
+    sparse_product,
+)
 
 
 @pytest.mark.parametrize("name", ["hinge", "crammer-singer", "one-vs-rest"])
@@ -28,13 +37,12 @@ def test_sparse_hessians_are_the_dense_ones(name):
     found = sparse_product(form, inputs, bend)(weights, bias)
     for ours, theirs in zip(found, dense(weights, bias), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)  # sums of a hundred numbers near 1
-    blocks, squares = class_blocks(form, inputs, bend), class_diagonals(form, inputs**2, bend)
+    blocks = class_blocks(inputs, sparse_curvature(form, bend))
     for k in (0, labels[0]):
         for j in range(4):
             unit = np.zeros((60, 4))
             unit[k, j] = 1
             np.testing.assert_allclose(blocks[k, :, j], dense(unit, 0 * bias)[0][k], atol=1e-12)
-    np.testing.assert_allclose(squares, np.einsum("kjj->kj", blocks), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["hinge", "one-vs-rest"])
@@ -49,3 +57,65 @@ def test_many_classes_are_certified_below_what_another_tolerance_reaches(name):
     better = minimize(inputs, labels, tolerance=1e-3, **settings)
     assert solution.lower_bound <= better.objective
     assert better.lower_bound <= solution.objective
+
+
+def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
+    """A class whose curvature is even, one of 20 heavy rows and many light ones, one of nothing."""
+    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 50)
+    generator = np.random.default_rng(0)
+    curvature = np.stack([np.ones(1000), np.where(np.arange(1000) < 20, 1.0, 1e-3), np.zeros(1000)])
+    values, draws = generator.normal(size=1000) + 2, 400
+    found = np.array([thinned(curvature, seed) @ values for seed in range(draws)])
+    sums = curvature @ values
+    # a row of chance c adds w^2 v^2 (1 - c) / c to the variance: below 5 / 50 of the sum squared
+    error = np.sqrt(5 / 50 / draws) * np.abs(sums)
+    assert (np.abs(found.mean(0) - sums) <= 4 * error + 1e-12).all()
+    kept = np.diff(thinned(curvature, 0).indptr)
+    assert abs(kept[0] - 50) <= 4 * np.sqrt(50)
+    assert 20 <= kept[1] < 100
+    assert kept[2] == 0
+
+
+def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
+    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 10**9)
+    generator = np.random.default_rng(2)
+    classes, features, size, strength = MANY_CLASSES + 10, 4, 400, 1e-9
+    inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
+    problem = open_problem(inputs, labels, strength=strength)[0]
+    weights, bias = generator.normal(size=(classes, features)), generator.normal(size=classes)
+    metric, passes = MetricBuilder(problem).two_level(weights, bias)
+    assert passes == 0
+
+    scores = inputs @ weights.T + bias
+    shares = softmax(scores, axis=1)
+    curvature, mean = shares * (1 - shares) / size, inputs.mean(0)
+    rows = np.column_stack([inputs - mean, np.ones(size)])  # around the mean
+    gradient, sums = generator.normal(size=weights.shape), generator.normal(size=classes)
+    found = metric(gradient, sums)
+    for k in range(classes):
+        block = (rows * curvature[:, k, None]).T @ rows
+        # a common shift of all biases has no curvature: the metric gives it a thousandth
+        ridge = [2 * strength] * features + [1e-3 * curvature.sum(0).mean()]
+        step = np.linalg.solve(
+            block + np.diag(ridge), np.append(gradient[k] - sums[k] * mean, sums[k])
+        )
+        # the penalty is 1e-7 of the curvature, and each direction's is rounded up to the least
+        np.testing.assert_allclose(found[0][k], step[:-1], rtol=1e-5)
+        np.testing.assert_allclose(found[1][k], step[-1] - step[:-1] @ mean, rtol=1e-5)
+
+
+def test_softmax_of_many_classes_is_certified_where_some_are_hard_to_tell_apart():
+    generator = np.random.default_rng(3)
+    labels = np.arange(9000) % 60
+    centers = generator.normal(size=(30, 24))[np.arange(60) // 2]
+    centers = centers + 0.3 * generator.normal(size=(60, 24))
+    inputs = (centers[labels] + 0.7 * generator.normal(size=(9000, 24))).astype(np.float32)
+    solution = minimize(inputs, labels, strength=1e-5, tolerance=1e-5)
+    assert solution.status == Status.CONVERGED
+    wide = inputs.astype(np.float64)
+    other = minimize_compiled(wide, labels, strength=1e-5, classes=60, tolerance=1e-5).params
+    for weights, bias in (solution.params, other):
+        weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
+        scores = wide @ weights.T + bias
+        losses = logsumexp(scores, axis=1) - scores[np.arange(9000), labels]
+        assert solution.lower_bound <= losses.mean() + 1e-5 * np.sum(weights**2)

@@ -11,10 +11,16 @@ import numpy as np
 
 from jaxlin.passes import arithmetic
 from jaxlin.sharding import fetch
+from jaxlin.solvers.class_blocks import (
+    CLASS_ROWS,
+    class_block_metric,
+    leading_directions,
+    thinned,
+)
 from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.covariance import DENSE_FEATURES, Sample, covariance_of
 from jaxlin.solvers.duals import own_of, total
-from jaxlin.solvers.hessian_blocks import BLOCK_CLASSES, DENSE_SIDE, bends_of
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of
 from jaxlin.solvers.metrics import gram_metric, spectral_metric, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.spectrum import FULL_SPECTRUM, spectrum_of
@@ -22,6 +28,14 @@ from jaxlin.solvers.spectrum import FULL_SPECTRUM, spectrum_of
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7
 """A sample has at most this many numbers: with very many features it has fewer rows."""
+MANY_CLASSES = 50
+"""Beyond so many every class has a block by itself, up to them every direction one of all classes:
+where classes come in pairs that are hard to tell apart the former takes more steps, at 30 classes
+two to six times as many, at 100 half as many."""
+PROBES = 24
+"""Directions that tell how much a row weighs, to some 30 %."""
+ROWS_A_CLASS, SAMPLED_SCORES = 240, 6e6
+"""Of many classes a sample has more rows, so that each has some, but no more scores than these."""
 WIDE_ROWS = 300
 """Rows of a sample, hence directions of its spectrum, where the covariance is not formed."""
 CALLING = 3e7
@@ -169,19 +183,45 @@ class MetricBuilder:
             self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
             sample, passes = self._sample_at(weights, bias)
             bends = bends_of(self.problem, sample, self.scores(sample, weights, bias))
-            return two_level_metric(self.problem, self.spectrum(), sample, bends), passes
+            return self._following(sample, bends), passes
         self.recipe = before
         return instead or self.gram(weights, bias), passes
+
+    def _following(self, sample, bends):
+        """The metric of these rows: all classes together, or of many each by itself."""
+        problem, spectrum = self.problem, self.spectrum()
+        if not self._many:
+            return two_level_metric(problem, spectrum, sample, bends)
+        curvature = bends.diagonal - bends.pull[0] * bends.pull[1]
+        if problem.on_host or jax.default_backend() == "cpu":  # others form all rows' as fast
+            curvature = thinned(curvature, seed=self.builds)
+        return class_block_metric(problem, spectrum, sample, curvature)
 
     def _sample_at(self, weights, bias) -> tuple[Sample, float]:
         """Rows drawn by how much they bend and weigh there, and the passes that took."""
         problem, sample = self.problem, self.sample
         if len(sample.indices) <= self.drawn and problem.rows.size <= self.drawn:
             return sample, 0.0
+        most = self._most()
+        if problem.rows.size <= most:
+            return self.draw(problem.counts, most, seed=0, mean=sample.mean), 0.0
         passes = 0.5 if self._leverages is not None else 1.0
         bent = self._bent(weights, bias) * self._leverage()
         chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
-        return self.draw(chances, self.drawn, seed=self.builds, mean=sample.mean), passes
+        return self.draw(chances, most, seed=self.builds, mean=sample.mean), passes
+
+    @property
+    def _many(self) -> bool:
+        """So many classes that each has a block of its own."""
+        return self.problem.classes > MANY_CLASSES
+
+    def _most(self) -> int:
+        """How many rows a metric that follows the iterate is made of."""
+        classes, features = self.problem.classes, self.problem.features
+        if not self._many or self.covariance is None:
+            return self.drawn
+        most = min(ROWS_A_CLASS * classes, SAMPLED_SCORES / classes, SAMPLED_ENTRIES / features)
+        return int(max(self.drawn, most))
 
     def follow(self, recipe: Recipe):
         """The metric that a builder for the same problem left this recipe of."""
@@ -248,12 +288,18 @@ class MetricBuilder:
     def build_cost(self):
         """Multiplications: rows that bend, rotation, dense block and its factor, small blocks."""
         classes, features = self.problem.classes, self.problem.features
-        size, drawn = self.problem.rows.size, min(self.drawn, self.problem.rows.size)
+        size = self.problem.rows.size
+        drawn = min(self._most(), size)
+        seen = 2.0 * size * features * classes if size > drawn else 0.0
         side = min(classes * (features + 1), DENSE_SIDE)
         rotated = features if features <= FULL_SPECTRUM else side // classes
-        small = classes**2 if classes <= BLOCK_CLASSES else classes
-        cost = drawn * (2.0 * features * rotated + side**2 + 2.0 * features * small)
-        return cost + side**3 / 3 + (2.0 * size * features * classes if size > drawn else 0)
+        if self._many:
+            entries = classes * min(CLASS_ROWS, drawn)
+            leading = leading_directions(classes, rotated, entries)
+            work = entries * leading**2 + classes * leading**3
+            return seen + work + drawn * (2.0 * features * rotated + 50.0 * classes)
+        cost = drawn * (2.0 * features * rotated + side**2 + 2.0 * features * classes**2)
+        return seen + cost + side**3 / 3
 
     def _leverage(self):
         """How much each row weighs in directions of equal curvature, (N,), from random ones.
@@ -266,7 +312,8 @@ class MetricBuilder:
         if self._leverages is None:
             problem, spectrum = self.problem, self.spectrum()
             generator = np.random.default_rng(0)
-            ends = generator.normal(size=(problem.classes, spectrum.vectors.shape[1]))
+            count = min(problem.classes, PROBES)
+            ends = generator.normal(size=(count, spectrum.vectors.shape[1]))
             curvature = self.curvature or 1 / problem.classes
             ends = ends / np.sqrt(curvature * spectrum.variances + spectrum.ridges)[None, :]
             weights = ends @ spectrum.vectors.T.astype(np.float64)

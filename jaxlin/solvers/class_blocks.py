@@ -2,31 +2,40 @@
 
 The blocks between classes, of which there are K^2, are left out. For pairs they make the Hessian
 the Laplacian of a graph on the classes, in every pair of directions; where every class has many
-rivals, a Laplacian is well served by its diagonal (the graph has no bottleneck).
+rivals, a Laplacian is well served by its diagonal (the graph has no bottleneck). A class bends at
+few of the rows, so that each has rows of its own, drawn by how much it bends there.
 """
 
-__all__ = ["class_block_metric", "own_curvature"]
+__all__ = [
+    "CLASS_ROWS",
+    "class_block_metric",
+    "leading_directions",
+    "own_curvature",
+    "thinned",
+]
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jax import lax
+from scipy.linalg import get_lapack_funcs
 
-from jaxlin.solvers.covariance import Sample
+from jaxlin.solvers.covariance import Sample, product
 from jaxlin.solvers.duals import total
 from jaxlin.solvers.metrics import through_spectrum
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.sparse_bends import SparseBend, class_blocks, class_diagonals
+from jaxlin.solvers.sparse_bends import class_blocks
 from jaxlin.solvers.spectrum import Spectrum
 
 BLOCK_ENTRIES = 3e7
 """Of all blocks together: 120 MB in float32."""
 BLOCK_WORK = 4e10
-"""Multiplications that forming the blocks may take: about a second."""
-SLAB = 4_000_000
-"""Entries of the blocks that are inverted at once in float64."""
+"""Multiplications that forming the blocks may take, about a second; their factors a twentieth."""
+CLASS_ROWS = 1000
+"""Rows of a class's own, about."""
 
 
 def own_curvature(xp, form, bend, own):
@@ -38,30 +47,40 @@ def own_curvature(xp, form, bend, own):
     return curvature
 
 
-def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, bend) -> Callable:
+def thinned(curvature, seed: int):
+    """(K, m) CSR: about `CLASS_ROWS` of the rows of each class, by their curvature (K, m).
+
+    What is left is weighted up, so that the sums are those of all rows on average.
+    """
+    curvature = np.maximum(curvature, 0)
+    sums = np.maximum(curvature.sum(1, keepdims=True), np.finfo(curvature.dtype).tiny)
+    chances = np.minimum(CLASS_ROWS * curvature / sums, 1)
+    drawn = np.random.default_rng(seed).random(curvature.shape, np.float32) < chances
+    starts = np.append(0, np.count_nonzero(drawn, axis=1).cumsum())
+    values = curvature[drawn] / chances[drawn]
+    return scipy.sparse.csr_array((values, np.nonzero(drawn)[1], starts), shape=curvature.shape)
+
+
+def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, curvature) -> Callable:
     """The inverse of the sampled rows' Hessian without the blocks between classes.
 
     Args:
-      bend: `SparseBend` of the sample's rows, or the (K, m) `own_curvature` times their weights.
+      curvature: `own_curvature` times the rows' weights, (K, m) array or CSR.
     """
     classes, dtype = problem.classes, problem.dtype
-    rotated = sample.rows @ spectrum.vectors
+    rotated = product(problem, sample.rows, spectrum.vectors)
     size, directions = rotated.shape
-    sparse = isinstance(bend, SparseBend)
-    work = len(bend.rows) + size if sparse else classes * size
-    most = min((BLOCK_ENTRIES / classes) ** 0.5, (BLOCK_WORK / (2 * work)) ** 0.5)
-    leading = int(np.clip(most - 1, 0, directions))
+    sparse = scipy.sparse.issparse(curvature)
+    work = curvature.nnz if sparse else classes * size
+    leading = leading_directions(classes, directions, work)
     top = np.concatenate([rotated[:, :leading], np.ones((size, 1), dtype)], axis=1)
-    squares = rotated[:, leading:] ** 2
     if sparse:
-        blocks = class_blocks(problem.form, top, bend)
-        below = class_diagonals(problem.form, squares, bend)
+        blocks = class_blocks(top, curvature)
     elif problem.on_host:
-        blocks = np.stack([(top * weights[:, None]).T @ top for weights in bend])
-        below = bend @ squares
+        blocks = np.stack([(top * weights[:, None]).T @ top for weights in curvature])
     else:
-        blocks = np.array(_blocks_compiled(top, bend))
-        below = np.asarray(bend @ squares)
+        blocks = np.array(_blocks_compiled(top, curvature))
+    below = np.asarray(curvature @ rotated[:, leading:] ** 2)
     mean = max(float(blocks[:, -1, -1].mean()), 1e-12)
     free = 1e-3 * mean if problem.fit_intercept else 1.0
     inverses = _inverses(blocks, np.append(spectrum.ridges[:leading], free))
@@ -76,17 +95,28 @@ def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, ben
     return through_spectrum(problem, spectrum, sample.mean, mean, solve)
 
 
+def leading_directions(classes: int, directions: int, work: float) -> int:
+    """How many directions the blocks have whose forming takes `work` multiplications an entry."""
+    by_room, by_work = BLOCK_ENTRIES / classes, BLOCK_WORK / (2 * max(work, 1))
+    most = min(by_room**0.5, by_work**0.5, (BLOCK_WORK / (20 * classes)) ** (1 / 3))
+    return int(np.clip(most - 1, 0, directions))
+
+
 @jax.jit
 def _blocks_compiled(top, curvature):
     return lax.map(lambda weights: (top * weights[:, None]).T @ top, jnp.asarray(curvature))
 
 
 def _inverses(blocks, ridges):
-    """Of blocks + diag(ridges), made in float64."""
-    slab = max(1, SLAB // blocks[0].size)
-    ridge = np.diag(ridges.astype(np.float64))
-    for start in range(0, len(blocks), slab):
-        part = slice(start, start + slab)
-        inverse = np.linalg.inv(blocks[part].astype(np.float64) + ridge)
-        blocks[part] = (inverse + np.swapaxes(inverse, 1, 2)) / 2
+    """Of blocks + diag(ridges), in place: in float64 where rounding has made one indefinite."""
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (blocks,))
+    diagonal = np.arange(len(ridges))
+    for block in blocks:
+        block[diagonal, diagonal] += ridges.astype(blocks.dtype)
+        factor, failed = potrf(block)
+        if failed:
+            block[:] = np.linalg.pinv(block.astype(np.float64), hermitian=True)
+        else:
+            upper = np.triu(potri(factor)[0])
+            block[:] = upper + np.triu(upper, 1).T
     return blocks

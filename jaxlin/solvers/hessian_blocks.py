@@ -1,7 +1,6 @@
 """The Hessian of sampled rows: dense over the leading directions, small blocks on the others."""
 
 __all__ = [
-    "BLOCK_CLASSES",
     "DENSE_SIDE",
     "Bends",
     "bends_of",
@@ -24,8 +23,6 @@ from jaxlin.solvers.problem import Problem
 
 DENSE_SIDE = 1100
 """Unknowns of the dense block of `two_level_metric`: its Cholesky factor takes about 20 ms."""
-BLOCK_CLASSES = 24
-"""Classes up to which every direction has a K x K block; beyond, its diagonal."""
 
 
 class Bends(NamedTuple):
@@ -57,11 +54,8 @@ def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0
 
 
 def block_inverses(problem, squares, ridges, bends: Bends):
-    """Inverse curvature of each direction below the dense ones: (q, K, K), or (K, q)."""
+    """Inverse curvature of each direction below the dense ones, (q, K, K)."""
     classes = problem.classes
-    if classes > BLOCK_CLASSES:
-        own = bends.diagonal - bends.pull[0] * bends.pull[1]
-        return 1 / np.maximum(own @ squares + ridges[None, :], 1e-12)
     blocks = product(problem, _hessian_weights(bends).reshape(classes * classes, -1), squares)
     blocks = blocks.T.reshape(-1, classes, classes).astype(np.float64)
     return np.linalg.inv(blocks + ridges[:, None, None] * np.eye(classes)[None])

@@ -9,8 +9,9 @@ are alike.
 `gram_metric` assumes that all rows bend alike, as they do at W = 0: curvature * C + 2 strength on
 every class, with C the covariance. `two_level_metric` follows the iterate: rows are drawn by how
 much they bend, and the Hessian is dense on the leading directions of the covariance (all classes
-and the bias together), and one K x K block, or its diagonal, on each of the others. With many
-features only the leading directions are computed and the rest is left to the Gram metric.
+and the bias together), and one K x K block on each of the others. With many features only the
+leading directions are computed and the rest is left to the Gram metric. With many classes the
+metric that follows the iterate is that of `jaxlin.solvers.class_blocks`.
 """
 
 __all__ = [
@@ -129,10 +130,7 @@ def two_level_metric(
             solved = scipy.linalg.cho_solve((factor, True), right.ravel(), check_finite=False)
             solved = solved.reshape(classes, dense + 1)
             step[:, :dense], bias_step = solved[:, :-1], solved[:, -1].astype(np.float64)
-        if inverses.ndim == 3:
-            step[:, dense:] = np.einsum("jkl,lj->kj", inverses, turned[:, dense:])
-        else:
-            step[:, dense:] = inverses * turned[:, dense:]
+        step[:, dense:] = np.einsum("jkl,lj->kj", inverses, turned[:, dense:])
         return step, bias_step
 
     return through_spectrum(problem, spectrum, sample.mean, float(mean_bend.mean()), solve)

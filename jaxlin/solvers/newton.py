@@ -19,11 +19,13 @@ from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
 from jaxlin.solvers.columns import ENTRIES, columnwise
 from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import Bend, own_of
-from jaxlin.solvers.hessian_blocks import BLOCK_CLASSES, DENSE_SIDE, bends_of
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of
 from jaxlin.solvers.metrics import flat, two_level_metric
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_product
+from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_curvature, sparse_product
 
+BLOCK_CLASSES = 24
+"""Classes up to which every direction has a K x K block; beyond, every class has a block."""
 BENDING_ROWS = 4000
 """Rows that enter the Hessian at first; twice as many once it has missed curvature."""
 MISSED = 1.5
@@ -174,9 +176,11 @@ class NewtonStep:
         else:
             if bend is None:
                 bend = _sampled_bend(problem, sample, scores, smoothing, anchor, at)
-            if not isinstance(bend, SparseBend):
-                bend = columnwise(problem, _own_curvature, bend)[:, : len(at)]
-            metric = class_block_metric(problem, spectrum, sample, bend)
+            if isinstance(bend, SparseBend):
+                curvature = sparse_curvature(problem.form, bend)
+            else:
+                curvature = columnwise(problem, _own_curvature, bend)[:, : len(at)]
+            metric = class_block_metric(problem, spectrum, sample, curvature)
         if not self._keep:
             return Preconditioner(metric)
         rows = np.stack([sample.indices, sample.weights])

@@ -4,7 +4,7 @@ With many classes nearly all rivals of a row are either far behind or fully acti
 bends only at those between. Scores are then needed at these (row, class) pairs only.
 """
 
-__all__ = ["SparseBend", "class_blocks", "class_diagonals", "sparse_bend", "sparse_product"]
+__all__ = ["SparseBend", "class_blocks", "sparse_bend", "sparse_curvature", "sparse_product"]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -80,23 +80,22 @@ def sparse_product(form, inputs, bend: SparseBend) -> Callable:
     return product
 
 
-def class_blocks(form, top, bend: SparseBend) -> np.ndarray:
-    """(K, r, r): the Hessian of each class alone over the columns of `top` (m, r)."""
-    blocks = np.empty((len(bend.starts) - 1, top.shape[1], top.shape[1]), top.dtype)
-    own = _alone(form, bend)
+def class_blocks(top, curvature) -> np.ndarray:
+    """(K, r, r): the Hessian of each class alone over the columns of `top` (m, r).
+
+    Args:
+      curvature: (K, m) CSR, nonnegative: of each row in the score of each class.
+    """
+    blocks = np.empty((curvature.shape[0], top.shape[1], top.shape[1]), top.dtype)
+    roots = np.sqrt(curvature.data).astype(top.dtype)
     for k in range(len(blocks)):
-        part = slice(own.indptr[k], own.indptr[k + 1])
-        chosen = top[own.indices[part]]
-        blocks[k] = (chosen * own.data[part, None]).T @ chosen
+        part = slice(curvature.indptr[k], curvature.indptr[k + 1])
+        chosen = top[curvature.indices[part]] * roots[part, None]
+        blocks[k] = chosen.T @ chosen
     return blocks
 
 
-def class_diagonals(form, squares, bend: SparseBend) -> np.ndarray:
-    """(K, q): the diagonals of such blocks from the columns' squares."""
-    return _alone(form, bend) @ squares
-
-
-def _alone(form, bend: SparseBend):
+def sparse_curvature(form, bend: SparseBend):
     """(K, m) CSR: each row's second derivative in the score of each class alone."""
     rows, _, d, starts, kappa, labels = bend
     size, count = len(labels), len(starts) - 1
@@ -105,6 +104,7 @@ def _alone(form, bend: SparseBend):
         mass = np.bincount(rows, d, minlength=size)
         own = (mass - kappa * mass**2).astype(d.dtype)
         alone = alone + _own_rows(own, labels, count)
+    alone.data = np.maximum(alone.data, 0)  # rounding
     return alone
 
 
