@@ -83,7 +83,7 @@ def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
     inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
     problem = open_problem(inputs, labels, strength=strength)[0]
     weights, bias = generator.normal(size=(classes, features)), generator.normal(size=classes)
-    metric, passes = MetricBuilder(problem).two_level(weights, bias)
+    metric, passes = MetricBuilder(problem).following(weights, bias)
     assert passes == 0
 
     scores = inputs @ weights.T + bias

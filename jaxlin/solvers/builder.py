@@ -49,7 +49,8 @@ WINDOW = 5
 class Recipe(NamedTuple):
     """What the last metric was built from: enough to build it again."""
 
-    two_level: bool
+    follows: bool
+    """Whether it is the Hessian's at the iterate, or the Gram metric."""
     weights: np.ndarray
     bias: np.ndarray
     draw: int
@@ -60,9 +61,9 @@ class Recipe(NamedTuple):
 
 def recipe_of(weights, bias, settings) -> Recipe:
     """From what `MetricBuilder.state` returned."""
-    two_level, draw, curvature = settings[:3].tolist()
+    follows, draw, curvature = settings[:3].tolist()
     known = None if np.isnan(curvature) else curvature
-    return Recipe(bool(two_level), weights, bias, int(draw), known)
+    return Recipe(bool(follows), weights, bias, int(draw), known)
 
 
 class MetricBuilder:
@@ -172,8 +173,8 @@ class MetricBuilder:
             self._spectrum = spectrum_of(self.problem, self.sample, self.covariance, curvature)
         return self._spectrum
 
-    def two_level(self, weights, bias, instead=None):
-        """The metric of a smooth loss at this point, and the passes over the data it took.
+    def following(self, weights, bias, instead=None):
+        """The metric that follows the iterate to this point, and the passes over the data it took.
 
         Without the memory for it: `instead`, or the Gram metric.
         """
@@ -183,11 +184,11 @@ class MetricBuilder:
             self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
             sample, passes = self._sample_at(weights, bias)
             bends = bends_of(self.problem, sample, self.scores(sample, weights, bias))
-            return self._following(sample, bends), passes
+            return self._made_of(sample, bends), passes
         self.recipe = before
         return instead or self.gram(weights, bias), passes
 
-    def _following(self, sample, bends):
+    def _made_of(self, sample, bends):
         """The metric of these rows: all classes together, or of many each by itself."""
         problem, spectrum = self.problem, self.spectrum()
         if not self._many:
@@ -225,18 +226,18 @@ class MetricBuilder:
 
     def follow(self, recipe: Recipe):
         """The metric that a builder for the same problem left this recipe of."""
-        if not recipe.two_level:
+        if not recipe.follows:
             return self.gram(recipe.weights, recipe.bias)
         self.builds, self.curvature = recipe.draw - 1, recipe.curvature
-        return self.two_level(recipe.weights, recipe.bias)[0]
+        return self.following(recipe.weights, recipe.bias)[0]
 
     def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What it takes to go on with the last metric: where it was built, (K, D) and (K,), and
-        (6,) whether it is of two levels, its draw, its curvature (NaN for none), the number of
+        (6,) whether it follows the iterate, its draw, its curvature (NaN for none), the number of
         builds, the rate of decrease when it was new, whether memory was short."""
         recipe = self.recipe
         curvature = np.nan if recipe.curvature is None else recipe.curvature
-        settings = recipe.two_level, recipe.draw, curvature, self.builds, self._fresh, self._short
+        settings = recipe.follows, recipe.draw, curvature, self.builds, self._fresh, self._short
         return recipe.weights, recipe.bias, np.array(settings, np.float64)
 
     def go_on(self, weights, bias, settings):

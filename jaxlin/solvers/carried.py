@@ -60,7 +60,7 @@ def carried_of(weights, bias, warmth: Warmth | None, end=()) -> Carried:
         return Carried(weights, bias, none, flat, flat, none, flat, none, np.zeros(9), end)
     velocity = none if warmth.velocity is None else warmth.velocity
     *built, settings = warmth.builder.state()
-    own = np.array([warmth.strength, warmth.metric_strength, warmth.two_level], np.float64)
+    own = np.array([warmth.strength, warmth.metric_strength, warmth.follows], np.float64)
     settings = np.concatenate([own, settings])
     return Carried(weights, bias, velocity, *arrays_of(warmth.memory), *built, settings, end)
 

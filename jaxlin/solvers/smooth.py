@@ -1,9 +1,10 @@
 """Smooth losses (softmax, squared hinges): L-BFGS in a metric that the run itself chooses.
 
 It starts in the Gram metric. When the decrease it observes says that rebuilding the metric at the
-iterate would cost less than going on, it builds the two-level metric there, and again later. The
-comparison counts multiplications, so that the same data always take the same path. Where a pass
-over the rows is dear, it begins on a part of them.
+iterate would cost less than going on, it builds one there that follows it (of two levels, or of
+many classes a block each), and again later. The comparison counts multiplications, so that the
+same data always take the same path. Where a pass over the rows is dear, it begins on a part of
+them.
 
 A descent is a generator: it yields the points whose loss it wants to know. One descent alone is
 answered at once; several over the same rows (the folds of a cross-validation) are answered
@@ -216,14 +217,14 @@ def descend(
         point = start if warmth is None else ahead(warmth, problem)
         value, gradient = yield from evaluate(point)
         builder, metric, *kind, memory = equipped(problem, *unpack(point), warmth, near)
-        metric_strength, two_level = kind
+        metric_strength, follows = kind
         best, lower, iterations, since = (value, point), 0.0, 0, 0
         milestone, promise, decrements = 0.1, np.inf, []
     else:
         point, gradient, best_point, *pairs, expected = checked(carried, SmoothFit, problem)[:7]
         builder, memory = MetricBuilder(problem), memory_of(*pairs, size=room(point.size))
         metric = builder.go_on(carried.built_weights, carried.built_bias, carried.builder)
-        metric_strength, two_level = problem.strength, builder.recipe.two_level
+        metric_strength, follows = problem.strength, builder.recipe.follows
         decrements, numbers = expected.tolist(), carried.numbers.tolist()
         value, least, lower, milestone, promise, evaluations, *counts, wide = numbers
         best, (iterations, since) = (least, best_point), map(int, counts)
@@ -293,8 +294,8 @@ def descend(
             status = Status.PRECISION
             break
         if builder.worth_rebuilding(decrements, since, gap, problem.tolerance * value):
-            metric, cost = builder.two_level(*unpack(point), instead=metric)
-            metric_strength, two_level = problem.strength, True
+            metric, cost = builder.following(*unpack(point), instead=metric)
+            metric_strength, follows = problem.strength, True
             evaluations += cost
             since, decrements = 0, []
             # the youngest pairs know this neighborhood better than a sample of rows does
@@ -312,7 +313,7 @@ def descend(
     if warmth is not None and problem.strength not in (0, warmth.strength):
         velocity = (best[1] - warmth.point) / np.log(problem.strength / warmth.strength)
     left = Warmth(
-        *(builder, metric, metric_strength, two_level, memory),
+        *(builder, metric, metric_strength, follows, memory),
         *(best[1], problem.strength, velocity),
     )
     return Fit(w, b, lower, norm, iterations, evaluations, status, final), left

@@ -22,7 +22,7 @@ class Warmth(NamedTuple):
     builder: MetricBuilder
     metric: object
     metric_strength: float
-    two_level: bool
+    follows: bool
     """Whether the metric followed the iterate."""
     memory: Memory
     point: np.ndarray
@@ -59,10 +59,10 @@ def equipped(problem: Problem, weights, bias, warmth: Warmth | None, near: bool)
             ),
         )
         if 1 / RELATED < problem.strength / warmth.metric_strength < RELATED:
-            return builder, warmth.metric, warmth.metric_strength, warmth.two_level, memory
-    two_level = near or builder.starts_exact() or (warmth is not None and warmth.two_level)
-    if two_level:
-        metric, _ = builder.two_level(weights, bias)
+            return builder, warmth.metric, warmth.metric_strength, warmth.follows, memory
+    follows = near or builder.starts_exact() or (warmth is not None and warmth.follows)
+    if follows:
+        metric, _ = builder.following(weights, bias)
     else:
         metric = builder.gram(weights, bias)
-    return builder, metric, problem.strength, two_level, memory
+    return builder, metric, problem.strength, follows, memory
