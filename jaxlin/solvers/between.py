@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxlin.solvers.certificates import Certificate, Dual, bound_of, dual_point
+from jaxlin.solvers.certificates import Certificate, Dual, bound_of, dual_point, gains_of
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status
@@ -85,11 +85,11 @@ def fill(problem: Problem, left: End, right: End) -> Fit | None:
             _both_sides(problem.form), by_row,
             *(place, share, one.shift, one.mixing, other.shift, other.mixing, problem.margin),
         )  # fmt: skip
-        loss, gain = (float(side) for side in found)
+        loss, *gains = (float(side) for side in found)
     objective = _at_most(problem, loss, left, right) + penalty(problem, weights)
     products = one.products + share * change
     lower = bound_of(
-        problem, products, between(one.sums, other.sums, share), gain,
+        problem, products, between(one.sums, other.sums, share), gains,
         between(one.size, other.size, share), objective,
     )  # fmt: skip
     if not objective - lower <= problem.tolerance * objective:
@@ -131,5 +131,5 @@ def _sums(
     loss = form.loss(xp, form.shortfalls(xp, scores, own, margin), own)
     a, _ = dual_point(xp, form, one, labels, shift, mixing, margin)
     b, _ = dual_point(xp, form, other, labels, shift2, mixing2, margin)
-    gain = form.gain(xp, (1 - share) * a + share * b, margin)
-    return (counts * loss).sum(), (counts * gain).sum()
+    gains = gains_of(xp, form, (1 - share) * a + share * b, counts, margin)
+    return (counts * loss).sum(), *gains

@@ -16,10 +16,11 @@ with nothing subtracted where strength = 0 and |G| <= l1_strength: the point is 
 l1_strength / max |G| to get there. The dual points are the maximizers at the current scores;
 near the optimum they are near optimal, and `jaxlin.solvers.balance` makes them balance.
 
-Rounding. Sums over rows have relative error at most depth * 2^-53 (Higham, 2002, section 3.1),
-which bounds the error of G and rho. What remains of rho multiplies the optimal bias, bounded by
-Jensen's inequality over the rows of a class: b_j - b_k <= P / c(k) + sqrt(2 P / strength) radius,
-where P is any objective that was reached. Both are subtracted from the bound.
+Rounding. Sums over rows have an error of at most depth * 2^-53 times the sum of their terms' sizes
+(Higham, 2002, section 3.1), which bounds that of G, rho and the gains. What remains of rho
+multiplies the optimal bias, bounded by Jensen's inequality over the rows of a class:
+b_j - b_k <= P / c(k) + sqrt(2 P / strength) radius, where P is any objective that was reached. All
+are subtracted from the bound.
 """
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "bound_of",
     "certify",
     "dual_point",
+    "gains_of",
     "objective_at",
     "smallest_lead",
 ]
@@ -123,21 +125,28 @@ def certify(
             mixing = mixing_that_balances(run, form, data, shift, extra, problem.masses)
         by_row = (*data, anchor)
         point = rowwise(_dual_point, form)
-        products, sums, (gain, size) = problem.rows.transpose_total(
+        products, sums, found = problem.rows.transpose_total(
             point, by_row, shift, mixing, *extra[:-1]
         )
-        gain, size = float(gain), float(size)
+        gain, terms, size = (float(value) for value in found)
     objective = loss + penalty(problem, weights)
-    bound = bound_of(problem, products, sums, gain, size, objective)
+    bound = bound_of(problem, products, sums, (gain, terms), size, objective)
     cost = 1.0 + (dtype == np.float64)  # two products, of which the second is float64
     gradient = products + 2 * problem.strength * weights
     dual = Dual(scores, shift, mixing, products, sums, size, exact)
     return Certificate(objective, bias, bound, gradient, cost, dual)
 
 
-def bound_of(problem: Problem, products, sums, gain, size, objective) -> float:
-    """Fenchel's bound with its rounding error taken off; never below 0, which bounds every loss."""
+def bound_of(problem: Problem, products, sums, gains, size, objective) -> float:
+    """Fenchel's bound with its rounding error taken off; never below 0, which bounds every loss.
+
+    Args:
+      products, sums, size: as a `Dual` has them.
+      gains: what `gains_of` says of the rows.
+      objective: one that was reached.
+    """
     rows, strength, l1 = problem.rows, problem.strength, problem.l1_strength
+    gain, terms = gains
     if strength == 0 and l1 == 0:
         return 0.0
     relative = (rows.depth + problem.classes + 64) * UNIT
@@ -153,7 +162,8 @@ def bound_of(problem: Problem, products, sums, gain, size, objective) -> float:
         excess = np.maximum(np.abs(products) - l1, 0)
         norm = float(np.linalg.norm(excess)) + error
         quadratic = norm**2 / (4 * strength) * (1 + 64 * UNIT)
-    bound = shrink * gain - quadratic - 2 * relative * (abs(gain) + 1)
+    # and 1: probabilities sum to 1 but for rounding, and so are their entropies off
+    bound = shrink * gain - quadratic - 2 * relative * (terms + 1)
     if problem.fit_intercept:
         off = np.abs(sums) + relative * size
         bound -= float(off.sum()) * _bias_bound(problem, objective, radius)
@@ -193,8 +203,16 @@ def dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing=1.0, a
 def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
     a, own = dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing, anchor)
     residuals = counts[None, :] * form.residuals(xp, a, own)
-    gain = (counts * form.gain(xp, a, margin)).sum()
-    return residuals, (gain, xp.sqrt(total(xp, residuals**2)).sum())
+    gains = gains_of(xp, form, a, counts, margin)
+    return residuals, (*gains, xp.sqrt(total(xp, residuals**2)).sum())
+
+
+def gains_of(xp, form, a, counts, margin):
+    """The weighted sum of what rows add to the dual objective, and of the sizes of its terms."""
+    sizes = xp.abs(form.penalty(xp, a))
+    if form.geometry != "softmax":
+        sizes = sizes + margin * total(xp, a)
+    return (counts * form.gain(xp, a, margin)).sum(), (counts * sizes).sum()
 
 
 def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
