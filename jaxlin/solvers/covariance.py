@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.passes import arithmetic
+from jaxlin.solvers.blas import all_blas_threads, blas_threads
 from jaxlin.solvers.problem import Problem
 
 DENSE_FEATURES = 4500
@@ -34,6 +35,9 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
     rows = sample.rows * root[:, None]
     if problem.on_host:
         return symmetric_product(np, rows, rows)
+    if jax.default_backend() == "cpu" and blas_threads() > 1:
+        with all_blas_threads():
+            return symmetric_product(np, rows, rows)
     with arithmetic(problem.dtype):
         return np.asarray(_second_moment(rows))
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers.between import end_of, fill, reach
+from jaxlin.solvers.blas import quiet_blas
 from jaxlin.solvers.carried import Carried, carried_of, warmth_of
 from jaxlin.solvers.problem import open_problem, reweighted
-from jaxlin.solvers.single import quiet_blas, solution_of, solver_of, start_of
+from jaxlin.solvers.single import solution_of, solver_of, start_of
 from jaxlin.solvers.smooth import descend, minimize_smooth, together
 from jaxlin.solvers.status import silent
 

@@ -1,14 +1,13 @@
 """One fit: check what was asked, choose the solver, hand back what it found with its proof."""
 
-__all__ = ["free_of_loss", "minimize", "quiet_blas", "solution_of", "solver_of", "start_of"]
+__all__ = ["free_of_loss", "minimize", "solution_of", "solver_of", "start_of"]
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.blas import quiet_blas
 from jaxlin.solvers.certificates import objective_at
 from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem
@@ -115,19 +114,6 @@ def minimize(
     with quiet_blas():
         fit = solver_of(problem)(problem, weights, bias, callback or silent, *ends)
         return solution_of(problem, fit, occurring, count)
-
-
-def quiet_blas():
-    """One BLAS thread: more spin while they wait for each other, and stop a busy machine.
-
-    Only small factorizations run there; the products over rows are XLA's.
-    """
-    return _blas().limit(limits=1, user_api="blas")
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def solver_of(problem):

@@ -22,8 +22,8 @@ from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
 from jaxlin.passes import arithmetic
 from jaxlin.preprocess import Preprocessing
+from jaxlin.solvers.blas import quiet_blas
 from jaxlin.solvers.duals import form_of
-from jaxlin.solvers.single import quiet_blas
 from jaxlin.solvers.status import silent
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.sweep.path_rows import PathRows
