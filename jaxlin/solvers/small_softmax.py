@@ -6,7 +6,7 @@ classes is cheaper to factor than a few products with it are to make, else by co
 until the residual is as small as the next step will need (Steihaug, 1983, doi:10.1137/0720042, and
 Dembo, Eisenstat and Steihaug, 1982, doi:10.1137/0719025). They begin in the Gram metric; where
 that has taken as long as it takes to factor the Hessian's diagonal blocks, a class each, they go on
-in the metric of these, and so do the next steps while it serves.
+in the metric of these, and the next steps begin in it while it serves.
 
 Features are centred and scaled to unit curvature, so that those of any scale are alike, and the
 bias is one more of them. A common shift of all classes changes no loss, so the classes sum to zero
@@ -32,9 +32,10 @@ DENSE_WORK = 4e6
 STEPS = 50
 """Newton steps after which it is another method's turn."""
 PRODUCTS = 250
-"""Conjugate gradient steps of one Newton step at most."""
+"""Conjugate gradient steps of one Newton step in either metric at most."""
 OVERHEAD = 4.0
-"""What a multiplication costs in a product with the Hessian, twice, to one in a block of it."""
+"""What a product with the Hessian costs for each row, class and feature, in multiplications of its
+diagonal blocks: two products, and the shares between them."""
 PATIENCE = 3
 """Steps in a row that may gain nothing: the arithmetic is at its end."""
 ROUNDED = 1e-6
@@ -229,7 +230,8 @@ def _step(problem: Problem, space: _Space, point: _Point, along) -> _Point:
 
 
 def _direction(problem: Problem, space: _Space, point: _Point, target, metric):
-    """The Newton step (K, q), how many passes over the rows it took, and the metric it came to."""
+    """The Newton step (K, q), how many passes over the rows it took, and the metric of blocks that
+    it came to, or was given."""
     if space.moment is None:
         return _solved(problem, space, point), 1, None
     return _sought(problem, space, point, target, metric)
@@ -291,8 +293,8 @@ def _sought(problem: Problem, space: _Space, point: _Point, target, metric):
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
     right = -point.gradient.ravel()
-    metric = metric or _gram(space, point)
-    step, count, done = conjugate_gradients(product, metric, right, accuracy, _worth(space))
+    first = metric or _gram(space, point)
+    step, count, done = conjugate_gradients(product, first, right, accuracy, _worth(space))
     if not done:
         metric = _blockwise(space, point)
         step, more, _ = conjugate_gradients(product, metric, right, accuracy, PRODUCTS, start=step)
@@ -303,7 +305,7 @@ def _sought(problem: Problem, space: _Space, point: _Point, target, metric):
 def _worth(space: _Space) -> int:
     """Products with the Hessian that take as long as to factor its diagonal blocks."""
     size, side = space.rows.shape
-    return max(3, int(side * (1 + side / size) / OVERHEAD))
+    return int(np.clip(side * (1 + side / size) / OVERHEAD, 3, PRODUCTS))
 
 
 def _gram(space: _Space, point: _Point):
