@@ -5,8 +5,8 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 from jaxlin.solvers import Status, minimize, minimize_compiled
-from jaxlin.solvers.builder import MANY_CLASSES, MetricBuilder
-from jaxlin.solvers.class_blocks import thinned
+from jaxlin.solvers.builder import FEW_CLASSES, MetricBuilder
+from jaxlin.solvers.class_blocks import _inverses, thinned
 from jaxlin.solvers.duals import Bend, form_of, own_of
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.sparse_bends import (
@@ -66,10 +66,13 @@ def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
     curvature = np.stack([np.ones(1000), np.where(np.arange(1000) < 20, 1.0, 1e-3), np.zeros(1000)])
     values, draws = generator.normal(size=1000) + 2, 400
     found = np.array([thinned(curvature, seed) @ values for seed in range(draws)])
-    sums = curvature @ values
-    # a row of chance c adds w^2 v^2 (1 - c) / c to the variance: below 5 / 50 of the sum squared
-    error = np.sqrt(5 / 50 / draws) * np.abs(sums)
-    assert (np.abs(found.mean(0) - sums) <= 4 * error + 1e-12).all()
+    # a row of chance c adds w^2 v^2 (1 - c) / c to the variance of the sum
+    shares = curvature / np.maximum(curvature.sum(1, keepdims=True), 1e-300)
+    chances = np.clip(50 * shares, 1e-300, 1)
+    error = np.sqrt(((curvature * values) ** 2 * (1 / chances - 1)).sum(1) / draws)
+    light = np.arange(1000) >= 20
+    assert error[1] < 0.05 * np.abs(curvature[1, light] @ values[light])  # they would be missed
+    assert (np.abs(found.mean(0) - curvature @ values) <= 4 * error + 1e-12).all()
     kept = np.diff(thinned(curvature, 0).indptr)
     assert abs(kept[0] - 50) <= 4 * np.sqrt(50)
     assert 20 <= kept[1] < 100
@@ -77,12 +80,13 @@ def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
 
 
 def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
-    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 10**9)
+    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 1e300)
     generator = np.random.default_rng(2)
-    classes, features, size, strength = MANY_CLASSES + 10, 4, 400, 1e-9
+    classes, features, size, strength = FEW_CLASSES["smooth"] + 10, 20, 4000, 1e-9
     inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
     problem = open_problem(inputs, labels, strength=strength)[0]
-    weights, bias = generator.normal(size=(classes, features)), generator.normal(size=classes)
+    weights = 0.3 * generator.normal(size=(classes, features))
+    bias = 0.3 * generator.normal(size=classes)
     metric, passes = MetricBuilder(problem).following(weights, bias)
     assert passes == 0
 
@@ -104,6 +108,75 @@ def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
         np.testing.assert_allclose(found[1][k], step[-1] - step[:-1] @ mean, rtol=1e-5)
 
 
+def test_where_blocks_are_small_the_other_directions_have_a_curvature_each(monkeypatch):
+    """Against the same sums over rows, in the coordinates of the spectrum."""
+    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 1e300)
+    generator = np.random.default_rng(4)
+    classes, features, size, leading = FEW_CLASSES["smooth"] + 10, 20, 4000, 2
+    monkeypatch.setattr("jaxlin.solvers.class_blocks.BLOCK_ENTRIES", classes * (leading + 1) ** 2)
+    inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
+    builder = MetricBuilder(open_problem(inputs, labels, strength=1e-3)[0])
+    weights = 0.3 * generator.normal(size=(classes, features))
+    bias = 0.3 * generator.normal(size=classes)
+    metric, _ = builder.following(weights, bias)
+
+    shares = softmax(inputs @ weights.T + bias, axis=1)
+    curvature, mean = shares * (1 - shares) / size, inputs.mean(0)
+    spectrum = builder.spectrum()
+    rotated, ridges = (inputs - mean) @ spectrum.vectors, spectrum.ridges
+    rows = np.column_stack([rotated[:, :leading], np.ones(size)])
+    gradient, sums = generator.normal(size=weights.shape), generator.normal(size=classes)
+    found = metric(gradient, sums)
+    for k in (0, classes - 1):
+        ridge = np.append(ridges[:leading], 1e-3 * curvature.sum(0).mean())
+        block = (rows * curvature[:, k, None]).T @ rows + np.diag(ridge)
+        turned = (gradient[k] - sums[k] * mean) @ spectrum.vectors
+        top = np.linalg.solve(block, np.append(turned[:leading], sums[k]))
+        rest = turned[leading:] / (curvature[:, k] @ rotated[:, leading:] ** 2 + ridges[leading:])
+        step = spectrum.vectors @ np.append(top[:-1], rest)
+        # float64 but for a condition number of some 1e3
+        np.testing.assert_allclose(found[0][k], step, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(found[1][k], top[-1] - step @ mean, rtol=1e-10)
+
+
+def test_all_classes_are_one_block_where_that_is_small():
+    """Then the metric is the inverse of the whole Hessian, coupling of the classes included."""
+    generator = np.random.default_rng(5)
+    classes, features, size, strength = FEW_CLASSES["smooth"] + 10, 3, 4000, 1e-3
+    inputs, labels = generator.normal(size=(size, features)), np.arange(size) % classes
+    problem = open_problem(inputs, labels, strength=strength)[0]
+    weights = 0.3 * generator.normal(size=(classes, features))
+    bias = 0.3 * generator.normal(size=classes)
+    metric, _ = MetricBuilder(problem).following(weights, bias)
+
+    shares, mean = softmax(inputs @ weights.T + bias, axis=1), inputs.mean(0)
+    rows = np.column_stack([inputs - mean, np.ones(size)])
+    spread = (shares[:, :, None] * rows[:, None, :]).reshape(size, -1)
+    hessian = -spread.T @ spread / size
+    for k in range(classes):
+        block = slice(k * (features + 1), (k + 1) * (features + 1))
+        hessian[block, block] += (rows * shares[:, k, None]).T @ rows / size
+    # a common shift of all biases has no curvature: here it has a little
+    hessian += np.diag(np.tile([2 * strength] * features + [1e-8], classes))
+    gradient, sums = generator.normal(size=weights.shape), generator.normal(size=classes)
+    sums -= sums.mean()
+    right = np.column_stack([gradient - sums[:, None] * mean, sums])
+    step = np.linalg.solve(hessian, right.ravel()).reshape(classes, features + 1)
+    found, found_bias = metric(gradient, sums)
+    # the little curvature is 1e-6 of a feature's, 1e-4 of a bias's; without coupling it is off by 1
+    np.testing.assert_allclose(found, step[:, :-1], atol=1e-3 * np.abs(step).max())
+    apart, found_apart = (b - b.mean() for b in (step[:, -1] - step[:, :-1] @ mean, found_bias))
+    np.testing.assert_allclose(found_apart, apart, atol=1e-3 * np.abs(apart).max())
+
+
+def test_a_block_that_rounding_made_indefinite_is_inverted_as_a_positive_one():
+    ones = np.ones((1, 3, 3), np.float32)
+    ones[0, 2, 2] -= np.float32(1e-6)
+    inverse = _inverses(ones, np.zeros(3))
+    assert (np.linalg.eigvalsh(inverse[0].astype(np.float64)) > 0).all()
+
+
+@pytest.mark.usefixtures("as_if_large")
 def test_softmax_of_many_classes_is_certified_where_some_are_hard_to_tell_apart():
     generator = np.random.default_rng(3)
     labels = np.arange(9000) % 60

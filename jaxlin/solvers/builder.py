@@ -20,7 +20,7 @@ from jaxlin.solvers.class_blocks import (
 from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.covariance import DENSE_FEATURES, Sample, covariance_of
 from jaxlin.solvers.duals import own_of, total
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense
 from jaxlin.solvers.metrics import gram_metric, spectral_metric, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.spectrum import FULL_SPECTRUM, spectrum_of
@@ -28,10 +28,11 @@ from jaxlin.solvers.spectrum import FULL_SPECTRUM, spectrum_of
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7
 """A sample has at most this many numbers: with very many features it has fewer rows."""
-MANY_CLASSES = 50
-"""Beyond so many every class has a block by itself, up to them every direction one of all classes:
-where classes come in pairs that are hard to tell apart the former takes more steps, at 30 classes
-two to six times as many, at 100 half as many."""
+FEW_CLASSES = {"smooth": 50, "kinks": 24}
+"""Up to so many classes every direction has a block of all of them, beyond every class has one of
+the leading directions. The first takes fewer steps while classes are few (a half to a sixth of them
+at 30 classes that come in pairs hard to tell apart), the second later on (a half at 100). Losses
+with kinks build a metric more often, so that a cheaper one pays sooner (1.5 times at 32)."""
 PROBES = 24
 """Directions that tell how much a row weighs, to some 30 %."""
 ROWS_A_CLASS, SAMPLED_SCORES = 240, 6e6
@@ -74,6 +75,8 @@ class MetricBuilder:
         self.problem = problem
         self.curvature, self._spectrum, self.builds = None, None, 0
         self._leverages, self._fresh, self._short = None, 0.0, False
+        few = FEW_CLASSES["smooth" if problem.form.smooth else "kinks"]
+        self.by_class = problem.classes > few and not fits_dense(problem)
         self.recipe = None if shared is None else shared.recipe
         if shared is not None:
             self.drawn, self.sample, self.covariance = (
@@ -147,8 +150,10 @@ class MetricBuilder:
     def scores(self, sample: Sample, weights, bias):
         """Of the sample's rows, (K, m)."""
         dtype = self.problem.dtype
-        centred = bias + weights @ sample.mean
-        return weights.astype(dtype) @ sample.rows.T + centred.astype(dtype)[:, None]
+        centred = (bias + weights @ sample.mean).astype(dtype)[:, None]
+        if not np.any(weights):  # where most fits begin
+            return np.repeat(centred, len(sample.rows), axis=1)
+        return weights.astype(dtype) @ sample.rows.T + centred
 
     def gram(self, weights, bias, smoothing=1.0, anchor=0.0):
         """The Gram metric with the mean curvature at this point."""
@@ -170,8 +175,18 @@ class MetricBuilder:
     def spectrum(self):
         if self._spectrum is None:
             curvature = self.curvature or 1 / self.problem.classes
-            self._spectrum = spectrum_of(self.problem, self.sample, self.covariance, curvature)
+            self._spectrum = spectrum_of(
+                self.problem, self.sample, self.covariance, curvature, self._leading()
+            )
         return self._spectrum
+
+    def _leading(self) -> int:
+        """How many directions the blocks of a metric have that follows the iterate."""
+        problem = self.problem
+        if self.by_class:
+            entries = problem.classes * min(CLASS_ROWS, self._most())
+            return leading_directions(problem.classes, problem.features, entries)
+        return min(DENSE_SIDE // problem.classes - 1, problem.features)
 
     def following(self, weights, bias, instead=None):
         """The metric that follows the iterate to this point, and the passes over the data it took.
@@ -191,11 +206,9 @@ class MetricBuilder:
     def _made_of(self, sample, bends):
         """The metric of these rows: all classes together, or of many each by itself."""
         problem, spectrum = self.problem, self.spectrum()
-        if not self._many:
+        if not self.by_class:
             return two_level_metric(problem, spectrum, sample, bends)
-        curvature = bends.diagonal - bends.pull[0] * bends.pull[1]
-        if problem.on_host or jax.default_backend() == "cpu":  # others form all rows' as fast
-            curvature = thinned(curvature, seed=self.builds)
+        curvature = thinned(bends.own_weights, seed=self.builds)
         return class_block_metric(problem, spectrum, sample, curvature)
 
     def _sample_at(self, weights, bias) -> tuple[Sample, float]:
@@ -211,15 +224,10 @@ class MetricBuilder:
         chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
         return self.draw(chances, most, seed=self.builds, mean=sample.mean), passes
 
-    @property
-    def _many(self) -> bool:
-        """So many classes that each has a block of its own."""
-        return self.problem.classes > MANY_CLASSES
-
     def _most(self) -> int:
         """How many rows a metric that follows the iterate is made of."""
         classes, features = self.problem.classes, self.problem.features
-        if not self._many or self.covariance is None:
+        if not self.by_class or not self.problem.form.smooth or self.covariance is None:
             return self.drawn
         most = min(ROWS_A_CLASS * classes, SAMPLED_SCORES / classes, SAMPLED_ENTRIES / features)
         return int(max(self.drawn, most))
@@ -251,7 +259,7 @@ class MetricBuilder:
     def starts_exact(self) -> bool:
         """So few unknowns that the whole Hessian is the cheapest metric from the start."""
         side = (self.problem.features + 1) * self.problem.classes
-        return side <= DENSE_SIDE and self.problem.rows.size * side**2 <= 2e8
+        return fits_dense(self.problem) and self.problem.rows.size * side**2 <= 2e8
 
     def worth_rebuilding(self, decrements, since, gap, target) -> bool:
         """Whether a new metric costs less than the evaluations that the old one still needs.
@@ -287,20 +295,21 @@ class MetricBuilder:
         return CALLING + size * classes * (4.0 * self.problem.features + 50.0)
 
     def build_cost(self):
-        """Multiplications: rows that bend, rotation, dense block and its factor, small blocks."""
+        """Multiplications: rows that bend, rotation, blocks and their factors."""
         classes, features = self.problem.classes, self.problem.features
         size = self.problem.rows.size
-        drawn = min(self._most(), size)
+        drawn, leading = min(self._most(), size), self._leading()
         seen = 2.0 * size * features * classes if size > drawn else 0.0
+        directions = features if features <= FULL_SPECTRUM else leading
+        if self.covariance is None:
+            directions = min(WIDE_ROWS, features)
+        rotation = 2.0 * drawn * features * directions
+        if self.by_class:
+            rows = min(CLASS_ROWS, drawn)
+            return seen + rotation + classes * (rows * leading**2 + leading**3 + 50.0 * drawn)
         side = min(classes * (features + 1), DENSE_SIDE)
-        rotated = features if features <= FULL_SPECTRUM else side // classes
-        if self._many:
-            entries = classes * min(CLASS_ROWS, drawn)
-            leading = leading_directions(classes, rotated, entries)
-            work = entries * leading**2 + classes * leading**3
-            return seen + work + drawn * (2.0 * features * rotated + 50.0 * classes)
-        cost = drawn * (2.0 * features * rotated + side**2 + 2.0 * features * classes**2)
-        return seen + cost + side**3 / 3
+        small = 2.0 * (directions - leading) * classes**2
+        return seen + rotation + drawn * (side**2 + small) + side**3 / 3
 
     def _leverage(self):
         """How much each row weighs in directions of equal curvature, (N,), from random ones.

@@ -3,7 +3,7 @@
 The blocks between classes, of which there are K^2, are left out. For pairs they make the Hessian
 the Laplacian of a graph on the classes, in every pair of directions; where every class has many
 rivals, a Laplacian is well served by its diagonal (the graph has no bottleneck). A class bends at
-few of the rows, so that each has rows of its own, drawn by how much it bends there.
+few of the rows: where all were made dense, `thinned` leaves each class the rows that bend it most.
 """
 
 __all__ = [
@@ -36,6 +36,8 @@ BLOCK_WORK = 4e10
 """Multiplications that forming the blocks may take, about a second; their factors a twentieth."""
 CLASS_ROWS = 1000
 """Rows of a class's own, about."""
+ROUNDED = (0.0, *10.0 ** np.arange(1, 7))
+"""Roundings of the largest entry that the diagonal of a block may need to be positive definite."""
 
 
 def own_curvature(xp, form, bend, own):
@@ -87,10 +89,11 @@ def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, cur
     below = 1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12)
 
     def solve(turned, bias_gradient):
-        right = np.concatenate([turned[:, :leading], bias_gradient[:, None].astype(dtype)], 1)
-        solved = (inverses @ right[:, :, None])[:, :, 0]
-        step = np.concatenate([solved[:, :-1], below * turned[:, leading:]], axis=1)
-        return step, solved[:, -1].astype(np.float64)
+        ends = bias_gradient[..., None].astype(dtype)
+        right = np.concatenate([turned[..., :leading], ends], axis=-1)
+        solved = (inverses @ right[..., None])[..., 0]
+        step = np.concatenate([solved[..., :-1], below * turned[..., leading:]], axis=-1)
+        return step, solved[..., -1].astype(np.float64)
 
     return through_spectrum(problem, spectrum, sample.mean, mean, solve)
 
@@ -108,15 +111,16 @@ def _blocks_compiled(top, curvature):
 
 
 def _inverses(blocks, ridges):
-    """Of blocks + diag(ridges), in place: in float64 where rounding has made one indefinite."""
+    """Of blocks + diag(ridges), in place; more is added where rounding has made one indefinite."""
     potrf, potri = get_lapack_funcs(("potrf", "potri"), (blocks,))
-    diagonal = np.arange(len(ridges))
+    diagonal, ridges = np.arange(len(ridges)), ridges.astype(blocks.dtype)
     for block in blocks:
-        block[diagonal, diagonal] += ridges.astype(blocks.dtype)
-        factor, failed = potrf(block)
-        if failed:
-            block[:] = np.linalg.pinv(block.astype(np.float64), hermitian=True)
-        else:
-            upper = np.triu(potri(factor)[0])
-            block[:] = upper + np.triu(upper, 1).T
+        plain = block[diagonal, diagonal] + ridges
+        for more in ROUNDED:
+            block[diagonal, diagonal] = plain + more * np.finfo(blocks.dtype).eps * plain.max()
+            factor, failed = potrf(block)
+            if not failed:
+                break
+        upper = np.triu(potri(factor)[0])
+        block[:] = upper + np.triu(upper, 1).T
     return blocks

@@ -7,6 +7,7 @@ __all__ = [
     "block_inverses",
     "dense_blocks",
     "dense_factor",
+    "fits_dense",
 ]
 
 from typing import NamedTuple
@@ -35,6 +36,18 @@ class Bends(NamedTuple):
     subtracted. `None` where nothing is."""
     edges: tuple[np.ndarray, np.ndarray] | None
     """For pairs: the true class and the weighted d, (K, m) both, which couple it to rivals."""
+
+    @property
+    def own_weights(self):
+        """(K, m): of each row in the block of each class with itself."""
+        if self.pull is None:
+            return self.diagonal
+        return self.diagonal - self.pull[0] * self.pull[1]
+
+
+def fits_dense(problem: Problem) -> bool:
+    """Whether the Hessian of all unknowns is one dense block."""
+    return (problem.features + 1) * problem.classes <= DENSE_SIDE
 
 
 def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0) -> Bends:
@@ -108,10 +121,7 @@ def dense_blocks(xp, top, bends: Bends, own_weights=None):
     Returns:
       (K q, K q), class by class.
     """
-    if own_weights is None:
-        own_weights = bends.diagonal
-        if bends.pull is not None:
-            own_weights = own_weights - bends.pull[0] * bends.pull[1]
+    own_weights = bends.own_weights if own_weights is None else own_weights
     hessian = 0.0
     if bends.pull is not None:
         left = _spread(bends.pull[0], top)
@@ -138,7 +148,8 @@ def _spread(weights, top):
 def _with_edges_and_own(hessian, top, edges, own_weights):
     """In NumPy a class at a time: the edges of a row touch the blocks of its true class alone."""
     classes, side = own_weights.shape[0], top.shape[1]
-    hessian = np.zeros((classes * side, classes * side), top.dtype) + hessian
+    if not np.ndim(hessian):
+        hessian = np.zeros((classes * side, classes * side), top.dtype)
     blocks = [slice(k * side, (k + 1) * side) for k in range(classes)]
     if edges is not None:
         for block, at in zip(blocks, edges[0] > 0, strict=True):

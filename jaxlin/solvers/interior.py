@@ -269,7 +269,7 @@ def _factor(problem: Problem, bend, room, own, rows):
     top = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     if problem.form.geometry == "one-vs-rest":
         diagonal = d * counts[None, :]
-        hessian = dense_blocks(np, top, Bends(diagonal, None, None), diagonal)
+        hessian = dense_blocks(np, top, Bends(diagonal, None, None))
     else:
         # diag(d) - kappa d d^T = free diag(d) + kappa (sum(d) diag(d) - d d^T), and the last
         # term's diagonal from the sums of the others: no digit is lost where one d is huge

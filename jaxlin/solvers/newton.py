@@ -14,18 +14,16 @@ from jax import lax
 
 from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
-from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.builder import FEW_CLASSES, MetricBuilder
 from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
 from jaxlin.solvers.columns import ENTRIES, columnwise
 from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import Bend, own_of
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of
+from jaxlin.solvers.hessian_blocks import bends_of, fits_dense
 from jaxlin.solvers.metrics import flat, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_curvature, sparse_product
 
-BLOCK_CLASSES = 24
-"""Classes up to which every direction has a K x K block; beyond, every class has a block."""
 BENDING_ROWS = 4000
 """Rows that enter the Hessian at first; twice as many once it has missed curvature."""
 MISSED = 1.5
@@ -59,7 +57,7 @@ class NewtonStep:
     def __init__(self, problem: Problem, builder: MetricBuilder, *, keep: bool = False):
         """`keep`: what preconditioners are built from, for `state`."""
         self.problem, self.builder = problem, builder
-        self.exact = (problem.features + 1) * problem.classes <= DENSE_SIDE
+        self.exact = fits_dense(problem)
         self._built, self._fresh, self._keep = NOTHING, 0, keep
         self._draws, self._rows = 0, BENDING_ROWS
 
@@ -160,17 +158,17 @@ class NewtonStep:
         return Preconditioner(builder.gram_as_known()) if self._built is NOTHING else self._built
 
     def _build(self, sample, bend, scores, smoothing, anchor, at) -> Preconditioner:
-        """From the sample's rows; few classes have their blocks with each other.
+        """From the sample's rows.
 
         Args:
           bend: of the sample, if it is known.
           at: which columns of scores and anchor are the sample's.
         """
         problem, spectrum, columns = self.problem, self.builder.spectrum(), ()
-        blocks = problem.classes <= BLOCK_CLASSES
-        if blocks or self._keep:
+        together = not self.builder.by_class
+        if together or self._keep:
             columns = [fetch(_taken(problem, values, at)) for values in (scores, anchor)]
-        if blocks:
+        if together:
             bends = bends_of(problem, sample, columns[0], smoothing, columns[1])
             metric = two_level_metric(problem, spectrum, sample, bends)
         else:
@@ -218,7 +216,8 @@ def _sampled_bend(problem, sample, scores, smoothing, anchor, at=None):
         labels = jnp.asarray(problem.host_labels[np.pad(indices, more)])
     by_row = (_taken(problem, scores, at), labels, weights, _taken(problem, anchor, at))
     found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
-    if problem.classes > BLOCK_CLASSES and sample.rows is not None and _near(found[0]):
+    many = problem.classes > FEW_CLASSES["kinks"]
+    if many and sample.rows is not None and _near(found[0]):
         size = len(sample.indices)
         sparse = sparse_bend(*(np.asarray(part)[..., :size] for part in (*found, labels)))
         if sparse is not None:

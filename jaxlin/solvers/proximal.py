@@ -14,7 +14,7 @@ import scipy.linalg
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense
 from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, step_from
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.smooth import mean_loss
@@ -217,7 +217,7 @@ class _Metric:
         """Added to the dense Hessian, relative to its mean diagonal: shortens steps along
         directions that the data do not see, which only run into the orthant's walls."""
         exact = len(builder.sample.indices) >= np.count_nonzero(problem.counts)
-        self.cheap = exact and (problem.features + 1) * problem.classes <= DENSE_SIDE
+        self.cheap = exact and fits_dense(problem)
 
     def rebuild(self, point, free):
         """At this point (n,); `free` (K * D,) says which weights may move."""
@@ -228,7 +228,7 @@ class _Metric:
         weights = point[:split].reshape(problem.classes, problem.features)
         bends = bends_of(problem, sample, builder.scores(sample, weights, point[split:]))
         rows = sample.rows + sample.mean.astype(problem.dtype)[None, :]
-        own = bends.diagonal - bends.pull[0] * bends.pull[1]
+        own = bends.own_weights
         curvature = own @ rows**2 + 2 * problem.strength
         biases = own.sum(1)
         if not problem.fit_intercept:

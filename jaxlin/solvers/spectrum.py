@@ -13,7 +13,6 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.solvers.covariance import Sample, product
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE
 from jaxlin.solvers.problem import Problem
 
 FULL_SPECTRUM = 1200
@@ -54,19 +53,19 @@ def cholesky_solver(system):
     factor, _ = scipy.linalg.cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
 
     def solve(right):
-        solved = scipy.linalg.cho_solve(
-            (factor, True), right.T.astype(factor.dtype), check_finite=False
-        )
-        return solved.T.astype(np.float64)
+        rows = right.reshape(-1, len(factor)).astype(factor.dtype)
+        solved = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False)
+        return solved.T.reshape(right.shape).astype(np.float64)
 
     return solve
 
 
-def spectrum_of(problem: Problem, sample: Sample, covariance, curvature) -> Spectrum:
+def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: int) -> Spectrum:
     """Directions e of C u = e (curvature C + 2 strength) u: all, or the leading ones if D is large.
 
     Args:
       covariance: (D, D), or `None` with so many features that it was not formed.
+      most: how many are wanted, where not all are computed.
     """
     if covariance is None:
         return _spectrum_of_rows(problem, sample, curvature)
@@ -79,8 +78,8 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature) -> Spec
         ridges = np.maximum(1 - curvature * values, float(ridge.min()))
         vectors = (scaling[:, None] * vectors).astype(problem.dtype)
         return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
-    leading = min(DENSE_SIDE // problem.classes - 1, problem.features // 4)
-    vectors, values = _leading_vectors(problem, system, max(leading, 1), ridge)
+    count = max(min(most, problem.features // 4), 1)
+    vectors, values = _leading_vectors(problem, system, count, ridge)
     ridges = (vectors.astype(np.float64) ** 2).T @ ridge
 
     def rest(bend):
