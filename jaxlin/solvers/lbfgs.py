@@ -13,10 +13,10 @@ __all__ = [
     "arrays_of",
     "least_gradient",
     "lowest_along",
-    "measured",
     "memory_of",
     "remember",
     "room",
+    "scaled_step",
     "step_from",
 ]
 
@@ -35,7 +35,7 @@ class Memory(NamedTuple):
     points: tuple = ()
     gradients: tuple = ()
     lengths: tuple = ()
-    """Of the youngest pairs: how long the metric's own steps should have been. See `measured`."""
+    """Of the youngest pairs: how long the metric's own steps should have been (`scaled_step`)."""
     size: int = 30
 
     def youngest(self, count: int) -> "Memory":
@@ -71,31 +71,49 @@ def remember(memory: Memory, point, gradient) -> Memory:
     return Memory(points, gradients, memory.lengths[1 - SCALED_BY :], memory.size)
 
 
-def measured(memory: Memory, metric: Callable) -> Memory:
-    """With the lengths s'y / y'My of the pairs that scale the metric M; known ones are kept."""
-    unknown = min(SCALED_BY, len(memory.points)) - len(memory.lengths)
-    if unknown < 1:
-        return memory
-    pairs = list(zip(memory.points, memory.gradients, strict=True))[-unknown:]
-    new = tuple(np.clip((s @ y) / (y @ metric(y)), 1e-3, 1e3) for s, y in pairs)
-    return memory._replace(lengths=memory.lengths + new)
-
-
 def step_from(memory: Memory, metric: Callable, gradient) -> np.ndarray:
-    """The quasi-Newton step: minus the corrected metric times the gradient.
+    """The quasi-Newton step: minus the corrected metric times the gradient."""
+    reduced, coefficients = _reduced(memory, gradient)
+    return _corrected(memory, metric(reduced), coefficients)
 
-    The metric is scaled as its last pairs say (Oren and Luenberger, 1974): a sample of rows knows
-    too little curvature, and what it knows ages as the iterate moves on.
+
+def scaled_step(memory: Memory, metric: Callable, gradient) -> tuple[np.ndarray, Memory]:
+    """The step in a metric M that is scaled as its last pairs say, and the memory that knows how.
+
+    By the mean of the lengths s'y / y'My of the youngest pairs (Oren and Luenberger, 1974): a
+    sample of rows knows too little curvature, and what it knows ages as the iterate moves on.
+
+    Args:
+      metric: of several vectors (..., n) at once, which costs little more than of one.
     """
-    step, coefficients = gradient.copy(), []
-    pairs = list(zip(memory.points, memory.gradients, strict=True))
-    for s, y in reversed(pairs):
-        coefficients.append((s @ step) / (s @ y))
-        step -= coefficients[-1] * y
-    step = metric(step)
+    unknown = max(min(SCALED_BY, len(memory.points)) - len(memory.lengths), 0)
+    points, gradients = (part[len(part) - unknown :] for part in (memory.points, memory.gradients))
+    reduced, coefficients = _reduced(memory, gradient)
+    step, *images = metric(np.stack([reduced, *gradients]))
+    lengths = [
+        np.clip((s @ y) / (y @ image), 1e-3, 1e3)
+        for s, y, image in zip(points, gradients, images, strict=True)
+    ]
+    memory = memory._replace(lengths=(*memory.lengths, *lengths))
     if memory.lengths:
-        step *= np.exp(np.mean(np.log(memory.lengths)))
-    for (s, y), coefficient in zip(pairs, reversed(coefficients), strict=True):
+        step = step * np.exp(np.mean(np.log(memory.lengths)))
+    return _corrected(memory, step, coefficients), memory
+
+
+def _reduced(memory: Memory, gradient):
+    """The gradient without what the pairs explain, and how much of each, youngest first."""
+    reduced, coefficients = gradient.copy(), []
+    for s, y in zip(reversed(memory.points), reversed(memory.gradients), strict=True):
+        coefficients.append((s @ reduced) / (s @ y))
+        reduced -= coefficients[-1] * y
+    return reduced, coefficients
+
+
+def _corrected(memory: Memory, image, coefficients):
+    """Minus the metric's image of the reduced gradient, with what the pairs know."""
+    step = image.copy()
+    pairs = zip(memory.points, memory.gradients, reversed(coefficients), strict=True)
+    for s, y, coefficient in pairs:
         step += (coefficient - (y @ step) / (s @ y)) * s
     return -step
 

@@ -1,10 +1,10 @@
 r"""Metrics: what distance means to a quasi-Newton method, so that its steps fit the data.
 
 Image pixels are strongly correlated, and the objective's curvature spans many orders of
-magnitude. A metric is an approximate inverse Hessian, (gradient in W, in b) -> (W, b). All are
-built from a sample of rows, around the sample's mean (the weights of centred inputs hardly move
-the bias), in coordinates in which every feature has unit curvature, so that features of any scale
-are alike.
+magnitude. A metric is an approximate inverse Hessian, (gradient in W, in b) -> (W, b); leading axes
+batch. All are built from a sample of rows, around the sample's mean (the weights of centred inputs
+hardly move the bias), in coordinates in which every feature has unit curvature, so that features of
+any scale are alike.
 
 `gram_metric` assumes that all rows bend alike, as they do at W = 0: curvature * C + 2 strength on
 every class, with C the covariance. `two_level_metric` follows the iterate: rows are drawn by how
@@ -34,12 +34,16 @@ from jaxlin.solvers.spectrum import Spectrum, cholesky_solver, unit_system
 
 
 def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
-    """A metric, or a product, of weights and bias as one of vectors: weights row by row, bias."""
+    """A metric, or a product, of weights and bias as one of vectors: weights row by row, bias.
 
-    def apply(vector):
-        weights, bias = np.split(vector, [shape[0] * shape[1]])
-        found = operator(weights.reshape(shape), bias)
-        return np.concatenate([found[0].ravel(), found[1]])
+    Of a metric the vectors may be several, (..., n).
+    """
+
+    def apply(vectors):
+        batch = vectors.shape[:-1]
+        weights, bias = np.split(vectors, [shape[0] * shape[1]], axis=-1)
+        found = operator(weights.reshape(*batch, *shape), bias)
+        return np.concatenate([found[0].reshape(*batch, -1), found[1]], axis=-1)
 
     return apply
 
@@ -50,7 +54,7 @@ def gram_metric(problem: Problem, covariance, mean, curvature) -> Callable:
     solve = cholesky_solver(system)
 
     def apply(gradient, bias_gradient):
-        step = solve((gradient - np.outer(bias_gradient, mean)) * scaling) * scaling
+        step = solve((gradient - bias_gradient[..., None] * mean) * scaling) * scaling
         if not problem.fit_intercept:
             return step, np.zeros_like(bias_gradient)
         return step, bias_gradient / curvature - step @ mean
@@ -76,13 +80,13 @@ def through_spectrum(
     Args:
       mean: (D,), around which the rows were taken.
       curvature: of the Gram metric.
-      solve: (K, q) gradient along the vectors, in the problem's dtype, and (K,) in the bias of
-        centred rows -> the steps, of the same shapes.
+      solve: (..., K, q) gradient along the vectors, in the problem's dtype, and (..., K) in the
+        bias of centred rows -> the steps, of the same shapes.
     """
     rest = _outside(spectrum, curvature)
 
     def apply(gradient, bias_gradient):
-        centred = gradient - np.outer(bias_gradient, mean)
+        centred = gradient - bias_gradient[..., None] * mean
         turned, bias_step = solve(centred.astype(problem.dtype) @ spectrum.vectors, bias_gradient)
         turned = turned.astype(problem.dtype)
         step = (turned @ spectrum.vectors.T).astype(np.float64) + rest(centred)
@@ -126,11 +130,13 @@ def two_level_metric(
     def solve(turned, bias_gradient):
         step, bias_step = np.empty_like(turned), bias_gradient / mean_bend
         if dense:
-            right = np.concatenate([turned[:, :dense], bias_gradient[:, None].astype(dtype)], 1)
-            solved = scipy.linalg.cho_solve((factor, True), right.ravel(), check_finite=False)
-            solved = solved.reshape(classes, dense + 1)
-            step[:, :dense], bias_step = solved[:, :-1], solved[:, -1].astype(np.float64)
-        step[:, dense:] = np.einsum("jkl,lj->kj", inverses, turned[:, dense:])
+            ends = bias_gradient[..., None].astype(dtype)
+            right = np.concatenate([turned[..., :dense], ends], axis=-1)
+            flat = right.reshape(-1, classes * (dense + 1)).T
+            solved = scipy.linalg.cho_solve((factor, True), flat, check_finite=False)
+            solved = solved.T.reshape(right.shape)
+            step[..., :dense], bias_step = solved[..., :-1], solved[..., -1].astype(np.float64)
+        step[..., dense:] = np.einsum("jkl,...lj->...kj", inverses, turned[..., dense:])
         return step, bias_step
 
     return through_spectrum(problem, spectrum, sample.mean, float(mean_bend.mean()), solve)

@@ -9,7 +9,7 @@ __all__ = ["QuasiNewtonStep"]
 
 import numpy as np
 
-from jaxlin.solvers.lbfgs import Memory, arrays_of, measured, memory_of, remember, room, step_from
+from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, scaled_step
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.newton import NOTHING, NewtonStep
 from jaxlin.solvers.problem import Problem
@@ -41,11 +41,9 @@ class QuasiNewtonStep:
         self._since += 1
         metric = flat(self._built.metric, gradient.shape)
         vector = np.concatenate([gradient.ravel(), sums])
-        self._memory = measured(self._memory, metric)
-        step = step_from(self._memory, metric, vector)
+        step, self._memory = scaled_step(self._memory, metric, vector)
         if not step @ vector < 0:
-            self._memory = self._memory.youngest(0)
-            step = step_from(self._memory, metric, vector)
+            step, self._memory = scaled_step(self._memory.youngest(0), metric, vector)
         self._last = np.concatenate([weights.ravel(), bias]), vector
         step, bias_step = np.split(step, [gradient.size])
         return step.reshape(gradient.shape), bias_step

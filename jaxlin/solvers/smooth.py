@@ -27,11 +27,10 @@ from jaxlin.solvers.lbfgs import (
     arrays_of,
     least_gradient,
     lowest_along,
-    measured,
     memory_of,
     remember,
     room,
-    step_from,
+    scaled_step,
 )
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.parts import LONG, SHARE, part_of
@@ -266,12 +265,10 @@ def descend(
         if iterations >= problem.max_iterations:
             break
         along = flat(metric, weights.shape)
-        memory = measured(memory, along)
-        step = step_from(memory, along, gradient)
+        step, memory = scaled_step(memory, along, gradient)
         slope = float(gradient @ step)
         if slope >= 0:
-            memory = memory.youngest(0)
-            step = step_from(memory, along, gradient)
+            step, memory = scaled_step(memory.youngest(0), along, gradient)
         decrements.append(-slope / 2)
         noise = 8 * np.finfo(precision).eps * abs(value)
         there, found, its_gradient = yield from lowest_along(
