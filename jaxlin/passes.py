@@ -13,6 +13,7 @@ fit. The programs themselves are those of `jaxlin.chunks`.
 
 __all__ = ["DeviceRows", "HostRows", "arithmetic", "chunk_size", "is_small", "open_rows"]
 
+import copy
 import mmap
 
 import jax
@@ -88,6 +89,12 @@ class _Rows:
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
         self._radius = None
 
+    def rescaled(self, factors):
+        """The same rows, each feature multiplied by its factor (D,)."""
+        other = copy.copy(self)
+        other.scale, other._radius = self.scale * factors, None
+        return other
+
     @property
     def depth(self) -> int:
         """The most additions that one entry of a sum over rows goes through, for error bounds."""
@@ -121,6 +128,11 @@ class HostRows(_Rows):
             inputs = np.asarray(inputs)
         super().__init__(inputs, classes, shift, scale, dtype)
         self._mapped = {}
+
+    def rescaled(self, factors):
+        other = super().rescaled(factors)
+        other._mapped = {}
+        return other
 
     def _rows(self, dtype):
         """The mapped rows (sparse ones unscaled: their scale is folded into the weights)."""

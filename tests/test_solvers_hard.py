@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.sparse
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 
 from jaxlin import losses
@@ -31,12 +32,56 @@ def test_overlapping_data_without_regularizer_stop_without_a_proof(blobs):
     np.testing.assert_allclose(solution.objective, float(theirs), rtol=1e-6)
 
 
-def test_an_overlapping_hinge_without_regularizer_is_nearly_the_linear_programs(blobs):
-    inputs, labels = blobs(8, size=30, features=2, spread=0.3)
-    solution = minimize(inputs, labels, loss="hinge", strength=0.0)
+def linear_program(inputs, labels, *, slack_per_row):
+    """The least mean hinge by HiGHS: Crammer-Singer with a slack per row, else Weston-Watkins."""
+    size, features = inputs.shape
+    classes = labels.max() + 1
+    pairs = [(i, j) for i in range(size) for j in range(classes) if j != labels[i]]
+    slacks = [i for i, _ in pairs] if slack_per_row else range(len(pairs))
+    unknowns = classes * (features + 1)
+    leads = np.zeros((len(pairs), unknowns + max(slacks) + 1))
+    for row, ((i, j), slack) in enumerate(zip(pairs, slacks, strict=True)):
+        for k, sign in ((j, 1), (labels[i], -1)):
+            leads[row, k * (features + 1) : (k + 1) * (features + 1)] = sign * np.append(
+                inputs[i], 1
+            )
+        leads[row, unknowns + slack] = -1
+    costs = np.zeros(leads.shape[1])
+    costs[unknowns:] = 1 / size
+    free = [(None, None)] * unknowns + [(0, None)] * (len(costs) - unknowns)
+    return scipy.optimize.linprog(costs, leads, -np.ones(len(pairs)), bounds=free).fun
+
+
+@pytest.mark.parametrize("name", ["hinge", "crammer-singer"])
+@pytest.mark.parametrize("scales", [1.0, [1e-2, 1.0, 10.0, 1e3]])
+def test_a_hinge_without_regularizer_is_the_linear_programs(name, scales):
+    """Iris, of which one class is apart: the optimum is attained all the same."""
+    inputs, labels = load_iris(return_X_y=True)
+    solution = minimize(inputs * scales, labels, loss=name, strength=0.0)
     assert solution.status == Status.NO_PROOF
-    slightly = minimize(inputs, labels, loss="hinge", strength=1e-6, tolerance=1e-6)
-    np.testing.assert_allclose(solution.objective, slightly.objective, rtol=1e-3)
+    expected = linear_program(inputs, labels, slack_per_row=name == "crammer-singer")
+    # the gap of the last penalty, and the penalty itself: a tolerance each
+    assert expected * (1 - 1e-9) <= solution.objective <= expected * (1 + 2.1e-4)
+
+
+@pytest.mark.parametrize("name", ["hinge", "crammer-singer", "one-vs-rest"])
+def test_separable_features_of_different_scales_are_said_to_be_so(name):
+    """Wine's span five orders of magnitude, and its classes are separable."""
+    solution = minimize(*load_wine(return_X_y=True), loss=name, strength=0.0)
+    assert solution.status == Status.SEPARABLE
+    assert solution.objective == 0
+
+
+def test_a_class_apart_leaves_softmax_without_an_optimum():
+    """Iris: setosa is apart, the others overlap."""
+    inputs, labels = load_iris(return_X_y=True)
+    solution = minimize(inputs, labels, strength=0.0)
+    assert solution.status == Status.SEPARABLE
+    assert solution.objective > 0.03
+    overlapping = minimize(inputs[50:], labels[50:] - 1, strength=0.0)
+    assert overlapping.status == Status.NO_PROOF
+    # setosa's part of the loss is near 0, its infimum
+    np.testing.assert_allclose(solution.objective, overlapping.objective * 2 / 3, rtol=1e-6)
 
 
 def test_an_absent_class_costs_nothing(blobs):

@@ -22,14 +22,14 @@ import numpy as np
 from jaxlin.passes import arithmetic
 from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import certify, smallest_lead
+from jaxlin.solvers.certificates import certify, objective_at, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.duals import own_of, settled, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep
 from jaxlin.solvers.problem import Problem, beside, penalty, rowwise, summing_runner, to_host
 from jaxlin.solvers.quasi import QuasiNewtonStep
-from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.status import Fit, Status, improving, later, silent
 from jaxlin.solvers.unfinished import HingeFit, checked
 
 STEPS = 16
@@ -41,6 +41,11 @@ COARSEST = 4.0
 """First smoothing, in margins: less makes the first round hard; short steps ask for more."""
 SHORT = 0.4
 """Length of a step beyond which its model of the loss was good."""
+SLIGHT, NEXT, PENALTIES = 1e-6, 1e-2, 5
+"""Without a penalty: the first that is tried, for features of unit variance; by what factor the
+next are smaller; how many are tried at most."""
+SEEN = 1000
+"""Rows that tell how the features spread."""
 
 
 def minimize_hinge(
@@ -71,16 +76,44 @@ def minimize_hinge(
 def minimize_unregularized(
     problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
 ) -> Fit:
-    """A penalty so small that it hardly shows, then the loss alone; nothing can be certified."""
-    spread = problem.rows.radius() ** 2 / problem.features
-    tiny = problem._replace(strength=1e-7 * max(spread, 1e-12))
-    ends = carried, on_carried, on_pass
-    fit = minimize_hinge(tiny, weights, bias, lambda e, o, _: report(e, o, 0.0), *ends)
-    lead = smallest_lead(problem, fit.weights, fit.bias)
-    if lead <= 0:
-        status = Status.NO_PROOF if fit.status == Status.CONVERGED else fit.status
-        return fit._replace(lower_bound=0.0, status=status)
-    return separated(problem, fit, lead)
+    """Penalties that fall until none shows in the objective; nothing can be certified.
+
+    The scale of the features is free then: each gets unit variance. Only the fit with the first
+    penalty can be carried on; the others begin again.
+    """
+    units = _units(problem)
+    scaled, fit = problem._replace(rows=problem.rows.rescaled(units)), None
+    strength, ends = SLIGHT, (carried, on_carried, on_pass)
+    told = improving(lambda e, o, _: report(e, o, 0.0))
+    for _ in range(PENALTIES):
+        left = problem.max_iterations - (0 if fit is None else fit.iterations)
+        penalized = scaled._replace(strength=strength, max_iterations=max(left, 0))
+        if fit is None:
+            fit = minimize_hinge(penalized, weights / units, bias, told, *ends)
+        else:
+            start = fit.weights, fit.bias, later(told, fit)
+            fit = minimize_hinge(penalized, *start, on_pass=on_pass).after(fit)
+        lead = smallest_lead(scaled, fit.weights, fit.bias)
+        if lead > 0:
+            fit = separated(scaled, fit, lead)
+            break
+        if fit.status != Status.CONVERGED:
+            break
+        loss = objective_at(scaled, fit.weights, fit.bias)[0]
+        if penalty(penalized, fit.weights) <= problem.tolerance * loss:
+            fit = fit._replace(status=Status.NO_PROOF)
+            break
+        strength *= NEXT
+    status = Status.PRECISION if fit.status == Status.CONVERGED else fit.status
+    return fit._replace(weights=fit.weights * units, lower_bound=0.0, status=status, proof=None)
+
+
+def _units(problem: Problem):
+    """(D,): by what to multiply each feature, so that it has unit variance over some rows."""
+    step = -(-problem.rows.size // SEEN)
+    variances = problem.rows.sample(np.arange(0, problem.rows.size, step)).var(0, dtype=np.float64)
+    most = variances.max()
+    return 1 / np.sqrt(np.where(variances > 1e-12 * most, variances, most or 1.0))
 
 
 def separated(problem: Problem, fit: Fit, lead: float) -> Fit:
