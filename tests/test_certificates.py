@@ -1,9 +1,11 @@
 """A lower bound is a proof: it must hold at every point, and be sharp at the optimum."""
 
+import jax
 import numpy as np
 import pytest
 from scipy.optimize import minimize as scipy_minimize
 from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
 
 from jaxlin import losses
 from jaxlin.solvers import certify, minimize
@@ -11,6 +13,11 @@ from jaxlin.solvers.duals import FORMS, form_of, own_of
 from jaxlin.solvers.problem import open_problem
 
 LOSSES = list(FORMS)
+FUNCTIONS = {
+    "softmax": losses.softmax_cross_entropy,
+    "squared-hinge": losses.squared_weston_watkins_hinge,
+    "squared-one-vs-rest": losses.squared_one_vs_rest_hinge,
+}
 
 
 def blobs(seed, size=30, features=3, classes=3):
@@ -149,9 +156,10 @@ def test_the_softmax_optimum_is_scipys():
 
 
 def quadratic_program(name, inputs, labels, strength):
-    """The piecewise linear losses as a program with slacks, by a solver that knows none of this."""
+    """The hinges or their squares as a program with slacks, by a solver that knows none of this."""
     size, features = inputs.shape
-    classes = labels.max() + 1
+    classes, power = labels.max() + 1, 2 if name.startswith("squared-") else 1
+    name = name.removeprefix("squared-")
     unknowns = classes * (features + 1)
     rows, offsets, slack_of = [], [], []
     slack = 0
@@ -177,10 +185,11 @@ def quadratic_program(name, inputs, labels, strength):
     ridge[:, :-1] = strength
 
     def value(v):
-        return v[unknowns:].sum() / size + (ridge.ravel() * v[:unknowns] ** 2).sum()
+        return (v[unknowns:] ** power).sum() / size + (ridge.ravel() * v[:unknowns] ** 2).sum()
 
     def slope(v):
-        return np.concatenate([2 * ridge.ravel() * v[:unknowns], np.full(slack, 1 / size)])
+        slacks = power * v[unknowns:] ** (power - 1) / size
+        return np.concatenate([2 * ridge.ravel() * v[:unknowns], slacks])
 
     bounds = [(None, None)] * unknowns + [(0, None)] * slack
     constraint = {
@@ -200,7 +209,7 @@ def quadratic_program(name, inputs, labels, strength):
     ).fun
 
 
-@pytest.mark.parametrize("name", ["hinge", "crammer-singer", "one-vs-rest"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "softmax"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_hinges_optima_are_those_of_a_quadratic_program(name, seed):
     inputs, labels = blobs(seed, size=18, features=2)
@@ -208,6 +217,57 @@ def test_the_hinges_optima_are_those_of_a_quadratic_program(name, seed):
     solution = minimize(inputs, labels, loss=name, strength=0.02, tolerance=1e-8)
     np.testing.assert_allclose(solution.objective, program, rtol=1e-6)
     assert solution.lower_bound <= program * (1 + 1e-9)  # SLSQP stops at about 1e-10
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["softmax", "squared-hinge", "squared-one-vs-rest"])
+def test_the_elastic_nets_optima_are_those_of_a_bounded_program(name, weighted):
+    """W = P - M with P, M >= 0 makes the l1 penalty linear; by SciPy's L-BFGS-B."""
+    inputs, labels = blobs(6, size=40, features=3)
+    counts = np.random.default_rng(0).integers(1, 4, 40) if weighted else np.ones(40)
+    loss, strength, l1 = FUNCTIONS[name], 0.01, 0.02
+
+    @jax.value_and_grad
+    def objective(v):
+        plus, minus, bias = v[:9].reshape(3, 3), v[9:18].reshape(3, 3), v[18:]
+        values = loss(inputs @ (plus - minus).T + bias[None], labels)
+        mean = (counts * values).sum() / counts.sum()
+        return mean + strength * ((plus - minus) ** 2).sum() + l1 * (plus + minus).sum()
+
+    bounds = [(0, None)] * 18 + [(None, None)] * 3
+    options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 5000}
+    found = scipy_minimize(
+        objective, np.full(21, 0.1), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).fun
+    settings = dict(loss=name, strength=strength, l1_strength=l1, sample_weight=counts)
+    solution = minimize(inputs, labels, tolerance=1e-7, **settings)
+    # ours is within its tolerance, SciPy's within some 1e-9
+    np.testing.assert_allclose(solution.objective, found, rtol=2e-7)
+    for tolerance in (1e-7, 1e-4, 1e-2):
+        solution = minimize(inputs, labels, tolerance=tolerance, **settings)
+        assert solution.lower_bound <= found * (1 + 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Line search of Newton solver")  # L-BFGS ends it then
+def test_of_a_thousand_random_problems_no_bound_exceeds_scikit_learns_objective():
+    """What its Newton's method reaches is no less than the optimum, which it misses by 1e-10."""
+    generator = np.random.default_rng(0)
+    for seed in range(1000):
+        classes = int(generator.integers(3, 6))
+        size, features = int(generator.integers(2, 12)) * classes, int(generator.integers(1, 7))
+        inputs, labels = blobs(seed, size, features, classes)
+        counts = generator.uniform(0.1, 3, size)
+        strength, tolerance = 10 ** generator.uniform(-5, 0), 10 ** generator.uniform(-8, -0.5)
+        solution = minimize(
+            inputs, labels, strength=strength, tolerance=tolerance, sample_weight=counts
+        )
+        model = LogisticRegression(
+            C=1 / (2 * strength * counts.sum()), solver="newton-cholesky", tol=1e-10
+        ).fit(inputs, labels, sample_weight=counts)
+        scores = inputs @ model.coef_.T + model.intercept_
+        values = logsumexp(scores, axis=1) - scores[np.arange(size), labels]
+        theirs = np.average(values, weights=counts) + strength * np.sum(model.coef_**2)
+        assert theirs * (1 - 1.01 * tolerance) - 1e-9 <= solution.lower_bound <= theirs
 
 
 def test_a_function_of_losses_is_the_same_as_its_name():
