@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from jaxlin.plots.solvers import plot_bounds, save_time_to_accuracy, time_to_accuracy
+from jaxlin.plots.solvers import save_time_to_accuracy, time_to_accuracy
+from jaxlin.report.training import bounds_figure
 
 CURVES = {
     "ours": [(0.1, 2.0, 0.0), (0.2, 1.1, 0.5), (0.3, 1.0001, 0.9999)],
@@ -21,6 +22,11 @@ def test_the_lines_are_the_relative_distances(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
-def test_a_bound_of_zero_is_not_drawn():
-    axes = plot_bounds([1, 2, 3], [2.0, 1.1, 1.0], [0.0, 0.5, 0.99]).axes[0]
-    np.testing.assert_array_equal(axes.lines[1].get_xdata(), [2, 3])
+def test_a_report_draws_bounds_from_where_they_are_proved_and_the_gap_between():
+    bounds = zip([1, 2, 3, 4], [2.0, 1.1, 1.0, 1.0], [None, 0, 0.5, 0.99], strict=True)
+    names = ("evaluations", "objective", "lower_bound")
+    figure = bounds_figure([dict(zip(names, record, strict=True)) for record in bounds])
+    lines = {line.name: (line.x, line.y) for line in figure.data}
+    assert lines["objective"] == ((1, 2, 3, 4), (2.0, 1.1, 1.0, 1.0))
+    assert lines["lower bound"] == ((3, 4), (0.5, 0.99))
+    np.testing.assert_allclose(lines["relative gap"][1], [0.5, 0.01])

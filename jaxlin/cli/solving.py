@@ -19,6 +19,9 @@ from jaxlin.cli.train import Options
 from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers import unfinished
 
+SILENCE = 3.0
+"""Seconds without a line of progress."""
+
 
 class Solved(NamedTuple):
     """The full-batch counterpart of `jaxlin.train.Fit`."""
@@ -48,7 +51,7 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
     A checkpoint holds all that the fit has learned: a run that goes on from it is the unbroken one,
     bit for bit. A fit of a second or so is saved at its end only, and begins again before that.
     """
-    begun = time.perf_counter()
+    begun, worth_a_line = time.perf_counter(), _news()
     state, before = _beginning(job, out, watch)
     records = list(before.records)
     with record_log(out / "metrics.jsonl", records) as log:
@@ -66,10 +69,8 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
             }
             log(line)
             records.append(line)
-            if verbose:
-                proved = f"{lower_bound:.7f}" if known else "none yet"
-                at = line["evaluations"]
-                say(f"pass {at:6.1f}  objective {objective:.7f}  lower bound {proved}")
+            if (chatty and worth_a_line(objective, lower_bound)) or verbose:
+                say(_in_words(line))
 
         def packed(make) -> tuple:
             carried = make()
@@ -105,6 +106,32 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
             solution = Solution(state, **before.solution)
     status = in_options(solvers.describe(solution.status), Options)
     return Solved(solution.params, solution, status, None, seconds())
+
+
+def _news():
+    """A function that says whether the certified gap is half of what it was when last it said so,
+    or some seconds have gone by."""
+    least, last = np.inf, time.perf_counter()
+
+    def worth_a_line(objective: float, lower_bound: float) -> bool:
+        nonlocal least, last
+        gap, now = objective - lower_bound, time.perf_counter()
+        closed = lower_bound > 0 and gap <= 0.5 * least
+        if not closed and now - last < SILENCE:
+            return False
+        least, last = (gap if closed else least), now
+        return True
+
+    return worth_a_line
+
+
+def _in_words(line: dict) -> str:
+    at, objective, lower_bound = line["evaluations"], line["objective"], line["lower_bound"]
+    words = f"pass {at:6.1f}  objective {objective:.7f}"
+    if not lower_bound:
+        return f"{words}  lower bound none yet"
+    gap = (objective - lower_bound) / objective if objective > 0 else 0.0
+    return f"{words}  lower bound {lower_bound:.7f}  relative gap {gap:.1e}"
 
 
 def _beginning(job, out: Path, watch: Watch) -> tuple:

@@ -387,7 +387,7 @@ def _say_results(results: dict, out: Path, *, quiet: bool) -> None:
         say(
             f"objective   {results['objective']:.7g}  optimum at least "
             f"{results['lower_bound']:.7g}, relative gap {results['relative_gap']:.1e}, "
-            f"{results['evaluations']:g} passes in {seconds['train']:.1f} s",
+            f"{results['evaluations']:.4g} passes in {seconds['train']:.1f} s",
             quiet=quiet,
         )
         say(f"status      {results['status']}", quiet=quiet)

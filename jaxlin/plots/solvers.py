@@ -1,6 +1,6 @@
 """Solvers: how the objective and its lower bound close in on the optimum over time."""
 
-__all__ = ["plot_bounds", "save_time_to_accuracy", "time_to_accuracy"]
+__all__ = ["save_time_to_accuracy", "time_to_accuracy"]
 
 from pathlib import Path
 
@@ -63,33 +63,6 @@ def time_to_accuracy(curves: dict, best: float) -> Figure:
     axes.set(xscale="log", yscale="log", ylim=(floor, 3), xlim=(0.8 * first, None))
     tidy(axes, x="seconds", y="relative distance to the optimum", title="Time to accuracy")
     axes.legend(frameon=False, fontsize=8, loc="lower left")
-    return figure
-
-
-def plot_bounds(evaluations, objectives, lower_bounds) -> Figure:
-    """The objective from above and its proved lower bound from below, over passes.
-
-    Args:
-      evaluations, objectives, lower_bounds: sequences of equal length; a bound of 0 is not drawn.
-    """
-    figure, axes = new_figure(6.4, 3.8)
-    axes = axes[0, 0]
-    passes, above = np.asarray(evaluations), np.asarray(objectives)
-    below = np.asarray(lower_bounds, float)
-    axes.plot(passes, above, color=COLORS[1], linewidth=2, label="objective")
-    known = below > 0
-    axes.step(
-        passes[known], below[known], where="post", color=COLORS[0], linewidth=2, label="lower bound"
-    )
-    if known.any():
-        axes.fill_between(
-            passes[known], below[known], above[known], step="post", color=COLORS[5], alpha=0.3
-        )
-        width = above[known][-1] - below[known][-1]
-        low = below[known][-1] - 30 * max(width, 1e-3 * above[-1])
-        axes.set_ylim(low, above[-1] + 60 * max(width, 1e-3 * above[-1]))
-    tidy(axes, x="passes over the data", y="objective", title="The optimum lies in between")
-    axes.legend(frameon=False)
     return figure
 
 

@@ -57,7 +57,7 @@ def training_page(
     sections.append(Section("Configuration", table(list(config.items()))))
     sections.append(Section("Environment", table([(k, _flat(v)) for k, v in environment.items()])))
     name = results["data"]["name"]
-    work = f"{results['evaluations']:g} passes" if solved else f"{results['steps']:,} steps"
+    work = f"{results['evaluations']:.4g} passes" if solved else f"{results['steps']:,} steps"
     lead = (
         f"A linear classifier, trained on {results['n_train']:,} examples in "
         f"{results['seconds']['train']:.1f} s ({work})."
@@ -123,32 +123,52 @@ def _curves(records: Sequence[Mapping]) -> Markup:
 
 
 def _bounds(records: Sequence[Mapping]) -> Markup:
-    """Objective and certified lower bound over the passes of a full-batch solver."""
-    from plotly.graph_objects import Figure, Scatter
+    return chart(bounds_figure(records))
 
-    figure = Figure()
-    for name, color in (("objective", "#2c5fa8"), ("lower_bound", "#d1603d")):
-        known = [r for r in records if r[name] is not None]
-        figure.add_trace(
-            Scatter(
-                x=[r["evaluations"] for r in known],
-                y=[r[name] for r in known],
-                name=name.replace("_", " "),
-                mode="lines+markers",
-                line={"color": color},
-                hovertemplate="pass %{x:g}<br>%{y:.7g}",
-            )
+
+def bounds_figure(records: Sequence[Mapping]):
+    """Objective and certified lower bound over the passes of a full-batch solver, and between them
+    the relative gap.
+
+    Args:
+      records: with `evaluations`, `objective` and `lower_bound`, `None` or 0 before one is proved.
+    """
+    from plotly.graph_objects import Scatter
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=2, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.06
+    )
+    proved = [r for r in records if r["lower_bound"]]
+    gaps = [(r["objective"] - r["lower_bound"]) / r["objective"] for r in proved]
+    lines = (
+        ("objective", records, [r["objective"] for r in records], "#2c5fa8", "%{y:.7g}", 1),
+        ("lower bound", proved, [r["lower_bound"] for r in proved], "#d1603d", "%{y:.7g}", 1),
+        ("relative gap", proved, gaps, "#2f8f6b", "%{y:.1e}", 2),
+    )
+    for name, known, values, color, form, row in lines:
+        trace = Scatter(
+            x=[r["evaluations"] for r in known],
+            y=values,
+            name=name,
+            mode="lines+markers",
+            line={"color": color},
+            marker={"size": 5},
+            hovertemplate=form,
         )
-    best = min(r["objective"] for r in records)
-    first = records[0]["objective"]
+        figure.add_trace(trace, row=row, col=1)
+    best, first = min(r["objective"] for r in records), records[0]["objective"]
     spread = first - best or abs(best)
-    figure.update_yaxes(title_text="objective", range=[best - 0.15 * spread, best + 0.35 * spread])
+    upper = {"range": [best - 0.15 * spread, best + 0.35 * spread]}
     if first > 50 * best > 0:  # on a linear axis both bounds would lie on the axis
         ends = [np.log10(0.5 * best), np.log10(first)]
-        figure.update_yaxes(type="log", dtick=1, exponentformat="power", range=ends)
-    figure.update_xaxes(title_text="passes over the data")
+        upper = {"type": "log", "dtick": 1, "exponentformat": "power", "range": ends}
+    figure.update_yaxes(title_text="objective", **upper, row=1, col=1)
+    decades = {"type": "log", "dtick": 1 if min(gaps, default=1) > 1e-5 else 2}
+    figure.update_yaxes(title_text="relative gap", exponentformat="power", **decades, row=2, col=1)
+    figure.update_xaxes(title_text="passes over the data", row=2, col=1)
     figure.update_layout(legend={"orientation": "h", "y": 1.12}, hovermode="x unified")
-    return chart(figure)
+    return figure
 
 
 def _classes(per_class: Mapping, split: str) -> Markup:

@@ -1,6 +1,7 @@
 """`jaxlin train`: the run folder, its promises, and what it refuses."""
 
 import csv
+import itertools
 import json
 import os
 from pathlib import Path
@@ -236,11 +237,22 @@ def test_full_batch_proves_how_far_the_optimum_is(jaxlin, arrays):
     assert found["solver"] == "full-batch"
     assert found["lower_bound"] <= found["objective"] <= found["lower_bound"] * (1 + 1.1e-3)
     assert found["gap"] == pytest.approx(found["objective"] - found["lower_bound"], abs=1e-6)
-    assert "lower bound" in done.err
+    assert "lower bound none yet" in done.err
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert {"evaluations", "objective", "lower_bound"} <= records[-1].keys()
     assert "certified relative gap" in Path("run/report.html").read_text()
     assert jaxlin("report", "run").code == 0
+
+
+def test_full_batch_says_both_bounds_and_the_gap_as_it_goes(jaxlin, arrays):
+    settings = ("--data", "mine.npz", "--tolerance", "1e-6", "--strength", "1e-3")
+    done = jaxlin("train", *settings, "--out", "run")
+    lines = [line for line in done.err.splitlines() if line.startswith("pass ")]
+    gaps = [float(line.split("relative gap")[1]) for line in lines]
+    assert len(gaps) > 1
+    assert all(after <= 0.51 * before for before, after in itertools.pairwise(gaps))
+    assert gaps[-1] <= 1e-6
+    assert "pass " not in jaxlin("train", *settings, "--out", "quiet", "-q").err
 
 
 @pytest.mark.parametrize(
