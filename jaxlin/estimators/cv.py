@@ -1,8 +1,9 @@
 """Classifiers that choose their regularization by cross-validation, every fit certified.
 
 Along the grid, from the strongest regularization to the weakest, each fit starts where the ones
-before it point. Folds are weights: a row held out weighs 0, so no fold copies the data, and all
-folds are fitted side by side, each pass over the rows serving every one of them.
+before it point. Folds are weights: a row held out weighs 0, so that one pass over the rows serves
+all folds of a smooth loss, which are fitted side by side (`jaxlin.solvers.minimize_path`); small
+problems and hinges take one fold after another.
 """
 
 __all__ = ["MulticlassSVMClassifierCV", "SoftmaxClassifierCV"]

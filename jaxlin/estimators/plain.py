@@ -25,7 +25,8 @@ class PlainClassifier(CertifiedClassifier):
 
         Args:
           X: (N, D) array, data frame, CSR matrix or JAX array. Floating data are computed in
-            their own precision, small integers (raw pixels) in float32 without a copy.
+            their own precision, small integers (raw pixels) in float32 without a copy. JAX arrays
+            are solved on their device (small ones by NumPy), and the attributes are put there.
           y: (N,) labels of any type that sorts.
           sample_weight: (N,), nonnegative. Weight k is the same as the row k times.
 
@@ -55,7 +56,7 @@ class PlainClassifier(CertifiedClassifier):
 
         For data that come in pieces. Needs no step size and no scaling of the features. It
         approaches the optimum but proves nothing: `gap_`, `objective_` and `lower_bound_` belong
-        to `fit`.
+        to `fit`. It runs on the host, whatever holds the rows.
 
         Args:
           X, y, sample_weight: as `fit` takes them.

@@ -15,8 +15,19 @@ where z(s) are the shortfalls and the set A and the function h are the loss's ow
     squared-crammer-singer  margin + s_j - s_y      a >= 0, a_y = 0             (sum a)^2 / 4
     squared-one-vs-rest     margin - t_j s_j        a >= 0                      sum a^2 / 4
 
-(t_j = 1 for the label and -1 else). The maximum over softmax's simplex is the Gibbs variational
-principle; the others are linear or quadratic programs in one variable or on a simplex.
+(t_j = 1 for the label and -1 else). Each is an identity of one line:
+
+    softmax           log sum exp z = max of a . z - sum a log a, at a = exp(z) / sum exp z: the
+                      conjugate of log-sum-exp (Boyd and Vandenberghe, 2004, example 3.25)
+    hinges            max(0, z) = max of a z over 0 <= a <= 1; a sum of them rival by rival, class
+                      by class
+    crammer-singer    max(0, max z_j): linear over {a >= 0, sum a <= 1}, so at a corner, 0 or e_j
+    squared           max(0, z)^2 = max of a z - a^2 / 4 over a >= 0, at a = 2 max(0, z)
+    squared-crammer-  of all a >= 0 of one sum t the best has a . z = t max z_j, which leaves
+    singer            max of t max z_j - t^2 / 4 over t >= 0
+
+A conjugate is the least convex function with its tangents (Rockafellar, 1970, section 12), so that
+no feasible a exceeds the loss: that is all a lower bound needs.
 
 Smoothing subtracts (smoothing / 2) |a - anchor|^2 inside the maximum (Nesterov, 2005,
 doi:10.1007/s10107-004-0552-5; with `anchor` the previous maximizer this is the proximal point

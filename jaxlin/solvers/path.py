@@ -2,8 +2,9 @@
 
 Along the path each fit starts where the one before suggests, with the curvature that was learned
 there, and strengths that lie close to solved ones need no fit at all. Weightings of the same rows,
-such as the folds of a cross-validation, go side by side: what they ask of the data is answered in
-one pass.
+such as the folds of a cross-validation, go side by side where the loss is smooth and a pass is
+dear: what they ask of the data is answered in one. Small problems, hinges and l1 penalties take
+one weighting after another.
 """
 
 __all__ = ["minimize_path"]
@@ -58,7 +59,7 @@ def minimize_path(
       inputs, labels: as for `minimize`.
       strengths: sequence of T numbers; with (F, N) weights also (F, T), a path each.
       sample_weight: (N,), or (F, N) for F paths over the same rows, such as folds in which the
-        rows held out weigh 0. They are fitted side by side.
+        rows held out weigh 0. Smooth losses of more than a few rows are fitted side by side.
       init: for the largest strength.
       callback: called as (t, solution), or (f, t, solution) with (F, N) weights, when the fit for
         `strengths[t]` is done.
