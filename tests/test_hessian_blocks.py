@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from jaxlin import losses
+from jaxlin.solvers.blas import all_blas_threads, blas_threads, quiet_blas
 from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.covariance import second_moment
 from jaxlin.solvers.hessian_blocks import Bends, bends_of, dense_blocks
 from jaxlin.solvers.problem import open_problem
 
@@ -45,16 +48,33 @@ def test_the_blocks_are_the_second_derivatives(loss, way, data):
 
 
 @pytest.mark.parametrize("way", [np, jnp], ids=["NumPy", "XLA"])
-def test_one_array_for_both_sides_of_the_pull_is_its_square(way, data):
-    top, labels, _ = data
-    rng = np.random.default_rng(6)
-    diagonal, root = rng.uniform(1, 2, (2, CLASSES, len(top)))
-    own = (np.arange(CLASSES)[:, None] == labels).astype(float)
-    found = dense_blocks(way, top, Bends(diagonal, (root, root), (own, 0.1 * diagonal)))
-    twice = dense_blocks(way, top, Bends(diagonal, (root, root.copy()), (own, 0.1 * diagonal)))
-    np.testing.assert_allclose(found, twice, atol=1e-13)
-    without = dense_blocks(way, top, Bends(diagonal, None, None))
-    for k, weights in enumerate(diagonal):  # each class by itself
+def test_without_pull_and_edges_each_class_is_by_itself(way, data):
+    top = data[0]
+    diagonal = np.random.default_rng(6).uniform(1, 2, (CLASSES, len(top)))
+    found = dense_blocks(way, top, Bends(diagonal, None, None))
+    for k, weights in enumerate(diagonal):
         block = slice(k * FEATURES, (k + 1) * FEATURES)
-        np.testing.assert_allclose(without[block, block], top.T @ (weights[:, None] * top))
-    assert np.count_nonzero(without) == CLASSES * FEATURES**2
+        np.testing.assert_allclose(found[block, block], top.T @ (weights[:, None] * top))
+    assert np.count_nonzero(found) == CLASSES * FEATURES**2
+
+
+@pytest.mark.parametrize("large", [0.0, 1e12], ids=["all threads", "one thread"])
+def test_a_second_moment_is_the_same_whoever_makes_it(large, monkeypatch):
+    monkeypatch.setattr("jaxlin.solvers.covariance.LARGE", large)
+    rows = np.random.default_rng(7).normal(size=(50, 13))
+    expected = np.einsum("ia,ib->ab", rows, rows)
+    for way in (np, jnp):
+        # sums of 50 products of size 1
+        np.testing.assert_allclose(second_moment(way, rows), expected, atol=1e-12)
+
+
+def test_all_threads_come_back_only_within_their_context():
+    with quiet_blas():
+        with all_blas_threads():
+            assert threads() == blas_threads()
+        assert threads() == 1
+
+
+def threads():
+    return max(library["num_threads"] for library in ThreadpoolController().info()
+               if library["user_api"] == "blas")  # fmt: skip

@@ -1,6 +1,6 @@
 """Rows drawn from the data, their covariance, and the products that it is made with."""
 
-__all__ = ["DENSE_FEATURES", "Sample", "covariance_of", "product", "symmetric_product"]
+__all__ = ["DENSE_FEATURES", "Sample", "covariance_of", "product", "second_moment", "suits_blas"]
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from jaxlin.solvers.problem import Problem
 
 DENSE_FEATURES = 4500
 """Features up to which the covariance is formed at all."""
+LARGE = 5e8
+"""Multiplications of a second moment that are worth a second thread."""
 
 
 class Sample(NamedTuple):
@@ -33,26 +35,27 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
     """Weighted second moment of the sample, (D, D)."""
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
     rows = sample.rows * root[:, None]
-    if problem.on_host:
-        return symmetric_product(np, rows, rows)
-    if jax.default_backend() == "cpu" and blas_threads() > 1:
-        with all_blas_threads():
-            return symmetric_product(np, rows, rows)
+    if suits_blas(problem):
+        return second_moment(np, rows)
     with arithmetic(problem.dtype):
         return np.asarray(_second_moment(rows))
 
 
-def symmetric_product(xp, left, right):
-    """left^T right where that is symmetric: five eighths of the multiplications.
+def suits_blas(problem: Problem) -> bool:
+    """Whether BLAS makes second moments sooner than XLA: half the work, but on its own threads."""
+    return problem.on_host or (jax.default_backend() == "cpu" and blas_threads() > 1)
 
-    Only the blocks on and above the diagonal are multiplied; BLAS has a half to do where both are
-    one array.
-    """
-    if xp is np and left is right:
-        return left.T @ left
-    edges = np.linspace(0, left.shape[1], 5).astype(int)
+
+def second_moment(xp, rows):
+    """rows^T rows, of (m, q): BLAS makes one half of it, XLA five eighths, strip by strip."""
+    if xp is np:
+        if rows.size * rows.shape[1] < LARGE:
+            return rows.T @ rows
+        with all_blas_threads():
+            return rows.T @ rows
+    edges = np.linspace(0, rows.shape[1], 5).astype(int)
     strips = [
-        xp.pad(left[:, start:stop].T @ right[:, start:], ((0, 0), (start, 0)))
+        xp.pad(rows[:, start:stop].T @ rows[:, start:], ((0, 0), (start, 0)))
         for start, stop in pairwise(edges)
     ]
     upper = xp.triu(xp.concatenate(strips))
@@ -61,7 +64,7 @@ def symmetric_product(xp, left, right):
 
 @jax.jit
 def _second_moment(rows):
-    return symmetric_product(jnp, rows, rows)
+    return second_moment(jnp, rows)
 
 
 def product(problem: Problem, left, right):

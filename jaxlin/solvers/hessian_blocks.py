@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.passes import arithmetic
-from jaxlin.solvers.covariance import Sample, product, symmetric_product
+from jaxlin.solvers.covariance import Sample, product, second_moment, suits_blas
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem
 
@@ -31,9 +31,8 @@ class Bends(NamedTuple):
 
     diagonal: np.ndarray
     """(K, m)"""
-    pull: tuple[np.ndarray, np.ndarray] | None
-    """q and weight * kappa * q, (K, m) both, or two others of this product: their outer product is
-    subtracted. `None` where nothing is."""
+    pull: np.ndarray | None
+    """(K, m), whose outer product with itself is subtracted; `None` where nothing is."""
     edges: tuple[np.ndarray, np.ndarray] | None
     """For pairs: the true class and the weighted d, (K, m) both, which couple it to rivals."""
 
@@ -42,7 +41,7 @@ class Bends(NamedTuple):
         """(K, m): of each row in the block of each class with itself."""
         if self.pull is None:
             return self.diagonal
-        return self.diagonal - self.pull[0] * self.pull[1]
+        return self.diagonal - self.pull**2
 
 
 def fits_dense(problem: Problem) -> bool:
@@ -57,8 +56,7 @@ def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0
     z = form.shortfalls(np, np.asarray(scores, dtype), own, problem.margin)
     bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
     weights = sample.weights
-    q = form.pull(np, bend, own).astype(dtype)
-    pull = (q, q * (weights * bend.kappa)[None, :].astype(dtype))
+    pull = (form.pull(np, bend, own) * np.sqrt(weights * bend.kappa)[None, :]).astype(dtype)
     diagonal = (bend.diagonal * weights[None, :]).astype(dtype)
     if form.geometry != "pairs":
         return Bends(diagonal, pull, None)
@@ -76,7 +74,7 @@ def block_inverses(problem, squares, ridges, bends: Bends):
 
 def _hessian_weights(bends: Bends):
     """(K, K, m): the weight of each row in each block of the Hessian."""
-    weights = -bends.pull[0][:, None, :] * bends.pull[1][None, :, :]
+    weights = -bends.pull[:, None, :] * bends.pull[None, :, :]
     classes = np.arange(len(bends.diagonal))
     weights[classes, classes] += bends.diagonal
     if bends.edges is not None:
@@ -88,7 +86,7 @@ def _hessian_weights(bends: Bends):
 def dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
-    if problem.on_host:
+    if suits_blas(problem):
         hessian = dense_blocks(np, top, bends)
     else:
         with arithmetic(dtype):
@@ -124,9 +122,7 @@ def dense_blocks(xp, top, bends: Bends, own_weights=None):
     own_weights = bends.own_weights if own_weights is None else own_weights
     hessian = 0.0
     if bends.pull is not None:
-        left = _spread(bends.pull[0], top)
-        right = left if bends.pull[1] is bends.pull[0] else _spread(bends.pull[1], top)
-        hessian = -symmetric_product(xp, left, right)
+        hessian = -second_moment(xp, _spread(bends.pull, top))
     if xp is np:
         return _with_edges_and_own(hessian, top, bends.edges, own_weights)
     if bends.edges is not None:

@@ -277,8 +277,7 @@ def _factor(problem: Problem, bend, room, own, rows):
         others = (1 - np.eye(classes)) @ d
         edges = d * (counts * free)[None, :]
         own_weights = edges + d * others * (counts * kappa)[None, :] + own * edges.sum(0)[None, :]
-        root = d * np.sqrt(counts * kappa)[None, :]
-        pull = None if room is None else (root, root)
+        pull = None if room is None else d * np.sqrt(counts * kappa)[None, :]
         bends = Bends(own_weights, pull, (own.astype(float), edges))
         hessian = dense_blocks(np, top, bends, own_weights)
     side = top.shape[1]

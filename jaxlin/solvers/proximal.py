@@ -249,7 +249,7 @@ class _Metric:
         for k, left in enumerate(columns):
             line = []
             for j, right in enumerate(columns):
-                weight = -bends.pull[0][k] * bends.pull[1][j]
+                weight = -bends.pull[k] * bends.pull[j]
                 if k == j:
                     weight = weight + bends.diagonal[k]
                 elif bends.edges is not None:
