@@ -147,17 +147,17 @@ def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: flo
 
 
 def least_gradient(memory: Memory, point, gradient, split: int):
-    """The combination of the last iterates whose gradient is least, and its norm squared.
+    """The combination of the last iterates whose gradient is least, and its gradient.
 
     Args:
       split: K * D: the bias part, after it, is balanced exactly by the certificate, and counts
         less than the weights, though not nothing.
 
     Returns:
-      The point (K * D + K,) and |gradient of the weights|^2 there, as the memory predicts it.
+      The point (K * D + K,) and the gradient there, as the memory predicts it.
     """
     if not memory.points:
-        return point, float(gradient[:split] @ gradient[:split])
+        return point, gradient
     differences = np.stack(memory.gradients[-20:])
     scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
     ours, bias = differences[:, :split], differences[:, split:]
@@ -166,8 +166,7 @@ def least_gradient(memory: Memory, point, gradient, split: int):
     units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     system = system * units[:, None] * units[None, :]
     mix = -np.linalg.lstsq(system, target * units, rcond=1e-12)[0] * units
-    residual = gradient[:split] + mix @ ours
-    combined = point.copy()
+    combined, residual = point.copy(), gradient + mix @ differences
     for share, difference in zip(mix, memory.points[-20:], strict=True):
         combined += share * difference
-    return combined, float(residual @ residual)
+    return combined, residual

@@ -45,6 +45,8 @@ MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 KEPT = 5
 """Pairs of L-BFGS that outlive the metric they corrected."""
+CLOSE = 5e-3
+"""Relative gap below which a step is trusted that was not tried: it leads to a smaller gradient."""
 
 
 class Asked(NamedTuple):
@@ -237,7 +239,8 @@ def descend(
 
     while True:
         on_carried(evaluations, make)
-        gap, proof_point = _estimated_gap(problem, memory, point, gradient, split)
+        gap, *there = _estimated_gap(problem, memory, point, gradient, split)
+        along = flat(metric, weights.shape)
         report(evaluations, min(best[0], value), lower)
         due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
         if due or (report is not silent and gap <= 0.7 * milestone * value):
@@ -245,6 +248,9 @@ def descend(
                 break
             promise = gap if due else promise
             milestone = min(milestone, gap / value) / MILESTONES
+            proof_point, its_gradient = there
+            if memory.points and gap <= CLOSE * value:  # a step ahead, which costs no pass
+                proof_point = proof_point + scaled_step(memory, along, its_gradient)[0]
             w, b = unpack(_rounded(proof_point, problem.result_dtype) if due else proof_point)
             proof = certify(problem, w, b, dtype=precision, exact=due)
             evaluations += proof.evaluations
@@ -264,7 +270,6 @@ def descend(
             status = Status.MAX_ITERATIONS
         if iterations >= problem.max_iterations:
             break
-        along = flat(metric, weights.shape)
         step, memory = scaled_step(memory, along, gradient)
         slope = float(gradient @ step)
         if slope >= 0:
@@ -331,14 +336,15 @@ def _stalled(decrements, noise) -> bool:
 
 
 def _estimated_gap(problem, memory, point, gradient, split):
-    """The gap that a certificate at the combination of least gradient would have, about."""
+    """The gap that a certificate at the combination of least gradient would have, about; that
+    point, and its gradient."""
     if problem.strength == 0:
-        return np.inf, point
-    proof_point, square = least_gradient(memory, point, gradient, split)
-    alone = float(gradient[:split] @ gradient[:split])
+        return np.inf, point, gradient
+    there, its_gradient = least_gradient(memory, point, gradient, split)
+    alone, square = (float(g[:split] @ g[:split]) for g in (gradient, its_gradient))
     if alone <= square:
-        proof_point, square = point, alone
-    return square / (4 * problem.strength), proof_point
+        there, its_gradient, square = point, gradient, alone
+    return square / (4 * problem.strength), there, its_gradient
 
 
 def _unregularized(problem, point, gradient, value, split, classes):
