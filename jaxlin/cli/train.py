@@ -154,6 +154,12 @@ def _check(options: Options) -> None:
         raise ValueError(
             f"--precision {options.precision} rounds more than {what} can bear. Leave it out."
         )
+    smooth = ("softmax", "squared-hinge", "squared-one-vs-rest")
+    if full and options.regularizer == "l1" and options.loss not in smooth:
+        raise ValueError(
+            f"--regularizer l1 needs a smooth loss with the full-batch solver, got {options.loss}. "
+            f"Choose --loss {', '.join(smooth[:-1])} or {smooth[-1]}, or --solver minibatch."
+        )
     if full and options.class_devices > 1:
         raise ValueError("--class-devices is for minibatch descent. Leave it out.")
     if options.patience is not None and options.validation == 0:

@@ -261,6 +261,10 @@ def test_full_batch_says_both_bounds_and_the_gap_as_it_goes(jaxlin, arrays):
         (("--solver", "full-batch", "--epochs", "3"), "--epochs belongs to minibatch descent"),
         (("--solver", "minibatch", "--tolerance", "1e-3"), "--tolerance needs certificates"),
         (("--tolerance", "0"), "--tolerance must be between 0 and 1"),
+        (
+            ("--tolerance", "1e-3", "--regularizer", "l1", "--loss", "hinge"),
+            "--regularizer l1 needs a smooth loss",
+        ),
         (("--tolerance", "1e-3", "--precision", "bf16"), "--precision bf16 rounds more"),
     ],
 )
