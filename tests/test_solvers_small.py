@@ -113,6 +113,7 @@ def test_rows_that_bend_unevenly_are_solved_for_in_the_blockwise_metric(alone, m
         solution = minimize(inputs, labels, strength=1e-6)
         assert solution.status == Status.CONVERGED
         passes.append(solution.evaluations)
+    # 205 of 521 when written: with half of that gain lost the metric would not pay
     assert passes[0] < 0.75 * passes[1]
 
 

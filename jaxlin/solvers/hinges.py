@@ -8,7 +8,8 @@ the proximal point method on the dual, equivalently the augmented Lagrangian met
 1976): no smoothing error remains in the limit, so that `smoothing` need not go to 0, where every
 method stalls. Inside a round the objective is piecewise quadratic; Newton steps touch only the
 rows that bend (Sun, Toh et al. call this a semismooth Newton augmented Lagrangian method), by a
-dense factorization for few unknowns and by conjugate gradients in the two-level metric for many.
+dense factorization for few unknowns and by conjugate gradients for many, in the metric of few
+classes (`jaxlin.solvers.metrics`) or of many (`jaxlin.solvers.class_blocks`).
 Where so many rows bend that such a step would take more passes than it is worth, a quasi-Newton
 step in that metric is taken instead (`jaxlin.solvers.quasi`).
 Scores are affine in the step, so a line search costs no pass over the data. The maximizers are
