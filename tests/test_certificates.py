@@ -13,11 +13,6 @@ from jaxlin.solvers.duals import FORMS, form_of, own_of
 from jaxlin.solvers.problem import open_problem
 
 LOSSES = list(FORMS)
-FUNCTIONS = {
-    "softmax": losses.softmax_cross_entropy,
-    "squared-hinge": losses.squared_weston_watkins_hinge,
-    "squared-one-vs-rest": losses.squared_one_vs_rest_hinge,
-}
 
 
 def blobs(seed, size=30, features=3, classes=3):
@@ -225,7 +220,7 @@ def test_the_elastic_nets_optima_are_those_of_a_bounded_program(name, weighted):
     """W = P - M with P, M >= 0 makes the l1 penalty linear; by SciPy's L-BFGS-B."""
     inputs, labels = blobs(6, size=40, features=3)
     counts = np.random.default_rng(0).integers(1, 4, 40) if weighted else np.ones(40)
-    loss, strength, l1 = FUNCTIONS[name], 0.01, 0.02
+    loss, strength, l1 = losses.LOSSES[name], 0.01, 0.02
 
     @jax.value_and_grad
     def objective(v):

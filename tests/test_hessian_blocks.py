@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from jaxlin import losses
+from jaxlin.losses import LOSSES
 from jaxlin.solvers.blas import all_blas_threads, blas_threads, quiet_blas
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.covariance import second_moment
@@ -14,11 +14,7 @@ from jaxlin.solvers.hessian_blocks import Bends, bends_of, dense_blocks
 from jaxlin.solvers.problem import open_problem
 
 CLASSES, FEATURES = 4, 3
-SMOOTH = {
-    "softmax": losses.softmax_cross_entropy,
-    "squared-hinge": losses.squared_weston_watkins_hinge,
-    "squared-one-vs-rest": losses.squared_one_vs_rest_hinge,
-}
+SMOOTH = ("softmax", "squared-hinge", "squared-one-vs-rest")
 
 
 @pytest.fixture
@@ -41,7 +37,7 @@ def test_the_blocks_are_the_second_derivatives(loss, way, data):
 
     def mean(flat):
         scores = inputs @ flat.reshape(CLASSES, FEATURES).T
-        return (counts * SMOOTH[loss](scores, jnp.asarray(labels))).sum() / counts.sum()
+        return (counts * LOSSES[loss](scores, jnp.asarray(labels))).sum() / counts.sum()
 
     # sums of 30 products of size 1: rounding of 1e-14
     np.testing.assert_allclose(found, jax.hessian(mean)(weights.ravel()), atol=1e-13)

@@ -50,6 +50,11 @@ def load(name, data_dir):
     return inputs, labels, preprocess.Preprocessing("scale", np.zeros(size), np.ones(size) / top)
 
 
+def in_float32(inputs, seen):
+    """What the map makes of raw inputs, writable as some peers want it."""
+    return (inputs.astype(np.float32) - np.float32(seen.shift)) * np.float32(seen.scale)
+
+
 def features(size, width, classes, *, uneven=False):
     """Like the last layer of a network: a falling spectrum, classes that overlap.
 
@@ -173,9 +178,7 @@ def main(arguments=None):
     heard, watched, solution, compiled = jaxlin_curves(
         inputs, labels, seen, strength, options.tolerance
     )
-    rows = ((inputs.astype(np.float32) - np.float32(seen.shift)) * np.float32(seen.scale)).astype(
-        np.float32
-    )
+    rows = in_float32(inputs, seen)
     curves = {"jaxlin": heard, "jaxlin, certified": watched}
     evaluation, products = one_evaluation(inputs, labels, seen, rows, strength)
     for peer in filter(None, options.peers.split(",")):

@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from full_batch import load
+from full_batch import in_float32, load
 
 from jaxlin.solvers import describe, minimize
 
@@ -110,8 +110,8 @@ def main(arguments=None):
     for loss in options.losses.split(","):
         record[loss], _ = certified(inputs, labels, loss, options, preprocessing=seen)
     if options.peers:
-        pixels = ((inputs - seen.shift) * seen.scale).astype(np.float32)
-        wide = np.concatenate([pixels, np.ones((len(inputs), 1), np.float32)], axis=1)
+        ones = np.ones((len(inputs), 1), np.float32)
+        wide = np.concatenate([in_float32(inputs, seen), ones], axis=1)
         ours, solution = certified(wide, labels, "crammer-singer", options, fit_intercept=False)
         record["crammer-singer, bias regularized"] = ours
         record["liblinear"] = liblinear(wide, labels, solution.lower_bound, options)

@@ -130,7 +130,7 @@ def _in_words(line: dict) -> str:
     words = f"pass {at:6.1f}  objective {objective:.7f}"
     if not lower_bound:
         return f"{words}  lower bound none yet"
-    gap = (objective - lower_bound) / objective if objective > 0 else 0.0
+    gap = (objective - lower_bound) / objective  # not less than a bound above 0
     return f"{words}  lower bound {lower_bound:.7f}  relative gap {gap:.1e}"
 
 
