@@ -30,3 +30,4 @@ def test_a_report_draws_bounds_from_where_they_are_proved_and_the_gap_between():
     assert lines["objective"] == ((1, 2, 3, 4), (2.0, 1.1, 1.0, 1.0))
     assert lines["lower bound"] == ((3, 4), (0.5, 0.99))
     np.testing.assert_allclose(lines["relative gap"][1], [0.5, 0.01])
+    assert figure.layout.yaxis2.range == (-2.1, 0.1)  # whole powers of ten, which have labels

@@ -164,8 +164,13 @@ def bounds_figure(records: Sequence[Mapping]):
         ends = [np.log10(0.5 * best), np.log10(first)]
         upper = {"type": "log", "dtick": 1, "exponentformat": "power", "range": ends}
     figure.update_yaxes(title_text="objective", **upper, row=1, col=1)
-    decades = {"type": "log", "dtick": 1 if min(gaps, default=1) > 1e-5 else 2}
-    figure.update_yaxes(title_text="relative gap", exponentformat="power", **decades, row=2, col=1)
+    powers = np.log10([gap for gap in gaps if gap > 0] or [1.0])
+    low, high = np.floor(powers.min()), np.ceil(powers.max())
+    high = max(high, low + 1)  # a tick has a label at whole powers of ten
+    decades = {"range": [low - 0.1, high + 0.1], "dtick": 1 if high - low <= 4 else 2}
+    figure.update_yaxes(
+        title_text="relative gap", type="log", exponentformat="power", **decades, row=2, col=1
+    )
     figure.update_xaxes(title_text="passes over the data", row=2, col=1)
     figure.update_layout(legend={"orientation": "h", "y": 1.12}, hovermode="x unified")
     return figure
