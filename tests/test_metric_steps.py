@@ -1,10 +1,13 @@
 """Metrics of several gradients at once, and L-BFGS steps in them, against their matrices."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from jaxlin.solvers import minimize, smooth
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.lbfgs import Memory, remember, scaled_step, step_from
+from jaxlin.solvers.lbfgs import Memory, lowest_along, remember, scaled_step, step_from
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.problem import open_problem
 
@@ -18,8 +21,8 @@ def test_a_batch_of_gradients_has_the_steps_of_each(classes, kind, features, mon
     monkeypatch.setattr("jaxlin.solvers.hessian_blocks.DENSE_SIDE", 50)
     monkeypatch.setattr("jaxlin.solvers.builder.DENSE_SIDE", 50)
     monkeypatch.setattr("jaxlin.solvers.metrics.DENSE_SIDE", 50)
-    monkeypatch.setattr("jaxlin.solvers.spectrum.FULL_SPECTRUM", 30)
     monkeypatch.setattr("jaxlin.solvers.builder.FULL_SPECTRUM", 30)
+    monkeypatch.setattr("jaxlin.solvers.builder.FULL_AT_ONCE", 0)
     rng = np.random.default_rng(0)
     labels = np.arange(600) % classes
     problem = open_problem(rng.normal(size=(600, features)), labels, strength=1e-3)[0]
@@ -75,3 +78,49 @@ def test_a_step_is_minus_the_updated_inverse_times_the_gradient():
 def test_a_pair_without_curvature_is_left_out():
     memory = remember(Memory(), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
     assert memory.points == ()
+
+
+def answered(search, function):
+    """What a search returns whose questions `function` answers, and where it asked."""
+    asked, answer = [], None
+    while True:
+        try:
+            asked.append(search.send(answer))
+        except StopIteration as stop:
+            return stop.value, asked
+        answer = function(asked[-1])
+
+
+@pytest.mark.parametrize(("first", "trials"), [(1.0, [1.0, 0.1]), (0.15, [0.15])])
+def test_a_search_begins_at_the_length_it_is_given(first, trials):
+    def evaluate(point):
+        return (yield point)
+
+    def parabola(point):  # the step from 1 to -9 is ten times too long
+        return float(point[0] ** 2), 2 * point
+
+    start, step = np.array([1.0]), np.array([-10.0])
+    search = lowest_along(evaluate, start, 1.0, 2 * start, step, noise=0.0, length=first)
+    (there, value, gradient, length), asked = answered(search, parabola)
+    np.testing.assert_allclose([(p[0] - 1) / -10 for p in asked], trials)
+    assert (length, value, gradient) == (trials[-1], there[0] ** 2, 2 * there[0])
+
+
+@pytest.mark.usefixtures("as_if_large")
+def test_after_a_step_that_was_cut_the_next_is_tried_somewhat_longer(monkeypatch):
+    seen = []
+
+    def spied(*asked, length, **more):
+        found = yield from lowest_along(*asked, length=length, **more)
+        seen.append((length, found[3]))
+        return found
+
+    monkeypatch.setattr(smooth, "lowest_along", spied)
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(8000, 30)) * np.linspace(3, 0.1, 30) ** 2
+    scores = inputs @ rng.normal(size=(30, 10))  # classes almost apart
+    labels = (scores + 0.02 * scores.std() * rng.normal(size=scores.shape)).argmax(1)
+    minimize(inputs, labels, strength=1e-7, tolerance=1e-4)
+    assert min(found for _, found in seen) < 1
+    for (_, before), (length, _) in itertools.pairwise(seen):
+        assert length == min(1.0, 1.5 * before)

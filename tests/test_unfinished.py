@@ -12,7 +12,7 @@ import pytest
 
 from jaxlin import sharding
 from jaxlin.sharded_rows import open_sharded
-from jaxlin.solvers import minimize, parts
+from jaxlin.solvers import builder, minimize, parts
 from jaxlin.solvers.problem import beside, to_host
 from jaxlin.solvers.unfinished import blank, largest, shapes_of
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("as_if_large")
 HINGE = {"loss": "hinge", "tolerance": 3e-2}
 FITS = {
     # float32 until its digits are used up, then float64
-    "softmax": ((9000, 60, 6), {"strength": 1e-5, "tolerance": 1e-7}),
+    "softmax": ((9000, 80, 6), {"strength": 1e-5, "tolerance": 1e-7}),
     # metrics at the iterate from drawn rows, built again and again
     "weak": ((60_000, 20, 4), {"strength": 1e-6, "tolerance": 1e-7, "dtype": np.float64}),
     "a part first": ((20_000, 40, 12), {"strength": 1e-5, "tolerance": 1e-6}),
@@ -37,8 +37,11 @@ FITS = {
 
 @pytest.fixture(autouse=True)
 def parts_of_the_largest(monkeypatch):
-    """Only "a part first" is so dear."""
+    """Only "a part first" is so dear; of more than 70 features the leading directions come first,
+    then all."""
     monkeypatch.setitem(parts.DEAR, "cpu", 3e7)
+    monkeypatch.setattr(builder, "FULL_SPECTRUM", 70)
+    monkeypatch.setattr(builder, "FULL_AT_ONCE", 0)
 
 
 def problem(size, features, classes):
@@ -121,6 +124,11 @@ def assert_all_was_to_lose(name, left):
     if name == "few, hinge":
         for part in ("newton_rows", "quasi_rows", "points", "lengths", "last"):
             assert any(getattr(fit, part).size for fit in fits)
+
+
+def test_one_of_these_fits_came_to_need_all_directions():
+    _, _, left = whole("softmax")
+    assert {bool(carried.builder[-1]) for carried, _ in left} == {False, True}
 
 
 @pytest.mark.parametrize("name", ["weak", "few, hinge", "l1"])

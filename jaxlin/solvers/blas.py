@@ -3,7 +3,8 @@
 Two that have little to do spin while they wait for each other, and stop a busy machine: a
 factorization of 3,072 unknowns takes 0.14 s on two idle cores and up to 0.57 s beside other work,
 0.18 s on one. One large symmetric product gains from both cores in any case (0.41 instead of
-0.76 s, and 0.83 instead of 1.2 s on busy cores).
+0.76 s, and 0.83 instead of 1.2 s on busy cores), and so do eigenvectors (0.76 instead of 1.11 s of
+2,048 features).
 """
 
 __all__ = ["all_blas_threads", "blas_threads", "quiet_blas"]

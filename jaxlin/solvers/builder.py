@@ -21,9 +21,9 @@ from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.covariance import DENSE_FEATURES, Sample, covariance_of
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense
-from jaxlin.solvers.metrics import gram_metric, spectral_metric, two_level_metric
+from jaxlin.solvers.metrics import BELOW_ROWS, gram_metric, spectral_metric, two_level_metric
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.spectrum import FULL_SPECTRUM, spectrum_of
+from jaxlin.solvers.spectrum import spectrum_of
 
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7
@@ -37,6 +37,11 @@ PROBES = 24
 """Directions that tell how much a row weighs, to some 30 %."""
 ROWS_A_CLASS, SAMPLED_SCORES = 240, 6e6
 """Of many classes a sample has more rows, so that each has some, but no more scores than these."""
+FULL_SPECTRUM, FULL_AT_ONCE = 1200, 4.0
+"""All eigenvectors of the covariance are computed from the start up to so many features, or where
+they cost at most so many passes; else where the leading ones did not do and the run has more to go
+than they cost. With these alone a weak penalty takes up to seven times the passes (50,000 x 2,048).
+"""
 WIDE_ROWS = 300
 """Rows of a sample, hence directions of its spectrum, where the covariance is not formed."""
 CALLING = 3e7
@@ -58,13 +63,15 @@ class Recipe(NamedTuple):
     """Seed of its sample, where it has one of its own."""
     curvature: float | None
     """That its spectrum was made with."""
+    whole: bool
+    """Whether all directions of the spectrum were known."""
 
 
 def recipe_of(weights, bias, settings) -> Recipe:
     """From what `MetricBuilder.state` returned."""
-    follows, draw, curvature = settings[:3].tolist()
+    follows, draw, curvature, *_, whole = settings.tolist()
     known = None if np.isnan(curvature) else curvature
-    return Recipe(bool(follows), weights, bias, int(draw), known)
+    return Recipe(bool(follows), weights, bias, int(draw), known, bool(whole))
 
 
 class MetricBuilder:
@@ -78,6 +85,10 @@ class MetricBuilder:
         few = FEW_CLASSES["smooth" if problem.form.smooth else "kinks"]
         self.by_class = problem.classes > few and not fits_dense(problem)
         self.recipe = None if shared is None else shared.recipe
+        soon = self._spectrum_cost() <= FULL_AT_ONCE * self.evaluation_cost()
+        self._whole = problem.features <= FULL_SPECTRUM or (
+            problem.features <= DENSE_FEATURES and soon
+        )
         if shared is not None:
             self.drawn, self.sample, self.covariance = (
                 shared.drawn,
@@ -157,7 +168,8 @@ class MetricBuilder:
 
     def gram(self, weights, bias, smoothing=1.0, anchor=0.0):
         """The Gram metric with the mean curvature at this point."""
-        problem, self.recipe = self.problem, Recipe(False, weights, bias, 0, None)
+        problem = self.problem
+        self.recipe = Recipe(False, weights, bias, 0, None, self._whole)
         bends = bends_of(
             problem, self.sample, self.scores(self.sample, weights, bias), smoothing, anchor
         )
@@ -174,10 +186,10 @@ class MetricBuilder:
 
     def spectrum(self):
         if self._spectrum is None:
-            curvature = self.curvature or 1 / self.problem.classes
-            self._spectrum = spectrum_of(
-                self.problem, self.sample, self.covariance, curvature, self._leading()
-            )
+            problem, curvature = self.problem, self.curvature or 1 / self.problem.classes
+            features = problem.features
+            most = features if self._whole else min(self._leading(), features - 1)
+            self._spectrum = spectrum_of(problem, self.sample, self.covariance, curvature, most)
         return self._spectrum
 
     def _leading(self) -> int:
@@ -196,7 +208,7 @@ class MetricBuilder:
         before, passes = self.recipe, 0.0
         self.builds += 1
         with self.memory_for("the Hessian of a sample of rows", "the metric it has"):
-            self.recipe = Recipe(True, weights, bias, self.builds, self.curvature)
+            self.recipe = Recipe(True, weights, bias, self.builds, self.curvature, self._whole)
             sample, passes = self._sample_at(weights, bias)
             bends = bends_of(self.problem, sample, self.scores(sample, weights, bias))
             return self._made_of(sample, bends), passes
@@ -219,6 +231,8 @@ class MetricBuilder:
         most = self._most()
         if problem.rows.size <= most:
             return self.draw(problem.counts, most, seed=0, mean=sample.mean), 0.0
+        if self.builds == 1 and not self.by_class:  # it is soon left behind: half the rows do
+            most //= 2
         passes = 0.5 if self._leverages is not None else 1.0
         bent = self._bent(weights, bias) * self._leverage()
         chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
@@ -234,6 +248,7 @@ class MetricBuilder:
 
     def follow(self, recipe: Recipe):
         """The metric that a builder for the same problem left this recipe of."""
+        self._know(recipe.whole)
         if not recipe.follows:
             return self.gram(recipe.weights, recipe.bias)
         self.builds, self.curvature = recipe.draw - 1, recipe.curvature
@@ -241,18 +256,20 @@ class MetricBuilder:
 
     def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What it takes to go on with the last metric: where it was built, (K, D) and (K,), and
-        (6,) whether it follows the iterate, its draw, its curvature (NaN for none), the number of
-        builds, the rate of decrease when it was new, whether memory was short."""
+        (7,) whether it follows the iterate, its draw, its curvature (NaN for none), the number of
+        builds, the rate of decrease when it was new, whether memory was short, whether all
+        directions of its spectrum were known."""
         recipe = self.recipe
         curvature = np.nan if recipe.curvature is None else recipe.curvature
-        settings = recipe.follows, recipe.draw, curvature, self.builds, self._fresh, self._short
+        own = self.builds, self._fresh, self._short
+        settings = recipe.follows, recipe.draw, curvature, *own, recipe.whole
         return recipe.weights, recipe.bias, np.array(settings, np.float64)
 
     def go_on(self, weights, bias, settings):
         """The last metric of the builder that this `state` is of, whose work this one goes on
         with; both are for the same problem."""
         metric = self.follow(recipe_of(weights, bias, settings))
-        builds, self._fresh, short = settings[3:].tolist()
+        builds, self._fresh, short = settings[3:6].tolist()
         self.builds, self._short = int(builds), bool(short)
         return metric
 
@@ -285,9 +302,26 @@ class MetricBuilder:
         # once the objective is there the proof may not be: the gradient has to fall on
         distance = np.log(now / wanted if now > wanted else max(gap / max(target, 1e-300), 1.0))
         left = distance / rate
+        dear = self._spectrum_cost() + self.build_cost()
+        if self.builds and self._could_know() and left * self.evaluation_cost() > dear:
+            self._know(True)
+            return True
         after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * self._fresh)
         saved = left - min(left, after)
         return saved * self.evaluation_cost() > self.build_cost()
+
+    def _could_know(self) -> bool:
+        """Whether there are directions that metrics do not know, but may."""
+        return not self._whole and self.covariance is not None
+
+    def _know(self, whole: bool) -> None:
+        """Whether metrics from now on know all directions of the spectrum, or the leading ones."""
+        if whole != self._whole:
+            self._whole, self._spectrum, self._leverages = whole, None, None
+
+    def _spectrum_cost(self):
+        """Multiplications that all eigenvectors of the covariance are worth: as timed."""
+        return 9.0 * self.problem.features**3
 
     def evaluation_cost(self):
         """Multiplications: a pass over the rows."""
@@ -300,16 +334,16 @@ class MetricBuilder:
         size = self.problem.rows.size
         drawn, leading = min(self._most(), size), self._leading()
         seen = 2.0 * size * features * classes if size > drawn else 0.0
-        directions = features if features <= FULL_SPECTRUM else leading
+        directions = features if self._whole else leading
         if self.covariance is None:
             directions = min(WIDE_ROWS, features)
-        rotation = 2.0 * drawn * features * directions
         if self.by_class:
-            rows = min(CLASS_ROWS, drawn)
+            rotation, rows = 2.0 * drawn * features * directions, min(CLASS_ROWS, drawn)
             return seen + rotation + classes * (rows * leading**2 + leading**3 + 50.0 * drawn)
         side = min(classes * (features + 1), DENSE_SIDE)
-        small = 2.0 * (directions - leading) * classes**2
-        return seen + rotation + drawn * (side**2 + small) + side**3 / 3
+        below = 2.0 * (directions - leading) * min(drawn, BELOW_ROWS)
+        rotation = features * (2.0 * drawn * leading + below)
+        return seen + rotation + drawn * side**2 + below * classes**2 + side**3 / 3
 
     def _leverage(self):
         """How much each row weighs in directions of equal curvature, (N,), from random ones.

@@ -40,7 +40,7 @@ class Carried(NamedTuple):
     built_bias: np.ndarray
     """(K,) or (0,)."""
     settings: np.ndarray
-    """(9,): strength, strength of the metric, whether it followed the iterate, and the six of
+    """(10,): strength, strength of the metric, whether it followed the iterate, and the seven of
     `MetricBuilder.state`."""
     end: np.ndarray
     """(2,) or (0,): strength and tolerance of the fit that was done last, where it is to be done
@@ -57,7 +57,7 @@ def carried_of(weights, bias, warmth: Warmth | None, end=()) -> Carried:
     """
     none, flat, end = np.zeros(0), np.zeros((0, 0)), np.array(end, np.float64)
     if warmth is None:
-        return Carried(weights, bias, none, flat, flat, none, flat, none, np.zeros(9), end)
+        return Carried(weights, bias, none, flat, flat, none, flat, none, np.zeros(10), end)
     velocity = none if warmth.velocity is None else warmth.velocity
     *built, settings = warmth.builder.state()
     own = np.array([warmth.strength, warmth.metric_strength, warmth.follows], np.float64)

@@ -43,6 +43,10 @@ class Bends(NamedTuple):
             return self.diagonal
         return self.diagonal - self.pull**2
 
+    def of_rows(self, some) -> "Bends":
+        """Those of the rows that an index picks."""
+        return jax.tree.map(lambda part: part[:, some], self)
+
 
 def fits_dense(problem: Problem) -> bool:
     """Whether the Hessian of all unknowns is one dense block."""

@@ -118,7 +118,9 @@ def _corrected(memory: Memory, image, coefficients):
     return -step
 
 
-def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: float, trials=12):
+def lowest_along(
+    evaluate: Callable, point, value, gradient, step, *, noise: float, length=1.0, trials=12
+):
     """A point along `step` with Armijo's decrease, by halving or less (quadratic interpolation).
 
     Where the decrease drowns in rounding, the slope at the trial decides instead (Hager and
@@ -127,23 +129,24 @@ def lowest_along(evaluate: Callable, point, value, gradient, step, *, noise: flo
     Args:
       evaluate: point -> generator that returns (value, gradient), as `smooth.descend` has it.
       noise: rounding of the value.
+      length: of the first trial, in steps.
 
     Returns:
-      (when exhausted) point, value and gradient there; `None` for the point if no trial decreased
-      the value.
+      (when exhausted) point, value and gradient there, and the length that led there; `None` for
+      the point, and a length of 1, if no trial decreased the value.
     """
-    slope, length = gradient @ step, 1.0
+    slope = gradient @ step
     for _ in range(trials):
         there = point + length * step
         found, its_gradient = yield from evaluate(there)
         if found <= value + 1e-4 * length * slope:
-            return there, found, its_gradient
+            return there, found, its_gradient, length
         if found <= value + noise and its_gradient @ step <= -0.8 * slope:
-            return there, found, its_gradient
+            return there, found, its_gradient, length
         rise = found - value - length * slope
         shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0
         length = min(max(shorter, 0.1 * length), 0.5 * length)
-    return None, value, gradient
+    return None, value, gradient, 1.0
 
 
 def least_gradient(memory: Memory, point, gradient, split: int):

@@ -45,6 +45,9 @@ MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 KEPT = 5
 """Pairs of L-BFGS that outlive the metric they corrected."""
+LONGER = 1.5
+"""Where a step was cut, the next is tried at most so many times as long: where losses fall like
+exponentials (hardly a penalty, classes almost apart), all steps of a metric are too long."""
 CLOSE = 5e-3
 """Relative gap below which a step is trusted that was not tried: it leads to a smaller gradient."""
 
@@ -220,19 +223,19 @@ def descend(
         builder, metric, *kind, memory = equipped(problem, *unpack(point), warmth, near)
         metric_strength, follows = kind
         best, lower, iterations, since = (value, point), 0.0, 0, 0
-        milestone, promise, decrements = 0.1, np.inf, []
+        milestone, promise, length, decrements = 0.1, np.inf, 1.0, []
     else:
         point, gradient, best_point, *pairs, expected = checked(carried, SmoothFit, problem)[:7]
         builder, memory = MetricBuilder(problem), memory_of(*pairs, size=room(point.size))
         metric = builder.go_on(carried.built_weights, carried.built_bias, carried.builder)
         metric_strength, follows = problem.strength, builder.recipe.follows
         decrements, numbers = expected.tolist(), carried.numbers.tolist()
-        value, least, lower, milestone, promise, evaluations, *counts, wide = numbers
+        value, least, lower, milestone, promise, length, evaluations, *counts, wide = numbers
         best, (iterations, since) = (least, best_point), map(int, counts)
         precision = np.dtype(np.float64) if wide else precision
 
     def make():
-        numbers = (value, best[0], lower, milestone, promise, evaluations, iterations, since)
+        numbers = value, best[0], lower, milestone, promise, length, evaluations, iterations, since
         numbers = np.array([*numbers, precision == np.float64], np.float64)
         learned = *arrays_of(memory), np.array(decrements, np.float64), *builder.state()
         return SmoothFit(point, gradient, best[1], *learned, numbers)
@@ -255,7 +258,7 @@ def descend(
             proof = certify(problem, w, b, dtype=precision, exact=due)
             evaluations += proof.evaluations
             lower = max(lower, proof.lower_bound)
-            if best[0] > proof.objective or precision != np.float64:
+            if best[0] > proof.objective or (due and precision != np.float64):
                 best = (proof.objective, np.concatenate([w.ravel(), proof.bias]))
                 final = proof if due else None
             report(evaluations, best[0], lower)
@@ -276,8 +279,9 @@ def descend(
             step, memory = scaled_step(memory.youngest(0), along, gradient)
         decrements.append(-slope / 2)
         noise = 8 * np.finfo(precision).eps * abs(value)
-        there, found, its_gradient = yield from lowest_along(
-            evaluate, point, value, gradient, step, noise=noise
+        first, here = min(1.0, LONGER * length), (point, value, gradient)
+        there, found, its_gradient, length = yield from lowest_along(
+            evaluate, *here, step, noise=noise, length=first
         )
         iterations, since = iterations + 1, since + 1
         stalled = there is None or _stalled(decrements, noise)

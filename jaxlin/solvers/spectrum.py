@@ -1,22 +1,21 @@
 """The leading directions of the data, in which covariance and penalty are diagonal.
 
 In coordinates in which every feature has unit curvature, so that features of any scale are alike.
-With many features only the leading directions are computed; `Spectrum.rest` solves for the others.
+Of many features only the leading directions may be computed; `Spectrum.rest` solves for the others.
 """
 
-__all__ = ["FULL_SPECTRUM", "Spectrum", "cholesky_solver", "spectrum_of", "unit_system"]
+__all__ = ["Spectrum", "cholesky_solver", "spectrum_of", "unit_system"]
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
-from jaxlin.solvers.covariance import Sample, product
+from jaxlin.solvers.blas import all_blas_threads
+from jaxlin.solvers.covariance import Sample, product, suits_blas
 from jaxlin.solvers.problem import Problem
-
-FULL_SPECTRUM = 1200
-"""Features up to which all eigenvectors of the covariance are computed."""
 
 
 class Spectrum(NamedTuple):
@@ -65,17 +64,19 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
 
     Args:
       covariance: (D, D), or `None` with so many features that it was not formed.
-      most: how many are wanted, where not all are computed.
+      most: how many are wanted; of fewer than all, a quarter at most is computed.
     """
     if covariance is None:
         return _spectrum_of_rows(problem, sample, curvature)
     system, scaling, ridge = unit_system(covariance, problem.strength, curvature)
-    if problem.features <= FULL_SPECTRUM:
+    if most >= problem.features:
         scaled = (covariance * scaling[:, None] * scaling[None, :]).astype(system.dtype)
-        values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
+        with all_blas_threads() if suits_blas(problem) else nullcontext():
+            values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
         values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
         values = np.clip(values, 0, 1 / curvature)
-        ridges = np.maximum(1 - curvature * values, float(ridge.min()))
+        # not 1 - curvature * values: of the leading directions that is all rounding
+        ridges = (vectors.astype(np.float64) ** 2).T @ ridge
         vectors = (scaling[:, None] * vectors).astype(problem.dtype)
         return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
     count = max(min(most, problem.features // 4), 1)
