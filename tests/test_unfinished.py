@@ -37,9 +37,13 @@ FITS = {
 
 @pytest.fixture(autouse=True)
 def parts_of_the_largest(monkeypatch):
-    """Only "a part first" is so dear; of more than 70 features the leading directions come first,
-    then all."""
+    """Only "a part first" is so dear."""
     monkeypatch.setitem(parts.DEAR, "cpu", 3e7)
+
+
+@pytest.fixture(autouse=True)
+def all_directions_later(monkeypatch):
+    """Of more than 70 features the leading ones come first."""
     monkeypatch.setattr(builder, "FULL_SPECTRUM", 70)
     monkeypatch.setattr(builder, "FULL_AT_ONCE", 0)
 

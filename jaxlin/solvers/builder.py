@@ -281,6 +281,8 @@ class MetricBuilder:
     def worth_rebuilding(self, decrements, since, gap, target) -> bool:
         """Whether a new metric costs less than the evaluations that the old one still needs.
 
+        Where all directions of the spectrum cost less, too, the new one and those after know them.
+
         Args:
           decrements: expected decrease of the objective at each step, which falls as the gap does.
           since: steps since the last metric.

@@ -279,9 +279,8 @@ def descend(
             step, memory = scaled_step(memory.youngest(0), along, gradient)
         decrements.append(-slope / 2)
         noise = 8 * np.finfo(precision).eps * abs(value)
-        first, here = min(1.0, LONGER * length), (point, value, gradient)
         there, found, its_gradient, length = yield from lowest_along(
-            evaluate, *here, step, noise=noise, length=first
+            evaluate, point, value, gradient, step, noise=noise, length=min(1.0, LONGER * length)
         )
         iterations, since = iterations + 1, since + 1
         stalled = there is None or _stalled(decrements, noise)

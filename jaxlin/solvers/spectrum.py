@@ -75,13 +75,12 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
             values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
         values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
         values = np.clip(values, 0, 1 / curvature)
-        # not 1 - curvature * values: of the leading directions that is all rounding
-        ridges = (vectors.astype(np.float64) ** 2).T @ ridge
+        ridges = _along(vectors, ridge)
         vectors = (scaling[:, None] * vectors).astype(problem.dtype)
         return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
     count = max(min(most, problem.features // 4), 1)
     vectors, values = _leading_vectors(problem, system, count, ridge)
-    ridges = (vectors.astype(np.float64) ** 2).T @ ridge
+    ridges = _along(vectors, ridge)
 
     def rest(bend):
         changed = system * system.dtype.type(bend / curvature)
@@ -90,6 +89,12 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
 
     vectors = (scaling[:, None] * vectors).astype(problem.dtype)
     return Spectrum(vectors, values / curvature, ridges, scaling, rest)
+
+
+def _along(vectors, ridge):
+    """The ridge of features along each direction: a sum of squares, which keeps its digits where
+    what the variance leaves of a unit curvature, the same on paper, is all rounding."""
+    return (vectors.astype(np.float64) ** 2).T @ ridge
 
 
 def _leading_vectors(problem, system, count, ridge, sweeps=5):
@@ -117,7 +122,7 @@ def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
     values, left = values[kept][::-1], left[:, kept][:, ::-1]
     vectors = (rows.T @ (left / np.sqrt(values)[None, :])).astype(problem.dtype)
     ridge = 2 * problem.strength * scaling**2
-    ridges = (vectors.astype(np.float64) ** 2).T @ ridge + 1e-12
+    ridges = _along(vectors, ridge) + 1e-12
     missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
 
     def rest(bend):
