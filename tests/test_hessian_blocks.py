@@ -10,7 +10,7 @@ from jaxlin.losses import LOSSES
 from jaxlin.solvers.blas import all_blas_threads, blas_threads, quiet_blas
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.covariance import second_moment
-from jaxlin.solvers.hessian_blocks import Bends, bends_of, dense_blocks
+from jaxlin.solvers.hessian_blocks import Bends, bends_of, dense_blocks, sampled_blocks
 from jaxlin.solvers.problem import open_problem
 
 CLASSES, FEATURES = 4, 3
@@ -52,6 +52,43 @@ def test_without_pull_and_edges_each_class_is_by_itself(way, data):
         block = slice(k * FEATURES, (k + 1) * FEATURES)
         np.testing.assert_allclose(found[block, block], top.T @ (weights[:, None] * top))
     assert np.count_nonzero(found) == CLASSES * FEATURES**2
+
+
+def bends_and_rows(loss, size):
+    """Of smoothed losses, at random scores; every class has rows."""
+    rng = np.random.default_rng(8)
+    inputs, labels = rng.normal(size=(size, FEATURES)), np.arange(size) % CLASSES
+    problem = open_problem(inputs, labels, loss=loss, strength=0.1, dtype=np.float64)[0]
+    sample = MetricBuilder(problem).draw(problem.counts, size, seed=0)
+    return bends_of(problem, sample, rng.normal(size=(CLASSES, size)), 0.5), sample.rows
+
+
+LAPLACIANS = ("softmax", "hinge", "crammer-singer", "squared-hinge", "squared-crammer-singer")
+
+
+@pytest.mark.parametrize("loss", LAPLACIANS)
+def test_blocks_from_all_pairs_are_the_blocks(loss, monkeypatch):
+    monkeypatch.setattr("jaxlin.solvers.hessian_blocks.EDGES", 1e12)
+    bends, rows = bends_and_rows(loss, 60)
+    expected = dense_blocks(np, rows, bends)
+    np.testing.assert_allclose(sampled_blocks(rows, bends), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LAPLACIANS)
+def test_sampled_pairs_stand_for_all(loss, monkeypatch):
+    monkeypatch.setattr("jaxlin.solvers.hessian_blocks.EDGES", 1)
+    size = 20_000
+    bends, rows = bends_and_rows(loss, size)
+    expected, found = dense_blocks(np, rows, bends), sampled_blocks(rows, bends)
+    scale = np.abs(expected).max()
+    assert np.abs(found - expected).max() > 1e-4 * scale  # some were left out
+    # means over 20,000 rows of terms that their chances (some above a tenth) raise to ten times
+    # the entries at most: a standard error below sqrt(10 / 20,000) = 0.022, of which four
+    assert np.abs(found - expected).max() < 0.09 * scale
+    # as the Hessian does, it sees no common shift of all classes, and it is positive semidefinite
+    blocks = found.reshape(CLASSES, FEATURES, CLASSES, FEATURES)
+    np.testing.assert_allclose(blocks.sum(2), 0, atol=1e-12 * scale)
+    assert np.linalg.eigvalsh(found).min() > -1e-12 * scale
 
 
 @pytest.mark.parametrize("large", [0.0, 1e12], ids=["all threads", "one thread"])

@@ -1,4 +1,11 @@
-"""The Hessian of sampled rows: dense over the leading directions, small blocks on the others."""
+"""The Hessian of sampled rows: dense over the leading directions, small blocks on the others.
+
+Where a common shift of all scores changes nothing (softmax, pairs), a row's second derivative in
+its scores is the Laplacian of a graph on the classes, and most of its edges weigh next to nothing.
+A sample of rows is a sample of such edges as well: each is kept with a chance of its share in its
+row, and weighs more for it, so that the blocks are what they were on average (as Spielman and
+Srivastava, 2011, doi:10.1137/080734029, make graphs sparse).
+"""
 
 __all__ = [
     "DENSE_SIDE",
@@ -8,8 +15,11 @@ __all__ = [
     "dense_blocks",
     "dense_factor",
     "fits_dense",
+    "sampled_blocks",
+    "weights_between",
 ]
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -24,6 +34,8 @@ from jaxlin.solvers.problem import Problem
 
 DENSE_SIDE = 1100
 """Unknowns of the dense block of `two_level_metric`: its Cholesky factor takes about 20 ms."""
+EDGES = 8
+"""Pairs of classes that a row is expected to enter the dense block with, at most."""
 
 
 class Bends(NamedTuple):
@@ -60,7 +72,9 @@ def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0
     z = form.shortfalls(np, np.asarray(scores, dtype), own, problem.margin)
     bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
     weights = sample.weights
-    pull = (form.pull(np, bend, own) * np.sqrt(weights * bend.kappa)[None, :]).astype(dtype)
+    pull = None
+    if np.any(bend.kappa):
+        pull = (form.pull(np, bend, own) * np.sqrt(weights * bend.kappa)[None, :]).astype(dtype)
     diagonal = (bend.diagonal * weights[None, :]).astype(dtype)
     if form.geometry != "pairs":
         return Bends(diagonal, pull, None)
@@ -78,12 +92,23 @@ def block_inverses(problem, squares, ridges, bends: Bends):
 
 def _hessian_weights(bends: Bends):
     """(K, K, m): the weight of each row in each block of the Hessian."""
-    weights = -bends.pull[:, None, :] * bends.pull[None, :, :]
-    classes = np.arange(len(bends.diagonal))
-    weights[classes, classes] += bends.diagonal
+    classes, size = bends.diagonal.shape
+    weights = np.zeros((classes, classes, size), bends.diagonal.dtype)
+    k, j = np.triu_indices(classes, 1)
+    weights[k, j] = weights[j, k] = weights_between(bends, k, j)
+    weights[np.arange(classes), np.arange(classes)] = bends.own_weights
+    return weights
+
+
+def weights_between(bends: Bends, k, j):
+    """The weight of each row, (..., m), in the block of classes k and j, which differ."""
+    weights = np.zeros((*np.shape(k), bends.diagonal.shape[1]), bends.diagonal.dtype)
+    if bends.pull is not None:
+        weights -= bends.pull[k] * bends.pull[j]
     if bends.edges is not None:
-        cross = bends.edges[0][:, None, :] * bends.edges[1][None, :, :]
-        weights -= cross + np.swapaxes(cross, 0, 1)
+        own, d = bends.edges
+        weights -= own[k] * d[j]
+        weights -= own[j] * d[k]
     return weights
 
 
@@ -91,7 +116,8 @@ def dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
     if suits_blas(problem):
-        hessian = dense_blocks(np, top, bends)
+        exact = fits_dense(problem) or problem.form.geometry == "one-vs-rest"
+        hessian = (partial(dense_blocks, np) if exact else sampled_blocks)(top, bends)
     else:
         with arithmetic(dtype):
             hessian = np.array(_dense_blocks_compiled(top, bends))
@@ -137,6 +163,26 @@ def dense_blocks(xp, top, bends: Bends, own_weights=None):
     same = np.repeat(np.arange(classes), side)
     inside = same[:, None] == same[None, :]
     return xp.where(inside, xp.tile(own, (1, classes)), hessian)
+
+
+def sampled_blocks(top, bends: Bends):
+    """`dense_blocks` in expectation, from a sample of the pairs of classes that rows enter."""
+    classes, side = len(bends.diagonal), top.shape[1]
+    first, second = np.triu_indices(classes, 1)
+    weights = -weights_between(bends, first, second)
+    of_rows = weights.sum(0)
+    chances = weights * (EDGES / np.where(of_rows > 1e-30, of_rows, np.inf))
+    draws = np.random.default_rng(0).random(chances.shape, np.float32)
+    pairs, rows = np.nonzero(draws < chances)
+    weights = weights[pairs, rows] / np.minimum(chances[pairs, rows], 1)
+    edges = np.searchsorted(pairs, np.arange(len(first) + 1))
+    hessian = np.zeros((classes, side, classes, side), top.dtype)
+    for k, j, start, stop in zip(first, second, edges, edges[1:], strict=False):
+        part = top[rows[start:stop]]
+        hessian[k, :, j] = hessian[j, :, k] = -(part.T * weights[start:stop]) @ part
+    same = np.arange(classes)
+    hessian[same, :, same] = -hessian.sum(2)
+    return hessian.reshape(classes * side, classes * side)
 
 
 def _spread(weights, top):

@@ -14,7 +14,7 @@ import scipy.linalg
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense
+from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense, weights_between
 from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, step_from
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.smooth import mean_loss
@@ -249,12 +249,7 @@ class _Metric:
         for k, left in enumerate(columns):
             line = []
             for j, right in enumerate(columns):
-                weight = -bends.pull[k] * bends.pull[j]
-                if k == j:
-                    weight = weight + bends.diagonal[k]
-                elif bends.edges is not None:
-                    own, d = bends.edges
-                    weight = weight - own[k] * d[j] - own[j] * d[k]
+                weight = bends.own_weights[k] if k == j else weights_between(bends, k, j)
                 line.append((extended[:, left] * weight[:, None]).T @ extended[:, right])
             blocks.append(line)
         hessian = np.block(blocks).astype(np.float64)
