@@ -16,7 +16,7 @@ from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
 from jaxlin.solvers.builder import FEW_CLASSES, MetricBuilder
 from jaxlin.solvers.class_blocks import class_block_metric, own_curvature
-from jaxlin.solvers.columns import ENTRIES, columnwise
+from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.duals import Bend, own_of
 from jaxlin.solvers.hessian_blocks import bends_of, fits_dense
@@ -31,6 +31,8 @@ MISSED = 1.5
 CG_STEPS = 150
 BLOCK = 256
 """Rows of a sample are filled up to a multiple of this."""
+ENTRIES = 1_000_000
+"""Of a block of the sampled rows: it stays in a processor's cache between the two products."""
 USUAL = 8
 """Conjugate gradient steps that a direction is thought to take before any was sought."""
 WORTH = 15
