@@ -24,7 +24,7 @@ from jaxlin.solvers.metrics import flat, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_curvature, sparse_product
 
-BENDING_ROWS = 4000
+BENDING_ROWS = 4096
 """Rows that enter the Hessian at first; twice as many once it has missed curvature."""
 MISSED = 1.5
 """Times the assumed curvature from which on a Hessian takes more rows."""
@@ -277,7 +277,8 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
 
     else:
         size = bend.labels.shape[0]
-        rows = jnp.asarray(np.pad(sample.rows, ((0, size - len(sample.rows)), (0, 0))))
+        rows, more = sample.rows, size - len(sample.rows)
+        rows = jnp.asarray(np.pad(rows, ((0, more), (0, 0))) if more else rows)
 
         def curved(weights, bias):
             return _curved_compiled(form, rows, bend, weights, bias)
