@@ -24,7 +24,7 @@ from jaxlin.solvers.metrics import flat, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_curvature, sparse_product
 
-BENDING_ROWS = 4096
+BENDING_ROWS = 5120
 """Rows that enter the Hessian at first; twice as many once it has missed curvature."""
 MISSED = 1.5
 """Times the assumed curvature from which on a Hessian takes more rows."""
