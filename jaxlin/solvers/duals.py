@@ -154,12 +154,14 @@ def total(xp, values):
     return xp.matmul(ones, values, precision=lax.Precision.HIGHEST)
 
 
-def largest(xp, values):
-    """Maximum over the classes: (K, R) -> (R,).
+BY_PLACE = 24
+"""Classes up to which XLA on a CPU finds the place of a maximum sooner than itself: three times as
+fast there, at 100 classes four times slower."""
 
-    From its place, which XLA on a CPU finds sooner than the maximum itself.
-    """
-    if xp is np:
+
+def largest(xp, values):
+    """Maximum over the classes: (K, R) -> (R,)."""
+    if xp is np or values.shape[0] > BY_PLACE:
         return values.max(0)
     return xp.take_along_axis(values, xp.argmax(values, 0)[None, :], 0)[0]
 
