@@ -19,7 +19,6 @@ __all__ = [
     "weights_between",
 ]
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -115,9 +114,11 @@ def weights_between(bends: Bends, k, j):
 def dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
-    if suits_blas(problem):
-        exact = fits_dense(problem) or problem.form.geometry == "one-vs-rest"
-        hessian = (partial(dense_blocks, np) if exact else sampled_blocks)(top, bends)
+    coupled = bends.pull is not None or bends.edges is not None
+    if suits_blas(problem) and coupled and not fits_dense(problem):
+        hessian = sampled_blocks(top, bends)
+    elif suits_blas(problem):
+        hessian = dense_blocks(np, top, bends)
     else:
         with arithmetic(dtype):
             hessian = np.array(_dense_blocks_compiled(top, bends))
@@ -175,9 +176,9 @@ def sampled_blocks(top, bends: Bends):
     draws = np.random.default_rng(0).random(chances.shape, np.float32)
     pairs, rows = np.nonzero(draws < chances)
     weights = weights[pairs, rows] / np.minimum(chances[pairs, rows], 1)
-    edges = np.searchsorted(pairs, np.arange(len(first) + 1))
+    bounds = np.searchsorted(pairs, np.arange(len(first) + 1))
     hessian = np.zeros((classes, side, classes, side), top.dtype)
-    for k, j, start, stop in zip(first, second, edges, edges[1:], strict=False):
+    for k, j, start, stop in zip(first, second, bounds[:-1], bounds[1:], strict=True):
         part = top[rows[start:stop]]
         hessian[k, :, j] = hessian[j, :, k] = -(part.T * weights[start:stop]) @ part
     same = np.arange(classes)

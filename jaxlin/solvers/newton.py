@@ -25,7 +25,8 @@ from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.sparse_bends import SparseBend, sparse_bend, sparse_curvature, sparse_product
 
 BENDING_ROWS = 5120
-"""Rows that enter the Hessian at first; twice as many once it has missed curvature."""
+"""Rows that enter the Hessian at first, in whole blocks, so that none has to be filled up; twice as
+many once it has missed curvature."""
 MISSED = 1.5
 """Times the assumed curvature from which on a Hessian takes more rows."""
 CG_STEPS = 150
