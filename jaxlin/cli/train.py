@@ -24,6 +24,9 @@ LossName = Literal[
     "squared-one-vs-rest",
 ]
 
+LEAST_TOLERANCE = 1e-13
+"""That of `jaxlin.solvers.minimize`, known here before JAX is loaded and a folder begun."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
@@ -135,6 +138,11 @@ def _check(options: Options) -> None:
         raise ValueError("--epochs and --steps exclude each other. Give one of them.")
     if options.tolerance is not None and not 0 < options.tolerance < 1:
         raise ValueError(f"--tolerance must be between 0 and 1, got {options.tolerance}.")
+    if options.tolerance is not None and options.tolerance < LEAST_TOLERANCE:
+        raise ValueError(
+            f"--tolerance must be at least {LEAST_TOLERANCE:g}, got {options.tolerance:g}: the "
+            "smallest relative gap that float64 can certify."
+        )
     full = options.solver == "full-batch" or (options.solver == "auto" and options.tolerance)
     for name in ("epochs", "steps", "step_size", "patience"):
         if full and getattr(options, name) is not None:
@@ -149,6 +157,11 @@ def _check(options: Options) -> None:
         )
     if options.solver == "minibatch" and options.tolerance is not None:
         raise ValueError("--tolerance needs certificates. Choose --solver full-batch.")
+    if full and options.margin == 0:
+        raise ValueError(
+            "--margin must be positive for the full-batch solver, got 0. Give --margin 1, or "
+            "choose --solver minibatch."
+        )
     if options.precision != "highest" and (full or options.dtype == "float64"):
         what = "the full-batch solver's certificates" if full else "--dtype float64"
         raise ValueError(

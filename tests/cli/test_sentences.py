@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from jaxlin.cli.train import LEAST_TOLERANCE
+from jaxlin.solvers import minimize
+
 FULL = ("--solver", "full-batch")
 
 
@@ -23,10 +26,20 @@ FULL = ("--solver", "full-batch")
         (["--test-labels", "x.npy"], "--test-labels needs --test"),
         (["--image-size", "8"], "--image-size is for a folder of pictures."),
         ([*FULL, "--tolerance", "1e-20"], "--tolerance must be at least 1e-13, got 1e-20"),
+        ([*FULL, "--margin", "0"], "--margin must be positive for the full-batch solver, got 0."),
     ],
 )
-def test_train_says_what_to_write_instead(jaxlin, words, sentence):
-    assert sentence in jaxlin("train", *words).refused()
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_train_says_what_to_write_instead(jaxlin, tmp_path, command, words, sentence):
+    assert sentence in jaxlin(command, *words).refused()
+    assert not list(tmp_path.iterdir())  # else the corrected command finds the folder taken
+
+
+def test_the_least_tolerance_is_that_of_the_solver():
+    least = LEAST_TOLERANCE
+    with pytest.raises(ValueError, match=f"`tolerance` must be at least {least:g}"):
+        minimize(np.eye(2), [0, 1], strength=1.0, tolerance=0.99 * least)
+    minimize(np.eye(2), [0, 1], strength=1.0, tolerance=least)
 
 
 @pytest.mark.parametrize(
