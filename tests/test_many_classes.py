@@ -65,7 +65,7 @@ def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
     generator = np.random.default_rng(0)
     curvature = np.stack([np.ones(1000), np.where(np.arange(1000) < 20, 1.0, 1e-3), np.zeros(1000)])
     values, draws = generator.normal(size=1000) + 2, 400
-    found = np.array([thinned(curvature, seed) @ values for seed in range(draws)])
+    found = np.array([thinned(curvature, seed)[0] @ values for seed in range(draws)])
     # a row of chance c adds w^2 v^2 (1 - c) / c to the variance of the sum
     shares = curvature / np.maximum(curvature.sum(1, keepdims=True), 1e-300)
     chances = np.clip(50 * shares, 1e-300, 1)
@@ -73,7 +73,9 @@ def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
     light = np.arange(1000) >= 20
     assert error[1] < 0.05 * np.abs(curvature[1, light] @ values[light])  # they would be missed
     assert (np.abs(found.mean(0) - curvature @ values) <= 4 * error + 1e-12).all()
-    kept = np.diff(thinned(curvature, 0).indptr)
+    few, odds = thinned(curvature, 0)
+    np.testing.assert_allclose(odds.toarray(), np.where(few.toarray() > 0, chances, 0), rtol=1e-6)
+    kept = np.diff(few.indptr)
     assert abs(kept[0] - 50) <= 4 * np.sqrt(50)
     assert 20 <= kept[1] < 100
     assert kept[2] == 0

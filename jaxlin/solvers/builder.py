@@ -220,8 +220,8 @@ class MetricBuilder:
         problem, spectrum = self.problem, self.spectrum()
         if not self.by_class:
             return two_level_metric(problem, spectrum, sample, bends)
-        curvature = thinned(bends.own_weights, seed=self.builds)
-        return class_block_metric(problem, spectrum, sample, curvature)
+        few = thinned(bends.own_weights, seed=self.builds)
+        return class_block_metric(problem, spectrum, sample, *few)
 
     def _sample_at(self, weights, bias) -> tuple[Sample, float]:
         """Rows drawn by how much they bend and weigh there, and the passes that took."""

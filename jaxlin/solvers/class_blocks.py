@@ -4,6 +4,14 @@ The blocks between classes, of which there are K^2, are left out. For pairs they
 the Laplacian of a graph on the classes, in every pair of directions; where every class has many
 rivals, a Laplacian is well served by its diagonal (the graph has no bottleneck). A class bends at
 few of the rows: where all were made dense, `thinned` leaves each class the rows that bend it most.
+
+A thousand rows tell little about the covariance of five hundred directions: the inverse of theirs
+is many times too large in some and too small in others. What the directions have in common is
+therefore shrunk by as much as chance alone would make of it; along the spectrum's directions rows
+that bend a class have not much in common that all rows have not.
+
+Source: Ledoit and Wolf (2004), doi:10.1016/S0047-259X(03)00096-4, for shrinkage; Schaefer and
+Strimmer (2005), doi:10.2202/1544-6115.1175, for a diagonal target.
 """
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "class_block_metric",
     "leading_directions",
     "own_curvature",
+    "shrink",
     "thinned",
 ]
 
@@ -53,21 +62,30 @@ def thinned(curvature, seed: int):
     """(K, m) CSR: about `CLASS_ROWS` of the rows of each class, by their curvature (K, m).
 
     What is left is weighted up, so that the sums are those of all rows on average.
+
+    Returns:
+      The curvature, and the chance that each of its entries had: CSR of the same entries.
     """
     curvature = np.maximum(curvature, 0)
     sums = np.maximum(curvature.sum(1, keepdims=True), np.finfo(curvature.dtype).tiny)
     chances = np.minimum(CLASS_ROWS * curvature / sums, 1)
     drawn = np.random.default_rng(seed).random(curvature.shape, np.float32) < chances
     starts = np.append(0, np.count_nonzero(drawn, axis=1).cumsum())
-    values = curvature[drawn] / chances[drawn]
-    return scipy.sparse.csr_array((values, np.nonzero(drawn)[1], starts), shape=curvature.shape)
+    at = np.nonzero(drawn)[1]
+    return tuple(
+        scipy.sparse.csr_array((values, at, starts), shape=curvature.shape)
+        for values in (curvature[drawn] / chances[drawn], chances[drawn])
+    )
 
 
-def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, curvature) -> Callable:
+def class_block_metric(
+    problem: Problem, spectrum: Spectrum, sample: Sample, curvature, chances=None
+) -> Callable:
     """The inverse of the sampled rows' Hessian without the blocks between classes.
 
     Args:
       curvature: `own_curvature` times the rows' weights, (K, m) array or CSR.
+      chances: of its entries, if some of the sample's were left out (`thinned`).
     """
     classes, dtype = problem.classes, problem.dtype
     rotated = product(problem, sample.rows, spectrum.vectors)
@@ -82,6 +100,7 @@ def class_block_metric(problem: Problem, spectrum: Spectrum, sample: Sample, cur
         blocks = np.stack([(top * weights[:, None]).T @ top for weights in curvature])
     else:
         blocks = np.array(_blocks_compiled(top, curvature))
+    shrink(blocks, _noise(problem, sample, curvature, chances))
     below = np.asarray(curvature @ rotated[:, leading:] ** 2)
     mean = max(float(blocks[:, -1, -1].mean()), 1e-12)
     free = 1e-3 * mean if problem.fit_intercept else 1.0
@@ -103,6 +122,57 @@ def leading_directions(classes: int, directions: int, work: float) -> int:
     by_room, by_work = BLOCK_ENTRIES / classes, BLOCK_WORK / (2 * max(work, 1))
     most = min(by_room**0.5, by_work**0.5, (BLOCK_WORK / (20 * classes)) ** (1 / 3))
     return int(np.clip(most - 1, 0, directions))
+
+
+def _noise(problem: Problem, sample: Sample, curvature, chances):
+    """(K,): the sampling variance of each class's sum of curvature, relative to its square.
+
+    One over a number of rows, if all were alike and had to be lucky. Rows that were sure to be
+    there add none.
+    """
+    weights = sample.weights
+    luck = np.divide(problem.counts[sample.indices], weights, where=weights > 0, out=0 * weights)
+    luck = np.minimum(luck, 1.0)
+    if scipy.sparse.issparse(curvature):
+        sure = luck[curvature.indices] * (1.0 if chances is None else chances.data)
+        missed = curvature.copy()
+        missed.data = missed.data.astype(np.float64) ** 2 * (1 - sure)
+        squares = missed.sum(1)
+    else:
+        curvature = np.asarray(curvature, np.float64)
+        squares = curvature**2 @ (1 - luck)
+    sums = np.asarray(curvature.sum(1), np.float64)
+    return squares / np.maximum(sums, 1e-150) ** 2
+
+
+def shrink(blocks, noise) -> None:
+    """Shrink in place what is between directions by the share of it that is noise.
+
+    With variances of one, p directions that have nothing in common have some p^2 * noise in
+    squares between them, by which the squares that are found are too large.
+
+    Args:
+      blocks: (K, p + 1, p + 1), sums of squares over p directions and, last, the bias. The part
+        that the mean of a class's rows makes stays: means are known far better.
+      noise: (K,), the relative variance of each class's curvature.
+    """
+    diagonal, rounding = np.arange(blocks.shape[1] - 1), np.finfo(blocks.dtype).eps
+    for block, variance in zip(blocks, noise, strict=True):
+        mass, inner = block[-1, -1], block[:-1, :-1]
+        if not mass > 0:
+            continue
+        mean = block[-1, :-1] / np.sqrt(mass)
+        least = 8 * rounding * inner[diagonal, diagonal]
+        inner -= np.outer(mean, mean)
+        kept = inner[diagonal, diagonal]
+        known = kept > least
+        units = np.where(known, 1 / np.sqrt(np.where(known, kept, 1)), 0)
+        count = np.count_nonzero(known)
+        found = float(np.sum((inner * units * units[:, None]) ** 2)) - count
+        by_chance = count * (count - 1) * float(variance)
+        inner *= 1 - min(by_chance / max(found, 1e-30), 1.0)
+        inner[diagonal, diagonal] = kept
+        inner += np.outer(mean, mean)
 
 
 @jax.jit
