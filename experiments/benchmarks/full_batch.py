@@ -70,7 +70,8 @@ def features(size, width, classes, *, uneven=False, separation=OVERLAPPING):
     labels = generator.integers(0, classes, size)
     spectrum = (np.arange(1, width + 1) ** -0.5).astype(np.float32)
     centers = generator.normal(size=(classes, width)).astype(np.float32)
-    inputs = generator.normal(size=(size, width)).astype(np.float32) + np.float32(separation) * centers[labels]
+    centers *= np.float32(separation)
+    inputs = generator.normal(size=(size, width)).astype(np.float32) + centers[labels]
     identity = preprocess.Preprocessing("none", np.zeros(width), np.ones(width))
     if uneven:
         inputs += np.abs(generator.normal(size=width)).astype(np.float32)
