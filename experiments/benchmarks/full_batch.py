@@ -35,8 +35,8 @@ STRENGTHS = {
     "features-apart": 1e-6,
 }
 OVERLAPPING, APART = 0.13, 0.5
-"""Spread of the classes' centers, in that of a class: at the optimum for a strength of 1e-5, 83 % of
-the examples are classified right (as of a good probe on ImageNet), or all of them."""
+"""Spread of the classes' centers, in that of a class. At the optimum for a strength of 1e-5 some
+83 % of the examples are classified right (as of a good probe on ImageNet), or all of them."""
 
 
 def load(name, data_dir):

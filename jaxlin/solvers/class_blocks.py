@@ -159,7 +159,7 @@ def shrink(blocks, noise) -> None:
     diagonal, rounding = np.arange(blocks.shape[1] - 1), np.finfo(blocks.dtype).eps
     for block, variance in zip(blocks, noise, strict=True):
         mass, inner = block[-1, -1], block[:-1, :-1]
-        if not mass > 0:
+        if not (mass > 0 and variance > 0):
             continue
         mean = block[-1, :-1] / np.sqrt(mass)
         least = 8 * rounding * inner[diagonal, diagonal]
