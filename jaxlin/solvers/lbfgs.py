@@ -149,12 +149,13 @@ def lowest_along(
     return None, value, gradient, 1.0
 
 
-def least_gradient(memory: Memory, point, gradient, split: int):
+def least_gradient(memory: Memory, point, gradient, split: int, counted: Callable):
     """The combination of the last iterates whose gradient is least, and its gradient.
 
     Args:
       split: K * D: the bias part, after it, is balanced exactly by the certificate, and counts
         less than the weights, though not nothing.
+      counted: gradients (..., n) -> what of them counts.
 
     Returns:
       The point (K * D + K,) and the gradient there, as the memory predicts it.
@@ -162,6 +163,8 @@ def least_gradient(memory: Memory, point, gradient, split: int):
     if not memory.points:
         return point, gradient
     differences = np.stack(memory.gradients[-20:])
+    whole, residual = differences, gradient
+    differences, gradient = counted(differences), counted(gradient)
     scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
     ours, bias = differences[:, :split], differences[:, split:]
     system = ours @ ours.T + scale * (bias @ bias.T)
@@ -169,7 +172,7 @@ def least_gradient(memory: Memory, point, gradient, split: int):
     units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     system = system * units[:, None] * units[None, :]
     mix = -np.linalg.lstsq(system, target * units, rcond=1e-12)[0] * units
-    combined, residual = point.copy(), gradient + mix @ differences
+    combined, residual = point.copy(), residual + mix @ whole
     for share, difference in zip(mix, memory.points[-20:], strict=True):
         combined += share * difference
     return combined, residual

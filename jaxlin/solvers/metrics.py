@@ -15,6 +15,7 @@ the metric that follows the iterate is that of `jaxlin.solvers.class_blocks`.
 """
 
 __all__ = [
+    "SpectralMetric",
     "flat",
     "gram_metric",
     "spectral_metric",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -76,31 +78,43 @@ def spectral_metric(problem: Problem, spectrum: Spectrum, mean, curvature) -> Ca
     return through_spectrum(problem, spectrum, mean, curvature, solve)
 
 
+class SpectralMetric(NamedTuple):
+    """A metric that is known along the vectors of a spectrum, and may be another outside them."""
+
+    spectrum: Spectrum
+    mean: np.ndarray
+    """(D,), around which the rows were taken."""
+    solve: Callable
+    """(..., K, q) gradient along the vectors, in their dtype, and (..., K) in the bias of centred
+    rows -> the steps, of the same shapes."""
+    rest: Callable
+    """(..., K, D) gradient -> the step outside the span of the vectors."""
+    fit_intercept: bool
+
+    def __call__(self, gradient, bias_gradient):
+        vectors = self.spectrum.vectors
+        centred = gradient - bias_gradient[..., None] * self.mean
+        # one product for all of a batch: NumPy would make one for each
+        turned = centred.reshape(-1, len(self.mean)).astype(vectors.dtype) @ vectors
+        turned, bias_step = self.solve(turned.reshape(*centred.shape[:-1], -1), bias_gradient)
+        back = turned.reshape(-1, turned.shape[-1]).astype(vectors.dtype) @ vectors.T
+        step = back.reshape(centred.shape).astype(np.float64) + self.rest(centred)
+        if not self.fit_intercept:
+            return step, np.zeros_like(bias_gradient)
+        return step, bias_step - step @ self.mean
+
+
 def through_spectrum(
     problem: Problem, spectrum: Spectrum, mean, curvature: float, solve: Callable
-) -> Callable:
+) -> SpectralMetric:
     """A metric that is known along the leading vectors; the Gram metric is left the rest.
 
     Args:
-      mean: (D,), around which the rows were taken.
+      mean, solve: as `SpectralMetric` has them.
       curvature: of the Gram metric.
-      solve: (..., K, q) gradient along the vectors, in the problem's dtype, and (..., K) in the
-        bias of centred rows -> the steps, of the same shapes.
     """
     rest = _outside(spectrum, curvature)
-
-    def apply(gradient, bias_gradient):
-        centred = gradient - bias_gradient[..., None] * mean
-        # one product for all of a batch: NumPy would make one for each
-        turned = centred.reshape(-1, len(mean)).astype(problem.dtype) @ spectrum.vectors
-        turned, bias_step = solve(turned.reshape(*centred.shape[:-1], -1), bias_gradient)
-        back = turned.reshape(-1, turned.shape[-1]).astype(problem.dtype) @ spectrum.vectors.T
-        step = back.reshape(centred.shape).astype(np.float64) + rest(centred)
-        if not problem.fit_intercept:
-            return step, np.zeros_like(bias_gradient)
-        return step, bias_step - step @ mean
-
-    return apply
+    return SpectralMetric(spectrum, mean, solve, rest, problem.fit_intercept)
 
 
 def _outside(spectrum: Spectrum, curvature) -> Callable:

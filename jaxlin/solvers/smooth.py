@@ -25,16 +25,17 @@ from jaxlin.solvers.certificates import certify, class_apart, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import (
     arrays_of,
-    least_gradient,
     lowest_along,
     memory_of,
     remember,
     room,
     scaled_step,
 )
+from jaxlin.solvers.leading import corrected
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.parts import LONG, SHARE, part_of
 from jaxlin.solvers.problem import Problem, penalty
+from jaxlin.solvers.prospects import CLOSE, corrected_prospect, prospect_of
 from jaxlin.solvers.status import Fit, Status, silent
 from jaxlin.solvers.unfinished import SmoothFit, checked
 from jaxlin.solvers.warmth import Warmth, ahead, equipped
@@ -48,8 +49,6 @@ KEPT = 5
 LONGER = 1.5
 """Where a step was cut, the next is tried at most so many times as long: where losses fall like
 exponentials (hardly a penalty, classes almost apart), all steps of a metric are too long."""
-CLOSE = 5e-3
-"""Relative gap below which a step is trusted that was not tried: it leads to a smaller gradient."""
 
 
 class Asked(NamedTuple):
@@ -242,18 +241,28 @@ def descend(
 
     while True:
         on_carried(evaluations, make)
-        gap, *there = _estimated_gap(problem, memory, point, gradient, split)
         along = flat(metric, weights.shape)
+        last = plain = prospect_of(problem, memory, point, gradient)
+        if proved:
+            last = corrected_prospect(problem, metric, memory, point, gradient, value, plain)
         report(evaluations, min(best[0], value), lower)
-        due = gap <= 0.7 * problem.tolerance * value and gap <= 0.5 * promise
-        if due or (report is not silent and gap <= 0.7 * milestone * value):
+        due = last.gap <= 0.7 * problem.tolerance * value and last.gap <= 0.5 * promise
+        if due or (report is not silent and plain.gap <= 0.7 * milestone * value):
             if not proved:
                 break
-            promise = gap if due else promise
-            milestone = min(milestone, gap / value) / MILESTONES
-            proof_point, its_gradient = there
-            if memory.points and gap <= CLOSE * value:  # a step ahead, which costs no pass
-                proof_point = proof_point + scaled_step(memory, along, its_gradient)[0]
+            proof_point = last.point if due else plain.point
+            if due and last.leading is not None:
+                # where it failed before, float32 may not have been enough
+                digits = precision if np.isinf(promise) else np.dtype(np.float64)
+                proof_point = corrected(
+                    *(problem, last.leading, mean_loss, *unpack(proof_point)),
+                    **dict(lengths=memory.lengths, gap=last.gap, dtype=digits),
+                )
+                evaluations += 1  # the rows are read once
+            elif memory.points and plain.gap <= CLOSE * value:  # a step ahead costs no pass
+                proof_point = proof_point + scaled_step(memory, along, plain.gradient)[0]
+            promise = last.gap if due else promise
+            milestone = min(milestone, plain.gap / value) / MILESTONES
             w, b = unpack(_rounded(proof_point, problem.result_dtype) if due else proof_point)
             proof = certify(problem, w, b, dtype=precision, exact=due)
             evaluations += proof.evaluations
@@ -298,7 +307,7 @@ def descend(
         if stalled and since > 2:
             status = Status.PRECISION
             break
-        if builder.worth_rebuilding(decrements, since, gap, problem.tolerance * value):
+        if builder.worth_rebuilding(decrements, since, plain.gap, problem.tolerance * value):
             metric, cost = builder.following(*unpack(point), instead=metric)
             metric_strength, follows = problem.strength, True
             evaluations += cost
@@ -336,18 +345,6 @@ def _stalled(decrements, noise) -> bool:
     if decrements[-1] >= noise or len(decrements) <= PATIENCE:
         return False
     return min(decrements[-PATIENCE:]) > 0.5 * min(decrements[:-PATIENCE])
-
-
-def _estimated_gap(problem, memory, point, gradient, split):
-    """The gap that a certificate at the combination of least gradient would have, about; that
-    point, and its gradient."""
-    if problem.strength == 0:
-        return np.inf, point, gradient
-    there, its_gradient = least_gradient(memory, point, gradient, split)
-    alone, square = (float(g[:split] @ g[:split]) for g in (gradient, its_gradient))
-    if alone <= square:
-        there, its_gradient, square = point, gradient, alone
-    return square / (4 * problem.strength), there, its_gradient
 
 
 def _unregularized(problem, point, gradient, value, split, classes):
