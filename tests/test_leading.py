@@ -46,7 +46,8 @@ def objective_of(weights, bias):
 
 def moved(problem, weights, bias, along, mean_loss=smooth.mean_loss, **changed):
     wanted = dict(lengths=(), gap=0.0, dtype=np.dtype(np.float64)) | changed
-    point = corrected(problem, along, mean_loss, weights, bias, **wanted)
+    point = np.concatenate([weights.ravel(), bias])
+    point = corrected(problem, along, mean_loss, point, **wanted)
     return point[: weights.size].reshape(weights.shape), point[weights.size :]
 
 
@@ -208,11 +209,11 @@ def test_proofs_are_tight(tolerance, monkeypatch):
 def test_a_second_try_is_in_float64(monkeypatch):
     dtypes = []
 
-    def poor(problem, along, mean_loss, weights, bias, *, dtype, **rest):
+    def poor(problem, along, mean_loss, point, lengths, gap, dtype):
         dtypes.append(np.dtype(dtype))
         if len(dtypes) == 1:
-            return 1.2 * np.concatenate([weights.ravel(), bias])
-        return corrected(problem, along, mean_loss, weights, bias, dtype=dtype, **rest)
+            return 1.2 * point
+        return corrected(problem, along, mean_loss, point, lengths, gap, dtype)
 
     monkeypatch.setattr(smooth, "corrected", poor)
     found = minimize(*data_of(np.float32), **SETTINGS)

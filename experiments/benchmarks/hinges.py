@@ -21,6 +21,8 @@ from full_batch import in_float32, load
 from jaxlin.solvers import describe, minimize
 
 ACCURACIES = (1e-2, 1e-3, 1e-4, 1e-5)
+REPEATS = 3
+"""Of a fit, warm; the fastest counts."""
 
 
 def certified(inputs, labels, loss, options, **settings):
@@ -30,7 +32,7 @@ def certified(inputs, labels, loss, options, **settings):
         if accuracy < options.tolerance * 0.99:
             continue
         times = []
-        for _ in range(2):
+        for _ in range(1 + REPEATS):
             start = time.perf_counter()
             solution = minimize(
                 inputs,
@@ -42,7 +44,7 @@ def certified(inputs, labels, loss, options, **settings):
             )
             times.append(time.perf_counter() - start)
         found[f"{accuracy:.0e}"] = {
-            "seconds": times[-1],
+            "seconds": min(times[1:]),
             "with_compilation": times[0],
             "passes": solution.evaluations,
             "relative_gap": solution.gap / solution.objective,

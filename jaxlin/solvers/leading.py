@@ -67,8 +67,8 @@ class Leading(NamedTuple):
 
 
 def leading_of(problem: Problem, metric) -> Leading | None:
-    """The directions worth a correction; `None` where the metric knows none, where
-    a row along them and its scores are more than half of the row, or on a mesh."""
+    """The directions for a correction; `None` on a mesh, where the metric knows none, or where the
+    coordinates and scores of a row are more than half of the row."""
     if not isinstance(metric, SpectralMetric) or isinstance(problem.rows, ShardedRows):
         return None
     vectors = metric.spectrum.vectors
@@ -79,14 +79,14 @@ def leading_of(problem: Problem, metric) -> Leading | None:
 
 
 def corrected(
-    problem: Problem, leading: Leading, mean_loss: Callable, weights, bias, *, lengths, gap, dtype
+    problem: Problem, leading: Leading, mean_loss: Callable, point, lengths, gap: float, dtype
 ) -> np.ndarray:
     """Near the optimum along the directions and in the bias, from a point that is not far.
 
     Args:
       mean_loss: (problem, weights, bias, dtype) -> the mean loss, its gradient in the weights, and
         in the bias.
-      weights, bias: (K, D) and (K,): the point.
+      point: (K * D + K,)
       lengths: of the metric's steps, as a `Memory` has them.
       gap: expected of what the point leaves outside the directions.
       dtype: of the arithmetic.
@@ -94,8 +94,9 @@ def corrected(
     Returns:
       The better point, (K * D + K,), or the one given where the steps led nowhere.
     """
-    directions, mean = leading.directions, leading.metric.mean
-    classes, count = len(bias), directions.shape[1]
+    directions, mean, classes = leading.directions, leading.metric.mean, problem.classes
+    weights, bias = np.split(point, [classes * problem.features])
+    weights, count = weights.reshape(classes, -1), directions.shape[1]
     both = np.concatenate([weights, directions.T])
     read = problem.rows.scores(both, np.concatenate([bias, -(mean @ directions)]), dtype)
     # a row's coordinates, and its scores so far as further features, whose weights stay one
@@ -104,30 +105,30 @@ def corrected(
     near, so_far = problem._replace(rows=rows), np.eye(classes)
     pulled, split = weights @ directions, classes * count
 
-    def gradient_at(point):
-        along, shift = point[:split].reshape(classes, count), point[split:]
+    def gradient_at(moved):
+        along, shift = moved[:split].reshape(classes, count), moved[split:]
         _, found, sums = mean_loss(near, np.concatenate([along, so_far], 1), shift, dtype)
         slope = found[:, :count] + 2 * problem.strength * (pulled + along)
         return np.concatenate([slope.ravel(), sums])
 
-    point, memory = np.zeros(split + classes), Memory(lengths=lengths)
-    gradient = gradient_at(point)
+    moved, memory = np.zeros(split + classes), Memory(lengths=lengths)
+    gradient = gradient_at(moved)
     first = square = float(gradient[:split] @ gradient[:split])
     for _ in range(STEPS):
         if square <= LEFT * gap * 4 * problem.strength:
             break
         step, memory = scaled_step(memory, leading.step, gradient)
-        change = gradient_at(point + step) - gradient
+        change = gradient_at(moved + step) - gradient
         bend = float(step @ change)
         if not bend > 0:
             break
         # so near to the optimum the gradient is linear along a step, and known where it is best
         length = -float(step @ gradient) / bend
-        point, gradient = point + length * step, gradient + length * change
+        moved, gradient = moved + length * step, gradient + length * change
         square = float(gradient[:split] @ gradient[:split])
         memory = remember(memory, step, change)
     if square > first:
-        return np.concatenate([weights.ravel(), bias])
-    along, shift = point[:split].reshape(classes, count), point[split:]
+        return point
+    along, shift = moved[:split].reshape(classes, count), moved[split:]
     change = along @ directions.T
     return np.concatenate([(weights + change).ravel(), bias + shift - change @ mean])

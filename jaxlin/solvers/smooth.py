@@ -254,10 +254,8 @@ def descend(
             if due and last.leading is not None:
                 # where it failed before, float32 may not have been enough
                 digits = precision if np.isinf(promise) else np.dtype(np.float64)
-                proof_point = corrected(
-                    *(problem, last.leading, mean_loss, *unpack(proof_point)),
-                    **dict(lengths=memory.lengths, gap=last.gap, dtype=digits),
-                )
+                ends = memory.lengths, last.gap, digits
+                proof_point = corrected(problem, last.leading, mean_loss, last.point, *ends)
                 evaluations += 1  # the rows are read once
             elif memory.points and plain.gap <= CLOSE * value:  # a step ahead costs no pass
                 proof_point = proof_point + scaled_step(memory, along, plain.gradient)[0]
