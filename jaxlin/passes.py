@@ -89,6 +89,11 @@ class _Rows:
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
         self._radius = None
 
+    @property
+    def resident(self) -> bool:
+        """Whether all rows are in one memory, rather than read anew in every pass."""
+        return True
+
     def rescaled(self, factors):
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)
@@ -223,6 +228,10 @@ class DeviceRows(_Rows):
             self._parts = [
                 slice(start, min(start + rows, self.size)) for start in range(0, self.size, rows)
             ]
+
+    @property
+    def resident(self) -> bool:
+        return self._resident is not None
 
     def _each(self):
         if self._resident is not None:

@@ -5,6 +5,7 @@ import pytest
 import scipy.optimize
 from scipy.special import logsumexp
 
+from jaxlin.passes import open_rows
 from jaxlin.sharding import mesh
 from jaxlin.solvers import Status, leading, minimize, prospects, smooth
 from jaxlin.solvers.builder import MetricBuilder
@@ -172,13 +173,19 @@ def test_outside_nothing_is_left_along_the_directions():
     np.testing.assert_allclose(gone @ inside, gone, atol=1e-12)
 
 
-def test_where_no_directions_are_worth_it_there_are_none():
+def test_where_no_directions_are_worth_it_there_are_none(tmp_path, monkeypatch):
     problem, weights, bias, along = opened()
     assert leading_of(problem, MetricBuilder(problem).gram(weights, bias)) is None
     wide = problem._replace(classes=FEATURES // 2)  # as many scores as half a row
     assert leading_of(wide, along.metric) is None
     spread = open_problem(*data_of(), mesh=mesh(1), **SETTINGS)[0]
     assert leading_of(spread, along.metric) is None
+    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 1000)
+    path = tmp_path / "rows.npy"
+    np.save(path, data_of()[0])
+    rows = open_rows(np.load(path, mmap_mode="r"), CLASSES, host=False)
+    assert leading_of(problem._replace(rows=rows), along.metric) is None
+    assert leading_of(problem, along.metric) is not None
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.passes import open_rows
-from jaxlin.sharded_rows import ShardedRows
 from jaxlin.solvers.lbfgs import Memory, remember, scaled_step
 from jaxlin.solvers.metrics import SpectralMetric
 from jaxlin.solvers.problem import Problem
@@ -67,9 +66,9 @@ class Leading(NamedTuple):
 
 
 def leading_of(problem: Problem, metric) -> Leading | None:
-    """The directions for a correction; `None` on a mesh, where the metric knows none, or where the
-    coordinates and scores of a row are more than half of the row."""
-    if not isinstance(metric, SpectralMetric) or isinstance(problem.rows, ShardedRows):
+    """The directions for a correction; `None` where the metric knows none, where all rows are not
+    in one memory, or where the coordinates and scores of a row would take more than half of it."""
+    if not (isinstance(metric, SpectralMetric) and problem.rows.resident):
         return None
     vectors = metric.spectrum.vectors
     count = min(problem.features // SHARE, EACH_CLASS * problem.classes, vectors.shape[1])
