@@ -9,6 +9,7 @@ from jaxlin.passes import open_rows
 from jaxlin.sharding import mesh
 from jaxlin.solvers import Status, leading, minimize, prospects, smooth
 from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers.lbfgs import Memory
 from jaxlin.solvers.leading import Leading, corrected, leading_of
 from jaxlin.solvers.problem import open_problem
 
@@ -27,13 +28,13 @@ def data_of(dtype=np.float64):
     return (plain @ turn + 0.5).astype(dtype), scores.argmax(1)
 
 
-def opened(near=0.02, **changed):
+def opened(**changed):
     """A problem, a point near its optimum, and the leading directions there."""
     problem = open_problem(*data_of(), **{**SETTINGS, **changed})[0]
     found = minimize(*data_of(), **{**SETTINGS, "tolerance": 1e-9, **changed})
     weights, bias = (np.asarray(part, np.float64) for part in found.params)
     rng = np.random.default_rng(1)
-    weights = weights + near * rng.normal(size=weights.shape)
+    weights = weights + 0.02 * rng.normal(size=weights.shape)
     metric, _ = MetricBuilder(problem).following(weights, bias)
     return problem, weights, bias, leading_of(problem, metric)
 
@@ -186,6 +187,27 @@ def test_where_no_directions_are_worth_it_there_are_none(tmp_path, monkeypatch):
     rows = open_rows(np.load(path, mmap_mode="r"), CLASSES, host=False)
     assert leading_of(problem._replace(rows=rows), along.metric) is None
     assert leading_of(problem, along.metric) is not None
+
+
+@pytest.mark.parametrize(("square", "worth"), [(4.1, True), (3.9, False)])
+def test_a_correction_is_for_gradients_that_are_nearly_all_along_the_directions(square, worth):
+    """One outside them leaves a gap of 2.5: half of that of both, or less, if 4 lie along them."""
+    problem, weights, bias, along = opened()
+    gradient = np.zeros((CLASSES, FEATURES))
+    gradient[0] = np.sqrt(square) * along.directions[:, 0]
+    gradient[1] = along.outside(np.append(np.ones((CLASSES, FEATURES)), bias))[:FEATURES]
+    gradient[1] /= np.linalg.norm(gradient[1])
+    gradient = np.append(gradient, np.zeros(CLASSES))
+    point, unit = np.append(weights, bias), 1 / (4 * STRENGTH)
+    plain = prospects.prospect_of(problem, Memory(), point, gradient)
+    assert plain.gap == pytest.approx((1 + square) * unit)
+    known = problem, along.metric, Memory(), point, gradient
+    found = prospects.corrected_prospect(*known, value=1e9, plain=plain)
+    assert (found.leading is not None) == worth
+    assert found.gap == pytest.approx(2.5 * unit if worth else plain.gap)
+    least = plain.gap / (30 * problem.tolerance)  # the objective of which it is within 30 times
+    assert prospects.corrected_prospect(*known, 0.99 * least, plain) is plain
+    assert (prospects.corrected_prospect(*known, 1.01 * least, plain) is plain) != worth
 
 
 @pytest.fixture
