@@ -72,8 +72,8 @@ def test_saving_changes_no_number_and_keeps_three(jaxlin, runs, unbroken):
 
 def test_killed_five_times_at_random_moments(jaxlin, runs, processes):
     """One run of real processes, each killed a while after its first new checkpoint."""
-    steps = ("--steps", "300", "--save-every", "7")
-    options = (*RUN, *steps, "--out", "killed", "--resume", "auto")
+    steps = ("--steps", "600")  # far more than any of these processes comes to
+    options = (*RUN, *steps, "--save-every", "7", "--out", "killed", "--resume", "auto")
     seed = random.SystemRandom().randrange(10**6)
     moments = random.Random(seed)
     for _ in range(5):
@@ -81,14 +81,14 @@ def test_killed_five_times_at_random_moments(jaxlin, runs, processes):
         process = processes.start(".", "train", *options, **AS_HERE)
         while process.poll() is None and checkpoint.steps(Path("killed")) == before:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, seed
         assert checkpoint.find(Path("killed")) is not None, seed
     done = jaxlin("train", *options)
     assert (done.code, done.err) == (0, ""), seed
-    assert jaxlin("train", *RUN, "--steps", "300", "--out", "whole").code == 0
+    assert jaxlin("train", *RUN, *steps, "--out", "whole").code == 0
     runs.assert_same("killed", "whole")
     assert not list(Path("killed").rglob("*.part"))
     seconds = [record["seconds"] for record in runs.records("killed", timed=True)]
@@ -293,12 +293,13 @@ def test_what_cannot_be_meant_is_refused(jaxlin):
 
 
 def test_two_processes_do_not_write_one_folder(jaxlin, processes):
-    first = processes.start(".", "train", *SAVING, "--steps", "100000", "--out", "run", **AS_HERE)
+    endless = (*SAVING, "--steps", "1000000", "--patience", "1000000", "--out", "run")
+    first = processes.start(".", "train", *endless, **AS_HERE)
     try:
         while first.poll() is None and not checkpoint.steps(Path("run")):
             time.sleep(0.01)
         for extra in (("--resume", "auto"), ("--overwrite",)):
-            refused = jaxlin("train", *SAVING, "--steps", "100000", "--out", "run", *extra)
+            refused = jaxlin("train", *endless, *extra)
             assert f"process {first.pid} on " in refused.refused()
         assert first.poll() is None
     finally:
