@@ -85,7 +85,7 @@ def test_the_blockwise_metric_inverts_the_second_derivatives_of_each_class(blobs
     counts = np.random.default_rng(0).uniform(0.5, 2, 80)
     problem = open_problem(inputs, labels, strength=0.01, sample_weight=counts)[0]
     space = small_softmax._opened(problem)
-    space = space._replace(narrow=space.rows)  # float64
+    space = space._replace(narrow=(space.rows, space.columns))  # float64
     start = np.random.default_rng(1).normal(size=(3, 5)), np.zeros(3)
     point = small_softmax._start(problem, space, *start)
     metric = small_softmax._blockwise(space, point)

@@ -19,7 +19,7 @@ def conjugate_gradients(product, precondition, right, accuracy, most, start=None
       is the direction that would have been tried first.
     """
     found, residual = (np.zeros_like(right), right) if start is None else start
-    size = np.linalg.norm(right)
+    enough = accuracy**2 * (right @ right)
     ahead = precondition(residual)
     along, energy = ahead, residual @ ahead
     count, done = 0, False
@@ -32,7 +32,7 @@ def conjugate_gradients(product, precondition, right, accuracy, most, start=None
             break
         length = energy / curvature
         found, residual = found + length * along, residual - length * moved
-        done = np.linalg.norm(residual) <= accuracy * size
+        done = residual @ residual <= enough
         if not done:
             ahead = precondition(residual)
             previous, energy = energy, residual @ ahead

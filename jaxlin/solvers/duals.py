@@ -197,11 +197,10 @@ def _negative_entropy(xp, a):
 def _exponentials(xp, z, own):
     """log sum exp z, z_y = 0, to relative precision also where the true class wins by far; and of
     exp(z - largest z) the rivals', their sum, and the true class's."""
-    most = xp.maximum(z.max(0), 0)
+    most = z.max(0)  # at least z_y = 0
     rivals = xp.where(own, 0, xp.exp(z - most[None, :]))
     rest, own_term = rivals.sum(0), xp.exp(-most)
-    loss = xp.where(most > 0, most + xp.log(own_term + rest), xp.log1p(rest))
-    return loss, rivals, rest, own_term
+    return most + xp.log1p(own_term - 1 + rest), rivals, rest, own_term
 
 
 def _cross_entropy(xp, z, own):

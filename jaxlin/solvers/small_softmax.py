@@ -49,6 +49,8 @@ class _Space(NamedTuple):
 
     rows: np.ndarray
     """(N, q): centred, scaled, and with a free bias a last column of ones."""
+    columns: np.ndarray
+    """(q, N): the same, one feature after the other: scores from these take half as long."""
     own: np.ndarray
     """(K, N) boolean: the true class of every row."""
     ridges: np.ndarray
@@ -60,8 +62,9 @@ class _Space(NamedTuple):
     free: bool
     moment: np.ndarray | None
     """(q, q): the rows' second moment; `None` where the Hessian itself is formed."""
-    narrow: np.ndarray | None
-    """The rows in float32, for products with the Hessian; `None` where there is no moment."""
+    narrow: tuple[np.ndarray, np.ndarray] | None
+    """Rows and columns in float32, for products with the Hessian; `None` where there is no
+    moment."""
 
 
 class _Point(NamedTuple):
@@ -162,11 +165,12 @@ def _opened(problem: Problem) -> _Space:
     ridges = np.append(2 * problem.strength * scaling**2, [0.0] * free)
     side = rows.shape[1] * (1 if problem.classes == 2 else problem.classes)
     formed = problem.rows.size * side**2 <= DENSE_WORK
-    second = (None, None)
+    columns, second = np.ascontiguousarray(rows.T), (None, None)
     if not formed:
-        second = (rows * counts[:, None]).T @ rows, rows.astype(np.float32)
+        narrow = rows.astype(np.float32), columns.astype(np.float32)
+        second = (columns * counts) @ rows, narrow
     own = own_of(np, problem.labels, problem.classes)
-    return _Space(rows, own, ridges, scaling, mean, free, *second)
+    return _Space(rows, columns, own, ridges, scaling, mean, free, *second)
 
 
 def _start(problem: Problem, space: _Space, weights, bias) -> _Point:
@@ -175,7 +179,7 @@ def _start(problem: Problem, space: _Space, weights, bias) -> _Point:
     coefficients = weights / space.scaling
     if space.free:
         coefficients = np.column_stack([coefficients, bias + weights @ space.mean])
-    scores = coefficients @ space.rows.T
+    scores = coefficients @ space.columns
     return _point(problem, space, coefficients, scores, _loss(problem, space, scores))
 
 
@@ -203,18 +207,18 @@ def _point(problem: Problem, space: _Space, coefficients, scores, loss) -> _Poin
     penalized = space.ridges * coefficients
     value += 0.5 * float(np.vdot(coefficients, penalized))
     gradient = (residuals * problem.counts) @ space.rows + penalized
-    shares = residuals + space.own
-    bends = np.where(space.own, -shares * residuals, residuals * (1 - residuals)) * problem.counts
+    sizes = np.abs(residuals)  # p of a rival, 1 - p of the true class
+    bends = sizes * (1 - sizes) * problem.counts
     plain = gradient[:, : len(space.scaling)] / space.scaling
     gap = float(np.vdot(plain, plain)) / (4 * problem.strength)
     if space.free:  # what a Newton step in the bias would gain, twice
         gap += float((gradient[:, -1] ** 2 / np.maximum(bends.sum(1), 1e-300)).sum())
-    return _Point(coefficients, scores, value, gradient, shares, bends, gap)
+    return _Point(coefficients, scores, value, gradient, residuals + space.own, bends, gap)
 
 
 def _step(problem: Problem, space: _Space, point: _Point, along) -> _Point:
     """With Armijo's decrease, by halving: scores are affine along the step."""
-    moved = along @ space.rows.T
+    moved = along @ space.columns
     slope, length = float(np.vdot(point.gradient, along)), 1.0
     linear = float(np.vdot(space.ridges * point.coefficients, along))
     square = 0.5 * float(np.vdot(space.ridges * along, along))
@@ -241,12 +245,12 @@ def _solved(problem: Problem, space: _Space, point: _Point) -> np.ndarray:
     """By factoring the Hessian."""
     classes, side = point.gradient.shape
     if classes == 2:  # steps are (-u, u): both rows of the system say the same
-        hessian = 2 * (space.rows.T * point.bends[1]) @ space.rows
+        hessian = 2 * (space.columns * point.bends[1]) @ space.rows
         step = _solver(hessian, space.ridges)(-point.gradient[1])
         return np.stack([-step, step])
     spread = (point.shares.T[:, :, None] * space.rows[:, None, :]).reshape(len(space.rows), -1)
     hessian = -(spread * problem.counts[:, None]).T @ spread
-    bent = (point.bends[:, None, :] * space.rows.T).reshape(classes * side, -1)
+    bent = (point.bends[:, None, :] * space.columns).reshape(classes * side, -1)
     own = np.arange(classes)
     blocks = hessian.reshape(classes, side, classes, side)
     blocks[own, :, own, :] = (bent @ space.rows).reshape(classes, side, side)
@@ -259,10 +263,10 @@ def _solved(problem: Problem, space: _Space, point: _Point) -> np.ndarray:
 
 def _factor(system, ridges):
     """Of system + diag(ridges), positive definite but for rounding, which gets a little more."""
-    diagonal = np.diag_indices_from(system)
-    plain = system[diagonal] + ridges
+    diagonal = np.einsum("ii->i", system)  # a view
+    plain = diagonal + ridges
     for more in 10.0 ** np.arange(-14, 1, 2):
-        system[diagonal] = plain + more * plain.max()
+        diagonal[:] = plain + more * plain.max()
         factor, failed = lapack.dpotrf(system)
         if not failed:
             break
@@ -276,19 +280,19 @@ def _solver(system, ridges):
 
 def _sought(problem: Problem, space: _Space, point: _Point, target, metric):
     """By conjugate gradients, whose products need no more than float32."""
-    shape, narrow = point.gradient.shape, space.narrow.dtype
-    rivals = np.where(space.own | (point.shares < FAINT), 0, point.shares).astype(narrow)
-    at, counts = (problem.labels, np.arange(len(space.rows))), problem.counts.astype(narrow)
+    (rows, columns), shape = space.narrow, point.gradient.shape
+    rivals = np.where(space.own | (point.shares < FAINT), 0, point.shares).astype(rows.dtype)
+    weighted = rivals * problem.counts.astype(rows.dtype)
+    true = problem.labels * len(rows) + np.arange(len(rows))  # in scores (K, N) as they lie
 
     def product(step):
         step = step.reshape(shape)
-        moved = step.astype(narrow) @ space.narrow.T
-        moved -= moved[at]  # against the true class, whose share may be 1 but for rounding
-        moved -= (rivals * moved).sum(0)
-        moved *= rivals
-        moved *= counts
-        moved[at] = -moved.sum(0)
-        return (moved @ space.narrow + space.ridges * step).ravel()
+        moved = step.astype(rows.dtype) @ columns
+        moved -= moved.take(true)  # against the true class, whose share may be 1 but for rounding
+        moved -= np.einsum("kn,kn->n", rivals, moved)
+        moved *= weighted
+        moved.ravel()[true] = -moved.sum(0)
+        return (moved @ rows + space.ridges * step).ravel()
 
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
@@ -317,11 +321,11 @@ def _gram(space: _Space, point: _Point):
 
 def _blockwise(space: _Space, point: _Point):
     """The inverses of the Hessian's blocks of a class with itself, on vectors (K q,)."""
-    bends = np.where(point.bends < FAINT, 0, point.bends).astype(space.narrow.dtype)
-    side = len(space.ridges)
+    rows, side = space.narrow[0], len(space.ridges)
+    bends = np.where(point.bends < FAINT, 0, point.bends).astype(rows.dtype)
     inverses = np.empty((len(bends), side, side), bends.dtype)
     for inverse, roots in zip(inverses, np.sqrt(bends), strict=True):
-        bent = space.narrow * roots[:, None]
+        bent = rows * roots[:, None]
         upper = lapack.dpotri(_factor((bent.T @ bent).astype(np.float64), space.ridges))[0]
         inverse[:] = np.triu(upper) + np.triu(upper, 1).T
 
