@@ -57,7 +57,7 @@ def moved(problem, weights, bias, along, mean_loss=smooth.mean_loss, **changed):
 @pytest.mark.parametrize("host", [True, False])
 def test_many_steps_lead_to_the_optimum_of_the_subspace(host, intercept, monkeypatch):
     """Which scipy finds by itself."""
-    monkeypatch.setattr("jaxlin.passes.is_small", lambda *_, **__: host)
+    monkeypatch.setattr("jaxlin.passes.opening.is_small", lambda *_, **__: host)
     monkeypatch.setattr(leading, "STEPS", 100)
     problem, weights, bias, along = opened(fit_intercept=intercept)
     assert problem.on_host == host
@@ -181,7 +181,7 @@ def test_where_no_directions_are_worth_it_there_are_none(tmp_path, monkeypatch):
     assert leading_of(wide, along.metric) is None
     spread = open_problem(*data_of(), mesh=mesh(1), **SETTINGS)[0]
     assert leading_of(spread, along.metric) is None
-    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 1000)
+    monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 1000)
     path = tmp_path / "rows.npy"
     np.save(path, data_of()[0])
     rows = open_rows(np.load(path, mmap_mode="r"), CLASSES, host=False)
@@ -213,7 +213,7 @@ def test_a_correction_is_for_gradients_that_are_nearly_all_along_the_directions(
 @pytest.fixture
 def long(monkeypatch):
     """A fit in float32, of some passes, because no metric is exact."""
-    monkeypatch.setattr("jaxlin.passes.is_small", lambda *_, **__: False)
+    monkeypatch.setattr("jaxlin.passes.opening.is_small", lambda *_, **__: False)
     for module in ("hessian_blocks", "builder", "metrics"):
         monkeypatch.setattr(f"jaxlin.solvers.{module}.DENSE_SIDE", 40)
 

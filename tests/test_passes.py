@@ -84,8 +84,8 @@ def test_a_memory_map_is_read_in_parts(tmp_path, monkeypatch):
     inputs, shift, scale, weights, bias = data(size=500)
     np.save(tmp_path / "inputs.npy", inputs)
     mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
-    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 100)
-    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 5 * 120)
+    monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 100)
+    monkeypatch.setattr("jaxlin.passes.device.PART_BYTES", 5 * 120)
     rows = open_rows(mapped, 3, shift=shift, scale=scale, dtype=np.float64, host=False)
     rows.chunk = 40
     rows._parts = [slice(i, min(i + 120, 500)) for i in range(0, 500, 120)]
@@ -131,7 +131,7 @@ def test_a_map_of_the_wrong_length_is_refused():
 def test_a_source_is_read_ahead_in_parts_and_keeps_its_type(tmp_path, monkeypatch, dtype):
     inputs, shift, scale, weights, bias = data(size=500, dtype=dtype)
     np.save(tmp_path / "inputs.npy", inputs)
-    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 0)  # parts of one chunk
+    monkeypatch.setattr("jaxlin.passes.device.PART_BYTES", 0)  # parts of one chunk
     source = open_features(tmp_path / "inputs.npy", resident_bytes=100).inputs
     rows = open_rows(source, 3, shift=shift, scale=scale, dtype=np.float64, host=False)
     rows.chunk = 40
@@ -152,8 +152,8 @@ def test_a_source_is_read_ahead_in_parts_and_keeps_its_type(tmp_path, monkeypatc
 
 def test_the_pages_of_a_map_are_given_back(tmp_path, monkeypatch):
     np.save(tmp_path / "inputs.npy", np.ones((20_000, 256), np.float32))  # 20 MB
-    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 100)
-    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 1 << 20)
+    monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 100)
+    monkeypatch.setattr("jaxlin.passes.device.PART_BYTES", 1 << 20)
     mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
     rows = open_rows(mapped, 3, host=False)
     assert len(rows._parts) > 4

@@ -16,7 +16,7 @@ import pytest
 
 from jaxlin import sharding
 from jaxlin.core import Batch, LinearParams
-from jaxlin.sharded_rows import open_sharded
+from jaxlin.passes import open_sharded
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 

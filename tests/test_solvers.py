@@ -69,7 +69,7 @@ def test_weight_k_is_k_times_the_row(name, blobs):
 @pytest.mark.parametrize("name", ["softmax", "hinge", "one-vs-rest"])
 @pytest.mark.parametrize("host", [True, False])
 def test_both_readers_reach_the_same_optimum(name, host, monkeypatch, blobs):
-    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 1e12 if host else 0)
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 1e12 if host else 0)
     inputs, labels = blobs(3, size=200)
     raw = np.clip(inputs * 40 + 128, 0, 255).astype(np.uint8)
     seen = preprocess.fit(raw, "standardize")
@@ -77,7 +77,7 @@ def test_both_readers_reach_the_same_optimum(name, host, monkeypatch, blobs):
     assert solution.status == Status.CONVERGED
     assert solution.params.weights.dtype == np.float32
     mapped = (raw - seen.shift) * seen.scale
-    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 1e12)
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 1e12)
     again = minimize(mapped, labels, loss=name, strength=1e-3, tolerance=1e-8)
     assert solution.lower_bound <= again.objective <= solution.objective * (1 + 1e-9)
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_used_is_named(settings, message):
     ],
 )
 def test_numbers_without_a_square_are_named(small, spoilt, dtype, message, monkeypatch, blobs):
-    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 1e12 if small else 0)
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 1e12 if small else 0)
     inputs, labels = blobs(3, size=200)
     inputs = inputs.astype(dtype)
     inputs[150, 2] = spoilt

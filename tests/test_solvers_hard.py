@@ -214,7 +214,7 @@ def test_samples_of_any_number_of_rows_share_few_programs(monkeypatch, blobs):
     """Ever fewer rows bend as a hinge is solved, and every size would be compiled anew."""
     from jaxlin.solvers import hessian_blocks, metrics
 
-    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 0)
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
     sizes, real = [], metrics.two_level_metric
 
     def counted(problem, spectrum, sample, bends):

@@ -87,7 +87,7 @@ def test_where_a_part_would_not_do_there_is_none(data, changed, why):
 
 def test_rows_that_are_read_in_every_pass_have_no_part(data, monkeypatch, tmp_path):
     np.save(tmp_path / "x.npy", data[0])
-    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 1000)
+    monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 1000)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert parts.part_of(opened((mapped, data[1]))) is None
 

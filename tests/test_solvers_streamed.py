@@ -14,10 +14,10 @@ STRENGTH = 1e-3
 @pytest.fixture(autouse=True)
 def _in_parts(monkeypatch):
     """Nothing is small, nothing stays in memory: 2,000 rows are read as eight parts."""
-    monkeypatch.setattr("jaxlin.passes.SMALL_PROBLEM", 0)
-    monkeypatch.setattr("jaxlin.passes.RESIDENT_BYTES", 1000)
-    monkeypatch.setattr("jaxlin.passes.PART_BYTES", 0)
-    monkeypatch.setattr("jaxlin.passes.CACHED_BYTES", 256 * 12 * 4)
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
+    monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 1000)
+    monkeypatch.setattr("jaxlin.passes.device.PART_BYTES", 0)
+    monkeypatch.setattr("jaxlin.passes.affine.CACHED_BYTES", 256 * 12 * 4)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxlin import sharding
-from jaxlin.sharded_rows import open_sharded
+from jaxlin.passes import open_sharded
 from jaxlin.solvers import builder, minimize, parts
 from jaxlin.solvers.problem import beside, to_host
 from jaxlin.solvers.unfinished import blank, largest, shapes_of

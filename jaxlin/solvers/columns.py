@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlin.chunks import block_of
-from jaxlin.sharded_rows import ShardedRows
+from jaxlin.passes import ShardedRows
+from jaxlin.passes.chunks import block_of
 from jaxlin.solvers.problem import Problem, runner
 
 ENTRIES = 400_000

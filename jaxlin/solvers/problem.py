@@ -28,8 +28,7 @@ import numpy as np
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
-from jaxlin.passes import HostRows, arithmetic, is_small, open_rows
-from jaxlin.sharded_rows import ShardedRows, open_sharded
+from jaxlin.passes import HostRows, ShardedRows, arithmetic, is_small, open_rows, open_sharded
 from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import DualForm, form_of
 

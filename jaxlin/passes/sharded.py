@@ -1,7 +1,7 @@
-"""Passes over rows that are spread over devices: `jaxlin.passes` on every shard, then one sum.
+"""Rows that are spread over devices: the programs of `DeviceRows` on every shard, then one sum.
 
-`ShardedRows` has the methods of `jaxlin.passes.DeviceRows`, so that the full-batch solvers run on
-a mesh without knowing it. Each device walks its own rows in cache-sized chunks; what the devices
+`ShardedRows` has the methods of `DeviceRows`, so that the full-batch solvers run on a mesh without
+knowing it. Each device walks its own rows in cache-sized chunks; what the devices
 exchange is the sum over rows, K x (D + 1) numbers and the loss. Scores, (K, N), stay where their
 rows are. N is rounded up to fill the mesh: `fill` gives the rows that fill it up label 0 and
 weight 0.
@@ -17,9 +17,10 @@ import numpy as np
 import scipy.sparse
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxlin import chunks
 from jaxlin.memory import available_bytes
-from jaxlin.passes import DeviceRows, arithmetic, chunk_size
+from jaxlin.passes import chunks
+from jaxlin.passes.affine import arithmetic, chunk_size
+from jaxlin.passes.device import DeviceRows
 from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
@@ -164,7 +165,7 @@ class _Filled:
 
 @cache
 def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
-    """A walk of `jaxlin.chunks` on the rows of every device, its sums added up.
+    """A walk of `jaxlin.passes.chunks` on the rows of every device, its sums added up.
 
     `axes` says how many axes the arrays by row have, of which the last is the rows'.
     """

@@ -1,0 +1,92 @@
+"""Rows in NumPy or SciPy: for sparse ones, and for fits that end before a compilation would."""
+
+__all__ = ["HostRows"]
+
+import numpy as np
+import scipy.sparse
+
+from jaxlin.passes.affine import Rows, norm_bound
+
+
+class HostRows(Rows):
+    """Rows in NumPy or SciPy: no compilation, and CSR products."""
+
+    xp = np
+
+    def __init__(self, inputs, classes, shift, scale, dtype):
+        if scipy.sparse.issparse(inputs):
+            inputs = scipy.sparse.csr_matrix(inputs)
+        else:
+            inputs = np.asarray(inputs)
+        super().__init__(inputs, classes, shift, scale, dtype)
+        self._mapped = {}
+
+    def rescaled(self, factors):
+        other = super().rescaled(factors)
+        other._mapped = {}
+        return other
+
+    def _rows(self, dtype):
+        """The mapped rows (sparse ones unscaled: their scale is folded into the weights)."""
+        dtype = np.dtype(dtype)
+        if dtype not in self._mapped:
+            if scipy.sparse.issparse(self.inputs):
+                rows = self.inputs.astype(dtype)
+            else:
+                rows = ((self.inputs.astype(np.float64) - self.shift) * self.scale).astype(dtype)
+            self._mapped[dtype] = rows
+        return self._mapped[dtype]
+
+    def scores(self, weights, bias, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        weights, bias = np.asarray(weights), np.asarray(bias)
+        rows = self._rows(dtype)
+        if scipy.sparse.issparse(rows):
+            product = np.ascontiguousarray((rows @ (weights * self.scale).astype(dtype).T).T)
+        else:
+            product = weights.astype(dtype) @ rows.T
+        return product + bias.astype(dtype)[:, None]
+
+    def transpose(self, residuals, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        rows, residuals = self._rows(dtype), np.asarray(residuals, dtype)
+        sums = residuals.sum(1, dtype=np.float64)
+        if scipy.sparse.issparse(rows):
+            product = np.asarray((rows.T @ residuals.T).T, np.float64) * self.scale
+        else:
+            product = np.asarray(residuals @ rows, np.float64)
+        return product, sums
+
+    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        scores = self.scores(weights, bias, dtype)
+        value, residuals = rowwise(np, scores, labels, counts.astype(dtype), *extra)
+        product, sums = self.transpose(residuals, dtype)
+        return value, product, sums
+
+    def total(self, rowwise, by_row, *extra):
+        """Sums over the rows; see `DeviceRows.total`."""
+        return rowwise(np, *by_row, *extra)
+
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
+        """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
+        residuals, sums = rowwise(np, *by_row, *extra)
+        return *self.transpose(residuals, dtype), sums
+
+    def sample(self, indices, dtype=None):
+        dtype = np.dtype(dtype or self.dtype)
+        rows = self._rows(dtype)[indices]
+        if scipy.sparse.issparse(rows):
+            return (rows.toarray() * self.scale).astype(dtype)
+        return rows
+
+    def radius(self) -> float:
+        if self._radius is None:
+            rows = self.inputs
+            with np.errstate(over="ignore"):  # infinity says so
+                if scipy.sparse.issparse(rows):
+                    squares = rows.astype(np.float64).power(2) @ self.scale**2
+                else:
+                    squares = (rows.astype(np.float64) * self.scale) ** 2 @ np.ones(self.features)
+            self._radius = norm_bound(squares.max(), self.shift * self.scale)
+        return self._radius

@@ -1,0 +1,50 @@
+"""Which reader suits the rows: NumPy for small and sparse ones, else XLA."""
+
+__all__ = ["SMALL_PROBLEM", "is_small", "open_rows"]
+
+import numpy as np
+import scipy.sparse
+
+from jaxlin.passes.device import DeviceRows
+from jaxlin.passes.host import HostRows
+
+SMALL_PROBLEM = 2_000_000
+"""Multiplications (N * D * K) under which NumPy finishes before XLA has compiled."""
+
+
+def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=None):
+    """A reader of the rows `(inputs - shift) * scale`.
+
+    Args:
+      inputs: (N, D) array (NumPy or JAX; floating or integer), memory map, scipy sparse matrix,
+        or any object with `shape`, `dtype` and slices that NumPy can read (a chunked source).
+      classes: K, for the size of a chunk.
+      shift, scale: (D,) or `None`.
+      dtype: of the arithmetic; default float64 for float64 inputs, else float32.
+      host: `True` for NumPy, `False` for XLA, `None` chooses by size.
+
+    Returns:
+      `HostRows` or `DeviceRows`.
+
+    >>> rows = open_rows(np.array([[0, 2], [4, 6]], np.uint8), 3, scale=np.array([0.5, 0.5]))
+    >>> rows.scores(np.ones((3, 2)), np.zeros(3))[0].tolist()
+    [1.0, 5.0]
+    """
+    size, features = inputs.shape
+    sparse = scipy.sparse.issparse(inputs)
+    if dtype is None:
+        dtype = np.float64 if np.dtype(inputs.dtype) == np.float64 else np.float32
+    if host is None:
+        host = sparse or is_small(size, features, classes)
+    if sparse and shift is not None and np.any(np.asarray(shift)):
+        raise ValueError(
+            "`inputs` is sparse and cannot be shifted: subtracting a mean would fill every zero. "
+            "Scale it without shift, or pass a dense array."
+        )
+    reader = HostRows if host or sparse else DeviceRows
+    return reader(inputs, classes, shift, scale, np.dtype(dtype))
+
+
+def is_small(size: int, features: int, classes: int, times: float = 1.0) -> bool:
+    """Whether NumPy finishes first; `times`: by how much a method gets by with fewer passes."""
+    return size * features * classes <= times * SMALL_PROBLEM
