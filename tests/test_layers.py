@@ -43,6 +43,39 @@ def test_imports_point_down(path):
     assert imports(path) <= allowed
 
 
+def names(path):
+    """Every module under `jaxlin` that is imported, deferred imports too, by its whole name."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+    found = {n.module for n in froms} | {f"{n.module}.{a.name}" for n in froms for a in n.names}
+    return found | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+
+
+def circle(knows):
+    """A circle of modules that know each other, or nothing."""
+    done = set()
+
+    def walk(name, path):
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        done.add(name)
+        return next(filter(None, (walk(known, [*path, name]) for known in knows[name])), [])
+
+    return next(filter(None, (walk(name, []) for name in sorted(knows))), [])
+
+
+def test_no_modules_know_each_other_in_a_circle():
+    within = [path for path in MODULES if path.name != "__init__.py"]
+    name_of = {
+        path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in within
+    }
+    knows = {name_of[path]: sorted(names(path) & set(name_of.values())) for path in within}
+    assert circle(knows) == []
+    assert circle({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["b"]}) == ["b", "d"]
+
+
 def test_every_module_has_a_layer():
     assert {home(path) for path in MODULES} <= LAYER_OF.keys()
 

@@ -12,7 +12,7 @@ import tyro
 from jaxlin.cli.examples import DataOptions
 from jaxlin.cli.output import OutputOptions
 from jaxlin.cli.parsing import check_seed
-from jaxlin.cli.train import LossName
+from jaxlin.cli.train_options import LossName
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def check_seed(name: str, seed: int) -> None:
 def in_options(sentence: str, options_type) -> str:
     """A sentence of the Python interface with the command's options for the arguments it names.
 
-    >>> from jaxlin.cli.train import Options
+    >>> from jaxlin.cli.train_options import Options
     >>> in_options("raise `tolerance` (`tol`), or raise `strength` (lower `C`)", Options)
     'raise --tolerance, or raise --strength'
     """

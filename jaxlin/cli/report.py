@@ -22,8 +22,8 @@ def run(options: Options) -> int:
     """Rewrite the pictures and `report.html` of a run folder."""
     from jaxlin import models
     from jaxlin.cli.output import say
+    from jaxlin.cli.preparing import judged, split_data
     from jaxlin.cli.runs import load_run, read_json, write_pictures
-    from jaxlin.cli.training import judged, split_data
 
     if (options.run / "sweep.json").is_file():
         from jaxlin.cli.sweep_page import write_sweep_pictures

@@ -15,7 +15,7 @@ from jaxlin.cli.output import say
 from jaxlin.cli.parsing import in_options
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
-from jaxlin.cli.train import Options
+from jaxlin.cli.train_options import Options
 from jaxlin.core import LinearParams, Solution
 from jaxlin.solvers import unfinished
 

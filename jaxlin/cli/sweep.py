@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxlin.cli import train
+from jaxlin.cli import train_options
 from jaxlin.cli.devices import start
 from jaxlin.cli.output import check_out, emit, say
 from jaxlin.cli.surviving import exit_codes, open_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(train.Options):
+class Options(train_options.Options):
     """Fit many heads in one pass, choose one on validation, and test it once.
 
     A head is a combination of strength, step size, loss, features and seed. All descend side by
@@ -26,7 +26,7 @@ class Options(train.Options):
     """Strengths to try (without them: 13, from 1e-6 to 1)."""
     step_sizes: tuple[float, ...] | None = None
     """Step sizes to try (minibatch only)."""
-    losses: tuple[train.LossName, ...] | None = None
+    losses: tuple[train_options.LossName, ...] | None = None
     """Losses to try."""
     subsets: tuple[str, ...] | None = None
     """Features to try: all, NAME=START:STOP (columns; several ranges with commas between), or
@@ -75,7 +75,7 @@ class Options(train.Options):
 def run(options: Options) -> int:
     """Sweep as `options` say; return the exit code."""
     options = _with_preset(options)
-    train._check(options)
+    train_options.check_options(options)
     _check(options)
     mesh = start(options)
 
@@ -147,7 +147,7 @@ def _with_preset(options: Options) -> Options:
 
 def _with_defaults(options: Options) -> Options:
     """What is still open gets the default of `jaxlin train`."""
-    usual = {field.name: field.default for field in dataclasses.fields(train.Options)}
+    usual = {field.name: field.default for field in dataclasses.fields(train_options.Options)}
     names = ("preprocess", "optimizer", "schedule", "batch_size", "validation")
     open_ones = [name for name in names if getattr(options, name) is None]
     return dataclasses.replace(options, **{name: usual[name] for name in open_ones})
@@ -159,7 +159,7 @@ def _check(options: Options) -> None:
         values = getattr(options, name)
         if values is not None and not values:
             raise ValueError(f"--{name.replace('_', '-')} is empty. Give at least one value.")
-    full = options.solver == "full-batch" or (options.solver == "auto" and options.tolerance)
+    full = train_options.is_full_batch(options)
     if full and options.step_sizes is not None:
         raise ValueError(
             "--step-sizes belong to minibatch descent, and this is a full-batch solver. Leave them "

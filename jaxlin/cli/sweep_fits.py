@@ -1,6 +1,6 @@
 """Fitting the heads of `jaxlin sweep`, with checkpoints, and the chosen one again."""
 
-__all__ = ["SweepJob", "as_batch", "final_model", "fit_all"]
+__all__ = ["final_model", "fit_all"]
 
 from functools import partial
 from pathlib import Path
@@ -13,36 +13,19 @@ import numpy as np
 from jaxlin import checkpoint, models, preprocess, sweep
 from jaxlin.batches import steps_per_epoch
 from jaxlin.cli import hosts
+from jaxlin.cli.preparing import split_data
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
-from jaxlin.cli.training import Job, split_data
-from jaxlin.core import Batch, LinearParams
+from jaxlin.cli.sweep_job import SweepJob, as_batch, head_json
+from jaxlin.core import LinearParams
 from jaxlin.data.joined import joined
 from jaxlin.solvers.carried import Carried, blank_carried, shapes_of
 from jaxlin.solvers.status import silent
-from jaxlin.sweep import presets, selection
+from jaxlin.sweep import selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
 from jaxlin.sweep.minibatch import descend
 from jaxlin.sweep.progress import blank
-
-
-class SweepJob(NamedTuple):
-    """A `Job` and the heads that are to be fitted to it."""
-
-    job: Job
-    heads: list[sweep.Head]
-    preset: presets.Preset | None
-    full: bool
-    """Full-batch and certified, or minibatch descent."""
-    memory: int | None
-    """Bytes that a bank may take."""
-    mesh: object = None
-    """The devices that the rows, and the heads of descent, are spread over; `None` for one."""
-
-    @property
-    def train(self):
-        return self.job.train
 
 
 class _HeadRecord(NamedTuple):
@@ -165,8 +148,6 @@ def _solved_before(job: SweepJob, found) -> _Beginning:
 
 def _solve_all(job, out, data, validation, begin, write, records, watch) -> list[sweep.Fitted]:
     """Every head solved; a sweep that goes on solves those that are missing, bit for bit."""
-    from jaxlin.cli.sweep_results import head_json
-
     before = begin.state or _Solved([], None)
     solved, left = list(before.heads), []
 
@@ -237,10 +218,6 @@ def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> lis
     )
 
 
-def as_batch(data, weights=None) -> Batch:
-    return Batch(data.inputs, data.labels.astype(np.int32), weights)
-
-
 def _steps(config: dict, examples: int) -> int:
     return config["steps"] or config["epochs"] * steps_per_epoch(examples, config["batch_size"])
 
@@ -280,8 +257,6 @@ def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: boo
     Returns:
       The `Model`, and what `sweep.json` says of the refit (or `None`).
     """
-    from jaxlin.cli.sweep_results import head_json
-
     statistics, said = job.job.statistics, None
     wanted = refit and (job.preset is None or job.preset.refit)
     if wanted and job.job.validation is not None and chosen.head.shots is None:

@@ -4,8 +4,6 @@ __all__ = [
     "Other",
     "counted",
     "few_shot",
-    "head_json",
-    "history_json",
     "notes",
     "open_comparison",
     "test_once",
@@ -23,10 +21,10 @@ from jaxlin.cli import hosts
 from jaxlin.cli.measuring import measure
 from jaxlin.cli.parsing import in_options
 from jaxlin.cli.runs import safe_cell, write_predictions
-from jaxlin.cli.sweep_fits import SweepJob, as_batch
-from jaxlin.cli.train import Options
+from jaxlin.cli.sweep_job import SweepJob, as_batch
+from jaxlin.cli.train_options import Options
 from jaxlin.core import DataError, LinearParams
-from jaxlin.sweep import presets, selection
+from jaxlin.sweep import selection
 from jaxlin.sweep.paired import compare
 
 
@@ -172,32 +170,3 @@ def notes(job: SweepJob, fitted, position: int) -> list[str]:
             f"gap of up to {worst:.1e}: {in_options(loose[0].status, Options)}."
         )
     return notes
-
-
-def head_json(found: sweep.Fitted, job: SweepJob) -> dict:
-    head = found.head
-    described = head._asdict() | {"subset": head.subset.name}
-    if job.preset is not None:
-        shots, classes = head.shots, len(job.train.class_names)
-        examples = len(job.train.labels) if shots is None else shots * classes
-        described["published"] = head.strength / presets.strength_for(
-            1.0, job.preset.units, examples
-        )
-    accuracy = found.validation_accuracy
-    interval = None
-    if accuracy is not None and job.job.validation is not None:
-        interval = list(metrics.wilson_interval(accuracy, len(job.job.validation.labels)))
-    return described | {
-        "validation_accuracy": accuracy,
-        "validation_interval": interval,
-        "validation_loss": found.validation_loss,
-        "objective": found.objective,
-        "relative_gap": found.relative_gap,
-        "weight_norm": found.weight_norm,
-        "epochs": found.epochs,
-        "status": found.status,
-    }
-
-
-def history_json(found: sweep.Fitted) -> dict:
-    return {"history": [list(row) for row in found.history]}

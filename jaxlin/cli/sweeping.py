@@ -13,19 +13,18 @@ from jaxlin import models, sweep
 from jaxlin.cli import hosts
 from jaxlin.cli.environment import environment
 from jaxlin.cli.output import write_json
+from jaxlin.cli.preparing import prepare
 from jaxlin.cli.surviving import Watch
-from jaxlin.cli.sweep_fits import SweepJob, final_model, fit_all
+from jaxlin.cli.sweep_fits import final_model, fit_all
+from jaxlin.cli.sweep_job import SweepJob, head_json, history_json
 from jaxlin.cli.sweep_page import say_results, write_sweep_pictures
 from jaxlin.cli.sweep_results import (
     Other,
     counted,
     few_shot,
-    head_json,
-    history_json,
     notes,
     test_once,
 )
-from jaxlin.cli.training import prepare
 from jaxlin.sweep import presets, selection
 
 DEFAULT_STRENGTHS = tuple(np.logspace(-6, 0, 13).tolist())

@@ -2,89 +2,15 @@
 
 __all__ = ["Options", "run"]
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
-
-from jaxlin.cli.devices import DeviceOptions, check_devices, start
-from jaxlin.cli.examples import DataOptions, check_examples
-from jaxlin.cli.output import OutputOptions, check_out, emit, say
-from jaxlin.cli.parsing import check_seed
-from jaxlin.cli.surviving import SurvivalOptions, check_survival, exit_codes, open_run
-
-LossName = Literal[
-    "softmax",
-    "hinge",
-    "crammer-singer",
-    "one-vs-rest",
-    "squared-hinge",
-    "squared-crammer-singer",
-    "squared-one-vs-rest",
-]
-
-LEAST_TOLERANCE = 1e-13
-"""That of `jaxlin.solvers.minimize`, known here before JAX is loaded and a folder begun."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
-    """Train a linear classifier and write a run folder with its report."""
-
-    loss: LossName = "softmax"
-    """softmax cross-entropy; hinge (Weston-Watkins, the lecture's SVM); or another hinge."""
-    margin: float = 1.0
-    """The hinges' margin (the lecture's Delta)."""
-    strength: float = 1e-4
-    """Factor of the regularizer in the objective, mean loss + strength * R(W)."""
-    regularizer: Literal["l2", "l1", "none"] = "l2"
-    """R(W): sum of squares, sum of absolute values, or nothing. The bias is free."""
-    preprocess: Literal["none", "scale", "center", "standardize"] = "standardize"
-    """Raw; each feature to [-1, 1]; minus the mean image; or also divided by its spread."""
-    solver: Literal["auto", "minibatch", "full-batch"] = "auto"
-    """minibatch descends along batches; full-batch solves the problem and proves how far from the
-    optimum it stopped; auto is full-batch where --tolerance asks for that, else minibatch."""
-    tolerance: float | None = None
-    """Certified relative gap at which full-batch stops (without it: 1e-4)."""
-    max_iterations: int | None = None
-    """Steps after which full-batch stops without it (without this: 1,000)."""
-    optimizer: Literal[
-        "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "lars"
-    ] = "adam"
-    """How a gradient becomes a step."""
-    step_size: float | None = None
-    """Size of the first step, the learning rate (without it: one that suits the optimizer and the
-    number and size of the features)."""
-    schedule: Literal["constant", "cosine", "linear", "warmup-cosine", "steps"] = "cosine"
-    """How the step size falls over the run; warmup-cosine rises over its first ninth, steps
-    divides by 10 after 2/7, 4/7 and 6/7 of it."""
-    batch_size: int = 256
-    """Examples a step; 1 is single-example SGD, all of them gradient descent."""
-    epochs: int | None = None
-    """Passes over the training examples (without it: 30, or more for a small set)."""
-    steps: int | None = None
-    """Steps in all, instead of epochs."""
-    validation: float = 0.1
-    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none. A folder
-    of features with train, val and test brings its own."""
-    patience: int | None = None
-    """Stop after this many epochs without a better validation result."""
-    limit: int | None = None
-    """Use only this many training examples, drawn by the seed."""
-    seed: int = 0
-    """Decides every random choice of the run."""
-    memory: float = 4.0
-    """GiB of features to hold in memory; files of more are read block by block in every pass."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Of parameters and sums."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Read options from the config.json of a run; other options override it."""
+from jaxlin.cli.devices import start
+from jaxlin.cli.output import check_out, emit, say
+from jaxlin.cli.surviving import exit_codes, open_run
+from jaxlin.cli.train_options import Options, check_options
 
 
 def run(options: Options) -> int:
     """Train as `options` say; return the exit code."""
-    _check(options)
+    check_options(options)
     over = start(options)
 
     from jaxlin.cli.hosts import share_output
@@ -97,7 +23,8 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options, stopping, over) -> int:
-    from jaxlin.cli.training import prepare, train_and_write
+    from jaxlin.cli.preparing import prepare
+    from jaxlin.cli.training import train_and_write
 
     job = prepare(options)
     name = f"{job.train.name}-{options.loss}"
@@ -110,70 +37,3 @@ def _run(options: Options, stopping, over) -> int:
             say(f"jaxlin: {status}")
             return 1
         return watch.code()
-
-
-def _check(options: Options) -> None:
-    """Refuse numbers that cannot be meant, in one sentence each."""
-    check_devices(options)
-    check_survival(options)
-    check_examples(options)
-    positive = ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size")
-    positive = (*positive, "max_iterations")
-    for name in (*positive, "memory"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}.")
-        if value is not None and value == float("inf"):
-            raise ValueError(f"--{name.replace('_', '-')} must be finite, got {value}.")
-    for name in ("strength", "validation", "margin"):
-        value = getattr(options, name)
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"--{name} must be 0 or more and finite, got {value}.")
-    check_seed("--seed", options.seed)
-    if options.validation > 1 and options.validation != int(options.validation):
-        raise ValueError(
-            f"--validation must be a share below 1 or a whole number, got {options.validation}."
-        )
-    if options.epochs is not None and options.steps is not None:
-        raise ValueError("--epochs and --steps exclude each other. Give one of them.")
-    if options.tolerance is not None and not 0 < options.tolerance < 1:
-        raise ValueError(f"--tolerance must be between 0 and 1, got {options.tolerance}.")
-    if options.tolerance is not None and options.tolerance < LEAST_TOLERANCE:
-        raise ValueError(
-            f"--tolerance must be at least {LEAST_TOLERANCE:g}, got {options.tolerance:g}: the "
-            "smallest relative gap that float64 can certify."
-        )
-    full = options.solver == "full-batch" or (options.solver == "auto" and options.tolerance)
-    for name in ("epochs", "steps", "step_size", "patience"):
-        if full and getattr(options, name) is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} belongs to minibatch descent, and this is a "
-                "full-batch solver. Leave it out, or choose --solver minibatch."
-            )
-    if not full and options.max_iterations is not None:
-        raise ValueError(
-            "--max-iterations belongs to the full-batch solver. Give --steps or --epochs, or "
-            "choose --solver full-batch."
-        )
-    if options.solver == "minibatch" and options.tolerance is not None:
-        raise ValueError("--tolerance needs certificates. Choose --solver full-batch.")
-    if full and options.margin == 0:
-        raise ValueError(
-            "--margin must be positive for the full-batch solver, got 0. Give --margin 1, or "
-            "choose --solver minibatch."
-        )
-    if options.precision != "highest" and (full or options.dtype == "float64"):
-        what = "the full-batch solver's certificates" if full else "--dtype float64"
-        raise ValueError(
-            f"--precision {options.precision} rounds more than {what} can bear. Leave it out."
-        )
-    smooth = ("softmax", "squared-hinge", "squared-one-vs-rest")
-    if full and options.regularizer == "l1" and options.loss not in smooth:
-        raise ValueError(
-            f"--regularizer l1 needs a smooth loss with the full-batch solver, got {options.loss}. "
-            f"Choose --loss {', '.join(smooth[:-1])} or {smooth[-1]}, or --solver minibatch."
-        )
-    if full and options.class_devices > 1:
-        raise ValueError("--class-devices is for minibatch descent. Leave it out.")
-    if options.patience is not None and options.validation == 0:
-        raise ValueError("--patience needs validation examples. Give --validation, say 0.1.")

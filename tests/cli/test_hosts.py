@@ -18,7 +18,7 @@ import pytest
 from jaxlin import models
 from jaxlin.cli import launch
 from jaxlin.cli.parsing import parse
-from jaxlin.cli.train import Options, _check
+from jaxlin.cli.train_options import Options, check_options
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"
 RUN = ("--epochs", "8", "--batch-size", "100", "--optimizer", "momentum")
@@ -131,7 +131,7 @@ def test_where_one_process_dies_the_other_says_one_sentence_and_the_restart_goes
 )
 def test_what_cannot_be_meant_is_refused(words, sentence):
     with pytest.raises(ValueError) as caught:
-        _check(parse(Options, [*words], command="train"))
+        check_options(parse(Options, [*words], command="train"))
     assert sentence in str(caught.value)
 
 
@@ -158,7 +158,7 @@ def test_the_slurm_script_is_sound_shell_and_its_command_is_one_of_ours(tmp_path
     assert os.access(script, os.X_OK)
     command = _slurm_command(DATA="digits", RUN="runs/a")
     options = parse(Options, command[2:], command="train")
-    _check(options)
+    check_options(options)
     assert (options.resume, options.out) == ("auto", Path("runs/a"))
 
     # With stand-ins for the cluster's commands: a job that ended with 75 is queued again.
@@ -194,7 +194,7 @@ def test_the_jobset_is_consistent_and_its_command_is_one_of_ours():
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     assert container["command"] == ["jaxlin", "train"]
     options = parse(Options, container["args"], command="train")
-    _check(options)
+    check_options(options)
     assert options.resume == "auto"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxlin import checkpoint, train
-from jaxlin.cli import main, training
+from jaxlin.cli import main, preparing, training
 
 RUN = ("--steps", "60", "--batch-size", "64", "--patience", "50", "-q")
 SAVING = (*RUN, "--save-every", "17")
@@ -112,7 +112,7 @@ def test_a_real_sigterm_saves_and_exits_75(jaxlin, processes):
 @pytest.mark.parametrize(
     ("module", "name", "call", "number"),
     [
-        (training, "prepare", 1, signal.SIGTERM),  # before there is a folder
+        (preparing, "prepare", 1, signal.SIGTERM),  # before there is a folder
         (train, "compile_steps", 1, signal.SIGTERM),
         (training, "accuracy_and_loss", 2, signal.SIGTERM),  # validation, inside training
         (training, "measure", 1, signal.SIGTERM),  # evaluation, after training
