@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from jaxlin.passes import open_rows
 from jaxlin.sharding import mesh
-from jaxlin.solvers import Status, leading, minimize, prospects, smooth
+from jaxlin.solvers import Status, leading, minimize, minimize_path, prospects, smooth
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.lbfgs import Memory
 from jaxlin.solvers.leading import Leading, corrected, leading_of
@@ -49,7 +49,10 @@ def objective_of(weights, bias):
 def moved(problem, weights, bias, along, mean_loss=smooth.mean_loss, **changed):
     wanted = dict(lengths=(), gap=0.0, dtype=np.dtype(np.float64)) | changed
     point = np.concatenate([weights.ravel(), bias])
-    point = corrected(problem, along, mean_loss, point, **wanted)
+    point, scores = corrected(problem, along, mean_loss, point, **wanted)
+    there = point[: weights.size].reshape(weights.shape), point[weights.size :]
+    if scores is not None:  # float64, sums of a hundred terms of size 1
+        np.testing.assert_allclose(scores, problem.rows.scores(*there, np.float64), atol=1e-11)
     return point[: weights.size].reshape(weights.shape), point[weights.size :]
 
 
@@ -235,13 +238,35 @@ def test_proofs_are_tight(tolerance, monkeypatch):
 
 
 @pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("strengths", [[STRENGTH], [STRENGTH, 0.95 * STRENGTH, 0.9 * STRENGTH]])
+def test_a_corrected_point_is_proved_in_one_pass_unless_strengths_are_filled_in(
+    strengths, monkeypatch
+):
+    """The scores that the correction left are the dual point's; but an end needs its own."""
+    real, proofs = smooth.certify, []
+
+    def proved(problem, *parameters, **settings):
+        proofs.append((settings["known"], real(problem, *parameters, **settings)))
+        return proofs[-1][1]
+
+    monkeypatch.setattr(smooth, "certify", proved)
+    inputs, labels = data_of(np.float32)
+    found = minimize_path(inputs, labels, strengths=strengths, tolerance=1e-4)
+    assert all(fit.status == Status.CONVERGED for fit in found)
+    for known, proof in proofs:
+        assert (known is None) == (len(strengths) > 1)
+        assert proof.dual.exact == (len(strengths) > 1)
+    assert [fit.evaluations == 0 for fit in found] == [False, True, False][: len(strengths)]
+
+
+@pytest.mark.usefixtures("long")
 def test_a_second_try_is_in_float64(monkeypatch):
     dtypes = []
 
     def poor(problem, along, mean_loss, point, lengths, gap, dtype):
         dtypes.append(np.dtype(dtype))
         if len(dtypes) == 1:
-            return 1.2 * point
+            return 1.2 * point, None
         return corrected(problem, along, mean_loss, point, lengths, gap, dtype)
 
     monkeypatch.setattr(smooth, "corrected", poor)

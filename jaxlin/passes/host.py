@@ -68,8 +68,9 @@ class HostRows(Rows):
         """Sums over the rows; see `DeviceRows.total`."""
         return rowwise(np, *by_row, *extra)
 
-    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
+    def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
         """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
+        by_row = by_row if at is None else (self.scores(*at, dtype), *by_row)
         residuals, sums = rowwise(np, *by_row, *extra)
         return *self.transpose(residuals, dtype), sums
 

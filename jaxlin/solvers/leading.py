@@ -79,7 +79,7 @@ def leading_of(problem: Problem, metric) -> Leading | None:
 
 def corrected(
     problem: Problem, leading: Leading, mean_loss: Callable, point, lengths, gap: float, dtype
-) -> np.ndarray:
+) -> tuple:
     """Near the optimum along the directions and in the bias, from a point that is not far.
 
     Args:
@@ -91,7 +91,8 @@ def corrected(
       dtype: of the arithmetic.
 
     Returns:
-      The better point, (K * D + K,), or the one given where the steps led nowhere.
+      The better point, (K * D + K,), and its scores (K, N), of which only rounding is not known;
+      the point given and `None` where the steps led nowhere.
     """
     directions, mean, classes = leading.directions, leading.metric.mean, problem.classes
     weights, bias = np.split(point, [classes * problem.features])
@@ -127,7 +128,9 @@ def corrected(
         square = float(gradient[:split] @ gradient[:split])
         memory = remember(memory, step, change)
     if square > first:
-        return point
+        return point, None
     along, shift = moved[:split].reshape(classes, count), moved[split:]
+    scores = rows.scores(np.concatenate([along, so_far], 1), shift, dtype)
     change = along @ directions.T
-    return np.concatenate([(weights + change).ravel(), bias + shift - change @ mean])
+    better = np.concatenate([(weights + change).ravel(), bias + shift - change @ mean])
+    return better, scores

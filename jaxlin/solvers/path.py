@@ -166,7 +166,8 @@ def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
         if carried.end.size:  # its dual point is wanted, and too large to be carried
             strength, aim = (float(value) for value in carried.end)
             here = problem._replace(strength=strength, tolerance=aim)
-            fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass)
+            shared = aim < problem.tolerance
+            fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass, ends=shared)
             weights, bias, left, at = fit.weights, fit.bias, end_of(here, fit), 0
             falling, order = np.append(strength, falling), np.append(-1, order)
     while at < len(order) - 1:
@@ -175,7 +176,7 @@ def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
         aim = problem.tolerance * (END_SHARE if shared else 1)
         here = problem._replace(strength=float(falling[right]), tolerance=aim)
         before = weights, bias, warmth
-        fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass)
+        fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass, ends=shared)
         weights, bias = fit.weights, fit.bias
         end = end_of(here, fit) if far else None
         for i in range(at + 1, right):
@@ -196,11 +197,11 @@ def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
     return solutions
 
 
-def _solved(problem, weights, bias, warmth, on_pass):
+def _solved(problem, weights, bias, warmth, on_pass, *, ends):
     """The fit, and what it leaves to the next strength."""
     solve = solver_of(problem)
     if solve is minimize_smooth:
-        return (yield from descend(problem, weights, bias, warmth=warmth))
+        return (yield from descend(problem, weights, bias, warmth=warmth, ends=ends))
     return solve(problem, weights, bias, silent, on_pass=on_pass), warmth
 
 

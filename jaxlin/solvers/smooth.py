@@ -182,6 +182,7 @@ def descend(
     carried: SmoothFit | None = None,
     on_carried=silent,
     proved: bool = True,
+    ends: bool = False,
 ):
     """The descent of `minimize_smooth` as a generator of `Asked`.
 
@@ -189,6 +190,8 @@ def descend(
       warmth: of a fit to the same rows and counts at another strength, from whose solution this
         one starts; `weights` and `bias` are not looked at then, nor where there is `carried`.
       proved: whether it ends with a certificate, or as soon as it expects one.
+      ends: whether strengths are to be filled in between this one and the next, which takes a dual
+        point made from the very scores of the parameters.
 
     Returns:
       (when exhausted) the `Fit`, and the warmth for the next strength.
@@ -250,19 +253,21 @@ def descend(
         if due or (report is not silent and plain.gap <= 0.7 * milestone * value):
             if not proved:
                 break
-            proof_point = last.point if due else plain.point
+            proof_point, scores = last.point if due else plain.point, None
             if due and last.leading is not None:
                 # where it failed before, float32 may not have been enough
                 digits = precision if np.isinf(promise) else np.dtype(np.float64)
-                ends = memory.lengths, last.gap, digits
-                proof_point = corrected(problem, last.leading, mean_loss, last.point, *ends)
+                wanted = memory.lengths, last.gap, digits
+                found = corrected(problem, last.leading, mean_loss, last.point, *wanted)
+                proof_point, scores = found
                 evaluations += 1  # the rows are read once
             elif memory.points and plain.gap <= CLOSE * value:  # a step ahead costs no pass
                 proof_point = proof_point + scaled_step(memory, along, plain.gradient)[0]
             promise = last.gap if due else promise
             milestone = min(milestone, plain.gap / value) / MILESTONES
             w, b = unpack(_rounded(proof_point, problem.result_dtype) if due else proof_point)
-            proof = certify(problem, w, b, dtype=precision, exact=due)
+            known = None if ends else scores
+            proof = certify(problem, w, b, dtype=precision, exact=due, known=known)
             evaluations += proof.evaluations
             lower = max(lower, proof.lower_bound)
             if best[0] > proof.objective or (due and precision != np.float64):
