@@ -38,6 +38,7 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data.reading import Reader, Shard, open_reader, read_bytes
+from jaxlin.placing import aligned
 
 RESIDENT_BYTES = 4 << 30
 """Inputs up to this size are held in memory unless somebody says otherwise."""
@@ -47,7 +48,6 @@ GAP_BYTES = 64 << 10
 """Rows nearer than this are read together with what lies between them."""
 READERS = 8
 """Reads at once: they keep a disk busy while others of them are looked through."""
-_ALIGNMENT = 64  # of buffers, so that JAX may use them without a copy
 _EXPONENT = {  # dtype: unsigned integer of its size, bits of the exponent
     np.dtype(np.float16): (np.uint16, 0x7C00),
     np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
@@ -226,11 +226,7 @@ def fill(source, out: np.ndarray, segments) -> None:
 
 def empty_rows(count: int, source) -> np.ndarray:
     """Memory for `count` rows of a source, aligned so that JAX can take it over as it is."""
-    dtype, width = np.dtype(source.dtype), source.shape[1]
-    size = count * width * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    first = -raw.ctypes.data % _ALIGNMENT
-    return raw[first : first + size].view(dtype).reshape(count, width)
+    return aligned((count, source.shape[1]), source.dtype)
 
 
 class _Piece(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound
+from jaxlin.placing import to_device
 from jaxlin.prefetch import prefetch
 
 RESIDENT_BYTES = 4 << 30
@@ -32,9 +33,9 @@ class DeviceRows(Rows):
         self._resident = None
         resident_bytes = getattr(inputs, "resident_bytes", RESIDENT_BYTES)
         if array or self.size * self.features * item <= resident_bytes:
-            if not isinstance(inputs, jax.Array):
-                inputs = _as_device(np.asarray(inputs[:]))
             self._resident = inputs
+            if not isinstance(inputs, jax.Array):
+                self._resident = self._part(self._parts[0])[1]
         else:
             rows = max(self.chunk, PART_BYTES // (self.features * item) // self.chunk * self.chunk)
             self._parts = [
@@ -52,17 +53,14 @@ class DeviceRows(Rows):
             yield from prefetch(self._part, self._parts)
 
     def _part(self, part):
-        """One part of a source or a map, copied: the map's pages are then given back."""
-        if hasattr(self.inputs, "read_into"):  # rows of our own, which the device may take over
-            rows = self.inputs[part]
-            with arithmetic(rows.dtype):
-                return part, jax.device_put(rows)
-        if not isinstance(self.inputs, np.memmap):
-            return part, _as_device(np.asarray(self.inputs[part]))
-        rows = np.array(self.inputs[part])
-        if self.inputs.mode == "r":
+        """One part of the inputs on the device, in their dtype; a map's pages are given back."""
+        rows = self.inputs[part]
+        own = hasattr(self.inputs, "read_into")  # read for us: the device may take it over
+        with arithmetic(rows.dtype):
+            placed = jax.device_put(rows) if own else to_device(np.asarray(rows))
+        if isinstance(self.inputs, np.memmap) and self.inputs.mode == "r":
             self.inputs._mmap.madvise(mmap.MADV_DONTNEED)
-        return part, _as_device(rows)
+        return part, placed
 
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -212,9 +210,3 @@ class DeviceRows(Rows):
 
     def _mapped_back(self, products, sums):
         return (products - np.outer(sums, self.shift - self._subtracted())) * self.scale
-
-
-def _as_device(array):
-    """On the device in its own dtype."""
-    with arithmetic(array.dtype):
-        return jnp.asarray(array)

@@ -107,7 +107,7 @@ class DualForm(NamedTuple):
     def loss_and_residuals(self, xp, scores, own, margin):
         """A smooth loss (R,), and its derivative in the scores (K, R)."""
         if self.geometry == "softmax":
-            return _cross_entropy_and_residuals(xp, scores - (scores * own).sum(0)[None, :], own)
+            return _cross_entropy_and_residuals(xp, self.shortfalls(xp, scores, own, margin), own)
         z = self.shortfalls(xp, scores, own, margin)
         return self.loss(xp, z, own), self.residuals(xp, self.maximizer(xp, z, 1.0, 0.0), own)
 
@@ -197,9 +197,9 @@ def _negative_entropy(xp, a):
 def _exponentials(xp, z, own):
     """log sum exp z, z_y = 0, to relative precision also where the true class wins by far; and of
     exp(z - largest z) the rivals', their sum, and the true class's."""
-    most = z.max(0)  # at least z_y = 0
+    most = largest(xp, z)  # at least z_y = 0
     rivals = xp.where(own, 0, xp.exp(z - most[None, :]))
-    rest, own_term = rivals.sum(0), xp.exp(-most)
+    rest, own_term = total(xp, rivals), xp.exp(-most)
     return most + xp.log1p(own_term - 1 + rest), rivals, rest, own_term
 
 
