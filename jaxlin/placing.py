@@ -45,9 +45,9 @@ def to_device(array: np.ndarray) -> jax.Array:
         return jnp.array(array)
     own, threads = aligned(array.shape, array.dtype), min(os.cpu_count() or 1, MOST_THREADS)
     edges = np.linspace(0, len(array), threads + 1).astype(int)
+    parts = [slice(*ends) for ends in pairwise(edges)]
     with ThreadPoolExecutor(threads, thread_name_prefix="jaxlin-place") as pool:
-        parts = [slice(*ends) for ends in pairwise(edges)]
-        done = [pool.submit(np.copyto, own[part], array[part]) for part in parts]
-    for part in done:
-        part.result()
+        list(
+            pool.map(lambda part: np.copyto(own[part], array[part]), parts)
+        )  # raises what one does
     return jax.device_put(own)

@@ -23,13 +23,17 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
 LAYER_OF = {name: level for level, row in enumerate(LAYERS) for name in row.split()}
 
 
-def imports(path):
-    """The first name under `jaxlin` in every import, deferred ones too (all are absolute)."""
+def names(path):
+    """All that is imported, deferred imports too, by whole names (all imports are absolute)."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
-    dotted = [f"{n.module}.{a.name}" for n in froms for a in n.names]
-    dotted += [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
-    return {name.split(".")[1] for name in dotted if name.startswith("jaxlin.")}
+    found = {n.module for n in froms} | {f"{n.module}.{a.name}" for n in froms for a in n.names}
+    return found | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+
+
+def imports(path):
+    """The first name under `jaxlin` in every import."""
+    return {name.split(".")[1] for name in names(path) if name.startswith("jaxlin.")}
 
 
 def home(path):
@@ -41,14 +45,6 @@ def test_imports_point_down(path):
     level = LAYER_OF[home(path)]
     allowed = {m for m in LAYER_OF if LAYER_OF[m] < level} | {home(path), "__version__"}
     assert imports(path) <= allowed
-
-
-def names(path):
-    """Every module under `jaxlin` that is imported, deferred imports too, by its whole name."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
-    found = {n.module for n in froms} | {f"{n.module}.{a.name}" for n in froms for a in n.names}
-    return found | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
 
 
 def circle(knows):

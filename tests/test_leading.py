@@ -53,7 +53,7 @@ def moved(problem, weights, bias, along, mean_loss=smooth.mean_loss, **changed):
     there = point[: weights.size].reshape(weights.shape), point[weights.size :]
     if scores is not None:  # float64, sums of a hundred terms of size 1
         np.testing.assert_allclose(scores, problem.rows.scores(*there, np.float64), atol=1e-11)
-    return point[: weights.size].reshape(weights.shape), point[weights.size :]
+    return there
 
 
 @pytest.mark.parametrize("intercept", [True, False])

@@ -84,6 +84,8 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
 
 def is_full_batch(options: Options) -> bool:
     """Whether the problem is solved, with a certificate, rather than descended along batches."""
+    # Measured on digits, Fashion-MNIST and CIFAR-10: descent is as accurate on the test set, in
+    # seconds; the full-batch solver is for those who want the optimum, and its proof.
     return options.solver == "full-batch" or (
         options.solver == "auto" and options.tolerance is not None
     )

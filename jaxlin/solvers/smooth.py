@@ -257,9 +257,8 @@ def descend(
             if due and last.leading is not None:
                 # where it failed before, float32 may not have been enough
                 digits = precision if np.isinf(promise) else np.dtype(np.float64)
-                wanted = memory.lengths, last.gap, digits
-                found = corrected(problem, last.leading, mean_loss, last.point, *wanted)
-                proof_point, scores = found
+                wanted = last.point, memory.lengths, last.gap, digits
+                proof_point, scores = corrected(problem, last.leading, mean_loss, *wanted)
                 evaluations += 1  # the rows are read once
             elif memory.points and plain.gap <= CLOSE * value:  # a step ahead costs no pass
                 proof_point = proof_point + scaled_step(memory, along, plain.gradient)[0]
