@@ -8,6 +8,7 @@ goes wrong comes back as one error.
 __all__ = ["gathered", "nbytes", "read_arrays", "write_arrays"]
 
 import errno
+import logging
 import math
 import os
 import sys
@@ -162,13 +163,13 @@ def _orbax() -> Iterator[tuple]:
     """Orbax, and a checkpointer of this process alone; its log is silent meanwhile."""
     import jax
     import orbax.checkpoint as ocp
-    from absl import logging
+    from absl import logging as absl_log
 
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
+    verbosity = absl_log.get_verbosity()
+    absl_log.set_verbosity(absl_log.FATAL)
     try:
         with ocp.Checkpointer(
             ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
@@ -176,14 +177,15 @@ def _orbax() -> Iterator[tuple]:
         ) as checkpointer:
             yield ocp, checkpointer
     finally:
-        logging.set_verbosity(verbosity)
+        absl_log.set_verbosity(verbosity)
 
 
 @cache  # once is enough
 def _hush_late_writes() -> None:
     """After a failed save Orbax's other writes end, one by one, in a loop that is closed already.
 
-    Each would print a traceback that is nobody's concern: the one error has been raised.
+    Each would print a traceback that is nobody's concern: the one error has been raised. Writes
+    that fail just before the loop closes are told in asyncio's log, the later ones by Python.
     """
     usual = sys.unraisablehook
 
@@ -192,6 +194,7 @@ def _hush_late_writes() -> None:
             usual(unraisable)
 
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 def _as_os_error(error: Exception, folder: Path) -> OSError:
