@@ -96,11 +96,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _start(folder, *words, **variables):
-    """`jaxlin WORDS` in a process of its own, with one device."""
+LINGERING = """
+import time
+from jaxlin.checkpoint import store
+sync_folder = store.sync_folder  # what a save does last
+store.sync_folder = lambda home: (sync_folder(home), time.sleep({seconds}))
+"""
+
+
+def _start(folder, *words, linger=0.0, **variables):
+    """`jaxlin WORDS` in a process of its own, with one device.
+
+    It rests `linger` seconds after each checkpoint: a busy machine then has time to see and to
+    kill it before its end.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    program = "import sys; from jaxlin.cli import main; sys.exit(main())"
+    if linger:
+        program = LINGERING.format(seconds=linger) + program
     return subprocess.Popen(
-        [sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.exit(main())", *words],
+        [sys.executable, "-c", program, *words],
         cwd=folder,
         env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
         stdout=subprocess.PIPE,

@@ -130,7 +130,7 @@ def test_two_processes_stream_their_parts_and_one_goes_on(stored, processes, jax
 
 def test_a_streamed_run_that_was_killed_goes_on_bit_for_bit(stored, processes):
     words = (*STREAM, "--epochs", "8", "--out")
-    process = processes.start(stored, *words, "killed")
+    process = processes.start(stored, *words, "killed", linger=0.5)
     wait_for_checkpoint(stored / "killed", [process])
     process.kill()
     ended = processes.finish(
