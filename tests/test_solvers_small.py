@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxlin.core import LinearParams
 from jaxlin.losses import softmax_cross_entropy
-from jaxlin.solvers import Status, minimize, small_softmax
+from jaxlin.solvers import Status, minimize, small_blocks, small_softmax
 from jaxlin.solvers.problem import open_problem
 
 IRIS = load_iris(return_X_y=True)
@@ -27,7 +27,7 @@ def alone(monkeypatch):
 def solved_by(request, monkeypatch, alone):
     """How the Newton systems are solved."""
     work = np.inf if request.param == "factored" else 0
-    monkeypatch.setattr(small_softmax, "DENSE_WORK", work)
+    monkeypatch.setattr(small_blocks, "DENSE_WORK", work)
 
 
 def close(solution, other, strength):
@@ -84,14 +84,17 @@ def test_the_blockwise_metric_inverts_the_second_derivatives_of_each_class(blobs
     inputs, labels = blobs(3, size=80, features=5, classes=3)
     counts = np.random.default_rng(0).uniform(0.5, 2, 80)
     problem = open_problem(inputs, labels, strength=0.01, sample_weight=counts)[0]
-    space = small_softmax._opened(problem)
-    space = space._replace(narrow=(space.rows, space.columns))  # float64
+    space = small_blocks.open_space(problem)
+    blocks = [block._replace(narrow=block.columns) for block in space.blocks]  # float64
+    space = space._replace(blocks=blocks)
     start = np.random.default_rng(1).normal(size=(3, 5)), np.zeros(3)
     point = small_softmax._start(problem, space, *start)
     metric = small_softmax._blockwise(space, point)
 
+    (scores_here,) = point.scores
+
     def objective(coefficients, k):
-        scores = jnp.asarray(point.scores).at[k].set(coefficients @ space.rows.T)
+        scores = jnp.asarray(scores_here).at[k].set(coefficients @ blocks[0].columns)
         value = (problem.counts * softmax_cross_entropy(scores.T, labels)).sum()
         return value + (space.ridges * coefficients**2).sum() / 2
 
@@ -123,6 +126,26 @@ def test_sparse_rows_take_the_same_steps(alone, blobs):
     ways = [minimize(x, labels, strength=0.01) for x in (inputs, scipy.sparse.csr_matrix(inputs))]
     np.testing.assert_allclose(ways[0].params.weights, ways[1].params.weights, atol=1e-12)
     assert ways[0].iterations == ways[1].iterations
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_threads_share_the_rows_and_take_the_same_steps(solved_by, blobs, monkeypatch, classes):
+    inputs, labels = blobs(7, size=203, features=5, classes=classes)
+    settings = dict(strength=1e-3, tolerance=1e-9, sample_weight=np.linspace(0.5, 2, 203))
+    whole = minimize(inputs, labels, **settings)
+    monkeypatch.setattr(small_blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(small_blocks, "blas_threads", lambda: 3)
+    count, opened = [], small_softmax.open_space
+    monkeypatch.setattr(
+        small_softmax, "open_space", lambda *given: count.append(opened(*given)) or count[-1]
+    )
+    shared = minimize(inputs, labels, **settings)
+    assert [len(block.counts) for block in count[0].blocks] == [67, 68, 68]
+    assert (shared.status, shared.iterations) == (Status.CONVERGED, whole.iterations)
+    # the sums differ by their rounding, and the steps by that of float32
+    np.testing.assert_allclose(shared.params.weights, whole.params.weights, rtol=0, atol=1e-4)
+    assert shared.lower_bound <= whole.objective
+    assert whole.lower_bound <= shared.objective
 
 
 def test_whoever_watches_sees_both_bounds_close_and_changes_nothing(alone):

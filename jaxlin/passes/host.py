@@ -32,8 +32,10 @@ class HostRows(Rows):
         if dtype not in self._mapped:
             if scipy.sparse.issparse(self.inputs):
                 rows = self.inputs.astype(dtype)
-            else:
+            elif self.shift.any() or (self.scale != 1).any():
                 rows = ((self.inputs.astype(np.float64) - self.shift) * self.scale).astype(dtype)
+            else:
+                rows = self.inputs.astype(dtype, copy=False)
             self._mapped[dtype] = rows
         return self._mapped[dtype]
 
@@ -88,6 +90,8 @@ class HostRows(Rows):
                 if scipy.sparse.issparse(rows):
                     squares = rows.astype(np.float64).power(2) @ self.scale**2
                 else:
-                    squares = (rows.astype(np.float64) * self.scale) ** 2 @ np.ones(self.features)
+                    shifted = self.shift.any()
+                    scaled = rows * self.scale if shifted else self._rows(np.float64)
+                    squares = np.einsum("nd,nd->n", scaled, scaled)
             self._radius = norm_bound(squares.max(), self.shift * self.scale)
         return self._radius

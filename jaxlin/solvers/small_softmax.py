@@ -22,13 +22,17 @@ from scipy.linalg import lapack
 
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.conjugate import conjugate_gradients
-from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, newton_suits
+from jaxlin.solvers.small_blocks import (
+    Space,
+    coefficients_of,
+    open_space,
+    parameters_of,
+    sharing,
+)
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
-DENSE_WORK = 4e6
-"""Multiplications that the Hessian may take to be formed: some 1 ms."""
 STEPS = 50
 """Newton steps after which it is another method's turn."""
 PRODUCTS = 250
@@ -44,41 +48,21 @@ FAINT = 1e-25
 """Probabilities that bend nothing; products with them would be subnormal, which is slow."""
 
 
-class _Space(NamedTuple):
-    """The rows in the coordinates in which the steps are taken."""
-
-    rows: np.ndarray
-    """(N, q): centred, scaled, and with a free bias a last column of ones."""
-    columns: np.ndarray
-    """(q, N): the same, one feature after the other: scores from these take half as long."""
-    own: np.ndarray
-    """(K, N) boolean: the true class of every row."""
-    ridges: np.ndarray
-    """(q,): the penalty's second derivative."""
-    scaling: np.ndarray
-    """(D,)"""
-    mean: np.ndarray
-    """(D,)"""
-    free: bool
-    moment: np.ndarray | None
-    """(q, q): the rows' second moment; `None` where the Hessian itself is formed."""
-    narrow: tuple[np.ndarray, np.ndarray] | None
-    """Rows and columns in float32, for products with the Hessian; `None` where there is no
-    moment."""
-
-
 class _Point(NamedTuple):
+    """Where a fit is; what belongs to rows, (K, R), is a list with an array for each block."""
+
     coefficients: np.ndarray
     """(K, q)"""
-    scores: np.ndarray
-    """(K, N)"""
+    scores: list[np.ndarray]
     value: float
     gradient: np.ndarray
     """(K, q)"""
-    shares: np.ndarray
-    """(K, N): the probabilities."""
-    bends: np.ndarray
-    """(K, N): p (1 - p), weighted, to relative precision also where p is nearly 1."""
+    shares: list[np.ndarray]
+    """The probabilities."""
+    bends: list[np.ndarray]
+    """p (1 - p), weighted, to relative precision also where p is nearly 1."""
+    bent: np.ndarray
+    """(K,): the sums of these."""
     gap: float
     """About how far from the optimum: the duality gap, if the dual point were balanced."""
 
@@ -100,8 +84,8 @@ def minimize_small(
     again.
     """
     told = report if report is silent else improving(report)
-    with np.errstate(over="ignore", invalid="ignore"):
-        first, done = _newton(problem, weights, bias, told, on_pass)
+    with sharing(problem) as each, np.errstate(over="ignore", invalid="ignore"):
+        first, done = _newton(problem, open_space(problem, each), weights, bias, told, on_pass)
     if first is None:  # numbers so large that their squares overflow
         return minimize_smooth(problem, weights, bias, report, on_pass=on_pass)
     if done or first.iterations >= problem.max_iterations:
@@ -112,9 +96,8 @@ def minimize_small(
     return fit.after(first)
 
 
-def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | None, bool]:
+def _newton(problem, space: Space, weights, bias, report, on_pass) -> tuple[Fit | None, bool]:
     """The fit, or `None` if nothing finite came out; and whether it is final."""
-    space = _opened(problem)
     point = _start(problem, space, weights, bias)
     evaluations, steps, stale, lower = 2.0, 0, 0, 0.0
     least, target = point.gap, 0.7 * problem.tolerance
@@ -123,7 +106,7 @@ def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | Non
         if not np.isfinite(point.gap):
             return None, False
         if point.gap <= target * point.value or steps >= most or stale >= PATIENCE:
-            parameters = _rounded(_parameters(space, point), problem.result_dtype)
+            parameters = _rounded(parameters_of(space, point.coefficients), problem.result_dtype)
             proof = certify(problem, *parameters, exact=True)
             evaluations, lower = evaluations + proof.evaluations, max(lower, proof.lower_bound)
             report(evaluations, proof.objective, lower)
@@ -133,7 +116,7 @@ def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | Non
                 break
             target = 0.1 * point.gap / point.value
         elif report is not silent:
-            proof = certify(problem, *_parameters(space, point))
+            proof = certify(problem, *parameters_of(space, point.coefficients))
             evaluations, lower = evaluations + proof.evaluations, max(lower, proof.lower_bound)
             report(evaluations, point.value, lower)
         on_pass()
@@ -153,42 +136,11 @@ def _newton(problem: Problem, weights, bias, report, on_pass) -> tuple[Fit | Non
 _EPS = np.finfo(np.float64).eps
 
 
-def _opened(problem: Problem) -> _Space:
-    counts, free = problem.counts, problem.fit_intercept
-    inputs = problem.rows.sample(slice(None))
-    mean = counts @ inputs if free else np.zeros(problem.features)
-    rows = np.ones((problem.rows.size, problem.features + free))
-    np.subtract(inputs, mean, out=rows[:, : problem.features])
-    variances = counts @ rows[:, : problem.features] ** 2
-    scaling = 1 / np.sqrt(variances / problem.classes + 2 * problem.strength)
-    rows[:, : problem.features] *= scaling
-    ridges = np.append(2 * problem.strength * scaling**2, [0.0] * free)
-    side = rows.shape[1] * (1 if problem.classes == 2 else problem.classes)
-    formed = problem.rows.size * side**2 <= DENSE_WORK
-    columns, second = np.ascontiguousarray(rows.T), (None, None)
-    if not formed:
-        narrow = rows.astype(np.float32), columns.astype(np.float32)
-        second = (columns * counts) @ rows, narrow
-    own = own_of(np, problem.labels, problem.classes)
-    return _Space(rows, columns, own, ridges, scaling, mean, free, *second)
-
-
-def _start(problem: Problem, space: _Space, weights, bias) -> _Point:
+def _start(problem: Problem, space: Space, weights, bias) -> _Point:
     """At parameters from which the mean over the classes was taken off."""
-    weights, bias = weights - weights.mean(0), bias - bias.mean()
-    coefficients = weights / space.scaling
-    if space.free:
-        coefficients = np.column_stack([coefficients, bias + weights @ space.mean])
-    scores = coefficients @ space.columns
+    coefficients = coefficients_of(space, weights - weights.mean(0), bias - bias.mean())
+    scores = _scores(space, coefficients)
     return _point(problem, space, coefficients, scores, _loss(problem, space, scores))
-
-
-def _parameters(space: _Space, point: _Point) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (K, D) and bias (K,)."""
-    weights = point.coefficients[:, : len(space.scaling)] * space.scaling
-    if not space.free:
-        return weights, np.zeros(len(weights))
-    return weights, point.coefficients[:, -1] - weights @ space.mean
 
 
 def _rounded(parameters, dtype):
@@ -196,36 +148,51 @@ def _rounded(parameters, dtype):
     return tuple(part.astype(dtype).astype(np.float64) for part in parameters)
 
 
-def _loss(problem: Problem, space: _Space, scores):
-    """The weighted mean loss, and the derivatives of the losses in the scores, (K, N)."""
-    losses, residuals = problem.form.loss_and_residuals(np, scores, space.own, problem.margin)
-    return float(problem.counts @ losses), residuals
+def _scores(space: Space, coefficients) -> list[np.ndarray]:
+    return list(space.each(lambda block: coefficients @ block.columns, space.blocks))
 
 
-def _point(problem: Problem, space: _Space, coefficients, scores, loss) -> _Point:
+def _loss(problem: Problem, space: Space, scores):
+    """The weighted mean loss, and the derivatives of the losses in the scores."""
+
+    def of(block, scores):
+        losses, residuals = problem.form.loss_and_residuals(np, scores, block.own, problem.margin)
+        return float(block.counts @ losses), residuals
+
+    values, residuals = zip(*space.each(of, space.blocks, scores), strict=True)
+    return sum(values), residuals
+
+
+def _point(problem: Problem, space: Space, coefficients, scores, loss) -> _Point:
     value, residuals = loss
     penalized = space.ridges * coefficients
     value += 0.5 * float(np.vdot(coefficients, penalized))
-    gradient = (residuals * problem.counts) @ space.rows + penalized
-    sizes = np.abs(residuals)  # p of a rival, 1 - p of the true class
-    bends = sizes * (1 - sizes) * problem.counts
+
+    def of(block, residuals):
+        sizes = np.abs(residuals)  # p of a rival, 1 - p of the true class
+        bends = sizes * (1 - sizes) * block.counts
+        product = (residuals * block.counts) @ block.columns.T
+        return product, residuals + block.own, bends, bends.sum(1)
+
+    products, shares, bends, bent = zip(*space.each(of, space.blocks, residuals), strict=True)
+    gradient, bent = sum(products) + penalized, sum(bent)
     plain = gradient[:, : len(space.scaling)] / space.scaling
     gap = float(np.vdot(plain, plain)) / (4 * problem.strength)
     if space.free:  # what a Newton step in the bias would gain, twice
-        gap += float((gradient[:, -1] ** 2 / np.maximum(bends.sum(1), 1e-300)).sum())
-    return _Point(coefficients, scores, value, gradient, residuals + space.own, bends, gap)
+        gap += float((gradient[:, -1] ** 2 / np.maximum(bent, 1e-300)).sum())
+    return _Point(coefficients, scores, value, gradient, shares, bends, bent, gap)
 
 
-def _step(problem: Problem, space: _Space, point: _Point, along) -> _Point:
+def _step(problem: Problem, space: Space, point: _Point, along) -> _Point:
     """With Armijo's decrease, by halving: scores are affine along the step."""
-    moved = along @ space.columns
+    moved = _scores(space, along)
     slope, length = float(np.vdot(point.gradient, along)), 1.0
     linear = float(np.vdot(space.ridges * point.coefficients, along))
     square = 0.5 * float(np.vdot(space.ridges * along, along))
     start = 0.5 * float(np.vdot(space.ridges * point.coefficients, point.coefficients))
     noise = 8 * _EPS * abs(point.value)
     while True:
-        scores = point.scores + length * moved
+        scores = [at + length * step for at, step in zip(point.scores, moved, strict=True)]
         loss = _loss(problem, space, scores)
         value = loss[0] + start + length * linear + length**2 * square
         if value <= point.value + 1e-4 * length * slope + noise or length < 1e-6:
@@ -233,27 +200,36 @@ def _step(problem: Problem, space: _Space, point: _Point, along) -> _Point:
         length /= 2
 
 
-def _direction(problem: Problem, space: _Space, point: _Point, target, metric):
+def _direction(problem: Problem, space: Space, point: _Point, target, metric):
     """The Newton step (K, q), how many passes over the rows it took, and the metric of blocks that
     it came to, or was given."""
     if space.moment is None:
-        return _solved(problem, space, point), 1, None
-    return _sought(problem, space, point, target, metric)
+        return _solved(space, point), 1, None
+    return _sought(space, point, target, metric)
 
 
-def _solved(problem: Problem, space: _Space, point: _Point) -> np.ndarray:
+def _solved(space: Space, point: _Point) -> np.ndarray:
     """By factoring the Hessian."""
     classes, side = point.gradient.shape
     if classes == 2:  # steps are (-u, u): both rows of the system say the same
-        hessian = 2 * (space.columns * point.bends[1]) @ space.rows
+
+        def halved(block, bends):
+            return 2 * (block.columns * bends[1]) @ block.columns.T
+
+        hessian = sum(space.each(halved, space.blocks, point.bends))
         step = _solver(hessian, space.ridges)(-point.gradient[1])
         return np.stack([-step, step])
-    spread = (point.shares.T[:, :, None] * space.rows[:, None, :]).reshape(len(space.rows), -1)
-    hessian = -(spread * problem.counts[:, None]).T @ spread
-    bent = (point.bends[:, None, :] * space.columns).reshape(classes * side, -1)
     own = np.arange(classes)
-    blocks = hessian.reshape(classes, side, classes, side)
-    blocks[own, :, own, :] = (bent @ space.rows).reshape(classes, side, side)
+
+    def whole(block, shares, bends):
+        spread = (shares[:, None, :] * block.columns).reshape(classes * side, -1)
+        bent = (bends[:, None, :] * block.columns).reshape(classes * side, -1)
+        hessian = -(spread * block.counts) @ spread.T
+        blocks = hessian.reshape(classes, side, classes, side)
+        blocks[own, :, own, :] = (bent @ block.columns.T).reshape(classes, side, side)
+        return hessian
+
+    hessian = sum(space.each(whole, space.blocks, point.shares, point.bends))
     ridges = space.ridges.copy()
     if space.free:  # a common shift of all biases has no curvature of its own
         ridges[-1] = 1e-6 * hessian.trace() / len(hessian)
@@ -278,21 +254,30 @@ def _solver(system, ridges):
     return lambda right: lapack.dpotrs(factor, right)[0]
 
 
-def _sought(problem: Problem, space: _Space, point: _Point, target, metric):
+def _sought(space: Space, point: _Point, target, metric):
     """By conjugate gradients, whose products need no more than float32."""
-    (rows, columns), shape = space.narrow, point.gradient.shape
-    rivals = np.where(space.own | (point.shares < FAINT), 0, point.shares).astype(rows.dtype)
-    weighted = rivals * problem.counts.astype(rows.dtype)
-    true = problem.labels * len(rows) + np.arange(len(rows))  # in scores (K, N) as they lie
+    shape = point.gradient.shape
+
+    def rivals_of(block, shares):
+        rivals = np.where(block.own | (shares < FAINT), 0, shares).astype(np.float32)
+        return rivals, rivals * block.counts.astype(np.float32)
+
+    rivals, weighted = zip(*space.each(rivals_of, space.blocks, point.shares), strict=True)
 
     def product(step):
         step = step.reshape(shape)
-        moved = step.astype(rows.dtype) @ columns
-        moved -= moved.take(true)  # against the true class, whose share may be 1 but for rounding
-        moved -= np.einsum("kn,kn->n", rivals, moved)
-        moved *= weighted
-        moved.ravel()[true] = -moved.sum(0)
-        return (moved @ rows + space.ridges * step).ravel()
+        narrow = step.astype(np.float32)
+
+        def moved_back(block, rivals, weighted):
+            moved = narrow @ block.narrow
+            moved -= moved.take(block.true)  # whose share may be 1 but for rounding
+            moved -= np.einsum("kn,kn->n", rivals, moved)
+            moved *= weighted
+            moved.ravel()[block.true] = -moved.sum(0)
+            return (block.narrow @ moved.T).T
+
+        found = sum(space.each(moved_back, space.blocks, rivals, weighted))
+        return (found + space.ridges * step).ravel()
 
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
@@ -306,31 +291,35 @@ def _sought(problem: Problem, space: _Space, point: _Point, target, metric):
     return step[0].reshape(shape), count, metric
 
 
-def _worth(space: _Space) -> int:
+def _worth(space: Space) -> int:
     """Products with the Hessian that take as long as to factor its diagonal blocks."""
-    size, side = space.rows.shape
+    size, side = sum(len(block.counts) for block in space.blocks), len(space.ridges)
     return int(np.clip(side * (1 + side / size) / OVERHEAD, 3, PRODUCTS))
 
 
-def _gram(space: _Space, point: _Point):
+def _gram(space: Space, point: _Point):
     """The inverse of the Hessian if all rows bent alike, on vectors (K q,)."""
-    curvature = max(float(point.bends.sum()) / len(point.bends), 1e-12)
+    curvature = max(float(point.bent.sum()) / len(point.bent), 1e-12)
     solve = _solver(curvature * space.moment, space.ridges)
-    return lambda residual: solve(residual.reshape(len(point.bends), -1).T).T.ravel()
+    return lambda residual: solve(residual.reshape(len(point.bent), -1).T).T.ravel()
 
 
-def _blockwise(space: _Space, point: _Point):
+def _blockwise(space: Space, point: _Point):
     """The inverses of the Hessian's blocks of a class with itself, on vectors (K q,)."""
-    rows, side = space.narrow[0], len(space.ridges)
-    bends = np.where(point.bends < FAINT, 0, point.bends).astype(rows.dtype)
-    inverses = np.empty((len(bends), side, side), bends.dtype)
-    for inverse, roots in zip(inverses, np.sqrt(bends), strict=True):
-        bent = rows * roots[:, None]
-        upper = lapack.dpotri(_factor((bent.T @ bent).astype(np.float64), space.ridges))[0]
+
+    def grams(block, bends):
+        roots = np.sqrt(np.where(bends < FAINT, 0, bends)).astype(block.narrow.dtype)
+        bent = (block.narrow * root for root in roots)
+        return np.stack([rows @ rows.T for rows in bent])
+
+    systems = sum(space.each(grams, space.blocks, point.bends))
+    inverses = np.empty_like(systems)
+    for inverse, system in zip(inverses, systems.astype(np.float64), strict=True):
+        upper = lapack.dpotri(_factor(system, space.ridges))[0]
         inverse[:] = np.triu(upper) + np.triu(upper, 1).T
 
     def apply(residual):
-        found = inverses @ residual.reshape(-1, side, 1).astype(inverses.dtype)
+        found = inverses @ residual.reshape(*inverses.shape[:2], 1).astype(inverses.dtype)
         found = found[:, :, 0].astype(np.float64)
         return (found - found.mean(0)).ravel()  # steps, as gradients, sum to zero over the classes
 
