@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
+from jaxlin.cores import all_blas_threads, blas_threads, quiet_blas
 from jaxlin.losses import LOSSES
-from jaxlin.solvers.blas import all_blas_threads, blas_threads, quiet_blas
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.covariance import second_moment
 from jaxlin.solvers.hessian_blocks import Bends, bends_of, dense_blocks, sampled_blocks

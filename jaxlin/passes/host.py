@@ -2,9 +2,13 @@
 
 __all__ = ["HostRows"]
 
+from functools import partial, reduce
+
+import jax
 import numpy as np
 import scipy.sparse
 
+from jaxlin.cores import parts_of, sharing
 from jaxlin.passes.affine import Rows, norm_bound
 
 
@@ -68,13 +72,26 @@ class HostRows(Rows):
 
     def total(self, rowwise, by_row, *extra):
         """Sums over the rows; see `DeviceRows.total`."""
-        return rowwise(np, *by_row, *extra)
+        found = self._by_parts(lambda *blocks: rowwise(np, *blocks, *extra), by_row)
+        return _added(found)
 
     def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
         """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
         by_row = by_row if at is None else (self.scores(*at, dtype), *by_row)
-        residuals, sums = rowwise(np, *by_row, *extra)
-        return *self.transpose(residuals, dtype), sums
+        found = self._by_parts(lambda *blocks: rowwise(np, *blocks, *extra), by_row)
+        residuals, sums = zip(*found, strict=True)
+        whole = residuals[0] if len(residuals) == 1 else np.concatenate(residuals, axis=1)
+        return *self.transpose(whole, dtype), _added(sums)
+
+    def _by_parts(self, function, by_row) -> list:
+        """function(*blocks) of the columns of each part; scalars are handed on as they are."""
+        row_bytes = sum(np.asarray(a)[..., :1].nbytes for a in by_row if np.ndim(a))
+        parts = parts_of(self.size, row_bytes)
+        if len(parts) == 1:
+            return [function(*by_row)]
+        cut = [[a[..., part] if np.ndim(a) else a for part in parts] for a in by_row]
+        with sharing(len(parts)) as each:
+            return each(function, *cut)
 
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -95,3 +112,8 @@ class HostRows(Rows):
                     squares = np.einsum("nd,nd->n", scaled, scaled)
             self._radius = norm_bound(squares.max(), self.shift * self.scale)
         return self._radius
+
+
+def _added(sums):
+    """Of pytrees alike, entry by entry."""
+    return reduce(partial(jax.tree.map, np.add), sums)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.cores import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
-from jaxlin.solvers.blas import all_blas_threads, blas_threads
 from jaxlin.solvers.problem import Problem
 
 DENSE_FEATURES = 4500

@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.cores import quiet_blas
 from jaxlin.solvers.between import end_of, fill, reach
-from jaxlin.solvers.blas import quiet_blas
 from jaxlin.solvers.carried import Carried, carried_of, warmth_of
 from jaxlin.solvers.problem import open_problem, reweighted
 from jaxlin.solvers.single import solution_of, solver_of, start_of

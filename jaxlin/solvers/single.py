@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxlin.core import LinearParams, Solution
-from jaxlin.solvers.blas import quiet_blas
+from jaxlin.cores import quiet_blas
 from jaxlin.solvers.certificates import objective_at
 from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem

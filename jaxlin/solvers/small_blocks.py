@@ -1,31 +1,21 @@
 """The rows of a small softmax problem in the coordinates of Newton's steps, in a block a thread.
 
-NumPy lets other threads run while it works on an array, but each of its many small operations must
-wait for its turn to begin: blocks are as few and as large as can be, one for each core. Two cores
-fit 20,000 rows of 100 features and 10 classes in two thirds of the time of one.
+Two cores fit 20,000 rows of 100 features and 10 classes in two thirds of the time of one.
 """
 
-__all__ = ["Block", "Space", "coefficients_of", "open_space", "parameters_of", "sharing"]
+__all__ = ["Block", "Space", "coefficients_of", "open_space", "parameters_of", "small_parts"]
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from itertools import pairwise
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxlin.solvers.blas import blas_threads
+from jaxlin.cores import parts_of
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem
 
 DENSE_WORK = 4e6
 """Multiplications that the Hessian may take to be formed: some 1 ms."""
-BLOCK_BYTES = 1 << 20
-"""Of rows and scores in float64: a thread of its own pays for no less."""
-MOST_THREADS = 8
-"""More wait for each other."""
 
 
 class Block(NamedTuple):
@@ -60,28 +50,15 @@ class Space(NamedTuple):
     """(q, q): the rows' second moment; `None` where the Hessian itself is formed."""
 
 
-@contextmanager
-def sharing(problem: Problem) -> Iterator[Callable]:
-    """`map` over the blocks, by a thread for each."""
-    threads = len(_parts(problem))
-    if threads == 1:
-        yield map
-        return
-    quiet = partial(np.seterr, over="ignore", invalid="ignore")  # a thread has its own
-    with ThreadPoolExecutor(threads - 1, "jaxlin-newton", initializer=quiet) as pool:
-
-        def by_threads(function, *by_block):
-            (first, *others) = zip(*by_block, strict=True)
-            later = [pool.submit(function, *given) for given in others]
-            return [function(*first), *(found.result() for found in later)]
-
-        yield by_threads
+def small_parts(problem: Problem) -> list[slice]:
+    """The rows of each block."""
+    return parts_of(problem.rows.size, 8 * (problem.features + 1 + problem.classes))
 
 
 def open_space(problem: Problem, each: Callable = map) -> Space:
     """The rows of a problem in NumPy, in blocks."""
     counts, free, classes = problem.counts, problem.fit_intercept, problem.classes
-    inputs, parts = problem.rows.sample(slice(None)), _parts(problem)
+    inputs, parts = problem.rows.sample(slice(None)), small_parts(problem)
     mean = counts @ inputs if free else np.zeros(problem.features)
     variances = sum(each(lambda part: counts[part] @ (inputs[part] - mean) ** 2, parts))
     scaling = 1 / np.sqrt(variances / classes + 2 * problem.strength)
@@ -119,11 +96,3 @@ def parameters_of(space: Space, coefficients) -> tuple[np.ndarray, np.ndarray]:
     if not space.free:
         return weights, np.zeros(len(weights))
     return weights, coefficients[:, -1] - weights @ space.mean
-
-
-def _parts(problem: Problem) -> list[slice]:
-    """The rows of each block, about as many in all."""
-    size, row = problem.rows.size, 8 * (problem.features + 1 + problem.classes)
-    count = max(1, min(size * row // BLOCK_BYTES, blas_threads(), MOST_THREADS))
-    edges = np.linspace(0, size, count + 1).astype(int)
-    return [slice(*ends) for ends in pairwise(edges.tolist())]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
+from jaxlin.cores import sharing
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.conjugate import conjugate_gradients
 from jaxlin.solvers.problem import Problem, newton_suits
@@ -28,7 +29,7 @@ from jaxlin.solvers.small_blocks import (
     coefficients_of,
     open_space,
     parameters_of,
-    sharing,
+    small_parts,
 )
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
@@ -84,7 +85,7 @@ def minimize_small(
     again.
     """
     told = report if report is silent else improving(report)
-    with sharing(problem) as each, np.errstate(over="ignore", invalid="ignore"):
+    with sharing(len(small_parts(problem))) as each, np.errstate(over="ignore", invalid="ignore"):
         first, done = _newton(problem, open_space(problem, each), weights, bias, told, on_pass)
     if first is None:  # numbers so large that their squares overflow
         return minimize_smooth(problem, weights, bias, report, on_pass=on_pass)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from jaxlin.solvers.blas import all_blas_threads
+from jaxlin.cores import all_blas_threads
 from jaxlin.solvers.covariance import Sample, product, suits_blas
 from jaxlin.solvers.problem import Problem
 

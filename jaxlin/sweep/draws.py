@@ -20,9 +20,9 @@ import numpy as np
 
 from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
+from jaxlin.cores import quiet_blas
 from jaxlin.passes import arithmetic
 from jaxlin.preprocess import Preprocessing
-from jaxlin.solvers.blas import quiet_blas
 from jaxlin.solvers.duals import form_of
 from jaxlin.solvers.status import silent
 from jaxlin.sweep.heads import Fitted, Head
