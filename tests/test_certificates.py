@@ -117,7 +117,9 @@ def test_no_bound_exceeds_the_optimum(name, weighted):
                 weights + spread * generator.normal(size=weights.shape),
                 bias + spread * generator.normal(size=bias.shape),
                 smoothing=10 ** generator.uniform(-3, 1),
-                anchor=0.0 if problem.form.smooth else np.zeros(1),
+                anchor=0.0
+                if problem.form.smooth
+                else np.zeros((problem.classes, problem.rows.size)),
             )
             assert found.lower_bound <= truth
             assert found.objective >= best.lower_bound
