@@ -110,6 +110,7 @@ def test_no_bound_exceeds_the_optimum(name, weighted):
         truth = objective_by_loop(name, inputs, labels, *best.params, strength, counts)
         np.testing.assert_allclose(best.objective, truth, rtol=1e-12)
         problem = problem_of(inputs, labels, **settings)
+        zeros = np.zeros((problem.classes, problem.rows.size))
         for spread in (0.0, 1e-3, 0.1, 1.0, 5.0, 50.0):
             weights, bias = best.params
             found = certify(
@@ -117,9 +118,7 @@ def test_no_bound_exceeds_the_optimum(name, weighted):
                 weights + spread * generator.normal(size=weights.shape),
                 bias + spread * generator.normal(size=bias.shape),
                 smoothing=10 ** generator.uniform(-3, 1),
-                anchor=0.0
-                if problem.form.smooth
-                else np.zeros((problem.classes, problem.rows.size)),
+                anchor=0.0 if problem.form.smooth else zeros,
             )
             assert found.lower_bound <= truth
             assert found.objective >= best.lower_bound
