@@ -47,7 +47,7 @@ def test_sums_over_rows_are_those_of_one_thread(three):
     products, totals, again = rows.transpose_total(rowwise, (scores, counts, 0.5), 2.0)
     # ten numbers of size 1: a few rounding errors of 1e-16
     np.testing.assert_allclose(sums[0], one[1][0], atol=1e-14)
-    np.testing.assert_allclose(sums[1], 0.5 * counts.sum() * 1.0, atol=1e-14)
+    np.testing.assert_allclose(sums[1], 0.5 * counts.sum(), atol=1e-14)
     np.testing.assert_allclose(again[0], one[1][0], atol=1e-14)
     np.testing.assert_allclose(products, one[0] @ rows.inputs, atol=1e-14)
     np.testing.assert_allclose(totals, one[0].sum(1), atol=1e-14)

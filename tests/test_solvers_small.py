@@ -136,12 +136,12 @@ def test_threads_share_the_rows_and_take_the_same_steps(solved_by, blobs, monkey
     whole = minimize(inputs, labels, **settings)
     monkeypatch.setattr(cores, "PART_BYTES", 1)
     monkeypatch.setattr(cores, "blas_threads", lambda: 3)
-    count, opened = [], small_softmax.open_space
+    spaces, opened = [], small_softmax.open_space
     monkeypatch.setattr(
-        small_softmax, "open_space", lambda *given: count.append(opened(*given)) or count[-1]
+        small_softmax, "open_space", lambda *given: spaces.append(opened(*given)) or spaces[-1]
     )
     shared = minimize(inputs, labels, **settings)
-    assert [len(block.counts) for block in count[0].blocks] == [67, 68, 68]
+    assert [len(block.counts) for block in spaces[0].blocks] == [67, 68, 68]
     assert (shared.status, shared.iterations) == (Status.CONVERGED, whole.iterations)
     # the sums differ by their rounding, and the steps by that of float32
     np.testing.assert_allclose(shared.params.weights, whole.params.weights, rtol=0, atol=1e-4)

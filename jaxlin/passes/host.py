@@ -72,26 +72,24 @@ class HostRows(Rows):
 
     def total(self, rowwise, by_row, *extra):
         """Sums over the rows; see `DeviceRows.total`."""
-        found = self._by_parts(lambda *blocks: rowwise(np, *blocks, *extra), by_row)
-        return _added(found)
+        return _added(self._by_parts(rowwise, by_row, extra))
 
     def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
         """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
         by_row = by_row if at is None else (self.scores(*at, dtype), *by_row)
-        found = self._by_parts(lambda *blocks: rowwise(np, *blocks, *extra), by_row)
-        residuals, sums = zip(*found, strict=True)
+        residuals, sums = zip(*self._by_parts(rowwise, by_row, extra), strict=True)
         whole = residuals[0] if len(residuals) == 1 else np.concatenate(residuals, axis=1)
         return *self.transpose(whole, dtype), _added(sums)
 
-    def _by_parts(self, function, by_row) -> list:
-        """function(*blocks) of the columns of each part; scalars are handed on as they are."""
+    def _by_parts(self, rowwise, by_row, extra) -> list:
+        """What `rowwise` makes of the columns of each part; scalars are handed on as they are."""
         row_bytes = sum(np.asarray(a)[..., :1].nbytes for a in by_row if np.ndim(a))
         parts = parts_of(self.size, row_bytes)
         if len(parts) == 1:
-            return [function(*by_row)]
+            return [rowwise(np, *by_row, *extra)]
         cut = [[a[..., part] if np.ndim(a) else a for part in parts] for a in by_row]
         with sharing(len(parts)) as each:
-            return each(function, *cut)
+            return each(lambda *blocks: rowwise(np, *blocks, *extra), *cut)
 
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)

@@ -97,7 +97,9 @@ def minimize_small(
     return fit.after(first)
 
 
-def _newton(problem, space: Space, weights, bias, report, on_pass) -> tuple[Fit | None, bool]:
+def _newton(
+    problem: Problem, space: Space, weights, bias, report, on_pass
+) -> tuple[Fit | None, bool]:
     """The fit, or `None` if nothing finite came out; and whether it is final."""
     point = _start(problem, space, weights, bias)
     evaluations, steps, stale, lower = 2.0, 0, 0, 0.0
