@@ -145,7 +145,12 @@ def _finish(started):
 
 @pytest.fixture(scope="session")
 def processes():
-    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`."""
+    """Commands in processes of their own: `start`, `start_both`, `finish`, `free_port`, and
+    `as_here`, the variables of one that is compared with a run in this process, bit for bit."""
     return SimpleNamespace(
-        start=_start, start_both=_start_both, finish=_finish, free_port=free_port
+        start=_start,
+        start_both=_start_both,
+        finish=_finish,
+        free_port=free_port,
+        as_here={"JAX_ENABLE_X64": "1"},
     )

@@ -12,7 +12,6 @@ import pytest
 from jaxlin import checkpoint, solvers
 from jaxlin.cli import training
 
-AS_HERE = {"JAX_ENABLE_X64": "1"}  # processes are compared with runs in this one, bit for bit
 FULL = ("--data", "mine.npz", "--tolerance", "1e-6", "--strength", "1e-5", "-q")
 
 
@@ -59,7 +58,7 @@ def test_a_certified_fit_killed_at_any_moment_goes_on_bit_for_bit(
     options = ("train", *FULL, "--save-every", "3", "--resume", "auto", "--out", "killed")
     for most in (3, 9):
         before = checkpoint.steps(Path("killed"))
-        process = processes.start(".", *options, **AS_HERE, linger=0.5)
+        process = processes.start(".", *options, **processes.as_here, linger=0.5)
         while process.poll() is None and max(checkpoint.steps(Path("killed")), default=0) < most:
             time.sleep(0.005)
         process.kill()

@@ -12,7 +12,6 @@ import pytest
 from jaxlin import checkpoint, train
 from jaxlin.cli import sweeping
 
-AS_HERE = {"JAX_ENABLE_X64": "1"}  # processes are compared with runs in this one, bit for bit
 DESCENT = ("sweep", "--strengths", "1e-4", "1e-2", "--step-sizes", "1e-8", "2e-8", "0.01",
            "--batch-size", "64", "--patience", "2", "--bank-memory", "1.7e-4", "-q")  # fmt: skip
 SOLVED = ("sweep", "--strengths", "1e-5", "7e-6", "5e-6", "--losses", "softmax", "squared-hinge",
@@ -56,7 +55,7 @@ def test_killed_at_random_moments_a_sweep_goes_on_bit_for_bit(jaxlin, processes)
     options = (*quick, "--save-every", "20", "--out", "killed", "--resume", "auto")
     for pause in (0.0, 0.3):
         before = checkpoint.steps(Path("killed"))
-        process = processes.start(".", *options, **AS_HERE)
+        process = processes.start(".", *options, **processes.as_here)
         while process.poll() is None and checkpoint.steps(Path("killed")) == before:
             time.sleep(0.01)
         time.sleep(pause)
@@ -87,7 +86,7 @@ def test_a_certified_sweep_killed_at_any_moment_goes_on_bit_for_bit(jaxlin, proc
     from jaxlin.sweep import full_batch
 
     options = (*SOLVED, "--save-every", "1", "--resume", "auto", "--out", "killed")
-    process = processes.start(".", *options, **AS_HERE, linger=0.5)
+    process = processes.start(".", *options, **processes.as_here, linger=0.5)
     while process.poll() is None and len(checkpoint.steps(Path("killed"))) < 2:
         time.sleep(0.01)
     process.kill()
