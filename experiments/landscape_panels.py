@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxlin import preprocess
 from jaxlin.core import LinearParams
-from jaxlin.data import load_splits
+from jaxlin.data import load
 from jaxlin.landscape import affine_plane, hinge_profile, random
 from jaxlin.losses import weston_watkins_hinge
 from jaxlin.plots.landscape import panels_figure
@@ -30,7 +30,7 @@ POINTS = 101
 
 def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
     """Compute and draw the panels; return the figures of merit."""
-    train, _ = load_splits(data, data_dir=data_dir)
+    train = load(data, data_dir=data_dir)
     statistics = preprocess.fit(train.inputs, "center")  # the lecture's mean image
     inputs, labels = np.asarray(train.inputs[:EXAMPLES]), train.labels[:EXAMPLES]
     start, first, second = points(statistics, inputs, len(train.class_names), seed)

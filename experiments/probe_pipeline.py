@@ -112,7 +112,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    train, test = load_splits(args.data, data_dir=args.data_dir)
+    train, _, test = load_splits(args.data, data_dir=args.data_dir)
     side = min(train.image_shape[:2])
     cells = {cell: args.out / f"features_{cell}" for cell in (side // 4, side // 8)}
     cells[side // 4] = args.out / "features"

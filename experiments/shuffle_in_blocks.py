@@ -49,7 +49,7 @@ def descend(data, score, classes: int, key, batches=None) -> LinearParams:
 
 def run(data: str, data_dir: Path | None, out: Path, limit: int | None) -> dict:
     """Test accuracies of every way to shuffle, over a few seeds."""
-    found, held = load_splits(data, data_dir=data_dir)
+    found, _, held = load_splits(data, data_dir=data_dir)
     order = np.argsort(found.labels[:limit], kind="stable")
     inputs, labels = np.ascontiguousarray(found.inputs[:limit][order]), found.labels[:limit][order]
     statistics = preprocess.fit(inputs, "standardize")

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxlin import models, preprocess
 from jaxlin.core import Batch, LinearParams
-from jaxlin.data import load_splits
+from jaxlin.data import load
 from jaxlin.landscape import affine_plane, hinge_profile, orthogonalize
 from jaxlin.losses import weston_watkins_hinge
 from jaxlin.objectives import compose
@@ -31,7 +31,7 @@ POINTS = 81
 
 def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
     """Compute and draw the figure; return the step sizes and their losses."""
-    train, _ = load_splits(data, data_dir=data_dir)
+    train = load(data, data_dir=data_dir)
     inputs, labels = np.asarray(train.inputs[:EXAMPLES]), train.labels[:EXAMPLES]
     statistics = preprocess.fit(train.inputs, "standardize")
     classes, features = len(train.class_names), inputs.shape[1]

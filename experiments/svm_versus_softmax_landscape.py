@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxlin import losses, models, preprocess, train
 from jaxlin.core import Batch, LinearParams
-from jaxlin.data import load_splits
+from jaxlin.data import load
 from jaxlin.landscape import affine_plane, principal_components, project
 from jaxlin.objectives import compose
 from jaxlin.plots.landscape import draw_plane
@@ -31,7 +31,7 @@ STEPS, CHECKPOINT_EVERY, POINTS = 600, 20, 61
 
 def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
     """Train four times, draw the four planes, and return where each path ends."""
-    found, _ = load_splits(data, data_dir=data_dir)
+    found = load(data, data_dir=data_dir)
     inputs, labels = np.asarray(found.inputs[:EXAMPLES]), found.labels[:EXAMPLES]
     statistics = preprocess.fit(found.inputs, "standardize")
     batch = Batch(inputs, labels)

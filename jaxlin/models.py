@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import DataError, LinearParams
+from jaxlin.data.pixels import PixelRange
 from jaxlin.precision import product
 from jaxlin.prefetch import prefetch
 from jaxlin.preprocess import Preprocessing, apply, fold
 from jaxlin.scores import linear
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = ("1", "2")
+"""Version 1 lacks the range of the pixels."""
 
 
 class Model(NamedTuple):
@@ -34,6 +37,13 @@ class Model(NamedTuple):
     image_shape: tuple[int, ...] | None
     loss: str
     """The name of the loss it was trained with, as on the command line."""
+    pixels: PixelRange | None = None
+    """The range of the numbers it was fitted on; `None` in files that do not tell it."""
+
+    @property
+    def expects(self) -> tuple[int, tuple[int, ...] | None, PixelRange | None]:
+        """What inputs must be like: the arguments of `jaxlin.data.conform` after the data."""
+        return self.params.weights.shape[1], self.image_shape, self.pixels
 
 
 def score_function(preprocessing: Preprocessing, *, precision: str = "highest") -> Callable:
@@ -115,6 +125,7 @@ def save(path: Path, model: Model) -> None:
         "preprocessing": model.preprocessing.kind,
         "image_shape": json.dumps(None if model.image_shape is None else list(model.image_shape)),
         "loss": model.loss,
+        "pixels": json.dumps(None if model.pixels is None else model.pixels._asdict()),
     }
     part = Path(path).with_name(Path(path).name + ".part")
     part.write_bytes(_sorted_header(to_bytes(tensors, metadata=metadata)))
@@ -146,9 +157,9 @@ def load(path: Path) -> Model:
             "`model.safetensors` that `jaxlin train` wrote."
         )
     written = metadata.get("format_version", "")
-    if written != str(FORMAT_VERSION):
+    if written not in READ_VERSIONS:
         raise DataError(
-            f"{path}: has format version {written!r}, and this jaxlin reads version "
+            f"{path}: has format version {written!r}, and this jaxlin reads versions up to "
             f"{FORMAT_VERSION}. Use the jaxlin that wrote it, or train again."
         )
     try:
@@ -160,6 +171,8 @@ def load(path: Path) -> Model:
         fits = weights.shape == sizes and bias.shape == sizes[:1] and scale.shape == shift.shape
         finite = all(np.isfinite(tensors[name]).all() for name in ("weights", "bias", "scale"))
         loss, kind = metadata["loss"], metadata["preprocessing"]
+        pixels = json.loads(metadata.get("pixels", "null"))
+        pixels = None if pixels is None else PixelRange(**pixels)
     except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: is incomplete ({error}). Train again.") from None
     if not fits or not finite:
@@ -173,6 +186,7 @@ def load(path: Path) -> Model:
         classes,
         None if shape is None else tuple(map(int, shape)),
         loss,
+        pixels,
     )
 
 

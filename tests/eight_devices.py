@@ -25,7 +25,7 @@ from jaxlin import (
 )
 from jaxlin.cli import main
 from jaxlin.core import Batch, LinearParams
-from jaxlin.data import load_splits
+from jaxlin.data import load
 from jaxlin.data.rows import RowView
 from jaxlin.objectives import compose
 from jaxlin.sweep import full_batch
@@ -226,7 +226,7 @@ def command(out):
 
 
 if __name__ == "__main__":
-    digits, _ = load_splits("digits")
+    digits = load("digits")
     data = Batch(digits.inputs, digits.labels.astype(np.int32))
     parts = {
         "minibatch": partial(minibatch, data, preprocess.fit(digits.inputs, "standardize")),

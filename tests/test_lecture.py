@@ -38,7 +38,7 @@ MEASURES_TIME = {"batch_sizes", "scores", "cost_of_numerical"}  # a busy machine
 
 @pytest.fixture(scope="module")
 def lesson():
-    return Lesson(*data.load_splits("digits"))
+    return Lesson(data.load("digits"), data.load("digits", split="test"))
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

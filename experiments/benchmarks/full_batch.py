@@ -44,9 +44,9 @@ def load(name, data_dir):
     if name.startswith("features"):
         separation = APART if name == "features-apart" else OVERLAPPING
         return features(200_000, 768, 100, uneven=name != "features", separation=separation)
-    from jaxlin.data import load_splits
+    from jaxlin.data import load
 
-    data, _ = load_splits(name, data_dir=data_dir)
+    data = load(name, data_dir=data_dir)
     inputs, labels = data.inputs.reshape(len(data.labels), -1), np.asarray(data.labels)
     if name == "cifar10":
         return inputs, labels, preprocess.fit(inputs, "standardize")

@@ -47,9 +47,9 @@ def load(data: str, data_dir, limit):
         rng = np.random.default_rng(0)
         count = limit or 50_000
         return rng.integers(0, 256, (count, 3072), dtype=np.uint8), rng.integers(0, 10, count)
-    from jaxlin.data import load_splits
+    from jaxlin.data import load
 
-    train, _ = load_splits(data, data_dir=data_dir)
+    train = load(data, data_dir=data_dir)
     return np.asarray(train.inputs[:limit]), train.labels[:limit]
 
 

@@ -47,9 +47,9 @@ def load(name, data_dir, limit):
         count = limit or 50_000
         pixels = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
         return pixels, rng.integers(0, CLASSES, count).astype(np.int32)
-    from jaxlin.data import load_splits
+    from jaxlin.data import load
 
-    data, _ = load_splits(name, data_dir=data_dir)
+    data = load(name, data_dir=data_dir)
     return data.inputs[:limit], data.labels[:limit].astype(np.int32)
 
 

@@ -51,7 +51,7 @@ def run(options: Options) -> int:
 def _described(name: str, data_dir) -> dict:
     from jaxlin.core import DataError
     from jaxlin.data import NAMED
-    from jaxlin.data.registry import locate
+    from jaxlin.data.named import locate
 
     known = NAMED[name]
     try:

@@ -2,30 +2,30 @@
 
 __all__ = ["Options", "run"]
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
+from jaxlin.cli.examples import SourceOptions
+
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(SourceOptions):
     """Measure a trained classifier on data with labels.
 
-    Without --data: on the test set that the run was trained beside. A named set is measured on
-    its test part, a file or a folder on all its rows (of a folder or an archive that has a test
-    part, on that).
+    Without --data: on the test set that the run was trained beside. What has splits is measured on
+    its test split, else on its validation split; what says nothing of splits, on all rows.
     """
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
     data: str | None = None
-    """digits, mnist, fashion-mnist, cifar10; or an .npz, features in a .npy or .safetensors, a
-    folder of pictures or of features."""
-    data_dir: Path | None = None
-    """The folder that holds the files of a named data set."""
-    labels: Path | None = None
-    """The labels of features (without it: those beside them, say `labels.npy`)."""
+    """A named set (digits, mnist, ...: `jaxlin data list`), or a file or folder of pictures, arrays
+    or features (`jaxlin data formats`)."""
+    split: Literal["test", "validation", "train"] | None = None
+    """The rows to measure on, where the data have splits."""
     json: bool = False
     """Print one JSON object on stdout."""
 
@@ -35,18 +35,24 @@ def run(options: Options) -> int:
     from jaxlin import losses, models
     from jaxlin.cli.measuring import measure
     from jaxlin.cli.output import emit
-    from jaxlin.cli.runs import load_run
+    from jaxlin.cli.runs import load_run, say_reading
+    from jaxlin.data import conform
 
     model, config = load_run(options.run)
-    data = _data(options, model, config)
+    data = conform(_data(options, model, config), *model.expects, to="the model")
+    say_reading([data], model)
+    if data.class_names != model.class_names:
+        _refuse_classes(data, model)
     scores = models.scores(model, data.inputs)
     loss = losses.named(model.loss, margin=config.get("margin", 1.0))
-    measured = {"run": str(options.run), "data": data.name} | measure(model, data, loss, scores)
+    about = {"run": str(options.run), "data": data.name, "split": data.split}
+    measured = about | measure(model, data, loss, scores) | {"notes": list(data.notes)}
     if options.json:
         emit(measured)
         return 0
     low, high = measured["accuracy_interval"]
-    print(f"{data.name}: {measured['n']:,} examples")
+    rows = "all" if data.split == "all" else f"the {data.split} split,"
+    print(f"{data.name}: {rows} {measured['n']:,} examples")
     print(f"accuracy    {measured['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f})")
     print(f"loss        {measured['loss']:.4f}  ({model.loss})")
     for name, share in measured["per_class"].items():
@@ -55,43 +61,23 @@ def run(options: Options) -> int:
 
 
 def _data(options: Options, model, config: dict):
-    """The examples to measure on, checked against the model."""
-    from jaxlin.cli.runs import run_data
-    from jaxlin.core import DataError
-    from jaxlin.data import NAMED, load, load_splits
+    """The examples to measure on."""
+    from jaxlin.cli.examples import held_out, moved, reading_as
 
     if options.data is None:
-        moved = {
-            key: str(value)
-            for key in ("data_dir", "labels")
-            if (value := getattr(options, key)) is not None
-        }
-        _, data = run_data(config | moved)
-        if data is None:
-            raise DataError(
-                f"{options.run}: was trained without a test set. Say what to measure on: --data."
-            )
-    else:
-        choice = {
-            "data_dir": options.data_dir,
-            "labels": options.labels,
-            "image_size": None if model.image_shape is None else model.image_shape[:2],
-            "class_names": model.class_names,
-        }
-        if options.data not in NAMED and Path(options.data).is_file():
-            data = load(options.data, **choice)
-        else:
-            train, test = load_splits(options.data, **choice)
-            data = train if test is None else test
-    features = model.params.weights.shape[1]
-    if data.inputs.shape[1] != features:
-        raise DataError(
-            f"{data.name}: has {data.inputs.shape[1]} features an example, and the model wants "
-            f"{features}. Evaluate it on data of the shape it was trained on."
-        )
-    if data.class_names != model.class_names:
-        raise DataError(
-            f"{data.name}: has the classes {', '.join(data.class_names[:10])}, and the model "
-            f"{', '.join(model.class_names[:10])}. Evaluate it on data with its classes."
-        )
-    return data
+        return held_out(moved(config, options), options.split, run=options.run)
+    from jaxlin.data import load, splits_of
+    from jaxlin.data.source import labeled_split
+
+    reading = reading_as(model, config, asdict(options), options.data)
+    split = labeled_split(splits_of(options.data, **reading), options.split, options.data)
+    return load(options.data, split=split, class_names=model.class_names, **reading)
+
+
+def _refuse_classes(data, model) -> None:
+    from jaxlin.core import DataError
+
+    raise DataError(
+        f"{data.name}: has the classes {', '.join(data.class_names[:10])}, and the model "
+        f"{', '.join(model.class_names[:10])}. Evaluate it on data with its classes."
+    )

@@ -1,39 +1,152 @@
-"""Options of the commands that read examples: which, and where they lie."""
+"""Options of the commands that read examples: which, where they lie, and how they are read."""
 
-__all__ = ["DataOptions", "check_examples"]
+__all__ = [
+    "DataOptions",
+    "PictureOptions",
+    "SourceOptions",
+    "held_out",
+    "moved",
+    "reading_as",
+    "reading_of",
+    "run_data",
+    "training_data",
+]
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Which examples."""
+class SourceOptions:
+    """How a file or folder is read. An option that its kind does not heed is refused."""
 
-    data: str = "digits"
-    """digits, mnist, fashion-mnist, cifar10; or an .npz, features in a .npy or .safetensors, a
-    folder of pictures or of features."""
     data_dir: Path | None = None
     """The folder that holds the files of a named data set."""
     labels: Path | None = None
     """The labels of features (without it: those beside them, say `labels.npy`)."""
-    test: Path | None = None
-    """A file or folder that gives the test set of a file or folder."""
-    test_labels: Path | None = None
-    """The labels of test features (without it: those beside them)."""
+    inputs_key: str | None = None
+    """Which array or column holds the inputs, where a file has several."""
+    labels_key: str | None = None
+    """Which array holds the labels."""
+    label_column: str | None = None
+    """Which column of a table holds the labels."""
+    image_shape: tuple[int, ...] | None = None
+    """Rows are pictures that had this shape before they became rows: H W, H W C (channels last) or
+    C H W (channels first)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What picture files become."""
+
     image_size: int | None = None
     """Side in pixels to which pictures are resized (without it: that of the first picture)."""
+    color: Literal["auto", "rgb", "grey"] = "auto"
+    """What all pictures become (auto: color if any of them is)."""
+    background: str | None = None
+    """The color on which transparent pictures are laid (without it: white)."""
 
 
-def check_examples(options: DataOptions) -> None:
-    """Refuse options that would say nothing about the data that are named."""
-    from jaxlin.data import NAMED
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(SourceOptions, PictureOptions):
+    """Which examples."""
 
-    if options.labels is not None and options.data in NAMED:
-        raise ValueError(
-            f"--labels is for features in files, and {options.data} has its own. Leave it out."
+    data: str = "digits"
+    """A named set (digits, mnist, ...: `jaxlin data list`), or a file or folder of pictures, arrays
+    or features (`jaxlin data formats`)."""
+    test: Path | None = None
+    """A file or folder that gives the test set."""
+    test_labels: Path | None = None
+    """The labels of test features (without it: those beside them)."""
+
+
+def reading_of(values: dict) -> dict:
+    """The arguments of `jaxlin.data.load` in the values of options, or of a run's configuration."""
+    reading = {field.name: values.get(field.name) for field in dataclasses.fields(SourceOptions)}
+    reading |= {"background": values.get("background")}
+    if values.get("color", "auto") != "auto":
+        reading["color"] = values["color"]
+    if values.get("image_size") is not None:
+        reading["image_size"] = (values["image_size"],) * 2
+    return {name: value for name, value in reading.items() if value is not None}
+
+
+def reading_as(model, config: dict, values: dict, source) -> dict:
+    """The same for data of a model: pictures become what it was trained on.
+
+    Args:
+      model: the pictures' shape and color are its own.
+      config: of its run, for the background of transparent pictures.
+      values: the options that were given.
+      source: the data.
+    """
+    from jaxlin.data.registry import reader_of
+
+    reading = reading_of(values)
+    _, reader = reader_of(source)
+    if "image_size" not in reader.options:
+        return reading
+    own = {} if config.get("background") is None else {"background": config["background"]}
+    if model.image_shape is not None:
+        own["image_size"] = model.image_shape[:2]
+        own["color"] = "grey" if len(model.image_shape) == 2 else "rgb"
+    return own | reading
+
+
+def moved(config: dict, options) -> dict:
+    """A run's configuration with what options say of where its data lie now."""
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SourceOptions)}
+    return config | {name: value for name, value in given.items() if value is not None}
+
+
+def held_out(config: dict, split: str | None, *, run: Path):
+    """The rows of a run's own data to judge it on: its test set, or the split that was asked for.
+
+    Raises:
+      DataError: there is none.
+    """
+    from jaxlin.core import DataError
+    from jaxlin.data import load
+
+    if split in ("train", "validation"):
+        return load(config["data"], split=split, memory=memory_bytes(config), **reading_of(config))
+    data = run_data(config).test
+    if data is None:
+        raise DataError(
+            f"{run}: was trained without a test set. Say what to measure on: --data, or --split "
+            "train for the rows it was trained on."
         )
-    if options.test_labels is not None and options.test is None:
-        raise ValueError("--test-labels needs --test, the features that they belong to.")
-    if options.image_size is not None and not Path(options.data).expanduser().is_dir():
-        raise ValueError("--image-size is for a folder of pictures. Leave it out.")
+    return data
+
+
+def run_data(config: dict, apart=None):
+    """The `jaxlin.data.Splits` that a run's configuration names; see `data.load` for `apart`."""
+    from jaxlin.data import load_splits
+
+    return load_splits(
+        config["data"],
+        test=config.get("test"),
+        test_labels=config.get("test_labels"),
+        memory=memory_bytes(config),
+        apart=apart,
+        **reading_of(config),
+    )
+
+
+def training_data(config: dict):
+    """The training split alone."""
+    from jaxlin.data import load
+
+    return load(config["data"], memory=memory_bytes(config), **reading_of(config))
+
+
+def memory_bytes(config: dict) -> int:
+    """The memory for features that a run's configuration allows.
+
+    In a run of many processes features stay in their files at first: none reads those of others.
+    """
+    import jax
+
+    return 0 if jax.process_count() > 1 else int(config.get("memory", 4.0) * 2**30)

@@ -156,17 +156,18 @@ def _problem(options: Options):
 
     from jaxlin import preprocess
     from jaxlin.core import DataError, LinearParams
-    from jaxlin.data import load_splits
+    from jaxlin.data import load
 
     model = config = None
     if options.at not in ("zero", "random", "trained"):
-        from jaxlin.cli.runs import load_run, run_data
+        from jaxlin.cli.examples import training_data
+        from jaxlin.cli.runs import load_run
 
         model, config = load_run(Path(options.at))
     if options.data is None and config is not None:
-        train, _ = run_data(config)
+        train = training_data(config)
     else:
-        train, _ = load_splits(options.data or "digits", data_dir=options.data_dir)
+        train = load(options.data or "digits", data_dir=options.data_dir)
     rng = np.random.default_rng(options.seed)
     rows = np.sort(rng.permutation(len(train.labels))[: options.limit])
     data = train._replace(inputs=np.asarray(train.inputs[rows]), labels=train.labels[rows])

@@ -9,14 +9,14 @@ from typing import Literal
 
 import tyro
 
-from jaxlin.cli.examples import DataOptions
+from jaxlin.cli.examples import PictureOptions, SourceOptions
 from jaxlin.cli.output import OutputOptions
 from jaxlin.cli.parsing import check_seed
 from jaxlin.cli.train_options import LossName
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions, OutputOptions):
+class Options(SourceOptions, PictureOptions, OutputOptions):
     """Draw the loss along rays and planes in parameter space.
 
     Around the weights of a run, or without one around random weights, as in the lecture. Writes

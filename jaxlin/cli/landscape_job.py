@@ -2,6 +2,7 @@
 
 __all__ = ["Job", "compute", "prepare"]
 
+import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +15,11 @@ import numpy as np
 
 from jaxlin import landscape, losses, models, preprocess, train
 from jaxlin.batches import steps_per_epoch
+from jaxlin.cli.examples import reading_of, training_data
 from jaxlin.cli.output import write_json
-from jaxlin.cli.runs import load_run, run_data
+from jaxlin.cli.runs import load_run
 from jaxlin.core import Batch, DataError, LinearParams
-from jaxlin.data import Dataset, load_splits
+from jaxlin.data import Dataset, conform, load
 from jaxlin.objectives import compose
 from jaxlin.plots import landscape as pictures
 from jaxlin.plots.style import save
@@ -54,16 +56,11 @@ def prepare(options) -> Job:
     """The data, the point and the objective that the options name."""
     model, config = (None, {}) if options.run is None else load_run(options.run)
     if options.data is None and config:
-        data, _ = run_data(config)
+        data = training_data(config)
     else:
-        size = None if options.image_size is None else (options.image_size,) * 2
-        data, _ = load_splits(
-            options.data or "digits",
-            data_dir=options.data_dir,
-            labels=options.labels,
-            test=options.test,
-            image_size=size,
-        )
+        data = load(options.data or "digits", **reading_of(dataclasses.asdict(options)))
+    if model is not None:
+        data = conform(data, *model.expects, to=str(options.run))
     key = jax.random.key(options.seed)
     if options.examples is not None and options.examples < len(data.labels):
         drawn = jax.random.choice(

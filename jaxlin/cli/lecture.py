@@ -116,7 +116,8 @@ def _load(name: str, data_dir: Path | None) -> Lesson:
 
     if name not in data.NAMED:
         raise ValueError(f"`--data` must be one of {', '.join(data.NAMED)}, got {name!r}.")
-    return Lesson(*data.load_splits(name, data_dir=data_dir))
+    splits = data.load_splits(name, data_dir=data_dir)
+    return Lesson(splits.train, splits.test)
 
 
 def script(name: str):

@@ -2,25 +2,29 @@
 
 __all__ = ["Options", "run"]
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from jaxlin.cli.examples import SourceOptions
+
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(SourceOptions):
     """Classify pictures or arrays with a trained classifier.
 
-    Prints CSV: a row for each input and rank, with the probability (softmax) or the score
-    (hinges).
+    Every row of every split is classified, and named by its split and number. Prints CSV: a row for
+    each input and rank, with the probability (softmax) or the score (hinges).
     """
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures, folders of pictures, .npy or .npz files, or features."""
+    """Pictures, folders of pictures, arrays, features, or named sets."""
+    split: Literal["test", "validation", "train"] | None = None
+    """Only these rows, where the files have splits."""
     top: Annotated[int, tyro.conf.arg(aliases=["--top-k", "-k"])] = 1
     """How many classes to name for each input, best first."""
     json: bool = False
@@ -32,34 +36,25 @@ def run(options: Options) -> int:
     import csv
     import sys
 
-    import numpy as np
-
-    from jaxlin import models
+    from jaxlin.cli.examples import reading_as
     from jaxlin.cli.output import emit
-    from jaxlin.cli.runs import load_run, probabilities, safe_cell
-    from jaxlin.data import load_inputs
+    from jaxlin.cli.runs import load_run, safe_cell, say_reading
+    from jaxlin.data import conform, load_inputs
 
     if not options.paths:
         raise ValueError("there is nothing to classify. Name pictures, .npy or .npz files.")
     if options.top < 1:
         raise ValueError(f"--top must be 1 or more, got {options.top}.")
-    model, _ = load_run(options.run)
+    model, config = load_run(options.run)
     kind = "probability" if model.loss == "softmax" else "score"
     found = []
     for path in options.paths:
-        inputs, names = load_inputs(path, image_shape=model.image_shape)
-        scores = models.scores(model, inputs)
-        values = probabilities(scores) if kind == "probability" else scores
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : options.top]
-        found += [
-            {
-                "input": name,
-                "classes": [
-                    {"class": model.class_names[label], kind: float(row[label])} for label in best
-                ],
-            }
-            for name, row, best in zip(names, values, order, strict=True)
-        ]
+        reading = reading_as(model, config, asdict(options), path)
+        parts = [conform(part, *model.expects, to="the model")
+                 for part in load_inputs(path, split=options.split, **reading)]  # fmt: skip
+        say_reading(parts, model)
+        for part in parts:
+            found += _best(model, part, options.top, kind)
     if options.json:
         emit({"run": str(options.run), "loss": model.loss, "predictions": found})
         return 0
@@ -71,3 +66,25 @@ def run(options: Options) -> int:
         for rank, best in enumerate(item["classes"], start=1)
     )
     return 0
+
+
+def _best(model, part, top: int, kind: str) -> list[dict]:
+    """The best classes of every row of a part."""
+    import numpy as np
+
+    from jaxlin import models
+    from jaxlin.cli.runs import probabilities
+
+    scores = models.scores(model, part.inputs)
+    values = probabilities(scores) if kind == "probability" else scores
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        {
+            "input": name,
+            "split": part.split,
+            "classes": [
+                {"class": model.class_names[label], kind: float(row[label])} for label in best
+            ],
+        }
+        for name, row, best in zip(part.names, values, order, strict=True)
+    ]

@@ -14,12 +14,12 @@ from jaxlin.batches import steps_per_epoch
 from jaxlin.cli import hosts
 from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
+from jaxlin.cli.examples import run_data
 from jaxlin.cli.output import say
-from jaxlin.cli.runs import memory_bytes, run_data
 from jaxlin.cli.surviving import identity_of
 from jaxlin.cli.train_options import is_full_batch
 from jaxlin.core import DataError
-from jaxlin.data import NAMED, Dataset, load_validation
+from jaxlin.data import NAMED, Dataset
 from jaxlin.data.rows import hold, take
 from jaxlin.data.validate import refuse_large
 
@@ -88,13 +88,11 @@ def _say_absent(data: Dataset, *, quiet: bool) -> None:
 def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
     apart = hosts.apart(config)
-    train_set, test_set = run_data(config, apart)
+    train_set, validation, test_set = run_data(config, apart)
     rng = np.random.default_rng(config["seed"])
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:
         train_set = _rows(train_set, np.sort(rng.permutation(examples)[:limit]))
-    options = {"memory": memory_bytes(config), "apart": apart}
-    validation = load_validation(config["data"], class_names=train_set.class_names, **options)
     if validation is None:
         train_set, validation = _split(train_set, config["validation"], rng)
     if len(np.unique(train_set.labels)) < 2:

@@ -3,10 +3,9 @@
 __all__ = [
     "load_run",
     "loss_values",
-    "memory_bytes",
     "probabilities",
     "read_records",
-    "run_data",
+    "say_reading",
     "write_pictures",
     "write_predictions",
 ]
@@ -23,8 +22,10 @@ import numpy as np
 from PIL import Image
 
 from jaxlin import losses, models
+from jaxlin.cli.output import say
 from jaxlin.core import DataError
-from jaxlin.data import Dataset, as_images, load_splits
+from jaxlin.data import Dataset, as_images
+from jaxlin.data.telling import reading_lines
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -40,6 +41,17 @@ def load_run(folder: Path) -> tuple[models.Model, dict]:
         raise DataError(f"{folder}: there is no such run folder. Train one with `jaxlin train`.")
     model = models.load(folder / "model.safetensors")
     return model, read_json(folder / "config.json")
+
+
+def say_reading(parts: list, model: models.Model) -> None:
+    """What was noted while data for a model were read, and what its file lacks; on stderr."""
+    for line in reading_lines(parts):
+        say(line)
+    if model.pixels is None:
+        say(
+            "note        the model does not tell the range of the pixels it was trained on (it is "
+            "of an older version): inputs are taken as they are. Train again to have them checked."
+        )
 
 
 def read_json(path: Path) -> dict:
@@ -64,36 +76,6 @@ def read_records(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             break
     return records
-
-
-def run_data(config: dict, apart=None) -> tuple[Dataset, Dataset | None]:
-    """The training and test sets that a run's configuration names; see `data.load` for `apart`."""
-    return load_splits(
-        config["data"],
-        data_dir=_path(config.get("data_dir")),
-        labels=_path(config.get("labels")),
-        test=_path(config.get("test")),
-        test_labels=_path(config.get("test_labels")),
-        image_size=_square(config.get("image_size")),
-        memory=memory_bytes(config),
-        apart=apart,
-    )
-
-
-def memory_bytes(config: dict) -> int:
-    """The memory for features that a run's configuration allows.
-
-    In a run of many processes features stay in their files at first: none reads those of others.
-    """
-    return 0 if jax.process_count() > 1 else int(config.get("memory", 4.0) * 2**30)
-
-
-def _square(side: int | None) -> tuple[int, int] | None:
-    return None if side is None else (side, side)
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

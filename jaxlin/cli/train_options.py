@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxlin.cli.devices import DeviceOptions, check_devices
-from jaxlin.cli.examples import DataOptions, check_examples
+from jaxlin.cli.examples import DataOptions
 from jaxlin.cli.output import OutputOptions
 from jaxlin.cli.parsing import check_seed
 from jaxlin.cli.surviving import SurvivalOptions, check_survival
@@ -95,7 +95,8 @@ def check_options(options: Options) -> None:
     """Refuse numbers that cannot be meant, in one sentence each."""
     check_devices(options)
     check_survival(options)
-    check_examples(options)
+    if options.test_labels is not None and options.test is None:
+        raise ValueError("--test-labels needs --test, the features that they belong to.")
     positive = ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size")
     positive = (*positive, "max_iterations")
     for name in (*positive, "memory"):

@@ -56,6 +56,7 @@ def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tu
         tuple(job.train.class_names),
         job.train.image_shape,
         config["loss"],
+        job.train.pixels,
     )
     models.save(out / "model.safetensors", model)
     results, scores = _evaluate(job, model, watch)

@@ -1,8 +1,7 @@
-"""Arrays of your own: `.npz` archives, and those `.npy` files that are not rows in order.
+"""Arrays of your own: the `.npy` files that are not rows in order.
 
-Neither may hold Python objects (those are pickles, hence programs). A header is a claim, compared
-with the size of the file before any memory is asked for; a compressed member must not
-expand beyond all measure.
+None may hold Python objects (those are pickles, hence programs). A header is a claim, compared
+with the size of the file before any memory is asked for.
 
 `jaxlin.data.features` reads `.npy` files with two axes. Pictures, and arrays in Fortran order,
 are mapped here. A map reads pages when they are used: if the file shrinks meanwhile, the system
@@ -10,13 +9,13 @@ kills the process. Write new data to a new file.
 """
 
 __all__ = [
+    "READER",
     "find_labels",
-    "has_test",
-    "load_npy",
-    "load_npz",
-    "read_inputs",
+    "read_header",
     "read_layout",
     "read_npy",
+    "refuse_size",
+    "rows_of",
 ]
 
 import math
@@ -28,65 +27,18 @@ import ml_dtypes
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data.dataset import Dataset, flatten_images
-from jaxlin.data.validate import build, check_labels
-
-KEYS = {  # first spelling first
-    "train": (("inputs", "X", "x_train"), ("labels", "y", "y_train")),
-    "test": (("test_inputs", "X_test", "x_test"), ("test_labels", "y_test")),
-}
-MAX_RATIO = 200
-_RATIO_MATTERS_ABOVE = 16 << 20
+from jaxlin.data.dataset import Dataset, Unlabeled, flatten_images, rows_of_images
+from jaxlin.data.source import Reader, Reading
+from jaxlin.data.validate import build, check_labels, without_labels
 
 
-def load_npz(path: Path, split: str, *, class_names=None) -> Dataset:
-    """One split of an `.npz` archive.
-
-    The keys are `inputs` (or `X`) and `labels` (or `y`); `test_inputs` and `test_labels`, if
-    there, are the test split; `class_names` and `image_shape` are optional. The spelling
-    `x_train, y_train, x_test, y_test` is read as well.
-
-    Raises:
-      DataError: a key is missing, an array lies, expands too far, or holds objects.
-    """
-    with _open(path) as archive:
-        own_names = _optional(archive, path, "class_names")
-        training = class_names is None
-        if training and own_names is not None:
-            class_names = own_names.ravel().tolist()
-        if split == "test" and class_names is None:  # the classes are the training set's
-            labels = _member(archive, path, _key(archive, path, "train", 1))
-            _, class_names = check_labels(labels, file=str(path), rows=len(labels))
-        keys = [_key(archive, path, split, part) for part in (0, 1)]
-        inputs, labels = (_member(archive, path, key) for key in keys)
-        shape = _optional(archive, path, "image_shape")
-    inputs, image_shape = _rows(inputs, path)
-    if shape is not None:
-        image_shape = _image_shape(shape, inputs, path)
-    return build(
-        inputs,
-        labels,
-        class_names=class_names,
-        image_shape=image_shape,
-        name=path.name,
-        file=str(path),
-        training=training and split == "train",
-    )
-
-
-def has_test(path: Path) -> bool:
-    """Whether an `.npz` archive names a test split (either half of it counts)."""
-    with _open(path) as archive:
-        return any(f"{key}.npy" in archive.namelist() for keys in KEYS["test"] for key in keys)
-
-
-def load_npy(path: Path, *, labels: Path | None = None, class_names=None) -> Dataset:
+def _load(path: Path, split: str, reading: Reading) -> Dataset:
     """The rows of `path`, memory-mapped, with the labels of another `.npy` file.
 
     Without `labels` the file `NAME_labels.npy` or else `labels.npy` beside `NAME.npy` is taken.
     """
-    labels = find_labels(path) if labels is None else Path(labels)
-    inputs, image_shape = _rows(read_npy(path, mapped=True), path)
+    labels = find_labels(path) if reading.labels is None else reading.labels
+    inputs, image_shape = rows_of(read_npy(path, mapped=True), reading.image_shape, path)
     classes = read_npy(labels)
     if len(classes) != len(inputs):
         raise DataError(
@@ -94,7 +46,7 @@ def load_npy(path: Path, *, labels: Path | None = None, class_names=None) -> Dat
             "Give every example exactly one label, in the same order."
         )
     classes, names = check_labels(
-        classes, file=str(labels), rows=len(inputs), class_names=class_names
+        classes, file=str(labels), rows=len(inputs), class_names=reading.class_names
     )
     return build(
         inputs,
@@ -103,8 +55,14 @@ def load_npy(path: Path, *, labels: Path | None = None, class_names=None) -> Dat
         image_shape=image_shape,
         name=path.name,
         file=str(path),
-        training=class_names is None,
+        training=reading.class_names is None,
+        split=split,
     )
+
+
+def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
+    inputs, image_shape = rows_of(read_npy(path, mapped=True), reading.image_shape, path)
+    return [without_labels(inputs, image_shape, path.name, str(path), "all")]
 
 
 def find_labels(path: Path) -> Path:
@@ -121,14 +79,6 @@ def find_labels(path: Path) -> Path:
     )
 
 
-def read_inputs(path: Path) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """Unlabeled rows (N, D) of an `.npy` or `.npz` file, and their image shape if it shows."""
-    if path.suffix == ".npy":
-        return _rows(read_npy(path, mapped=True), path)
-    with _open(path) as archive:
-        return _rows(_member(archive, path, _key(archive, path, "train", 0)), path)
-
-
 def read_layout(path: Path) -> tuple[tuple[int, ...], np.dtype, int, bool]:
     """What the header of an `.npy` says, if the size of the file agrees.
 
@@ -139,8 +89,8 @@ def read_layout(path: Path) -> tuple[tuple[int, ...], np.dtype, int, bool]:
     if not path.is_file():
         raise DataError(f"{path}: no such file. Check the path.")
     with path.open("rb") as file:
-        shape, fortran, dtype, offset = _header(file, path)
-    _refuse_size(path, shape, dtype, path.stat().st_size - offset)
+        shape, fortran, dtype, offset = read_header(file, path)
+    refuse_size(path, shape, dtype, path.stat().st_size - offset)
     return shape, dtype, offset, fortran
 
 
@@ -154,7 +104,7 @@ def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
     return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)
 
 
-def _header(file, path: Path):
+def read_header(file, path: Path):
     """Shape, Fortran order, dtype and length of the header of an open `.npy` file or member."""
     try:
         version = np.lib.format.read_magic(file)
@@ -178,7 +128,7 @@ def _header(file, path: Path):
     return shape, fortran, dtype, file.tell()
 
 
-def _refuse_size(path, shape, dtype, available: int):
+def refuse_size(path, shape, dtype, available: int):
     expected = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or expected != available:
         raise DataError(
@@ -187,7 +137,14 @@ def _refuse_size(path, shape, dtype, available: int):
         )
 
 
-def _rows(inputs: np.ndarray, path: Path):
+def rows_of(inputs: np.ndarray, image_shape, path: Path):
+    """Rows (N, D) in the one flatten order, and the shape of a picture if they are pictures.
+
+    Args:
+      inputs: two or more axes, examples first.
+      image_shape: the shape of a picture before it became a row, if somebody gave it.
+      path: the file, for a sentence.
+    """
     if inputs.ndim < 2:
         raise DataError(
             f"{path}: the inputs must have two or more axes (examples first), got shape "
@@ -198,58 +155,23 @@ def _rows(inputs: np.ndarray, path: Path):
             f"{path}: the inputs are empty, shape {inputs.shape}. Give at least one example with "
             "at least one feature."
         )
-    return flatten_images(inputs)
-
-
-def _image_shape(shape, inputs, path):
-    shape = tuple(int(length) for length in np.ravel(shape))
-    if len(shape) not in (2, 3) or math.prod(shape) != inputs.shape[1] or min(shape) < 1:
+    if image_shape is None:
+        return flatten_images(inputs)
+    if inputs.ndim > 2:
         raise DataError(
-            f"{path}: image_shape must be (H, W) or (H, W, C) with a product of "
-            f"{inputs.shape[1]}, the number of features, got {shape}. Correct or omit it."
-        )
-    return shape[:2] if shape[2:] == (1,) else shape
-
-
-def _open(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: not an .npz archive, or cut off ({error}). Save it again."
-        ) from None
-
-
-def _key(archive, path, split, part) -> str:
-    for key in KEYS[split][part]:
-        if f"{key}.npy" in archive.namelist():
-            return key
-    there = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:10]) or "nothing"
-    raise DataError(
-        f"{path}: the archive needs the array `{KEYS[split][part][0]}`, got {there}. "
-        "Save it with `numpy.savez(path, inputs=..., labels=...)`."
-    )
-
-
-def _optional(archive, path, key):
-    return _member(archive, path, key) if f"{key}.npy" in archive.namelist() else None
-
-
-def _member(archive: zipfile.ZipFile, path: Path, key: str) -> np.ndarray:
-    info, label = archive.getinfo(f"{key}.npy"), f"{path} ({key})"
-    packed = min(info.compress_size, path.stat().st_size)
-    if info.file_size > max(_RATIO_MATTERS_ABOVE, packed * MAX_RATIO):
-        raise DataError(
-            f"{label}: {packed:,} compressed bytes claim to expand to {info.file_size:,}, which no "
-            "real data do. Save it again with `numpy.savez`."
+            f"{path}: the inputs have shape {inputs.shape}, so that `image_shape` has nothing to "
+            "say: it is for rows. Leave it out."
         )
     try:
-        with archive.open(info) as file:
-            shape, fortran, dtype, offset = _header(file, label)
-            _refuse_size(label, shape, dtype, info.file_size - offset)
-            values = file.read(info.file_size - offset + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{label}: the archive is damaged ({error}). Save it again.") from None
-    _refuse_size(label, shape, dtype, len(values))
-    order = "F" if fortran else "C"
-    return np.frombuffer(values, dtype).reshape(shape, order=order)
+        return rows_of_images(inputs, np.ravel(image_shape))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+READER = Reader(
+    "an .npy array",
+    frozenset({"labels", "image_shape"}),
+    lambda path, reading: ("all",),
+    _load,
+    _inputs,
+)

@@ -73,6 +73,8 @@ def load(folder: Path, split: str) -> Dataset:
         name="cifar10",
         file=str(place),
         training=split == "train",
+        split=split,
+        white=255,
     )
 
 

@@ -5,15 +5,36 @@ red row by row, then green, then blue). `image_shape` is nevertheless the shape 
 is shown, (H, W) or (H, W, C); `as_images` and `flatten_images` go between the two.
 """
 
-__all__ = ["Dataset", "as_images", "fingerprint", "flatten_images"]
+__all__ = [
+    "Dataset",
+    "PassedOver",
+    "Unlabeled",
+    "as_images",
+    "fingerprint",
+    "flatten_images",
+    "rows_of_images",
+]
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxlin.data.pixels import PixelRange
+
 _HASH_WHOLE_BELOW = 256 << 20
 _BLOCKS, _BLOCK_ROWS_BYTES = 256, 1 << 16
+
+
+class PassedOver(NamedTuple):
+    """Files that lay beside those that were read, and were not."""
+
+    count: int
+    what: str
+    """Of which kind, say "`.txt`" or "links that lead nowhere"."""
+    first: str
+    """The path of the first of them."""
 
 
 class Dataset(NamedTuple):
@@ -33,6 +54,30 @@ class Dataset(NamedTuple):
     """The name of the set, or the file's or folder's."""
     fingerprint: str
     """SHA-256 of inputs and labels, hexadecimal: see `fingerprint`."""
+    split: str = "all"
+    """What the files call these rows: "train", "validation" or "test"; "all" where they say
+    nothing of splits."""
+    pixels: PixelRange | None = None
+    """The range of the numbers, by which inputs of other files are brought to the same scale;
+    `None` where it was not looked at (features that stay in their files)."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was decided while reading, for people."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Files that were not read."""
+
+
+class Unlabeled(NamedTuple):
+    """Examples without labels, for a prediction; fields as those of `Dataset`."""
+
+    inputs: np.ndarray
+    names: Sequence[str]
+    """N names of the rows: a picture's path, or the file's name and the row's number."""
+    image_shape: tuple[int, ...] | None
+    name: str
+    split: str = "all"
+    pixels: PixelRange | None = None
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def as_images(inputs: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
@@ -82,6 +127,38 @@ def flatten_images(images: np.ndarray) -> tuple[np.ndarray, tuple[int, ...] | No
     channels, height, width = images.shape[1:]
     shape = (height, width) if channels == 1 else (height, width, channels)
     return np.ascontiguousarray(images).reshape(rows, -1), shape
+
+
+def rows_of_images(
+    rows: np.ndarray, image_shape: tuple[int, ...]
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Rows `pictures.reshape(N, -1)` in the one flatten order, and the shape for `as_images`.
+
+    Args:
+      rows: (N, D).
+      image_shape: that of one picture before it was flattened, which also names the layout:
+        (H, W), channels last (H, W, C), or channels first (C, H, W), with C of 1 or 3. Where
+        the first and the last length could both be channels, they are the last.
+
+    Raises:
+      ValueError: not such a shape, or its product is not D.
+
+    >>> last, shape = rows_of_images(np.arange(12).reshape(1, 12), (2, 2, 3))
+    >>> last[0, :4].tolist(), shape  # all of red, of an array that had red, green, blue each time
+    ([0, 3, 6, 9], (2, 2, 3))
+    >>> rows_of_images(np.arange(12).reshape(1, 12), (3, 2, 2))[0][0, :4].tolist()
+    [0, 1, 2, 3]
+    """
+    shape = tuple(int(length) for length in image_shape)
+    wrong = len(shape) not in (2, 3) or min(shape) < 1 or _product(shape) != rows.shape[1]
+    if wrong or (len(shape) == 3 and not {1, 3} & {shape[0], shape[2]}):
+        raise ValueError(
+            f"`image_shape` must be H W, H W C (channels last) or C H W (channels first), with 1 "
+            f"or 3 channels and a product of {rows.shape[1]}, the number of features, got "
+            f"{' '.join(map(str, shape))}. Give the shape that a picture had before it became a "
+            "row."
+        )
+    return flatten_images(rows.reshape(len(rows), *shape))
 
 
 def fingerprint(inputs: np.ndarray, labels: np.ndarray) -> str:

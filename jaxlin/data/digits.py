@@ -36,6 +36,8 @@ def load(split: str) -> Dataset:
         image_shape=(8, 8),
         name="digits",
         file="digits",
+        split=split,
+        white=16,
     )
 
 

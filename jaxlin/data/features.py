@@ -9,23 +9,25 @@
     folder/train.npy, folder/test.npy, folder/val.npy   (or train_features.npy, ...)
 
 `classes.txt`, one name a line, may lie beside the files or above the folders of the parts. `val` is
-also called `validation`; where a folder has `val` but no `test`, as ImageNet has, `val` is the test
-set. In a run of several processes each may have some of the files: see `jaxlin.data.scattered`.
+also called `valid` or `validation`; where a folder has `val` but no `test`, as ImageNet has, `val`
+is the test set. In a run of several processes each may have some of the files: see
+`jaxlin.data.scattered`.
 """
 
 __all__ = [
     "PARTS",
+    "READER",
     "Features",
     "Stored",
     "find_parts",
     "join_labels",
     "labels_beside",
     "labels_of_series",
-    "load",
     "open_features",
-    "part_of",
+    "range_of",
     "read_class_names",
     "read_labels",
+    "split_names",
 ]
 
 from collections.abc import Sequence
@@ -36,7 +38,8 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data import arrays
-from jaxlin.data.dataset import Dataset, fingerprint
+from jaxlin.data.dataset import Dataset, Unlabeled, fingerprint
+from jaxlin.data.pixels import PixelRange, pixel_range
 from jaxlin.data.rows import RESIDENT_BYTES, FileRows, hold
 from jaxlin.data.shards import (
     ENDINGS,
@@ -47,9 +50,14 @@ from jaxlin.data.shards import (
     read_tensor,
     series_of,
 )
+from jaxlin.data.source import Reader, Reading
 from jaxlin.data.validate import check_labels, refuse_one_class
 
-PARTS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
+PARTS = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 """The parts of a set, and what files and folders call them."""
 FEATURES = "features"
 
@@ -129,41 +137,66 @@ def open_features(
     return Features(inputs, found, names, part)
 
 
-def load(
-    path: Path,
-    split: str = "train",
-    *,
-    labels: Path | None = None,
-    class_names: Sequence[str] | None = None,
-    memory: int = RESIDENT_BYTES,
-) -> Dataset:
-    """A part of the features as a `Dataset`: in memory if they take at most `memory` bytes.
+def _load(path: Path, split: str, reading: Reading) -> Dataset:
+    """A split of the features: in memory if they take at most `reading.memory` bytes.
 
-    Larger ones stay in their files; `inputs` is then a `FileRows`. Where there is no part "test",
-    a part "validation" stands for it.
+    Larger ones stay in their files; `inputs` is then a `FileRows`.
     """
-    parts = find_parts(path)
-    part = part_of(parts, split)
-    found = open_features(path, labels, part=part, class_names=class_names, resident_bytes=memory)
+    part = "train" if split == "all" else split
+    class_names, memory = reading.class_names, reading.memory
+    found = open_features(
+        path, reading.labels, part=part, class_names=class_names, resident_bytes=memory
+    )
     if found.labels is None:
-        where = parts[part][0]
+        where = find_parts(path)[part][0]
         raise DataError(
             f"{where}: there are no labels beside it ({where.stem}.labels.npy or labels.npy). "
             "Name their file with `labels`."
         )
-    file = str(path)
-    if split == "train" and class_names is None:
-        refuse_one_class(found.labels, found.class_names, file=file)
+    if part == "train" and class_names is None:
+        refuse_one_class(found.labels, found.class_names, file=str(path))
     mark = fingerprint(found.inputs, found.labels)
     inputs = hold(found.inputs, memory)
-    return Dataset(inputs, found.labels, found.class_names, None, path.name, mark)
+    return Dataset(
+        *(inputs, found.labels, found.class_names, None, path.name, mark, split),
+        pixels=range_of(inputs),
+    )
 
 
-def part_of(parts, split: str) -> str:
-    """Which of the parts that there are stands for "train", "validation" or "test"."""
-    if split == "test" and "test" not in parts:
-        return "validation"
-    return next(iter(parts)) if split == "train" and "train" not in parts else split
+def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
+    found = []
+    for split in _splits(path, reading):
+        part = "train" if split == "all" else split
+        inputs = hold(open_features(path, part=part, labeled=False).inputs, reading.memory)
+        place = path.name if split == "all" else f"{path.name}:{split}"
+        names = [f"{place}[{row}]" for row in range(len(inputs))]
+        found.append(Unlabeled(inputs, names, None, path.name, split, range_of(inputs)))
+    return found
+
+
+def _splits(path: Path, reading: Reading) -> tuple[str, ...]:
+    return split_names(find_parts(path), _says_train(path))
+
+
+def split_names(parts, says_train: bool) -> tuple[str, ...]:
+    """The splits of these parts; rows that nobody calls "train" and that stand alone are all."""
+    return ("all",) if set(parts) == {"train"} and not says_train else tuple(parts)
+
+
+def _says_train(path: Path) -> bool:
+    """Whether the files themselves call the part "train"."""
+    if path.is_dir():
+        return bool(_part(path, PARTS["train"], True))
+    words = path.stem.replace("-", "_").split("_")
+    return words[0] == "train"
+
+
+def range_of(inputs) -> PixelRange:
+    """That of features: their type; and the numbers where they are held and may be pixels."""
+    dtype = np.dtype(inputs.dtype)
+    if not isinstance(inputs, np.ndarray) or (dtype.itemsize == 2 and dtype.kind in "fV"):
+        return PixelRange(dtype.name, None, None, None)
+    return pixel_range(inputs)
 
 
 def find_parts(path: Path, *, whole: bool = True) -> dict[str, list[Path]]:
@@ -324,3 +357,6 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
                 )
             return names
     return None
+
+
+READER = Reader("features in files", frozenset({"labels"}), _splits, _load, _inputs)

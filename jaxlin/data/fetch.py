@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jaxlin.core import DataError
 from jaxlin.data import cifar, idx
-from jaxlin.data.registry import NAMED, cache_folder, locate
+from jaxlin.data.named import NAMED, cache_folder, locate
 
 _BASES = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -65,6 +65,8 @@ def load(folder: Path, split: str, *, name: str, class_names: tuple[str, ...]) -
         name=name,
         file=str(labels),
         training=split == "train",
+        split=split,
+        white=255,
     )
 
 

@@ -9,7 +9,7 @@ Labels lie beside each file, where the file does; or all in one file beside thos
 or in the file that `labels` names, on every host.
 """
 
-__all__ = ["File", "Scattered", "ScatteredRows", "listing", "load", "united"]
+__all__ = ["READER", "File", "Scattered", "ScatteredRows", "listing", "united"]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +23,7 @@ from jaxlin.data.dataset import Dataset, fingerprint
 from jaxlin.data.peers import Peers
 from jaxlin.data.rows import RESIDENT_BYTES, FileRows, ReadRows, empty_rows
 from jaxlin.data.shards import in_order, open_shards, series_of
+from jaxlin.data.source import Reader, Reading
 from jaxlin.data.validate import refuse_one_class
 
 _READ_BYTES = 64 << 20
@@ -150,35 +151,34 @@ def united(path: Path, listings: Sequence[dict]) -> dict[str, list[File]] | None
     return parts
 
 
-def load(
-    path: Path,
-    split: str = "train",
-    *,
-    labels: Path | None = None,
-    class_names: Sequence[str] | None = None,
-    memory: int = RESIDENT_BYTES,
-    scattered: Scattered,
-) -> Dataset:
-    """`jaxlin.data.features.load` of a folder of `scattered`; its inputs are `ScatteredRows`.
+def _load(path: Path, split: str, reading: Reading) -> Dataset:
+    """As the reader of features, of a folder of `reading.apart`; inputs are `ScatteredRows`.
 
     Raises:
       DataError: on every process alike: what a process finds in its files, or what those of two
         processes have against each other.
     """
-    peers, parts = scattered.peers, scattered.folders[path]
-    files = parts[features.part_of(parts, split)]
+    peers, parts = reading.apart.peers, reading.apart.folders[path]
+    files, class_names = parts["train" if split == "all" else split], reading.class_names
     layouts, own = _opened(peers, path, files)
     counts = [layouts[file.holders[0]]["files"][file.name][0] for file in files]
-    found = peers.together(lambda: _read_beside(path, files, own, labels, sum(counts)))
+    found = peers.together(lambda: _read_beside(path, files, own, reading.labels, sum(counts)))
     pieces = _agreed_labels(path, files, found)
     names = _agreed_names(path, found) if class_names is None else class_names
     values, names = features.join_labels(pieces, sum(counts), names)
-    if split == "train" and class_names is None:
+    if split in ("train", "all") and class_names is None:
         refuse_one_class(values, names, file=str(path))
-    inputs = _rows(peers, files, layouts, counts, own, memory)
+    inputs = _rows(peers, files, layouts, counts, own, reading.memory)
     first = peers.number == 0
     (mark, *_) = peers.together(lambda: fingerprint(inputs, values) if first else None)
-    return Dataset(inputs, values, names, None, path.name, mark)
+    return Dataset(
+        *(inputs, values, names, None, path.name, mark, split), pixels=features.range_of(inputs)
+    )
+
+
+def _splits(path: Path, reading: Reading) -> tuple[str, ...]:
+    parts = reading.apart.folders[path]
+    return features.split_names(parts, any(f.name.startswith("train") for f in parts["train"]))
 
 
 def _opened(peers: Peers, path: Path, files: list[File]) -> tuple[list[dict], FileRows | None]:
@@ -324,3 +324,12 @@ def _rows(peers: Peers, files, layouts: list[dict], counts, own, memory: int) ->
 
     _, width, dtype, _ = layouts[files[0].holders[0]]["files"][files[0].name]
     return ScatteredRows(counts, owners, homes, shifts, width, dtype, read, resident_bytes=memory)
+
+
+READER = Reader(
+    "features on the disks of several processes",
+    frozenset({"labels"}),
+    _splits,
+    _load,
+    lambda path, reading: [],  # nobody predicts in a run of several processes
+)

@@ -12,6 +12,7 @@ __all__ = [
     "check_labels",
     "refuse_large",
     "refuse_one_class",
+    "without_labels",
 ]
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ import ml_dtypes
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data.dataset import Dataset, fingerprint
+from jaxlin.data.dataset import Dataset, PassedOver, Unlabeled, fingerprint
+from jaxlin.data.pixels import pixel_range
 
 _KEPT = tuple(map(np.dtype, ["u1", "i1", "u2", "i2", "f2", "f4", "f8", ml_dtypes.bfloat16]))
 _BLOCK_BYTES = 16 << 20
@@ -36,6 +38,10 @@ def build(
     name: str,
     file: str,
     training: bool = True,
+    split: str = "all",
+    white: float | None = None,
+    notes: Sequence[str] = (),
+    passed_over: Sequence[PassedOver] = (),
 ) -> Dataset:
     """A `Dataset` from rows and their labels, or a `DataError` that names `file`.
 
@@ -47,12 +53,60 @@ def build(
       name: the set's name.
       file: what an error names.
       training: whether at least two classes must be present.
+      split: what the files call these rows.
+      white: the number of a white pixel, where the format of the file says it.
+      notes: sentences on what was decided while reading.
+      passed_over: files that were not read.
     """
+    stored = inputs
     inputs = check_inputs(inputs, file=file)
     labels, names = check_labels(labels, file=file, rows=len(inputs), class_names=class_names)
     if training:
         refuse_one_class(labels, names, file=file)
-    return Dataset(inputs, labels, names, image_shape, name, fingerprint(inputs, labels))
+    return Dataset(
+        inputs,
+        labels,
+        names,
+        image_shape,
+        name,
+        fingerprint(inputs, labels),
+        split,
+        pixel_range(stored, white=white),
+        tuple(notes),
+        tuple(passed_over),
+    )
+
+
+def without_labels(
+    inputs: np.ndarray,
+    image_shape: tuple[int, ...] | None,
+    name: str,
+    file: str,
+    split: str = "all",
+    *,
+    names: Sequence[str] | None = None,
+    white: float | None = None,
+    notes: Sequence[str] = (),
+    passed_over: Sequence[PassedOver] = (),
+) -> Unlabeled:
+    """Rows (N, D) without labels, checked; arguments as those of `build`.
+
+    `names` are those of the rows; without them a row has the set's name, its split and its number.
+    """
+    stored, place = inputs, name if split == "all" else f"{name}:{split}"
+    inputs = check_inputs(inputs, file=file)
+    if names is None:
+        names = [f"{place}[{row}]" for row in range(len(inputs))]
+    return Unlabeled(
+        inputs,
+        names,
+        image_shape,
+        name,
+        split,
+        pixel_range(stored, white=white),
+        tuple(notes),
+        tuple(passed_over),
+    )
 
 
 def refuse_one_class(labels: np.ndarray, names: Sequence[str], *, file: str) -> None:

@@ -25,11 +25,19 @@ def test_evaluate_repeats_the_test_result(jaxlin, trained):
     assert "accuracy" in jaxlin("evaluate", "run", "--data", "digits").out
 
 
-def test_evaluate_takes_all_rows_of_an_array_file(jaxlin, trained):
+def test_evaluate_judges_the_test_rows_of_an_archive(jaxlin, trained):
     train, test = load("digits"), load("digits", split="test")
     np.savez("both.npz", inputs=train.inputs, labels=train.labels, test_inputs=test.inputs,
              test_labels=test.labels)  # fmt: skip
-    assert jaxlin("evaluate", "run", "--data", "both.npz", "--json").json["n"] == 1442
+    found = jaxlin("evaluate", "run", "--data", "both.npz", "--json").json
+    assert (found["n"], found["split"]) == (355, "test")
+    assert found["accuracy"] == trained["test"]["accuracy"]
+    found = jaxlin("evaluate", "run", "--data", "both.npz", "--split", "train", "--json").json
+    assert (found["n"], found["split"]) == (1442, "train")
+
+
+def test_evaluate_takes_all_rows_of_files_that_know_no_splits(jaxlin, trained):
+    test = load("digits", split="test")
     np.save("few.npy", test.inputs[:7])
     np.save("few_labels.npy", test.labels[:7])
     assert jaxlin("evaluate", "run", "--data", "few.npy", "--json").json["n"] == 7
@@ -56,7 +64,7 @@ def test_evaluate_refuses_broken_runs(jaxlin, trained):
     Path("run/model.safetensors").write_bytes(whole[:-100])
     assert "model.safetensors" in jaxlin("evaluate", "run").refused()
     Path("run/model.safetensors").write_bytes(
-        whole.replace(b'"format_version":"1"', b'"format_version":"9"')
+        whole.replace(b'"format_version":"2"', b'"format_version":"9"')
     )
     assert "format version '9'" in jaxlin("evaluate", "run").refused()
     Path("run/model.safetensors").unlink()
@@ -72,13 +80,15 @@ def test_predict_classifies_arrays_and_pictures(jaxlin, trained):
     assert [row["class"] for row in rows] == expected
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
     picture = as_images(test.inputs[0], test.image_shape)
-    Image.fromarray(picture).save("one.png")
+    Image.fromarray(np.round(picture * (255 / 16)).astype(np.uint8)).save("one.png")
     found = jaxlin("predict", "run", "one.png", "rows.npy", "--top", "10", "--json").json
     assert [item["input"].split("/")[-1] for item in found["predictions"]] == [
         *("one.png", "rows.npy[0]", "rows.npy[1]", "rows.npy[2]")
     ]
-    first = found["predictions"][0]["classes"]
-    assert first == found["predictions"][1]["classes"]
+    first, same = (found["predictions"][row]["classes"] for row in (0, 1))
+    assert [each["class"] for each in first] == [each["class"] for each in same]
+    # 16 levels as 255: each pixel is off by at most half a level of the 255, 1/32 of the 16.
+    assert first[0]["probability"] == pytest.approx(same[0]["probability"], abs=0.02)
     assert sum(best["probability"] for best in first) == pytest.approx(1)
     assert [b["probability"] for b in first] == sorted(b["probability"] for b in first)[::-1]
 

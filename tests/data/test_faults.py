@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxlin.core import DataError
-from jaxlin.data import arrays, cifar, folders, idx, load, load_splits
+from jaxlin.data import arrays, cifar, idx, load, load_splits
+from jaxlin.data.pictures import read_picture
 from jaxlin.data.rows import FileRows
 from jaxlin.data.validate import check_finite, check_labels
 
@@ -189,7 +190,7 @@ def test_names_map_to_sorted_classes_and_a_test_set_keeps_to_them(tmp_path):
     labels, _ = check_labels(np.array(["b", "a"]), file="f", rows=2, class_names=("b", "a"))
     assert labels.tolist() == [0, 1]
     np.savez(tmp_path / "a.npz", X=np.eye(2), y=["b", "a"], test_inputs=np.eye(2), y_test=["b"] * 2)
-    train, test = load_splits(tmp_path / "a.npz")
+    train, _, test = load_splits(tmp_path / "a.npz")
     assert train.class_names == test.class_names == ("a", "b")
     assert test.labels.tolist() == [1, 1]
     np.savez(tmp_path / "t.npz", X=np.eye(2), y=["c", "a"])
@@ -199,7 +200,7 @@ def test_names_map_to_sorted_classes_and_a_test_set_keeps_to_them(tmp_path):
 def test_a_pair_of_arrays_is_read_or_left_in_its_file_and_has_no_silent_test_set(tmp_path):
     np.save(tmp_path / "inputs.npy", np.asfortranarray(np.arange(8.0).reshape(4, 2)).astype(">f4"))
     np.save(tmp_path / "labels.npy", [0, 1, 0, 1])
-    train, test = load_splits(tmp_path / "inputs.npy")
+    train, _, test = load_splits(tmp_path / "inputs.npy")
     assert test is None
     assert train.inputs.tolist() == np.arange(8.0).reshape(4, 2).tolist()
     np.save(tmp_path / "inputs.npy", np.ones((4, 2)))
@@ -221,7 +222,7 @@ def pictures(tmp_path):
 
 
 def test_folders_of_pictures_are_flattened_channel_major(pictures):
-    train, test = load_splits(pictures)
+    train, _, test = load_splits(pictures)
     assert train.class_names == ("cat", "dog")
     assert train.image_shape == (4, 6, 3)
     assert train.inputs[0].tolist() == [1] * 24 + [2] * 24 + [3] * 24
@@ -237,7 +238,7 @@ def test_bad_pictures_are_named(pictures):
     path.write_bytes(b"GIF89a")
     refused("2.jpg|not a PNG", load, pictures)
     Image.new("1", (30_000, 30_000)).save(path, "PNG")  # 900 megapixels in 100 kB
-    refused("2.jpg|pixels", folders.read_picture, path)
+    refused("2.jpg|pixels", read_picture, path)
     path.unlink()
     path.symlink_to("/etc/hostname")
     refused("2.jpg|link", load, pictures)

@@ -3,7 +3,7 @@
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxlin.data import load, load_inputs, load_splits, load_validation, open_features
+from jaxlin.data import load, load_inputs, load_splits, open_features
 from jaxlin.data.survey import survey
 
 ROWS, WIDTH = 100, 7
@@ -50,14 +50,14 @@ def test_parts_are_train_validation_and_test(tmp_path, series, numbers):
     series(tmp_path, inputs)
     np.save(tmp_path / "val.npy", inputs[:9])
     np.save(tmp_path / "val_labels.npy", np.arange(9) % 2)
-    train, test = load_splits(tmp_path)
+    train, validation, test = load_splits(tmp_path)
     assert (len(train.labels), len(test.labels)) == (ROWS, 9)  # as ImageNet has it
     assert test.class_names == train.class_names == ("0", "1", "2")
-    assert load_validation(tmp_path, class_names=train.class_names) is None
+    assert validation is None
+    assert test.split == "validation"
     np.save(tmp_path / "test_features.npy", inputs[:5])
     np.save(tmp_path / "test_labels.npy", np.arange(5) % 3)
-    assert len(load_splits(tmp_path)[1].labels) == 5
-    assert len(load_validation(tmp_path, class_names=train.class_names).labels) == 9
+    assert [len(split.labels) for split in load_splits(tmp_path)[1:]] == [9, 5]
     assert open_features(tmp_path, part="validation").inputs.shape == (9, WIDTH)
 
 
@@ -72,9 +72,9 @@ def test_class_names_come_from_a_file(tmp_path, series, numbers, refused):
 def test_unlabeled_features_are_rows_to_predict(tmp_path, numbers):
     inputs = numbers()
     np.save(tmp_path / "new.npy", inputs)
-    found, names = load_inputs(tmp_path / "new.npy")
-    np.testing.assert_array_equal(found, inputs)
-    assert names[3] == "new.npy[3]"
+    (found,) = load_inputs(tmp_path / "new.npy")
+    np.testing.assert_array_equal(found.inputs, inputs)
+    assert found.names[3] == "new.npy[3]"
     assert open_features(tmp_path / "new.npy").labels is None
 
 

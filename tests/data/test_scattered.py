@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlin.core import DataError
-from jaxlin.data import load, load_splits, load_validation
+from jaxlin.data import load, load_splits
 from jaxlin.data.peers import Peers
 from jaxlin.data.rows import RowView
 from jaxlin.data.scattered import Scattered, listing, united
@@ -103,12 +103,12 @@ def test_the_set_is_that_of_a_folder_with_all_files_whoever_has_which(whole, hel
     folders = [share(whole, host, shards) for host, shards in enumerate(held)]
     shutil.copy(whole / "test.npy", folders[-1])
     shutil.copy(whole / "test_labels.npy", folders[-1])
-    train, test = load_splits(whole)
+    train, _, test = load_splits(whole)
     rows = np.array([139, 0, 31, 30, 79, 80, 99, 100, -1, 5])
 
     def read(path, apart):
-        first, second = load_splits(path, apart=apart, memory=0)
-        assert load_validation(path, class_names=first.class_names, apart=apart) is None
+        first, validation, second = load_splits(path, apart=apart, memory=0)
+        assert validation is None
         view = RowView(first.inputs, np.arange(len(first.inputs))[::-1])
         homes = first.inputs.homes(np.arange(len(first.inputs))).tolist()
         homes_of.append(homes)  # windows of a stream are laid out by them, on all hosts alike

@@ -7,19 +7,19 @@ does not end like a picture; a picture that cannot be read is an error, and so i
 leads out of the folder.
 """
 
-__all__ = ["ENDINGS", "has_test", "load", "read_picture", "read_pictures"]
+__all__ = ["ENDINGS", "READER", "read_picture"]
 
 import os
 import unicodedata
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data.dataset import Dataset
-from jaxlin.data.validate import build
+from jaxlin.data.dataset import Dataset, Unlabeled
+from jaxlin.data.source import Reader, Reading
+from jaxlin.data.validate import build, without_labels
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -28,32 +28,40 @@ _GREY = ("1", "L", "LA")
 _COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
-def load(
-    root: Path,
-    split: str = "train",
-    *,
-    image_size: tuple[int, int] | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Dataset:
+SPLIT_FOLDERS = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+"""What the folders of the splits are called."""
+
+
+def _splits(root: Path, reading: Reading) -> tuple[str, ...]:
+    if root.is_file():
+        return ("all",)
+    there = tuple(split for split in SPLIT_FOLDERS if _folder(root, split) != root)
+    return there or ("all",)
+
+
+def _folder(root: Path, split: str) -> Path:
+    """The folder of a split; the root itself where there is none of its names."""
+    names = SPLIT_FOLDERS.get(split, ())
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def _load(root: Path, split: str, reading: Reading) -> Dataset:
     """The pictures of one split as rows of uint8.
 
     All become what the first is, unless `image_size` (H, W) is given: its size (others are resized
     with a bilinear filter), and grey or color.
 
-    Args:
-      root: has `train/` (and `test/`) with a subfolder for each class, or these subfolders itself.
-      split: "train" or "test".
-      image_size: (H, W), or `None`.
-      class_names: the only names that subfolders may have, in order of the labels; `None` takes
-        those of the training split.
-
     Raises:
       DataError: no classes, a class without pictures, a picture that cannot be read or a link that
         leads out of `root`.
     """
-    folder = root / split if (root / split).is_dir() else root
-    if split == "test" and class_names is None:
-        class_names = tuple(_classes(root / "train" if (root / "train").is_dir() else root, root))
+    folder, class_names = _folder(root, split), reading.class_names
+    if split not in ("train", "all") and class_names is None:
+        class_names = tuple(_classes(_folder(root, "train"), root))
     classes = _classes(folder, root)
     names = tuple(classes) if class_names is None else tuple(class_names)
     unknown = [name for name in classes if name not in names]
@@ -63,7 +71,7 @@ def load(
             f"({', '.join(names[:10])}). Use pictures of the same classes."
         )
     found = [(path, names.index(c)) for c, sub in classes.items() for path in _pictures(sub, root)]
-    shape = _shape([path for path, _ in found], image_size)
+    shape = _shape([path for path, _ in found], reading)
     return build(
         _decode([path for path, _ in found], shape),
         np.array([label for _, label in found]),
@@ -71,23 +79,19 @@ def load(
         image_shape=shape,
         name=root.name,
         file=str(folder),
-        training=class_names is None,
+        training=reading.class_names is None,
+        split=split,
+        white=255,
     )
 
 
-def has_test(root: Path) -> bool:
-    """Whether the folder has a test split."""
-    return (root / "test").is_dir()
-
-
-def read_pictures(
-    path: Path, *, image_shape: tuple[int, ...] | None = None
-) -> tuple[np.ndarray, list[str]]:
+def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
     """One picture, or all those of a folder, as rows (N, D) of uint8, and their paths."""
-    path = Path(path)
     paths = _pictures(path, path) if path.is_dir() else [path]
-    shape = image_shape if image_shape is not None else _shape(paths, None)
-    return _decode(paths, shape), [str(path) for path in paths]
+    shape = _shape(paths, reading)
+    names = [str(path) for path in paths]
+    rows = _decode(paths, shape)
+    return [without_labels(rows, shape, path.name, str(path), names=names, white=255)]
 
 
 def read_picture(path: Path, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -132,11 +136,13 @@ def read_picture(path: Path, image_shape: tuple[int, ...] | None = None) -> np.n
         ) from None
 
 
-def _shape(paths: list[Path], image_size) -> tuple[int, ...]:
+def _shape(paths: list[Path], reading: Reading) -> tuple[int, ...]:
+    image_size, color = reading.image_size, reading.color
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
         raise ValueError(f"`image_size` must be (height, width), at least 1, got {image_size}.")
     first = read_picture(paths[0]).shape
-    return first if image_size is None else (*map(int, image_size), *first[2:])
+    channels = {None: first[2:], "grey": (), "rgb": (3,)}[color]
+    return (*(first[:2] if image_size is None else map(int, image_size)), *channels)
 
 
 def _decode(paths: list[Path], shape: tuple[int, ...]) -> np.ndarray:
@@ -185,3 +191,8 @@ def _visible(folder: Path, root: Path) -> list[Path]:
             )
         paths.append(path)
     return paths
+
+
+READER = Reader(
+    "pictures", frozenset({"image_size", "color", "background"}), _splits, _load, _inputs
+)
