@@ -35,11 +35,14 @@ def run(options: Options) -> int:
     from jaxlin import losses, models
     from jaxlin.cli.measuring import measure
     from jaxlin.cli.output import emit
-    from jaxlin.cli.runs import load_run, say_reading
+    from jaxlin.cli.runs import load_run, say_reading, trained_on
     from jaxlin.data import conform
 
     model, config = load_run(options.run)
     data = conform(_data(options, model, config), *model.expects, to="the model")
+    if data.fingerprint == trained_on(options.run):
+        seen = f"{data.name}: these are the very rows that the run was trained on."
+        data = data._replace(notes=(*data.notes, seen))
     say_reading([data], model)
     if data.class_names != model.class_names:
         _refuse_classes(data, model)
@@ -62,9 +65,11 @@ def run(options: Options) -> int:
 
 def _data(options: Options, model, config: dict):
     """The examples to measure on."""
-    from jaxlin.cli.examples import held_out, moved, reading_as
+    from jaxlin.cli.examples import held_out, moved, reading_as, refuse_given
 
     if options.data is None:
+        why = "and the run has its own data. Add --data, or leave it out."
+        refuse_given(options, why, but=("data_dir", "labels"))
         return held_out(moved(config, options), options.split, run=options.run)
     from jaxlin.data import load, splits_of
     from jaxlin.data.source import labeled_split

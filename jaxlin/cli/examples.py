@@ -8,6 +8,7 @@ __all__ = [
     "moved",
     "reading_as",
     "reading_of",
+    "refuse_given",
     "run_data",
     "training_data",
 ]
@@ -62,6 +63,21 @@ class DataOptions(SourceOptions, PictureOptions):
     """The labels of test features (without it: those beside them)."""
 
 
+def refuse_given(options, why: str, *, but: tuple[str, ...] = ("data_dir",)) -> None:
+    """Raise a `ValueError` if an option on how data are read was given where it says nothing.
+
+    Args:
+      options: of a command.
+      why: it says nothing, and what to do.
+      but: options that have a meaning all the same: where data lie may change after a run.
+    """
+    for kind in (SourceOptions, PictureOptions):
+        for field in dataclasses.fields(kind):
+            given = getattr(options, field.name, field.default) != field.default
+            if given and field.name not in but:
+                raise ValueError(f"--{field.name.replace('_', '-')} says how data are read, {why}")
+
+
 def reading_of(values: dict) -> dict:
     """The arguments of `jaxlin.data.load` in the values of options, or of a run's configuration."""
     reading = {field.name: values.get(field.name) for field in dataclasses.fields(SourceOptions)}
@@ -97,7 +113,7 @@ def reading_as(model, config: dict, values: dict, source) -> dict:
 
 def moved(config: dict, options) -> dict:
     """A run's configuration with what options say of where its data lie now."""
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SourceOptions)}
+    given = {name: getattr(options, name, None) for name in ("data_dir", "labels")}
     return config | {name: value for name, value in given.items() if value is not None}
 
 

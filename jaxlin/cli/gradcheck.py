@@ -2,7 +2,7 @@
 
 __all__ = ["Options", "run"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -67,6 +67,7 @@ def run(options: Options) -> int:
     if options.limit < 1:
         raise ValueError(f"`--limit` must be at least 1, got {options.limit}.")
     check_seed("--seed", options.seed)
+    _refuse_unused(options)
     if options.out is not None:
         check_out(options.out, overwrite=options.overwrite)
     title, checks, figure = _own_function(options) if options.function else _objective(options)
@@ -89,6 +90,20 @@ def run(options: Options) -> int:
     if options.json:
         emit(result)
     return 0 if result["verdict"] in ("pass", "kink") else 1
+
+
+def _refuse_unused(options: Options) -> None:
+    """Refuse what says nothing: data and losses beside a function that has its own."""
+    of_a_classifier = ("data", "data_dir", "loss", "margin", "strength", "preprocess", "limit")
+    of_a_classifier = (*of_a_classifier, "at", "against", "dtype")
+    for field in fields(Options):
+        given = getattr(options, field.name) != field.default
+        if options.function is not None and field.name in of_a_classifier and given:
+            name = field.name.replace("_", "-")
+            raise ValueError(
+                f"`--{name}` is for the gradient of a classifier, and `--function` has its own. "
+                "Leave one of the two out."
+            )
 
 
 def _summary(title, checks) -> dict:
@@ -115,6 +130,7 @@ def _objective(options: Options):
 
     from jaxlin import losses
     from jaxlin.core import Batch
+    from jaxlin.data.telling import of_split
     from jaxlin.gradients import check_gradient, linear_objective
 
     if options.input is not None or options.gradient is not None:
@@ -138,7 +154,7 @@ def _objective(options: Options):
             checks["closed form"] = check(objective, params, by_hand)
         elif options.against == "closed-form":
             raise ValueError(f"there is no closed form of `{loss_name}`: use --against autodiff.")
-    rows = f"{len(data.labels):,} examples of {data.name}"
+    rows = f"{len(data.labels):,} examples of {of_split(data)}"
     title = f"{loss_name} on {rows}, {_place(options)}"
     return title, checks, lambda: _figure(objective, params, data, title, np)
 

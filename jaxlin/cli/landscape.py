@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from jaxlin.cli.examples import PictureOptions, SourceOptions
+from jaxlin.cli.examples import PictureOptions, SourceOptions, refuse_given
 from jaxlin.cli.output import OutputOptions
 from jaxlin.cli.parsing import check_seed
 from jaxlin.cli.train_options import LossName
@@ -112,5 +112,21 @@ def _check(options: Options) -> None:
     check_seed("--seed", options.seed)
     if options.kind == "interpolate" and options.run is None:
         raise ValueError("--kind interpolate needs a run to go to. Give its folder.")
+    if options.start is not None and options.kind != "interpolate":
+        raise ValueError(
+            f"--start is where a line to a run begins, and --kind is {options.kind}. Leave it out, "
+            "or add --kind interpolate."
+        )
+    if options.kind in ("interpolate", "trajectory"):
+        for name, usual in (("directions", "random"), ("normalize", "filter"), ("extent", None)):
+            if getattr(options, name) != usual:
+                raise ValueError(
+                    f"--{name} is for a ray or a plane around a point, and --kind {options.kind} "
+                    "lies where the path goes. Leave it out."
+                )
+    if options.surface and options.kind in ("ray", "interpolate"):
+        raise ValueError(f"--surface is of a plane, and --kind {options.kind} is a line.")
+    if options.run is not None and options.data is None:
+        refuse_given(options, "and the run has its own data. Add --data, or leave it out.")
     if options.run is not None and options.preprocess is not None:
         raise ValueError("--preprocess is the run's own where a run is given. Leave it out.")

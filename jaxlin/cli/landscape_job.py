@@ -15,11 +15,12 @@ import numpy as np
 
 from jaxlin import landscape, losses, models, preprocess, train
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli.examples import reading_of, training_data
+from jaxlin.cli.examples import moved, reading_of, training_data
 from jaxlin.cli.output import write_json
 from jaxlin.cli.runs import load_run
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import Dataset, conform, load
+from jaxlin.data.telling import of_split
 from jaxlin.objectives import compose
 from jaxlin.plots import landscape as pictures
 from jaxlin.plots.style import save
@@ -56,7 +57,7 @@ def prepare(options) -> Job:
     """The data, the point and the objective that the options name."""
     model, config = (None, {}) if options.run is None else load_run(options.run)
     if options.data is None and config:
-        data = training_data(config)
+        data = training_data(moved(config, options))
     else:
         data = load(options.data or "digits", **reading_of(dataclasses.asdict(options)))
     if model is not None:
@@ -105,6 +106,7 @@ def compute(job: Job, options, shape, out: Path, say: Callable) -> dict:
     extent = options.extent or (1.0 if options.run is not None else 3.0)
     facts = {
         "data": job.data.name,
+        "split": job.data.split,
         "examples": len(job.data.labels),
         "loss": job.loss_name,
         "margin": job.margin,
@@ -284,7 +286,8 @@ def _trajectory(job: Job, options, shape):
 def _title(job: Job) -> str:
     count = len(job.data.labels)
     examples = "1 example" if count == 1 else f"{count:,} examples"
-    return f"{job.loss_name}, {examples} of {job.data.name}, strength {job.strength:g}"
+    of = of_split(job.data)
+    return f"{job.loss_name}, {examples} of {of}, strength {job.strength:g}"
 
 
 def _summary(stored, accuracy) -> dict:

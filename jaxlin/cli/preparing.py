@@ -1,6 +1,6 @@
 """From options to a job: the data in their three parts, and every option that depends on them."""
 
-__all__ = ["Job", "feature_size", "judged", "prepare", "split_data"]
+__all__ = ["Job", "feature_size", "judged", "prepare", "say_data", "split_data"]
 
 import dataclasses
 from pathlib import Path
@@ -17,10 +17,11 @@ from jaxlin.cli.environment import environment
 from jaxlin.cli.examples import run_data
 from jaxlin.cli.output import say
 from jaxlin.cli.surviving import identity_of
-from jaxlin.cli.train_options import is_full_batch
+from jaxlin.cli.train_options import VALIDATION, is_full_batch
 from jaxlin.core import DataError
 from jaxlin.data import NAMED, Dataset
 from jaxlin.data.rows import hold, take
+from jaxlin.data.telling import reading_counts, reading_lines, splits_lines
 from jaxlin.data.validate import refuse_large
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
@@ -48,6 +49,12 @@ class Job(NamedTuple):
     config: dict
     """Every option that decides the numbers, all defaults filled in."""
 
+    def about_data(self) -> dict:
+        """What results say of the data: name, fingerprint, splits, and what was passed over."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        about = {"name": self.train.name, "fingerprint": self.train.fingerprint}
+        return about | reading_counts(parts)
+
     @property
     def identity(self) -> dict:
         """What a checkpoint of this run must have been saved for."""
@@ -63,26 +70,31 @@ def prepare(options) -> Job:
     hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     refuse_large(own, values["dtype"], file=values["data"])
-    _say_absent(parts[0], quiet=options.quiet)
     statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
     values["solver"] = "full-batch" if is_full_batch(options) else "minibatch"
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
 
 
-def _say_absent(data: Dataset, *, quiet: bool) -> None:
+def say_data(job: Job, *, quiet: bool) -> None:
+    """What was read, which rows are which, and what was not read: at most six lines."""
+    parts = {"train": job.train, "validation": job.validation, "test": job.test}
+    for line in splits_lines(parts) + reading_lines(parts.values()) + _absent(job.train):
+        say(line, quiet=quiet)
+
+
+def _absent(data: Dataset) -> list[str]:
     """A note if there are classes without a training example: often the labels start at 1."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
     absent = np.flatnonzero(counts == 0)
     if not len(absent):
-        return
+        return []
     first, hint = data.class_names[absent[0]], ""
     if absent.tolist() == [0] and first == "0":
         hint = " Do the labels start at 1? Then subtract 1."
-    say(
+    return [
         f"note        {len(absent):,} of {len(counts):,} classes have no training example (the "
-        f"first is {first!r}).{hint}",
-        quiet=quiet,
-    )
+        f"first is {first!r}).{hint}"
+    ]
 
 
 def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
@@ -95,6 +107,11 @@ def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
         train_set = _rows(train_set, np.sort(rng.permutation(examples)[:limit]))
     if validation is None:
         train_set, validation = _split(train_set, config["validation"], rng)
+    elif config["validation"] != VALIDATION:
+        told = (
+            f"--validation {config['validation']:g} is not used: the data have a validation split."
+        )
+        validation = validation._replace(notes=(*validation.notes, told))
     if len(np.unique(train_set.labels)) < 2:
         raise DataError(
             f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "

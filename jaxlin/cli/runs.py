@@ -6,6 +6,7 @@ __all__ = [
     "probabilities",
     "read_records",
     "say_reading",
+    "trained_on",
     "write_pictures",
     "write_predictions",
 ]
@@ -41,6 +42,14 @@ def load_run(folder: Path) -> tuple[models.Model, dict]:
         raise DataError(f"{folder}: there is no such run folder. Train one with `jaxlin train`.")
     model = models.load(folder / "model.safetensors")
     return model, read_json(folder / "config.json")
+
+
+def trained_on(folder: Path) -> str | None:
+    """The fingerprint of the rows that a run was trained on, validation rows among them."""
+    for name in ("results.json", "sweep.json"):
+        if (folder / name).is_file():
+            return read_json(folder / name).get("data", {}).get("fingerprint")
+    return None
 
 
 def say_reading(parts: list, model: models.Model) -> None:

@@ -89,14 +89,18 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options, stopping, mesh) -> int:
-    from jaxlin.cli.sweep_results import open_comparison
+    from jaxlin.cli.preparing import say_data
+    from jaxlin.cli.sweep_results import check_comparison, open_comparison
     from jaxlin.cli.sweeping import prepare_sweep, sweep_and_write
 
     other = None if options.compare is None else open_comparison(options.compare)
     sweep = prepare_sweep(options, mesh)
+    if other is not None:
+        check_comparison(other, sweep.job.test)
     name = f"{sweep.train.name}-sweep"
     with open_run(options, sweep.job.identity, name=name, stopping=stopping) as (out, watch):
         watch.look("before the first step")
+        say_data(sweep.job, quiet=options.quiet)
         results, status = sweep_and_write(sweep, options, out, watch, other)
         if options.json:
             emit(results)

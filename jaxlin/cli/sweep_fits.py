@@ -278,6 +278,7 @@ def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: boo
         tuple(job.train.class_names),
         job.train.image_shape,
         chosen.head.loss,
+        job.train.pixels,
     )
     return model, said
 

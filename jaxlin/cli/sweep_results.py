@@ -2,6 +2,7 @@
 
 __all__ = [
     "Other",
+    "check_comparison",
     "counted",
     "few_shot",
     "notes",
@@ -123,16 +124,24 @@ def open_comparison(folder: Path) -> Other:
     return Other(folder, "test", [row["label"] for row in rows], [row["predicted"] for row in rows])
 
 
-def _compared(model, test, scores, other: Other) -> dict:
-    """The paired comparison; only the very same examples in the same order will do."""
-    names = [safe_cell(name) for name in model.class_names]
-    labels = [names[label] for label in test.labels]
-    if labels != other.labels:
+def check_comparison(other: Other, test) -> None:
+    """Refuse, before anything is fitted, a run that was not tested on these very examples."""
+    if test is None:
+        raise DataError(
+            f"{other.folder}: a comparison needs a test set, and there is none. Give --test, or "
+            "leave --compare out."
+        )
+    names = [safe_cell(name) for name in test.class_names]
+    if [names[label] for label in test.labels] != other.labels:
         raise DataError(
             f"{other.folder}: was tested on other examples ({len(other.labels):,} with other "
-            f"labels or another order; here {len(labels):,}). Compare runs on one test set."
+            f"labels or another order; here {len(test.labels):,}). Compare runs on one test set."
         )
-    number = {name: k for k, name in enumerate(names)}
+
+
+def _compared(model, test, scores, other: Other) -> dict:
+    """The paired comparison, on the very same examples in the same order."""
+    number = {safe_cell(name): k for k, name in enumerate(model.class_names)}
     theirs = [number.get(name, -1) for name in other.predicted]
     found = compare(scores.argmax(axis=1), theirs, test.labels)
     return {"with": str(other.folder)} | found._asdict()

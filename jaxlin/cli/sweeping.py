@@ -119,7 +119,7 @@ def sweep_and_write(job: SweepJob, options, out: Path, watch: Watch, other: Othe
         "notes": notes(job, fitted, position),
         "n_train": len(job.train.labels),
         "n_validation": 0 if job.job.validation is None else len(job.job.validation.labels),
-        "data": {"name": job.train.name, "fingerprint": job.train.fingerprint},
+        "data": job.job.about_data(),
         "heads": [head_json(found, job) | history_json(found) for found in fitted],
     }
     test_once(job, model, results, out, options.metric, other)

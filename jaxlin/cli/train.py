@@ -23,13 +23,14 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options, stopping, over) -> int:
-    from jaxlin.cli.preparing import prepare
+    from jaxlin.cli.preparing import prepare, say_data
     from jaxlin.cli.training import train_and_write
 
     job = prepare(options)
     name = f"{job.train.name}-{options.loss}"
     with open_run(options, job.identity, name=name, stopping=stopping) as (out, watch):
         watch.look("before the first step")
+        say_data(job, quiet=options.quiet)
         results, status = train_and_write(job, options, out, watch, over)
         if options.json:
             emit(results)

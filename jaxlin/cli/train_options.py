@@ -1,8 +1,8 @@
 """What `jaxlin train` can be asked for, and what of it cannot be meant: known before JAX loads."""
 
-__all__ = ["LEAST_TOLERANCE", "LossName", "Options", "check_options", "is_full_batch"]
+__all__ = ["LEAST_TOLERANCE", "VALIDATION", "LossName", "Options", "check_options", "is_full_batch"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,8 +24,14 @@ LossName = Literal[
     "squared-one-vs-rest",
 ]
 
+VALIDATION = 0.1
+"""The share of the training examples that is kept unless somebody says otherwise."""
 LEAST_TOLERANCE = 1e-13
 """That of `jaxlin.solvers.minimize`, known here before JAX is loaded and a folder begun."""
+
+
+OF_DESCENT = ("epochs", "steps", "step_size", "patience", "optimizer", "schedule", "batch_size")
+"""Options that say nothing to the full-batch solver."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +71,9 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     """Passes over the training examples (without it: 30, or more for a small set)."""
     steps: int | None = None
     """Steps in all, instead of epochs."""
-    validation: float = 0.1
-    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none. A folder
-    of features with train, val and test brings its own."""
+    validation: float = VALIDATION
+    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none. Data
+    with a train, a validation and a test split bring their own."""
     patience: int | None = None
     """Stop after this many epochs without a better validation result."""
     limit: int | None = None
@@ -123,9 +129,9 @@ def check_options(options: Options) -> None:
             f"--tolerance must be at least {LEAST_TOLERANCE:g}, got {options.tolerance:g}: the "
             "smallest relative gap that float64 can certify."
         )
-    full = is_full_batch(options)
-    for name in ("epochs", "steps", "step_size", "patience"):
-        if full and getattr(options, name) is not None:
+    full, usual = is_full_batch(options), {field.name: field.default for field in fields(Options)}
+    for name in OF_DESCENT:
+        if full and getattr(options, name) != usual[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} belongs to minibatch descent, and this is a "
                 "full-batch solver. Leave it out, or choose --solver minibatch."
@@ -155,5 +161,15 @@ def check_options(options: Options) -> None:
         )
     if full and options.class_devices > 1:
         raise ValueError("--class-devices is for minibatch descent. Leave it out.")
+    tried = getattr(options, "losses", None) or (options.loss,)
+    if options.margin != usual["margin"] and set(tried) == {"softmax"}:
+        raise ValueError("--margin is the hinges', and softmax has none. Leave it out.")
+    strengths = getattr(options, "strengths", None)
+    if options.regularizer == "none" and (strengths or options.strength != usual["strength"]):
+        given = "--strengths" if strengths else "--strength"
+        raise ValueError(
+            f"{given} weighs the regularizer, and --regularizer none has none. Leave one of the "
+            "two out."
+        )
     if options.patience is not None and options.validation == 0:
         raise ValueError("--patience needs validation examples. Give --validation, say 0.1.")

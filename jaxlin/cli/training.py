@@ -65,7 +65,7 @@ def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tu
         "n_validation": 0 if job.validation is None else len(job.validation.labels),
         "solver": config["solver"],
         **_outcome(fitted),
-        "data": {"name": job.train.name, "fingerprint": job.train.fingerprint},
+        "data": job.about_data(),
         "seconds": {
             "compile": fitted.compile_seconds,
             "train": fitted.train_seconds,

@@ -73,7 +73,8 @@ def _numbers(results: Mapping) -> Markup:
     best, test, cells = results["best"], results["test"], []
     if test is not None:
         low, high = test["accuracy_interval"]
-        words = f"test accuracy, 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        words = f"test accuracy, {test['n']:,} examples, 95 % interval {100 * low:.1f} to "
+        words += f"{100 * high:.1f}"
         cells.append((f"{100 * test['accuracy']:.2f} %", words))
         if "mean_per_class_accuracy" in test:
             low, high = test["mean_per_class_interval"]

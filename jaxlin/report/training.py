@@ -53,7 +53,7 @@ def training_page(
     if results[split].get("per_class"):
         sections.append(Section("Classes", _classes(results[split]["per_class"], split)))
     if mistakes:
-        sections.append(Section("Worst mistakes", _mistakes(mistakes, split)))
+        sections.append(Section("Worst mistakes", _mistakes(mistakes, split, results[split]["n"])))
     sections.append(Section("Configuration", table(list(config.items()))))
     sections.append(Section("Environment", table([(k, _flat(v)) for k, v in environment.items()])))
     name = results["data"]["name"]
@@ -77,7 +77,8 @@ def _numbers(results: Mapping) -> Markup:
         cells.append(
             (
                 f"{100 * part['accuracy']:.2f} %",
-                f"{split} accuracy, 95 % interval {100 * low:.1f} to {100 * high:.1f}",
+                f"{split} accuracy, {part['n']:,} examples, 95 % interval {100 * low:.1f} to "
+                f"{100 * high:.1f}",
             )
         )
     cells.append((f"{results['objective']:.5g}", "objective on the training examples"))
@@ -184,7 +185,7 @@ def _classes(per_class: Mapping, split: str) -> Markup:
     return table(rows, head=("class", f"{split} accuracy"))
 
 
-def _mistakes(mistakes: Sequence[Mistake], split: str) -> Markup:
+def _mistakes(mistakes: Sequence[Mistake], split: str, count: int) -> Markup:
     """The examples of highest loss, with their pictures where they have any."""
     if mistakes[0].png is None:
         rows = [(m.row, m.true, m.predicted, m.note) for m in mistakes]
@@ -197,7 +198,8 @@ def _mistakes(mistakes: Sequence[Mistake], split: str) -> Markup:
         )
         for m in mistakes
     )  # fmt: skip
-    return Markup('<p>Those with the highest loss.</p><div class="gallery">{}</div>').format(cells)
+    words = f"Those with the highest loss among the {count:,} {split} examples."
+    return Markup('<p>{}</p><div class="gallery">{}</div>').format(words, cells)
 
 
 def _flat(value) -> str:

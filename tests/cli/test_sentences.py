@@ -22,9 +22,15 @@ FULL = ("--solver", "full-batch")
         (["--seed", "-1"], "--seed must be in [0, 2**32), got -1."),
         (["--validation", "1.5"], "must be a share below 1 or a whole number, got 1.5."),
         (["--max-iterations", "9"], "--max-iterations belongs to the full-batch solver."),
-        (["--labels", "x.npy"], "--labels is for features in files, and digits has its own."),
+        (
+            ["--labels", "x.npy"],
+            "--labels is for arrays and features whose labels lie in a file of their own, and ",
+        ),
         (["--test-labels", "x.npy"], "--test-labels needs --test"),
-        (["--image-size", "8"], "--image-size is for a folder of pictures."),
+        (
+            ["--image-size", "8"],
+            "--image-size is for picture files, and digits is a",
+        ),
         ([*FULL, "--tolerance", "1e-20"], "--tolerance must be at least 1e-13, got 1e-20"),
         ([*FULL, "--margin", "0"], "--margin must be positive for the full-batch solver, got 0."),
     ],

@@ -217,7 +217,7 @@ def test_an_edge_of_the_grid_is_pointed_out(jaxlin, mine):
         (("--subsets", "a=0:100"), "does not lie in the 64 features"),
         (("--subsets", "dinov2:768"), "wants 5 * 768"),
         (("--compare", "nowhere"), "nowhere/predictions.csv: is missing"),
-        (("--bank-memory", "1e-9"), "One head of 10 classes"),
+        (("--bank-memory", "1e-9", "--quiet"), "One head of 10 classes"),
         (("--class-devices", "2", "--tolerance", "0.1"), "--class-devices is for minibatch"),
         (("--coordinator", "a:1"), "needs --num-processes and --process-id too"),
         (("--bank-memory", "0"), "--bank-memory must be positive"),
