@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which examples."""
+    """Data: which examples, and where they lie."""
 
     data: str = "digits"
     """digits, mnist, fashion-mnist, cifar10; or an .npz, features in a .npy or .safetensors, a
