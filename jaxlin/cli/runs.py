@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from jaxlin import losses, models
+from jaxlin.cli.output import write_text
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images, load_splits
 
@@ -45,7 +46,7 @@ def load_run(folder: Path) -> tuple[models.Model, dict]:
 def read_json(path: Path) -> dict:
     """The JSON object in a run's file, or a sentence."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: is missing, so this is no complete run folder.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -58,7 +59,7 @@ def read_json(path: Path) -> dict:
 def read_records(path: Path) -> list[dict]:
     """The records of a `metrics.jsonl`; a torn last line, from a killed run, is left out."""
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
@@ -124,7 +125,7 @@ def write_predictions(path: Path, model, data: Dataset, scores: np.ndarray, *, s
     column = "probability" if model.loss == "softmax" else "score"
     predicted = scores.argmax(axis=1)
     names = [safe_cell(name) for name in model.class_names]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["split", "row", "label", "predicted", column])
         writer.writerows(
@@ -164,7 +165,7 @@ def write_pictures(out: Path, model, data: Dataset, scores, *, split, results, c
         mistakes=worst_mistakes(model, data, scores, config),
         split=split,
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    write_text(out / "report.html", page)
 
 
 def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, count: int = 24):
