@@ -279,8 +279,10 @@ def main():
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         name = f"accelerator_{jax.devices()[0].platform}"
-        (options.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
-        (options.out / f"{name}.md").write_text(text)
+        (options.out / f"{name}.json").write_text(
+            json.dumps(found, indent=2) + "\n", encoding="utf-8"
+        )
+        (options.out / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ def main() -> int:
         from jaxlin.plots.style import save
 
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "comparison.json").write_text(json.dumps(result, indent=2) + "\n")
+        (options.out / "comparison.json").write_text(
+            json.dumps(result, indent=2) + "\n", encoding="utf-8"
+        )
         save(picture(result), options.out / "comparison.png")
     if options.json:
         print(json.dumps(result))

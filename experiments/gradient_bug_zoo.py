@@ -209,8 +209,8 @@ def main() -> int:
         )
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "zoo.json").write_text(json.dumps(result, indent=2) + "\n")
-        (options.out / "zoo.md").write_text(markdown(result))
+        (options.out / "zoo.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (options.out / "zoo.md").write_text(markdown(result), encoding="utf-8")
     if options.json:
         print(json.dumps(result))
     return 0 if result["all_ok"] else 1

@@ -38,7 +38,7 @@ def command(options, out):
 
 def numbers(folder):
     """What must be the same: the model's bytes, and all records without their seconds."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
         record.pop("seconds", None)
@@ -133,7 +133,9 @@ def main():
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = run(options)
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (options.out / "results.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     if options.json:
         print(json.dumps(results))
     else:

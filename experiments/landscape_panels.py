@@ -61,7 +61,9 @@ def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
         "least_bend": least_bend(hundred),
         "loss_range": [float(hundred.min()), float(hundred.max())],
     }
-    (out / "landscape_panels.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "landscape_panels.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     return results
 
 

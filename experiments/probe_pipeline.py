@@ -32,7 +32,7 @@ def write_features(folder: Path, data, part: str, cell: int) -> None:
     images = as_images(data.inputs, data.image_shape)
     np.save(place / "features.npy", hand_features.describe(images, cell=cell))
     np.save(place / "labels.npy", data.labels)
-    (folder / "classes.txt").write_text("\n".join(data.class_names) + "\n")
+    (folder / "classes.txt").write_text("\n".join(data.class_names) + "\n", encoding="utf-8")
 
 
 def probe(train, test, seed: int, limit: int | None = None) -> dict:
@@ -128,7 +128,9 @@ def main():
     title = f"{train.name}: raw pixels against features made by hand"
     draw(found, args.out / "probe_pipeline.png", title)
     result = {"data": train.name, "seconds_of_extracting": extracting, "probes": found}
-    (args.out / "probe_pipeline.json").write_text(json.dumps(result, indent=2) + "\n")
+    (args.out / "probe_pipeline.json").write_text(
+        json.dumps(result, indent=2) + "\n", encoding="utf-8"
+    )
     if args.json:
         print(json.dumps(result))
         return

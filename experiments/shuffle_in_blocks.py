@@ -92,7 +92,9 @@ def run(data: str, data_dir: Path | None, out: Path, limit: int | None) -> dict:
         ],
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "shuffle_in_blocks.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "shuffle_in_blocks.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     draw(results, out / "shuffle_in_blocks.png")
     return results
 

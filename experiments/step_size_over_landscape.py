@@ -70,7 +70,9 @@ def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
              for s, name in candidates}  # fmt: skip
     results = {"data": train.name, "loss_at_start": float(profile(0.0)), "steps": table,
                "best_step_size": best, "least_loss": least}  # fmt: skip
-    (out / "step_size_over_landscape.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "step_size_over_landscape.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     return results
 
 

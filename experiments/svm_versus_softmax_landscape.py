@@ -71,7 +71,9 @@ def run(data: str, data_dir: Path | None, out: Path, seed: int = 0) -> dict:
         }
     out.mkdir(parents=True, exist_ok=True)
     save(figure, out / "svm_versus_softmax_landscape.png", formats=("png", "svg"))
-    (out / "svm_versus_softmax_landscape.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "svm_versus_softmax_landscape.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     return results
 
 

@@ -112,7 +112,7 @@ def _bytes(aval) -> int:
 
 def _system() -> int:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -127,7 +127,9 @@ def _control_group() -> int:
     ):
         try:
             root = Path("/sys/fs/cgroup")
-            return int((root / limit).read_text()) - int((root / used).read_text())
+            return int((root / limit).read_text(encoding="utf-8")) - int(
+                (root / used).read_text(encoding="utf-8")
+            )
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return 1 << 62

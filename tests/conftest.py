@@ -32,7 +32,10 @@ def _no_pile_of_programs():
     """A worker keeps every program it compiles, 4 GB by the end: above 1.5 GB they go."""
     yield
     memory = Path("/proc/self/statm")
-    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9:
+    if (
+        memory.exists()
+        and int(memory.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9
+    ):
         jax.clear_caches()
 
 

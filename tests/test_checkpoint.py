@@ -132,16 +132,16 @@ def test_a_file_in_place_of_a_checkpoint_is_named_and_gives_way(two):
     """Also one that has the name of a save under way, or of one being deleted."""
     home, sentences = two / "checkpoints", []
     for name in ("30", "40.part", "30.old.part"):
-        (home / name).write_text("no checkpoint")
+        (home / name).write_text("no checkpoint", encoding="utf-8")
     found = checkpoint.resume(two, {}, warn=sentences.append)
     assert found.step == 20
     (sentence,) = sentences
     assert sentence.startswith(f"{home / '30'}: it is a file, and no folder")
     assert "the checkpoint before it is used" in sentence
-    (home / "30.old.part").write_text("another")
+    (home / "30.old.part").write_text("another", encoding="utf-8")
     checkpoint.save(two, 30, {"weights": np.full(100, 30)}, {})
     assert checkpoint.find(two, warn=sentences.append).step == 30
-    (home / "50").write_text("no checkpoint")
+    (home / "50").write_text("no checkpoint", encoding="utf-8")
     checkpoint.clear(two)
     assert list(home.iterdir()) == []
 
@@ -160,7 +160,7 @@ def test_only_the_last_few_stay_and_futures_that_were_given_up_go(tmp_path):
     for step in (10, 20, 30, 40):
         checkpoint.save(tmp_path, step, {"a": np.ones(3)}, {})
     assert checkpoint.steps(tmp_path) == [20, 30, 40]
-    (tmp_path / "checkpoints/40/record.json").write_text("[]")
+    (tmp_path / "checkpoints/40/record.json").write_text("[]", encoding="utf-8")
     (tmp_path / "checkpoints/30/record.json").unlink()
     assert checkpoint.find(tmp_path).step == 20
     checkpoint.save(tmp_path, 25, {"a": np.ones(3)}, {}, keep=1)

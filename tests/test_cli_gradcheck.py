@@ -33,7 +33,7 @@ def plain(x):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     name = f"functions_{abs(hash(tmp_path))}"  # modules stay imported, so each test has its own
-    (tmp_path / f"{name}.py").write_text(MODULE)
+    (tmp_path / f"{name}.py").write_text(MODULE, encoding="utf-8")
     np.savez(tmp_path / "tree.npz", w=np.array([0.3, 0.7]), b=np.array(2.0))
     np.savez(tmp_path / "one.npz", np.zeros(3))
     np.savez(tmp_path / "integers.npz", np.arange(3))
@@ -46,7 +46,7 @@ def test_a_small_check_writes_json_picture_and_page(tmp_path, capsys):
     options = ["--data", "digits", "--limit", "12", "--out", str(out), "--strength", "0.1"]
     assert main(["gradcheck", *options]) == 0
     assert "PASS" in capsys.readouterr().out
-    result = json.loads((out / "gradcheck.json").read_text())
+    result = json.loads((out / "gradcheck.json").read_text(encoding="utf-8"))
     assert result["verdict"] == "pass"
     assert result["evaluations"] > 0
     assert result["entries"] == []
@@ -54,7 +54,7 @@ def test_a_small_check_writes_json_picture_and_page(tmp_path, capsys):
         "autodiff", "autodiff of the data loss", "autodiff of the regularizer", "closed form",
     }  # fmt: skip
     assert (out / "gradcheck.png").read_bytes().startswith(b"\x89PNG")
-    assert "<html" in (out / "gradcheck.html").read_text()
+    assert "<html" in (out / "gradcheck.html").read_text(encoding="utf-8")
 
 
 def test_ties_at_zero_weights_are_a_kink_and_no_failure(capsys):

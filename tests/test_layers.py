@@ -25,7 +25,7 @@ LAYER_OF = {name: level for level, row in enumerate(LAYERS) for name in row.spli
 
 def names(path):
     """All that is imported, deferred imports too, by whole names (all imports are absolute)."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
     found = {n.module for n in froms} | {f"{n.module}.{a.name}" for n in froms for a in n.names}
     return found | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
@@ -78,5 +78,7 @@ def test_every_module_has_a_layer():
 
 def test_an_upward_import_is_seen(tmp_path):
     sinner = tmp_path / "sinner.py"
-    sinner.write_text("def f():\n    from jaxlin import cli\n    import jaxlin.train\n")
+    sinner.write_text(
+        "def f():\n    from jaxlin import cli\n    import jaxlin.train\n", encoding="utf-8"
+    )
     assert imports(sinner) == {"cli", "train"}

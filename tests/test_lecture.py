@@ -74,7 +74,7 @@ def test_every_script_is_a_chapter_and_every_chapter_a_script():
 
 
 def test_the_table_of_the_folder_names_only_scripts_that_exist():
-    named = set(re.findall(r"`(\w+)\.py`", (FOLDER / "README.md").read_text()))
+    named = set(re.findall(r"`(\w+)\.py`", (FOLDER / "README.md").read_text(encoding="utf-8")))
     assert named <= set(CHAPTERS)
     assert set(CHAPTERS) <= named
 
@@ -95,7 +95,7 @@ def test_alone_saves_the_pictures(tmp_path, capsys):
 def test_the_command_writes_both_pages_and_the_numbers(tmp_path, capsys):
     options = Options(only=("scores", "stability"), out=tmp_path / "out", json=True)
     assert run(options) == 0
-    page = (tmp_path / "out" / "lecture.html").read_text()
+    page = (tmp_path / "out" / "lecture.html").read_text(encoding="utf-8")
     assert "61.95" in page
     assert "erratum" in page
     assert 'href="playground.html"' in page
@@ -133,7 +133,7 @@ def test_the_page_escapes_text_and_typesets_numbers(small_page):
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_the_page_opens_without_console_errors(small_page, tmp_path):
-    (tmp_path / "page.html").write_text(small_page)
+    (tmp_path / "page.html").write_text(small_page, encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     flags += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom"]
     command = ["chromium", *flags, (tmp_path / "page.html").as_uri()]

@@ -173,7 +173,7 @@ def test_the_pages_of_a_map_are_given_back(tmp_path, monkeypatch):
 
     def pages():
         """Resident bytes of the map itself."""
-        lines = Path("/proc/self/smaps").read_text().split("\n")
+        lines = Path("/proc/self/smaps").read_text(encoding="utf-8").split("\n")
         own = next(i for i, line in enumerate(lines) if str(tmp_path) in line)
         line = next(line for line in lines[own:] if line.startswith("Rss:"))
         return 1024 * int(line.split()[1])

@@ -45,7 +45,7 @@ def run_in_page(folder, script):
         "out.textContent = JSON.stringify(value); document.body.append(out);</script></body>",
     )
     copy = folder / "page.html"
-    copy.write_text(page)
+    copy.write_text(page, encoding="utf-8")
     profile = f"--user-data-dir={folder / 'profile'}"
     command = [CHROMIUM, *FLAGS, profile, "--dump-dom", copy.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

@@ -30,7 +30,9 @@ def found(tmp_path_factory):
         [sys.executable, script, out], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) | {"env": json.loads((out / "env.json").read_text())}
+    return json.loads(done.stdout) | {
+        "env": json.loads((out / "env.json").read_text(encoding="utf-8"))
+    }
 
 
 def test_training_reaches_the_objective_of_one_device(found):

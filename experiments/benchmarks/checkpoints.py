@@ -137,7 +137,9 @@ def main():
     }
     results["epoch of 50,000 x 3,072"] = epochs(options.out / "run", max(2, options.repeats // 2))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (options.out / "results.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     if options.json:
         print(json.dumps(results))
         return 0

@@ -84,7 +84,7 @@ def main(arguments=None):
             print(f"{classes} classes: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "few_shot.json").write_text(json.dumps(record, indent=1))
+        (options.out / "few_shot.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     if options.json:
         print(json.dumps(record))
 

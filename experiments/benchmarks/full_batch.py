@@ -215,7 +215,9 @@ def main(arguments=None):
     )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{options.data}.json").write_text(json.dumps(record, indent=1))
+        (options.out / f"{options.data}.json").write_text(
+            json.dumps(record, indent=1), encoding="utf-8"
+        )
         shown = {"jaxlin": watched, **dict(list(curves.items())[2:])}
         pictures.save_time_to_accuracy(shown, best, options.out / f"{options.data}.png")
     if options.json:

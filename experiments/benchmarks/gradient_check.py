@@ -228,7 +228,9 @@ def main() -> int:
     result = run(options)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "gradient_check.json").write_text(json.dumps(result, indent=2) + "\n")
+        (options.out / "gradient_check.json").write_text(
+            json.dumps(result, indent=2) + "\n", encoding="utf-8"
+        )
     if options.json:
         print(json.dumps(result))
     return 0

@@ -119,7 +119,9 @@ def main(arguments=None):
         record["liblinear"] = liblinear(wide, labels, solution.lower_bound, options)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"hinges_{options.data}.json").write_text(json.dumps(record, indent=1))
+        (options.out / f"hinges_{options.data}.json").write_text(
+            json.dumps(record, indent=1), encoding="utf-8"
+        )
     if options.json:
         print(json.dumps(record))
         return

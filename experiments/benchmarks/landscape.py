@@ -199,7 +199,9 @@ def main() -> None:
                           "devices": str(jax.devices()), "jax": jax.__version__}  # fmt: skip
     results["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "landscape.json").write_text(json.dumps(results, indent=2) + "\n")
+    (options.out / "landscape.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
     print(json.dumps(results) if options.json else json.dumps(results, indent=2))
 
 

@@ -209,7 +209,11 @@ def high_water_mark():
     """Peak resident bytes of this process; `ru_maxrss` would inherit the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        line = next(
+            row
+            for row in status.read_text(encoding="utf-8").splitlines()
+            if row.startswith("VmHWM")
+        )
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -262,7 +266,9 @@ def main():
     }
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "minibatch.json").write_text(json.dumps(result, indent=2) + "\n")
+        (args.out / "minibatch.json").write_text(
+            json.dumps(result, indent=2) + "\n", encoding="utf-8"
+        )
     if args.json:
         print(json.dumps(result))
         return

@@ -120,8 +120,10 @@ def main():
     print(json.dumps(found) if options.json else text)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "scaling.json").write_text(json.dumps(found, indent=2) + "\n")
-        (options.out / "scaling.md").write_text(text)
+        (options.out / "scaling.json").write_text(
+            json.dumps(found, indent=2) + "\n", encoding="utf-8"
+        )
+        (options.out / "scaling.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,9 @@ def main(arguments=None):
         record[name] = found
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "small_problems.json").write_text(json.dumps(record, indent=1))
+        (options.out / "small_problems.json").write_text(
+            json.dumps(record, indent=1), encoding="utf-8"
+        )
     if options.json:
         print(json.dumps(record))
         return

@@ -45,7 +45,7 @@ def write(folder: Path, gigabytes: float, width: int, classes: int) -> None:
     count = -(-rows // per_shard)
     facts = {"rows": rows, "width": width, "classes": classes}
     done = folder / "written.json"
-    if done.exists() and json.loads(done.read_text()) == facts:
+    if done.exists() and json.loads(done.read_text(encoding="utf-8")) == facts:
         return
     free = shutil.disk_usage(folder.parent if not folder.exists() else folder).free
     if rows * width * 2 > 0.8 * free:
@@ -65,14 +65,14 @@ def write(folder: Path, gigabytes: float, width: int, classes: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(f"{stem}.labels.npy", labels)
-    done.write_text(json.dumps(facts))
+    done.write_text(json.dumps(facts), encoding="utf-8")
 
 
 def drop_from_cache(folder: Path) -> str:
     """Make the next reads come from the disk, and say how."""
     os.sync()
     try:
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="utf-8")
         return "the whole page cache was dropped"
     except OSError:
         for path in folder.glob("*.npy"):
@@ -83,7 +83,7 @@ def drop_from_cache(folder: Path) -> str:
 
 def high_water_mark() -> int:
     """Peak resident bytes of this process."""
-    rows = Path("/proc/self/status").read_text().splitlines()
+    rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(row for row in rows if row.startswith("VmHWM")).split()[1]) * 1024
 
 
@@ -299,7 +299,7 @@ def main():
     write(args.folder, args.gigabytes, args.width, args.classes)
     if args.write_only:
         return
-    facts = json.loads((args.folder / "written.json").read_text())
+    facts = json.loads((args.folder / "written.json").read_text(encoding="utf-8"))
     size, found, how = facts["rows"] * facts["width"] * 2, {}, "the files stayed in the page cache"
     for name, task in {**TASKS, **({} if args.no_peers else PEERS)}.items():
         if not args.warm:
@@ -320,7 +320,9 @@ def main():
     }
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "streaming.json").write_text(json.dumps(result, indent=2) + "\n")
+        (args.out / "streaming.json").write_text(
+            json.dumps(result, indent=2) + "\n", encoding="utf-8"
+        )
     if args.json:
         print(json.dumps(result))
         return

@@ -242,7 +242,9 @@ def main():
     result = {"cores": os.cpu_count()} | (heads_part if args.part == "heads" else clip_part)(args)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"sweep_{args.part}.json").write_text(json.dumps(result, indent=2) + "\n")
+        (args.out / f"sweep_{args.part}.json").write_text(
+            json.dumps(result, indent=2) + "\n", encoding="utf-8"
+        )
     if args.json:
         print(json.dumps(result))
     elif args.part == "heads":

@@ -11,7 +11,9 @@ import errno
 import logging
 import math
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -39,10 +41,10 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
       OSError: the disk is full, or something else kept Orbax from writing.
     """
     _hush_late_writes()  # before: the first may end before its error is seen here
-    with _orbax() as (ocp, checkpointer):
+    with _orbax() as (ocp, checkpointer), _plain(folder) as path:
         try:
             kept = {name: array for name, array in arrays.items() if array.size}
-            checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(kept))
+            checkpointer.save(path, args=ocp.args.PyTreeSave(kept))
         except Exception as error:
             raise _as_os_error(error, folder) from None
 
@@ -56,16 +58,16 @@ def read_arrays(folder: Path, like: Any) -> Any:
     import jax
 
     wanted = _named_leaves(like)
-    with _orbax() as (ocp, checkpointer):
+    with _orbax() as (ocp, checkpointer), _plain(folder) as path:
         try:
-            stored = dict(checkpointer.metadata(folder.absolute()).item_metadata)
+            stored = dict(checkpointer.metadata(path).item_metadata)
             shapes = {
                 name: (tuple(meta.shape), np.dtype(meta.dtype)) for name, meta in stored.items()
             }
             _check_fits(folder, shapes, wanted)
             arguments = dict.fromkeys(stored, ocp.RestoreArgs(restore_type=np.ndarray))
             arrays = checkpointer.restore(
-                folder.absolute(), args=ocp.args.PyTreeRestore(dict(stored), restore_args=arguments)
+                path, args=ocp.args.PyTreeRestore(dict(stored), restore_args=arguments)
             )
         except DataError:
             raise
@@ -178,6 +180,23 @@ def _orbax() -> Iterator[tuple]:
             yield ocp, checkpointer
     finally:
         absl_log.set_verbosity(verbosity)
+
+
+@contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """The folder under a name that Orbax takes as it is: a link to it, where its own is not such.
+
+    The libraries below read `[1]` as a pattern, a backslash as a slash, and want UTF-8: states were
+    written to another folder, or not found again.
+    """
+    folder = folder.absolute()
+    if re.fullmatch(r"[\w./ ~+=,@-]+", str(folder), re.ASCII):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxlin-") as place:
+        link = Path(place) / "run"
+        link.symlink_to(folder.parent, target_is_directory=True)
+        yield link / folder.name
 
 
 @cache  # once is enough

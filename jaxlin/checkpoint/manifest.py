@@ -33,7 +33,7 @@ def problems(folder: Path) -> list[str]:
     if not folder.is_dir():
         return ["it is a file, and no folder that a save wrote"]
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         files = json.loads(text)["files"]
         sound = text == _text(files)
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def _complaint(folder: Path, name: str, wanted: dict) -> list[str]:
 def write_durably(path: Path, text: str) -> None:
     """Write a file that is there in full or not at all, whatever happens to the machine."""
     part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -69,7 +69,7 @@ def save(run: Path, step: int, state: Any, record: dict, *, keep: int = 3) -> Pa
         _discard(part)
         part.mkdir(parents=True)
         write_arrays(part / "state", arrays)
-        (part / "record.json").write_text(json.dumps(record))
+        (part / "record.json").write_text(json.dumps(record), encoding="utf-8")
         write_manifest(part)
         _remove(final)
         os.replace(part, final)
@@ -95,7 +95,9 @@ def find(run: Path, *, warn: Callable[[str], None] | None = None) -> Found | Non
         folder = run / FOLDER / str(step)
         broken = problems(folder)
         if not broken:
-            return Found(step, folder, json.loads((folder / "record.json").read_text()))
+            return Found(
+                step, folder, json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            )
         if warn is not None:
             more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
             warn(f"{folder}: {broken[0]}{more}; the checkpoint before it is used instead.")

@@ -18,6 +18,8 @@ import sys
 import warnings
 from importlib import import_module
 
+from jaxlin.cli.streams import prepare_streams
+
 COMMANDS = {
     "train": "Train a linear classifier and write a run folder with its report.",
     "sweep": "Fit many heads in one pass, choose one on validation, test it once.",
@@ -46,42 +48,18 @@ commands:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake costs one sentence."""
+    prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        table = "\n".join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())
-        print(_HELP.format(commands=table), end="")
-        return 0
-    if argv[0] in ("-V", "--version"):
-        from jaxlin import __version__
-
-        print(f"jaxlin {__version__}")
-        return 0
-    name, rest = argv[0], argv[1:]
-    if name not in COMMANDS:
-        return _refuse(f"`{name}` is not a command. {_nearest(name, COMMANDS)}")
-    return _guarded(name, rest)
-
-
-def _guarded(name: str, rest: list[str]) -> int:
-    """Run a command; turn what a user can cause into one sentence and an exit code."""
     from jaxlin.cli import launch
 
     usual, warnings.formatwarning = warnings.formatwarning, _warning
-    module = None
     try:
-        from jaxlin.cli.parsing import parse
-
-        module = import_module(f"jaxlin.cli.{name}")
-        options = parse(module.Options, rest, command=name)
-        if launch.processes(options):
-            return launch.supervise([name, *rest])
-        return module.run(options)
+        code = _run(*argv)
+        sys.stdout.flush()  # a full disk can be told here, and not when the interpreter ends
+        return code
     except KeyboardInterrupt:
         print("jaxlin: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("JAXLIN_TRACEBACK"):
             raise
@@ -92,7 +70,7 @@ def _guarded(name: str, rest: list[str]) -> int:
                 f"{error.filename or 'the disk'}: {error.strerror}. Free some space, start again."
             )
             return 3
-        return _refuse(_sentence(error, module))
+        return _refuse(_sentence(error, argv))
     except RuntimeError as error:
         if launch.lost_peer(error):
             return launch.ABANDONED
@@ -101,19 +79,48 @@ def _guarded(name: str, rest: list[str]) -> int:
         warnings.formatwarning = usual
 
 
+def _run(name: str = "help", *rest: str) -> int:
+    """What was asked for: help, the version, or a command."""
+    if name in ("-h", "--help", "help"):
+        table = "\n".join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())
+        print(_HELP.format(commands=table), end="")
+        return 0
+    if name in ("-V", "--version"):
+        from jaxlin import __version__
+
+        print(f"jaxlin {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise ValueError(f"`{name}` is not a command. {_nearest(name, COMMANDS)}")
+    from jaxlin.cli import launch
+    from jaxlin.cli.parsing import parse
+
+    module = import_module(f"jaxlin.cli.{name}")
+    options = parse(module.Options, list(rest), command=name)
+    if launch.processes(options):
+        return launch.supervise([name, *rest])
+    return module.run(options)
+
+
 def _warning(message, *where) -> str:
     """A warning without the file and line that raised it, which are not the user's."""
     return f"jaxlin: {' '.join(str(message).split())}\n"
 
 
-def _sentence(error: BaseException, module) -> str:
+def _sentence(error: BaseException, argv: list[str]) -> str:
     """The message of `error` on one line, in the words of the command's options.
 
     For an operating system's error, with its file.
     """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}."
+    if isinstance(error, UnicodeEncodeError):  # the name of a file, say in a run's configuration
+        return (
+            f"{str(error.object)!r} cannot be a file's name where the encoding is "
+            f"{error.encoding}. Set PYTHONUTF8=1, or a locale of UTF-8."
+        )
     text = " ".join(str(error).split())
+    module = sys.modules.get(f"jaxlin.cli.{argv[0]}") if argv and argv[0] in COMMANDS else None
     if module is not None:
         from jaxlin.cli.parsing import in_options
 

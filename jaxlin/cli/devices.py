@@ -18,7 +18,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """Where the numbers are computed."""
+    """Devices: where the numbers are computed, and how exactly."""
 
     devices: int | None = None
     """Devices to use (without it: all of this machine's; of each machine's among several)."""
@@ -27,6 +27,8 @@ class DeviceOptions:
     of them."""
     precision: Literal["highest", "tf32", "bf16"] = "highest"
     """How operands of matrix products are rounded; sums are float32 always. highest does not."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of parameters and sums."""
     deterministic: bool = False
     """The same bits in every run on the same devices, on a GPU too (slower there)."""
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None

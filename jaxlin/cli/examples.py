@@ -21,7 +21,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How a file or folder is read. An option that its kind does not heed is refused."""
+    """Data: how a file or folder is read. An option that its kind does not heed is refused."""
 
     data_dir: Path | None = None
     """The folder that holds the files of a named data set."""
@@ -40,7 +40,7 @@ class SourceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """What picture files become."""
+    """Data: what picture files become."""
 
     image_size: int | None = None
     """Side in pixels to which pictures are resized (without it: that of the first picture)."""
@@ -51,8 +51,8 @@ class PictureOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(SourceOptions, PictureOptions):
-    """Which examples."""
+class DataOptions(PictureOptions, SourceOptions):
+    """Data: which examples, and where they lie."""
 
     data: str = "digits"
     """A named set (digits, mnist, ...: `jaxlin data list`), or a file or folder of pictures, arrays

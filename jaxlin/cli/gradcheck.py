@@ -61,7 +61,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Check, print the reports, and write them where asked."""
-    from jaxlin.cli.output import check_out, emit, prepare_out, say, write_json
+    from jaxlin.cli.output import check_out, emit, prepare_out, say, write_json, write_text
     from jaxlin.cli.parsing import check_seed
 
     if options.limit < 1:
@@ -85,7 +85,7 @@ def run(options: Options) -> int:
         write_json(out / "gradcheck.json", result)
         picture = figure()
         save(picture, out / "gradcheck.png")
-        (out / "gradcheck.html").write_text(gradcheck_page(title, checks, picture))
+        write_text(out / "gradcheck.html", gradcheck_page(title, checks, picture))
         say(f"wrote {out}/gradcheck.json, .png and .html", quiet=options.quiet)
     if options.json:
         emit(result)

@@ -16,14 +16,14 @@ import numpy as np
 from jaxlin import landscape, losses, models, preprocess, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.cli.examples import moved, reading_of, training_data
-from jaxlin.cli.output import write_json
+from jaxlin.cli.output import write_json, write_text
 from jaxlin.cli.runs import load_run
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import Dataset, conform, load
 from jaxlin.data.telling import of_split
 from jaxlin.objectives import compose
 from jaxlin.plots import landscape as pictures
-from jaxlin.plots.style import save
+from jaxlin.plots.style import literal, save
 from jaxlin.report import landscape as pages
 
 _STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 0.1)  # of the page's slider, with the chosen one
@@ -189,13 +189,13 @@ def _line(job: Job, options, points: int, extent: float, facts: dict, out: Path)
     accuracy = slice_(
         stored.steps[0], job.data.inputs, job.data.labels, quantity="accuracy", **job.keywords()
     )
-    figure = pictures.ray_figure(steps, stored.values, x=x, title=_title(job), **drawing)
+    figure = pictures.ray_figure(steps, stored.values, x=x, title=literal(_title(job)), **drawing)
     save(figure, out / "landscape.png", formats=("png", "svg"))
     found = facts | _summary(stored, accuracy) | exact
     html = pages.ray_page(
         steps, stored.values, accuracy=accuracy, name=x, facts=found, title=_title(job), **drawing
     )
-    (out / "landscape.html").write_text(html)
+    write_text(out / "landscape.html", html)
     return found
 
 
@@ -237,11 +237,11 @@ def _plane(job: Job, options, shape, extent: float, facts: dict, out: Path) -> d
     )
     values = stored.values + job.strength * np.asarray(penalty)
     names = [f"{letter}: {d.name}" for letter, d in zip("ab", directions, strict=True)]
-    drawing = {"path": path, "x": names[0], "y": names[1], "title": _title(job)}
+    drawing = {"path": path, "x": names[0], "y": names[1], "title": literal(_title(job))}
     figure = pictures.plane_figure(*steps, values, **drawing)
     save(figure, out / "landscape.png", formats=("png", "svg"))
     if options.surface:
-        figure = pictures.surface_figure(*steps, values, x="a", y="b", title=_title(job))
+        figure = pictures.surface_figure(*steps, values, x="a", y="b", title=literal(_title(job)))
         save(figure, out / "surface.png")
     found = facts | _summary(stored._replace(values=values), accuracy)
     html = pages.plane_page(
@@ -249,7 +249,7 @@ def _plane(job: Job, options, shape, extent: float, facts: dict, out: Path) -> d
         strengths=sorted({*_STRENGTHS, job.strength}), strength=job.strength, facts=found,
         title=_title(job),
     )  # fmt: skip
-    (out / "landscape.html").write_text(html)
+    write_text(out / "landscape.html", html)
     return found
 
 

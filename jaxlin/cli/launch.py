@@ -243,7 +243,7 @@ def _relay(source, sink, logged: list | None) -> None:
         if logged is not None and not ours and (logged or _LOG.search(line)):
             logged.append(line)
             continue
-        sink.write(line.decode(errors="replace"))
+        sink.write(line.decode(sink.encoding, errors="replace"))
         sink.flush()
 
 

@@ -84,7 +84,9 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
     import sys
 
     from jaxlin.cli.parsing import parse
+    from jaxlin.cli.streams import prepare_streams
 
+    prepare_streams()
     try:
         options = parse(Options, sys.argv[1:] if argv is None else argv, command="lecture")
         lesson = _load(options.data, options.data_dir)
@@ -139,10 +141,11 @@ def script(name: str):
 
 
 def _write(out: Path, chapters: list, *, data: str, seconds: float) -> None:
+    from jaxlin.cli.output import write_text
     from jaxlin.report.lecture import lecture_page, playground_page
 
-    (out / "lecture.html").write_text(lecture_page(chapters, data=data, seconds=seconds))
-    (out / "playground.html").write_text(playground_page())
+    write_text(out / "lecture.html", lecture_page(chapters, data=data, seconds=seconds))
+    write_text(out / "playground.html", playground_page())
     _save_pictures(out / "figures", chapters)
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "prepare_out",
     "say",
     "write_json",
+    "write_text",
 ]
 
 import json
@@ -23,7 +24,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where results go."""
+    """Output: where results go, and what is printed."""
 
     out: Path | None = None
     """Folder to write (without it: a new one under `runs`)."""
@@ -93,7 +94,15 @@ def emit(value) -> None:
 
 
 def write_json(path: Path, value) -> None:
-    """Write JSON through a temporary file, so that a reader never sees half of it."""
+    """Write JSON as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 through a temporary file, so that a reader never sees half of it.
+
+    What UTF-8 cannot say, an odd byte in the name of a folder, becomes `\\udce9`.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part, path)

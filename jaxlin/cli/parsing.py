@@ -7,11 +7,17 @@ import dataclasses
 import difflib
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import tyro
+
+from jaxlin.cli.help_page import help_page
+
+MAY_BE_PATHS = ("data", "at")
+"""Options that take a path or one of some words."""
 
 
 def parse(options_type, argv: list[str], *, command: str):
@@ -19,20 +25,48 @@ def parse(options_type, argv: list[str], *, command: str):
 
     A mistake raises `ValueError` with one sentence; `--help` prints and exits with 0.
     """
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(help_page(options_type, command=command), end="", flush=True)
+        raise SystemExit(0)
     argv = [*from_config(options_type, argv), *argv]
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
-            return tyro.cli(
+            options = tyro.cli(
                 options_type,
                 args=argv,
                 prog=f"jaxlin {command}",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
+    except SystemExit:
         raise ValueError(_one_sentence(caught.getvalue(), argv, command, options_type)) from None
+    return _with_home(options)
+
+
+def _with_home(options):
+    """The options with the home folder for every leading `~`.
+
+    A shell expands `--out ~/run`, but neither `--out=~/run` nor what stands in a file.
+    """
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    named = {n: Path(values[n]) for n in MAY_BE_PATHS if str(values.get(n)).startswith("~")}
+    named = {name: str(_at_home(path)) for name, path in named.items()}
+    return dataclasses.replace(options, **{n: _at_home(v) for n, v in values.items()} | named)
+
+
+def _at_home(value):
+    """A path (or a tuple of them) with the home folder for a leading `~`; else the value itself.
+
+    >>> _at_home(Path("~/run")) == Path.home() / "run", _at_home((Path("run"), 3))
+    (True, (PosixPath('run'), 3))
+    """
+    if isinstance(value, tuple):
+        return tuple(map(_at_home, value))
+    if not isinstance(value, Path) or not str(value).startswith("~"):
+        return value
+    expanded = os.path.expanduser(value)
+    # Where nobody is called so it is a name in this folder, and nobody shall look again.
+    return Path(os.path.abspath(expanded) if expanded.startswith("~") else expanded)
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -139,13 +173,13 @@ def from_config(options_type, argv: list[str]) -> list[str]:
     path = None
     for i, word in enumerate(argv):
         if word == "--config" and i + 1 < len(argv):
-            path = Path(argv[i + 1])
+            path = _at_home(Path(argv[i + 1]))
         elif word.startswith("--config="):
-            path = Path(word.split("=", 1)[1])
+            path = _at_home(Path(word.split("=", 1)[1]))
     if path is None or "config" not in getattr(options_type, "__dataclass_fields__", {}):
         return []
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file to read options from.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from jaxlin import losses, models
-from jaxlin.cli.output import say
+from jaxlin.cli.output import say, write_text
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images
 from jaxlin.data.telling import reading_lines
@@ -66,7 +66,7 @@ def say_reading(parts: list, model: models.Model) -> None:
 def read_json(path: Path) -> dict:
     """The JSON object in a run's file, or a sentence."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: is missing, so this is no complete run folder.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict:
 def read_records(path: Path) -> list[dict]:
     """The records of a `metrics.jsonl`; a torn last line, from a killed run, is left out."""
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
@@ -115,7 +115,7 @@ def write_predictions(path: Path, model, data: Dataset, scores: np.ndarray, *, s
     column = "probability" if model.loss == "softmax" else "score"
     predicted = scores.argmax(axis=1)
     names = [safe_cell(name) for name in model.class_names]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["split", "row", "label", "predicted", column])
         writer.writerows(
@@ -155,7 +155,7 @@ def write_pictures(out: Path, model, data: Dataset, scores, *, split, results, c
         mistakes=worst_mistakes(model, data, scores, config),
         split=split,
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    write_text(out / "report.html", page)
 
 
 def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, count: int = 24):

@@ -37,7 +37,7 @@ WHERE_DATA_LIE = ("data", "data_dir", "labels", "test", "test_labels")
 
 @dataclass(frozen=True, kw_only=True)
 class SurvivalOptions:
-    """How a run survives."""
+    """Survival: checkpoints, and going on from them."""
 
     save_every: int | None = None
     """Save all state in the run folder's `checkpoints` every so many steps, or passes over the data
@@ -217,7 +217,7 @@ def _config_of(out: Path) -> dict | None:
     import json
 
     try:
-        return _options_alone(json.loads((out / "config.json").read_text()))
+        return _options_alone(json.loads((out / "config.json").read_bytes()))
     except (OSError, ValueError, AttributeError):
         return None
 

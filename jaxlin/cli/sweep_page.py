@@ -4,7 +4,7 @@ __all__ = ["say_results", "write_sweep_pictures"]
 
 from pathlib import Path
 
-from jaxlin.cli.output import say
+from jaxlin.cli.output import say, write_text
 from jaxlin.cli.runs import read_json
 from jaxlin.cli.sweep_results import counted
 
@@ -38,7 +38,7 @@ def write_sweep_pictures(out: Path, results: dict, config: dict) -> None:
     page = sweep_page(
         results=results, config=config, environment=read_json(out / "env.json"), **figures
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    write_text(out / "report.html", page)
 
 
 def say_results(results: dict, out: Path, *, quiet: bool) -> None:

@@ -115,7 +115,7 @@ def open_comparison(folder: Path) -> Other:
     path = folder / "predictions.csv"
     if not path.is_file():
         raise DataError(f"{path}: is missing. --compare wants the folder of a finished run.")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"split", "label", "predicted"} <= rows[0].keys():
         raise DataError(f"{path}: holds no predictions. --compare wants a finished run's folder.")

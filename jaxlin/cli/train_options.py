@@ -35,8 +35,23 @@ OF_DESCENT = ("epochs", "steps", "step_size", "patience", "optimizer", "schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
-    """Train a linear classifier and write a run folder with its report."""
+class PartOptions(DataOptions):
+    """Data: which examples, and which of them."""
+
+    validation: float = VALIDATION
+    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none. Data
+    with a train, a validation and a test split bring their own."""
+    limit: int | None = None
+    """Use only this many training examples, drawn by the seed."""
+    memory: float = 4.0
+    """GiB of features to hold in memory; files of more are read block by block in every pass."""
+    seed: int = 0
+    """Decides every random choice of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveOptions:
+    """Objective: what is minimized, mean loss + strength * R(W)."""
 
     loss: LossName = "softmax"
     """softmax cross-entropy; hinge (Weston-Watkins, the lecture's SVM); or another hinge."""
@@ -48,13 +63,12 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     """R(W): sum of squares, sum of absolute values, or nothing. The bias is free."""
     preprocess: Literal["none", "scale", "center", "standardize"] = "standardize"
     """Raw; each feature to [-1, 1]; minus the mean image; or also divided by its spread."""
-    solver: Literal["auto", "minibatch", "full-batch"] = "auto"
-    """minibatch descends along batches; full-batch solves the problem and proves how far from the
-    optimum it stopped; auto is full-batch where --tolerance asks for that, else minibatch."""
-    tolerance: float | None = None
-    """Certified relative gap at which full-batch stops (without it: 1e-4)."""
-    max_iterations: int | None = None
-    """Steps after which full-batch stops without it (without this: 1,000)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescentOptions:
+    """Descent: steps along batches (--solver minibatch)."""
+
     optimizer: Literal[
         "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "lars"
     ] = "adam"
@@ -71,19 +85,35 @@ class Options(DataOptions, DeviceOptions, OutputOptions, SurvivalOptions):
     """Passes over the training examples (without it: 30, or more for a small set)."""
     steps: int | None = None
     """Steps in all, instead of epochs."""
-    validation: float = VALIDATION
-    """Share (or, from 1 on, number) of the training examples kept for validation; 0: none. Data
-    with a train, a validation and a test split bring their own."""
     patience: int | None = None
     """Stop after this many epochs without a better validation result."""
-    limit: int | None = None
-    """Use only this many training examples, drawn by the seed."""
-    seed: int = 0
-    """Decides every random choice of the run."""
-    memory: float = 4.0
-    """GiB of features to hold in memory; files of more are read block by block in every pass."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Of parameters and sums."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifiedOptions:
+    """Certified: the optimum, with a proof of how far it is (--solver full-batch)."""
+
+    tolerance: float | None = None
+    """Certified relative gap at which full-batch stops (without it: 1e-4)."""
+    max_iterations: int | None = None
+    """Steps after which full-batch stops without it (without this: 1,000)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(
+    PartOptions,
+    ObjectiveOptions,
+    DescentOptions,
+    CertifiedOptions,
+    OutputOptions,
+    SurvivalOptions,
+    DeviceOptions,
+):
+    """Train a linear classifier and write a run folder with its report."""
+
+    solver: Literal["auto", "minibatch", "full-batch"] = "auto"
+    """minibatch descends along batches; full-batch solves the problem and proves how far from the
+    optimum it stopped; auto is full-batch where --tolerance asks for that, else minibatch."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Read options from the config.json of a run; other options override it."""
 

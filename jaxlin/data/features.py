@@ -210,6 +210,11 @@ def find_parts(path: Path, *, whole: bool = True) -> dict[str, list[Path]]:
     if path.is_file() and path.suffix in ENDINGS:
         return {"train": [path]}
     if not path.is_dir():
+        if path.exists():
+            raise DataError(
+                f"{path}: features are read from a .npy, a .safetensors or a folder of them. Save "
+                "the arrays of another file so."
+            )
         raise DataError(f"{path}: no such .npy, .safetensors or folder. Check the path.")
     parts = {part: _part(path, names, whole) for part, names in PARTS.items()}
     if not parts["train"]:
@@ -346,7 +351,7 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
     for file in [where / "classes.txt" for where in (folder, folder.parent)[: 1 + inside]]:
         if file.is_file():
             try:
-                names = tuple(line.strip() for line in file.read_text("utf-8").splitlines())
+                names = tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines())
             except UnicodeDecodeError:
                 raise DataError(f"{file}: is not UTF-8 text. Save it again.") from None
             names = tuple(name for name in names if name)

@@ -160,13 +160,25 @@ def _classes(folder: Path, root: Path) -> dict[str, Path]:
             f"{folder}: there are no class folders. Put the pictures into one subfolder for each "
             "class, train/<class>/*.png."
         )
-    classes = {unicodedata.normalize("NFC", path.name): path for path in found}
+    classes = {_class_name(path): path for path in found}
     if len(classes) != len(found):
         raise DataError(
             f"{folder}: two class folders have the same name in Unicode's composed form. "
             "Rename one of them."
         )
     return dict(sorted(classes.items()))
+
+
+def _class_name(folder: Path) -> str:
+    """The folder's name as text, whatever encoding the system takes for that of file names."""
+    try:
+        name = os.fsencode(folder.name).decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{folder}: the name of a class folder must be UTF-8 text, got "
+            f"{os.fsencode(folder.name)}. Rename it."
+        ) from None
+    return unicodedata.normalize("NFC", name)
 
 
 def _pictures(folder: Path, root: Path) -> list[Path]:

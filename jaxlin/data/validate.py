@@ -219,6 +219,7 @@ def check_labels(
                 f"{file}: the class names must differ from one another, got {class_names}."
                 " Rename the doubles."
             )
+        _refuse_unwritable(class_names, file)
     if labels.dtype.kind in "US":
         return _named(labels, file, class_names)
     if labels.dtype.kind not in "buif":
@@ -253,6 +254,7 @@ def _named(labels, file, class_names):
             ) from None
     found, positions = np.unique(labels, return_inverse=True)
     names = tuple(map(str, found)) if class_names is None else class_names
+    _refuse_unwritable(names, file)
     position_of = {name: position for position, name in enumerate(names)}
     for name in map(str, found):
         if name not in position_of:
@@ -263,6 +265,17 @@ def _named(labels, file, class_names):
             )
     table = np.array([position_of[str(name)] for name in found], np.int32)
     return table[positions.reshape(-1)], names
+
+
+def _refuse_unwritable(names: Sequence[str], file: str) -> None:
+    """Half of a pair of UTF-16 is no text: a run would end where the model's names are written."""
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{file}: the class name {name!r} cannot be written as UTF-8. Rename it."
+            ) from None
 
 
 def _short(names) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxlin.plots.style import COLORS, GRID, INK, new_figure, tidy
+from jaxlin.plots.style import COLORS, GRID, INK, literal, new_figure, tidy
 
 _STYLES = {
     "forward float64": (COLORS[0], "-", "o"),
@@ -34,7 +34,7 @@ def gradcheck(
     """
     figure, axes = new_figure(10.4, 7.6, rows=2, columns=2)
     if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold", color=INK)
+        figure.suptitle(literal(title), fontsize=12, fontweight="bold", color=INK)
     _u_curve(axes[0, 0], step_curve)
     _scatter(axes[0, 1], analytic, numeric)
     _map(figure, axes[1, 0], tiles)

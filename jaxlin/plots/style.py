@@ -1,6 +1,16 @@
 """One look for every picture: sizes, colours, a figure without pyplot, and saving."""
 
-__all__ = ["COLORS", "GRID", "INK", "LOSS_MAP", "new_figure", "png_bytes", "save", "tidy"]
+__all__ = [
+    "COLORS",
+    "GRID",
+    "INK",
+    "LOSS_MAP",
+    "literal",
+    "new_figure",
+    "png_bytes",
+    "save",
+    "tidy",
+]
 
 import io
 from collections.abc import Sequence
@@ -52,6 +62,15 @@ def new_figure(
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, **keywords)
     return figure, axes
+
+
+def literal(text: str) -> str:
+    """Text that came from outside, say the name of a class, which is no formula whatever it holds.
+
+    >>> literal("$5 and $6")
+    '\\\\$5 and \\\\$6'
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: bool = True) -> None:

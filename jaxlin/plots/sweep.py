@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from jaxlin.plots.style import COLORS, GRID, INK, new_figure, tidy
+from jaxlin.plots.style import COLORS, GRID, INK, literal, new_figure, tidy
 
 AXES = ("strength", "step_size", "loss", "subset", "seed", "shots")
 _WORDS = {"step_size": "step size", "subset": "features", "shots": "examples a class"}
@@ -184,7 +184,11 @@ def _named(axis: str, value) -> str:
     """
     if axis == "shots":
         return f"{value} example{'s' if value != 1 else ''} a class"
-    return str(value) if axis in ("loss", "subset") else f"{_WORDS.get(axis, axis)} {value:.3g}"
+    return (
+        literal(str(value))
+        if axis in ("loss", "subset")
+        else f"{_WORDS.get(axis, axis)} {value:.3g}"
+    )
 
 
 def _scale(plot, values) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxlin.plots.style import COLORS, INK, new_figure, tidy
+from jaxlin.plots.style import COLORS, INK, literal, new_figure, tidy
 
 
 def curves(records: Sequence[dict]) -> Figure:
@@ -96,7 +96,7 @@ def templates(pictures: np.ndarray, names: Sequence[str], *, columns: int = 10) 
         axis.set_axis_off()
     for axis, picture, name in zip(axes.flat, shown, names, strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_title(name, fontsize=9, fontweight="normal", pad=3)
+        axis.set_title(literal(name), fontsize=9, fontweight="normal", pad=3)
     figure.supxlabel(
         f"One scale for all classes: weight {low:.3g} is 0, weight {high:.3g} is full intensity.",
         fontsize=8, color=INK,
@@ -125,6 +125,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str], *, title: str = "") -> F
                 axis.text(j, i, f"{matrix[i, j]}", ha="center", va="center",
                           fontsize=8, color=color)  # fmt: skip
     if classes <= 60:
+        names = [literal(name) for name in names]
         axis.set_xticks(range(classes), names, rotation=45, ha="right", fontsize=8.5)
         axis.set_yticks(range(classes), names, fontsize=8.5)
     axis.set(xlabel="predicted class", ylabel="true class", title=title)

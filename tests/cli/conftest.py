@@ -74,7 +74,10 @@ def trained(jaxlin):
 
 
 def _records(folder, *, timed=False):
-    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return lines if timed else [{k: v for k, v in x.items() if k != "seconds"} for x in lines]
 
 

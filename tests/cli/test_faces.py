@@ -75,7 +75,7 @@ def test_predict_classifies_arrays_and_pictures(jaxlin, trained):
     test = load("digits", split="test")
     np.save("rows.npy", test.inputs[:3])
     rows = list(csv.DictReader(io.StringIO(jaxlin("predict", "run", "rows.npy").out)))
-    with open("run/predictions.csv") as file:
+    with open("run/predictions.csv", encoding="utf-8") as file:
         expected = [row["predicted"] for row in csv.DictReader(file)][:3]
     assert [row["class"] for row in rows] == expected
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
@@ -116,11 +116,11 @@ def test_report_draws_the_same_page_again(jaxlin, trained):
     assert jaxlin("report", "copy").code == 0
     for name in ("curves.png", "templates.png", "confusion.png"):
         assert Path("copy", name).read_bytes() == Path("run", name).read_bytes()
-    assert "Worst mistakes" in Path("copy/report.html").read_text()
+    assert "Worst mistakes" in Path("copy/report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_is_self_contained(jaxlin, trained):
-    page = Path("run/report.html").read_text()
+    page = Path("run/report.html").read_text(encoding="utf-8")
     body = page.split("</head>")[1]
     assert "Plotly" in page
     assert '<img src="data:image/png;base64,' in body

@@ -32,7 +32,9 @@ def same_model(one: Path, other: Path, rtol=1e-6):
     # Statistics are sums in float64, in another order.
     np.testing.assert_allclose(second.preprocessing.shift, first.preprocessing.shift, rtol=1e-12)
     np.testing.assert_allclose(second.preprocessing.scale, first.preprocessing.scale, rtol=1e-12)
-    objectives = [json.loads((run / "results.json").read_text()) for run in (one, other)]
+    objectives = [
+        json.loads((run / "results.json").read_text(encoding="utf-8")) for run in (one, other)
+    ]
     assert objectives[1]["objective"] == pytest.approx(objectives[0]["objective"], rel=rtol)
     assert objectives[1]["test"]["confusion"] == objectives[0]["test"]["confusion"]
 
@@ -53,7 +55,7 @@ def test_two_processes_fit_the_model_of_one_and_the_first_writes(tmp_path, alone
     assert (code, silent) == (0, 0), err + quiet
     assert (nothing, quiet) == ("", "")
     assert json.loads(out)["n_train"] == 1298
-    assert json.loads((tmp_path / "run/env.json").read_text())["process_count"] == 2
+    assert json.loads((tmp_path / "run/env.json").read_text(encoding="utf-8"))["process_count"] == 2
     same_model(alone, tmp_path / "run")
 
 
@@ -142,7 +144,7 @@ def _steps(run: Path) -> list[int]:
 
 def _slurm_command(**variables):
     """The words after srun's own options in the Slurm script, variables filled in."""
-    text = (LAUNCH / "slurm.sh").read_text().replace("\\\n", " ")
+    text = (LAUNCH / "slurm.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     (line,) = (line for line in text.splitlines() if line.startswith("srun"))
     for name, value in variables.items():
         line = line.replace(f'"${name}"', value)
@@ -154,7 +156,7 @@ def _slurm_command(**variables):
 def test_the_slurm_script_is_sound_shell_and_its_command_is_one_of_ours(tmp_path):
     script = LAUNCH / "slurm.sh"
     subprocess.run(["bash", "-n", script], check=True)
-    assert script.read_text().startswith("#!/bin/bash\n")
+    assert script.read_text(encoding="utf-8").startswith("#!/bin/bash\n")
     assert os.access(script, os.X_OK)
     command = _slurm_command(DATA="digits", RUN="runs/a")
     options = parse(Options, command[2:], command="train")
@@ -162,22 +164,24 @@ def test_the_slurm_script_is_sound_shell_and_its_command_is_one_of_ours(tmp_path
     assert (options.resume, options.out) == ("auto", Path("runs/a"))
 
     # With stand-ins for the cluster's commands: a job that ended with 75 is queued again.
-    (tmp_path / "srun").write_text("#!/bin/bash\nprintf '%s\\n' \"$@\" > srun.txt\nexit 75\n")
-    (tmp_path / "scontrol").write_text('#!/bin/bash\necho "$@" > scontrol.txt\n')
+    (tmp_path / "srun").write_text(
+        "#!/bin/bash\nprintf '%s\\n' \"$@\" > srun.txt\nexit 75\n", encoding="utf-8"
+    )
+    (tmp_path / "scontrol").write_text('#!/bin/bash\necho "$@" > scontrol.txt\n', encoding="utf-8")
     for name in ("srun", "scontrol"):
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     job = {"PATH": path, "SLURM_JOB_ID": "42", "DATA": "my data"}
     done = subprocess.run([script, "--seed", "3"], cwd=tmp_path, env=job, check=False)
     assert done.returncode == 75
-    assert (tmp_path / "scontrol.txt").read_text() == "requeue 42\n"
-    words = (tmp_path / "srun.txt").read_text().splitlines()
+    assert (tmp_path / "scontrol.txt").read_text(encoding="utf-8") == "requeue 42\n"
+    words = (tmp_path / "srun.txt").read_text(encoding="utf-8").splitlines()
     assert words[1:7] == ["jaxlin", "train", "--data", "my data", "--out", "runs/slurm-42"]
     assert words[-2:] == ["--seed", "3"]
 
 
 def test_the_jobset_is_consistent_and_its_command_is_one_of_ours():
-    (job,) = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    (job,) = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text(encoding="utf-8"))
     assert (job["apiVersion"], job["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (replicated,) = job["spec"]["replicatedJobs"]
     spec = replicated["template"]["spec"]

@@ -68,7 +68,7 @@ def test_hosts_that_have_some_shards_each_fit_the_model_of_one_that_has_all(
     (code, _, err), (silent, nothing, quiet) = both(processes, tmp_path, disks, *words)
     assert (code, silent) == (0, 0), err + quiet
     assert (nothing, quiet) == ("", "")
-    results = json.loads((tmp_path / "run/results.json").read_text())
+    results = json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8"))
     assert results["objective"] == pytest.approx(alone.json["objective"], rel=1e-6)
     assert results["data"] == alone.json["data"]
     assert results["test"]["confusion"] == alone.json["test"]["confusion"]

@@ -40,7 +40,9 @@ def stored(tmp_path):
 
 def same_heads(one: Path, other: Path, *, rtol: float):
     """The heads of two sweeps, and their models."""
-    first, second = (json.loads((run / "sweep.json").read_text()) for run in (one, other))
+    first, second = (
+        json.loads((run / "sweep.json").read_text(encoding="utf-8")) for run in (one, other)
+    )
     assert first["best"]["position"] == second["best"]["position"]
     for head, same in zip(second["heads"], first["heads"], strict=True):
         assert head["status"] == same["status"]
@@ -100,7 +102,10 @@ def test_certified_paths_and_models_are_those_of_one_process(stored, processes, 
         assert jaxlin(*words, "--out", f"{out} of one").code == 0
     # Each within 1e-6 of the optimum, on statistics that differ by their rounding.
     same_heads(Path("path of one"), Path("path of two"), rtol=1e-6)
-    one, two = (json.loads(Path(f"model of {n}/results.json").read_text()) for n in ("one", "two"))
+    one, two = (
+        json.loads(Path(f"model of {n}/results.json").read_text(encoding="utf-8"))
+        for n in ("one", "two")
+    )
     for name in ("objective", "lower_bound"):
         assert two[name] == pytest.approx(one[name], rel=1e-6)
     assert two["relative_gap"] <= 1.01e-6
@@ -123,7 +128,9 @@ def test_two_processes_stream_their_parts_and_one_goes_on(stored, processes, jax
     done = jaxlin(*words)
     assert done.code == 0, done.err
     assert jaxlin(*words, "--out", "one").code == 0
-    one, two = (json.loads(Path(f"{n}/results.json").read_text()) for n in ("one", "two"))
+    one, two = (
+        json.loads(Path(f"{n}/results.json").read_text(encoding="utf-8")) for n in ("one", "two")
+    )
     assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
     assert two["test"]["confusion"] == one["test"]["confusion"]
 

@@ -62,7 +62,7 @@ def test_evaluate_judges_the_validation_rows_of_a_folder_without_a_test(jaxlin, 
     save_pictures(tmp_path / "pets/val", other, classes)
     said = train("pets")
     assert "test 12 (the validation split, there is no other)" in said.err
-    data = json.loads((tmp_path / "run/results.json").read_text())["data"]
+    data = json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8"))["data"]
     assert data["splits"]["test"] == {"split": "validation", "n": 12}
     assert accuracy(jaxlin, "run", "--data", "pets") == (1.0, "validation", 12)
     assert accuracy(jaxlin, "run") == (1.0, "validation", 12)
@@ -156,7 +156,7 @@ def test_a_test_set_of_another_scale_is_brought_to_that_of_the_training_set(trai
     np.savez("unit.npz", inputs=found / 255, labels=labels, class_names=list("abcd"))
     said = train("png", "--test", "unit.npz")
     assert "scaled to 255" in said.err
-    results = json.loads((tmp_path / "run/results.json").read_text())
+    results = json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8"))
     assert results["test"]["accuracy"] == 1.0
     # The test set is the training set, and 255 * (x / 255) is x to one part in 2**23.
     assert results["test"]["loss"] == pytest.approx(results["train"]["loss"], rel=1e-4)

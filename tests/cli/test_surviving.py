@@ -66,7 +66,7 @@ def test_saving_changes_no_number_and_keeps_three(jaxlin, runs, unbroken):
     assert checkpoint.steps(Path("saving")) == [34, 51, 60]
     assert not (unbroken / "checkpoints").exists()
     assert not list(Path("saving").glob(".lock"))
-    assert "save_every" not in json.loads(Path("saving/config.json").read_text())
+    assert "save_every" not in json.loads(Path("saving/config.json").read_text(encoding="utf-8"))
 
 
 def test_killed_five_times_at_random_moments(jaxlin, runs, processes):
@@ -175,14 +175,16 @@ def test_a_run_that_ended_before_its_time_ends_the_same_after_a_resume(jaxlin, r
         (Path("run") / path).unlink()
     assert jaxlin("train", *options, "--out", "run", "--resume", "auto").code == code
     runs.assert_same("run", "whole")
-    ends = [json.loads(Path(f"{f}/results.json").read_text()) for f in ("run", "whole")]
+    ends = [
+        json.loads(Path(f"{f}/results.json").read_text(encoding="utf-8")) for f in ("run", "whole")
+    ]
     assert ends[0]["status"] == ends[1]["status"] != "done"
 
 
 def test_records_beyond_the_checkpoint_and_torn_lines_are_dropped(jaxlin, runs, unbroken):
     assert jaxlin("train", *SAVING, "--out", "run").code == 0
     shutil.rmtree("run/checkpoints/60")
-    with open("run/metrics.jsonl", "a") as file:
+    with open("run/metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 99, "ep')
     assert jaxlin("train", *SAVING, "--out", "run", "--resume", "auto").code == 0
     runs.assert_same("run", unbroken)
@@ -214,7 +216,7 @@ def test_broken_checkpoints_are_named_and_the_one_before_is_used(jaxlin, runs, u
 def test_nothing_of_a_run_that_is_overwritten_passes_for_the_new_one(jaxlin, arrays, monkeypatch):
     sweep = ("sweep", "--data", "mine.npz", "--tolerance", "1e-2", "--strengths", "0.1", "1")
     assert jaxlin(*sweep, "--out", "run", "-q").code == 0
-    Path("run/notes.txt").write_text("mine")
+    Path("run/notes.txt").write_text("mine", encoding="utf-8")
     send_at_call(monkeypatch, training, "accuracy_and_loss", number=signal.SIGINT)
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell ignores it
     try:
@@ -267,7 +269,7 @@ def test_another_run_is_refused_with_what_differs(jaxlin, arrays):
     assert "strength: 0.0001 -> 0.5" in jaxlin(*mine, *moved, "--strength", "0.5").refused()
     assert Path("run/model.safetensors").read_bytes() == before
     Path("notes").mkdir()
-    Path("notes/mine.txt").write_text("thoughts")
+    Path("notes/mine.txt").write_text("thoughts", encoding="utf-8")
     assert "not a run" in jaxlin(*mine, *moved, "--out", "notes").refused()
     assert [path.name for path in Path("notes").iterdir()] == ["mine.txt"]
 

@@ -46,7 +46,10 @@ def assert_same_fit(runs):
 
     def check(folder, other):
         runs.assert_same(folder, other)
-        ends = [json.loads((Path(f) / "results.json").read_text()) for f in (folder, other)]
+        ends = [
+            json.loads((Path(f) / "results.json").read_text(encoding="utf-8"))
+            for f in (folder, other)
+        ]
         assert ends[0] | {"seconds": None} == ends[1] | {"seconds": None}
 
     return check

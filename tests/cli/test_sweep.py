@@ -34,7 +34,7 @@ def test_a_minibatch_sweep_writes_a_complete_folder(jaxlin):
         *("config.json", "env.json", "metrics.jsonl", "model.safetensors", "sweep.json"),
         *("curves.png", "pareto.png", "predictions.csv", "report.html"),
     }
-    assert done.json == json.loads(Path("run/sweep.json").read_text())
+    assert done.json == json.loads(Path("run/sweep.json").read_text(encoding="utf-8"))
     heads, best = done.json["heads"], done.json["best"]
     assert len(heads) == 8
     assert {(h["strength"], h["step_size"], h["loss"]) for h in heads} == {
@@ -49,9 +49,9 @@ def test_a_minibatch_sweep_writes_a_complete_folder(jaxlin):
     test, model = load("digits", split="test"), models.load(Path("run/model.safetensors"))
     guesses = models.scores(model, test.inputs).argmax(axis=1)
     assert best["test_accuracy"] == np.mean(guesses == test.labels)
-    with open("run/predictions.csv") as file:
+    with open("run/predictions.csv", encoding="utf-8") as file:
         assert [int(row["predicted"]) for row in csv.DictReader(file)] == guesses.tolist()
-    page = Path("run/report.html").read_text()
+    page = Path("run/report.html").read_text(encoding="utf-8")
     assert "digits: sweep" in page
     assert "Look at     run/report.html" in done.err
 
@@ -103,7 +103,7 @@ def test_two_feature_sets_are_compared_on_the_same_examples(jaxlin, mine):
     )
     done = jaxlin("sweep", *mine, "--tolerance", "1e-3", "--compare", "few", "--json")
     found = done.json["comparison"]
-    with open("few/predictions.csv") as file:
+    with open("few/predictions.csv", encoding="utf-8") as file:
         theirs = [int(row["predicted"]) for row in csv.DictReader(file)]
     labels = np.load("test_labels.npy")
     assert found["second_accuracy"] == pytest.approx(np.mean(theirs == labels))
@@ -165,7 +165,9 @@ def test_eight_devices_fit_the_heads_of_one(jaxlin, mine):
     for count in ("1", "8"):
         subprocess.run([sys.executable, "-c", code, *options, "--devices", count, "--out", count],
                        env={**os.environ, **flags}, check=True)  # fmt: skip
-    one, eight = (json.loads(Path(f"{count}/sweep.json").read_text()) for count in "18")
+    one, eight = (
+        json.loads(Path(f"{count}/sweep.json").read_text(encoding="utf-8")) for count in "18"
+    )
     for a, b in zip(one["heads"], eight["heads"], strict=True):
         # Sums over the shards of 256 float32 numbers, in another order, over 24 steps.
         assert a["objective"] == pytest.approx(b["objective"], rel=1e-6)

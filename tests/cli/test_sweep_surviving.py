@@ -24,7 +24,7 @@ def no_pictures(monkeypatch):
 
 
 def without_times(folder):
-    found = json.loads((Path(folder) / "sweep.json").read_text())
+    found = json.loads((Path(folder) / "sweep.json").read_text(encoding="utf-8"))
     found.pop("seconds")
     return found
 
@@ -33,7 +33,9 @@ def assert_same_sweep(one, other):
     assert without_times(one) == without_times(other)
     files = [Path(folder) / name for folder in (one, other) for name in ("model.safetensors",)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert (Path(one) / "metrics.jsonl").read_text() == (Path(other) / "metrics.jsonl").read_text()
+    assert (Path(one) / "metrics.jsonl").read_text(encoding="utf-8") == (
+        Path(other) / "metrics.jsonl"
+    ).read_text(encoding="utf-8")
 
 
 def send_at_chunk(monkeypatch, number, *, chunk):
@@ -91,7 +93,7 @@ def test_a_certified_sweep_killed_at_any_moment_goes_on_bit_for_bit(jaxlin, proc
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    left = len(Path("killed/metrics.jsonl").read_text().splitlines())
+    left = len(Path("killed/metrics.jsonl").read_text(encoding="utf-8").splitlines())
     assert left >= 2
     real, count = full_batch._validated, []
     with monkeypatch.context() as patched:
@@ -170,7 +172,7 @@ def test_sigterm_within_a_head_costs_that_head_alone(
     assert done.code == 75, done.err
     assert "all is saved" in done.err
     assert len(calls) == last[0]
-    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == heads
+    assert len(Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()) == heads
     assert len(checkpoint.steps(Path("run"))) == (heads > 0)
     last.clear()
     done = jaxlin(*limited, "--out", "run", "--resume", "auto")

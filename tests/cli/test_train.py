@@ -21,7 +21,7 @@ def test_a_run_folder_is_complete(jaxlin, trained):
         *("config.json", "env.json", "metrics.jsonl", "model.safetensors", "results.json"),
         *("curves.png", "templates.png", "confusion.png", "predictions.csv", "report.html"),
     }
-    assert trained == json.loads(Path("run/results.json").read_text())
+    assert trained == json.loads(Path("run/results.json").read_text(encoding="utf-8"))
     for part in ("train", "validation", "test"):
         assert {"accuracy", "loss", "accuracy_interval"} <= trained[part].keys()
     assert trained["test"]["per_class"].keys() == set("0123456789")
@@ -35,7 +35,7 @@ def test_results_are_those_of_the_saved_model(jaxlin, trained):
     test = load("digits", split="test")
     scores = models.scores(models.load(Path("run/model.safetensors")), test.inputs)
     assert trained["test"]["accuracy"] == np.mean(scores.argmax(axis=1) == test.labels)
-    with open("run/predictions.csv") as file:
+    with open("run/predictions.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["predicted"]) for row in rows] == scores.argmax(axis=1).tolist()
 
@@ -56,7 +56,7 @@ def test_configuration_reproduces_the_run_bit_for_bit(jaxlin, trained):
     )
     other = jaxlin("train", "--config", "run/config.json", "--out", "other", "--seed", "1", "-q")
     assert other.code == 0
-    assert json.loads(Path("other/config.json").read_text())["seed"] == 1
+    assert json.loads(Path("other/config.json").read_text(encoding="utf-8"))["seed"] == 1
     assert (
         Path("other/model.safetensors").read_bytes() != Path("run/model.safetensors").read_bytes()
     )
@@ -150,8 +150,8 @@ def test_class_names_are_escaped(jaxlin):
     assert (
         jaxlin("train", "--data", "pictures", "--validation", "0", *QUICK, "--out", "r").code == 0
     )
-    assert "<script>alert" not in Path("r/report.html").read_text()
-    cells = Path("r/predictions.csv").read_text()
+    assert "<script>alert" not in Path("r/report.html").read_text(encoding="utf-8")
+    cells = Path("r/predictions.csv").read_text(encoding="utf-8")
     assert ",'=1+1" in cells
     assert ",=1+1" not in cells
 
@@ -197,9 +197,9 @@ def test_a_folder_that_is_not_empty_is_refused(jaxlin, trained):
 
 
 def test_a_file_for_a_folder_is_refused(jaxlin):
-    Path("run").write_text("mine")
+    Path("run").write_text("mine", encoding="utf-8")
     assert "run: is a file" in jaxlin("train", "--out", "run").refused()
-    assert Path("run").read_text() == "mine"
+    assert Path("run").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -209,7 +209,7 @@ def test_an_unwritable_folder_is_refused(jaxlin):
 
 
 def test_a_path_below_a_file_is_refused(jaxlin):
-    Path("file").write_text("mine")
+    Path("file").write_text("mine", encoding="utf-8")
     assert "file" in jaxlin("train", "--out", "file/run").refused()
 
 
@@ -225,7 +225,7 @@ def test_a_path_below_a_file_is_refused(jaxlin):
     ],
 )
 def test_a_broken_configuration_is_refused(jaxlin, text, sentence):
-    Path("config.json").write_text(text)
+    Path("config.json").write_text(text, encoding="utf-8")
     assert sentence in jaxlin("train", "--config", "config.json").refused()
 
 
@@ -238,9 +238,12 @@ def test_full_batch_proves_how_far_the_optimum_is(jaxlin, arrays):
     assert found["lower_bound"] <= found["objective"] <= found["lower_bound"] * (1 + 1.1e-3)
     assert found["gap"] == pytest.approx(found["objective"] - found["lower_bound"], abs=1e-6)
     assert "lower bound none yet" in done.err
-    records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert {"evaluations", "objective", "lower_bound"} <= records[-1].keys()
-    assert "certified relative gap" in Path("run/report.html").read_text()
+    assert "certified relative gap" in Path("run/report.html").read_text(encoding="utf-8")
     assert jaxlin("report", "run").code == 0
 
 

@@ -63,9 +63,9 @@ def test_parts_are_train_validation_and_test(tmp_path, series, numbers):
 
 def test_class_names_come_from_a_file(tmp_path, series, numbers, refused):
     series(tmp_path, numbers())
-    (tmp_path / "classes.txt").write_text("cat\ndog\nfrog\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\nfrog\n", encoding="utf-8")
     assert open_features(tmp_path).class_names == ("cat", "dog", "frog")
-    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n", encoding="utf-8")
     refused(tmp_path, r"train-00000-of-00004\.labels\.npy: .* in \[0, 2\), got 2 at row 2")
 
 

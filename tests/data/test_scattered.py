@@ -137,7 +137,7 @@ def test_labels_may_lie_in_one_file_on_any_host_and_features_be_bfloat16(whole):
         (whole / name(i, ".labels.npy")).unlink()
         np.save(whole / name(i), np.load(whole / name(i)).astype(ml_dtypes.bfloat16))
     np.save(whole / "train_labels.npy", labels)
-    (whole / "classes.txt").write_text("a\nb\nc\n")
+    (whole / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
     folders = [share(whole, 0, (0, 3), "classes.txt"), share(whole, 1, (1, 2), "train_labels.npy")]
     expected = load(whole)
     for found in opened(folders, lambda path, apart: load(path, apart=apart)):
@@ -207,7 +207,7 @@ def _shorten_labels(folder):
 
 
 def _other_classes(folder):
-    (folder / "classes.txt").write_text("x\ny\nz\n")
+    (folder / "classes.txt").write_text("x\ny\nz\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def _other_classes(folder):
     ids=["rows", "labels", "width", "type", "cut", "unlabeled", "too few labels", "classes"],
 )
 def test_what_hosts_have_against_each_other_all_of_them_say(whole, spoil, words):
-    (whole / "classes.txt").write_text("a\nb\nc\n")
+    (whole / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
     folders = [share(whole, 0, (0, 1), "classes.txt"), share(whole, 1, (1, 2, 3), "classes.txt")]
     spoil(folders[1])
     for sentence in refusals(folders):

@@ -59,7 +59,7 @@ def visit(html, tmp_path):
     """Open the page, point at it, pull its slider, and say what was seen."""
     page = tmp_path / "page.html"
     html = html.replace("<head>", "<head>" + LISTEN, 1)
-    page.write_text(html.replace("</body>", ACT + "</body>"))
+    page.write_text(html.replace("</body>", ACT + "</body>"), encoding="utf-8")
     flags = "--headless --no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-quic"
     flags += " --no-first-run --disable-background-networking --disable-component-update"
     flags += " --disable-sync --virtual-time-budget=15000 --window-size=1100,900"
