@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state
 
 from jaxlin import losses, objectives, scores
 from jaxlin.core import Batch, LinearParams
+from jaxlin.cores import check_not_forked
 
 ROWS = 64
 """Rows of one step. Fewer rows would waste products, more would take fewer steps per pass."""
@@ -69,6 +70,7 @@ def absorb(
       fit_intercept: `False` keeps the bias at 0.
       random_state: seed, `RandomState` or `None`, of the order of the rows.
     """
+    check_not_forked()
     order = check_random_state(random_state).permutation(np.flatnonzero(counts > 0))
     mean = counts[order].mean()
     for start in range(0, len(order), ROWS):
