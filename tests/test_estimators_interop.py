@@ -184,14 +184,6 @@ def test_cross_validation_is_told_off():
     assert "6 of the 6 fits on the path" in str(caught[-1].message)
 
 
-@pytest.mark.parametrize("stray", [None, 7])
-def test_labels_of_two_types_are_refused_by_name(stray):
-    names = np.array(["a", "b", "c"], dtype=object)[Y]
-    names[3] = stray
-    with pytest.raises(TypeError, match=f"types {type(stray).__name__} and str: classes need one"):
-        SoftmaxClassifier().fit(X, names)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_remedy_for_a_small_tol_is_one_that_is_left(dtype):
     with pytest.warns(ConvergenceWarning, match="at the limit of the arithmetic") as found:

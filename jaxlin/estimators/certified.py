@@ -54,7 +54,9 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         if is_device_array(best) and np.issubdtype(self.classes_.dtype, np.number):
             import jax.numpy as jnp
 
-            return jnp.asarray(self.classes_)[best]
+            classes = jnp.asarray(self.classes_)
+            if np.array_equal(classes, self.classes_):  # without x64 it holds 32 bits
+                return classes[best]
         return self.classes_[np.asarray(best)]
 
     def __sklearn_tags__(self):
