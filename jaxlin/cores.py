@@ -95,12 +95,15 @@ _begun, _orphan = threading.Event(), threading.Event()
 """JAX has computed here; it had in the parent from which this process was forked."""
 
 
-def quiet_blas():
-    """A context in which BLAS has one thread: only small factorizations run there.
+@contextmanager
+def quiet_blas() -> Iterator[None]:
+    """A context in which BLAS has one thread, and what rounds to 0 is no error of NumPy's.
 
-    However many threads are inside at once, BLAS has again what it had when the last one leaves.
+    Only small factorizations run there. However many threads are inside at once, BLAS has again
+    what it had when the last one leaves.
     """
-    return _blas.inside(_blas.quiet)
+    with _blas.inside(_blas.quiet), np.errstate(under="ignore"):
+        yield
 
 
 def all_blas_threads():

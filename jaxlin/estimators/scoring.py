@@ -28,17 +28,18 @@ def scores_of(X, coef, intercept):
             rows, coef, intercept = (part.astype(dtype) for part in (X, coef, intercept))
             scores = jnp.dot(rows, coef.T) + intercept[None, :]
     else:
-        coef, intercept = np.asarray(coef), np.asarray(intercept)
-        if np.issubdtype(X.dtype, np.floating):
-            scores = safe_sparse_dot(X, coef.T, dense_output=True) + intercept
-        else:
-            starts = range(0, X.shape[0], PREDICTED_ROWS)
-            blocks = [X[start : start + PREDICTED_ROWS].astype(coef.dtype) for start in starts]
-            scores = np.concatenate(
-                [safe_sparse_dot(block, coef.T, dense_output=True) for block in blocks]
-            )
-            scores += intercept
+        with np.errstate(under="ignore"):
+            scores = _on_host(X, np.asarray(coef)) + np.asarray(intercept)
     return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+def _on_host(X, coef):
+    """`X @ coef.T`, (N, K)."""
+    if np.issubdtype(X.dtype, np.floating):
+        return safe_sparse_dot(X, coef.T, dense_output=True)
+    starts = range(0, X.shape[0], PREDICTED_ROWS)
+    blocks = [X[start : start + PREDICTED_ROWS].astype(coef.dtype) for start in starts]
+    return np.concatenate([safe_sparse_dot(block, coef.T, dense_output=True) for block in blocks])
 
 
 def beside(X, array):
