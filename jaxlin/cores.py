@@ -136,8 +136,7 @@ def check_not_forked() -> None:
 
 def _before_fork() -> None:
     bridge = sys.modules.get("jax._src.xla_bridge")
-    initialized = getattr(bridge, "backends_are_initialized", None)
-    if initialized is not None and initialized():  # by whatever else uses JAX
+    if getattr(bridge, "_backends", None):  # opened by whatever else uses JAX
         _begun.set()
     _blas.lock.acquire()
 

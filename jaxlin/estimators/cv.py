@@ -51,10 +51,12 @@ class _CrossValidated(CertifiedClassifier):
           self.
 
         Raises:
-          ValueError, TypeError: the data or a parameter cannot be used.
+          ValueError, TypeError: the data or a parameter cannot be used; `scoring` is undefined at
+            every value of the grid.
 
         Warns:
           ConvergenceWarning: fits on the path, or the final one, stopped above `tol`.
+          UserWarning: `scoring` is undefined, or infinite, somewhere on the grid.
         """
         routed = self._routed("fit", sample_weight, params)
         X, y = checked_training_data(self, X, y)
@@ -231,7 +233,8 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
       Cs: values of `C` to try, or how many between 1e-4 and 1e4. Default 10.
       strengths: values of `strength` to try, instead of `Cs`.
       cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
-      scoring: a scorer or its name; default accuracy.
+      scoring: a scorer or its name; default accuracy. Values of the grid at which it is undefined
+        (NaN, or an exception) are not chosen.
       random_state: shuffles the rows before they are dealt into folds; `None` keeps their order.
       fit_intercept, class_weight, tol, max_iter, verbose: as for `SoftmaxClassifier`.
 
@@ -287,7 +290,8 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
       strengths: values of `strength` to try, instead of `Cs`.
       loss: which hinge, as for `MulticlassSVMClassifier`.
       cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
-      scoring: a scorer or its name; default accuracy.
+      scoring: a scorer or its name; default accuracy. Values of the grid at which it is undefined
+        (NaN, or an exception) are not chosen.
       random_state: shuffles the rows before they are dealt into folds; `None` keeps their order.
       fit_intercept, class_weight, tol, max_iter, verbose: as for `MulticlassSVMClassifier`.
 
