@@ -30,7 +30,7 @@ def plain_labels(y, name: str = "y"):
     if y is None or issparse(y):
         return y
     labels = np.asarray(y)
-    if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
+    if labels.dtype.kind in "US" and isinstance(y, (list, tuple)) and labels.tolist() != list(y):
         labels = np.array(y, dtype=object)  # NumPy has made strings of what else there was
     if labels.dtype.kind == "T":
         labels = labels.astype(object)
