@@ -6,16 +6,33 @@ other work, 0.18 s on one. One large symmetric product gains from both cores in 
 instead of 0.76 s, and 0.83 instead of 1.2 s on busy cores), and so do eigenvectors (0.76 instead of
 1.11 s of 2,048 features).
 
+How many threads BLAS has is one number for the whole process. Fits that overlap in time, each in a
+thread of its own, are counted: the first to come makes BLAS quiet, the last to go gives back what
+it had.
+
 NumPy lets other threads run while it works on an array, but each of many small operations must wait
 for its turn to begin: rows are shared in as few and as large parts as can be, one for each core.
+
+A process that was forked has none of the threads of its parent. BLAS starts its own anew; those of
+JAX are missed for good, and what waits for them waits forever.
 """
 
-__all__ = ["all_blas_threads", "blas_threads", "parts_of", "quiet_blas", "sharing"]
+__all__ = [
+    "all_blas_threads",
+    "blas_threads",
+    "check_not_forked",
+    "parts_of",
+    "quiet_blas",
+    "sharing",
+]
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -27,26 +44,114 @@ MOST_THREADS = 8
 """More wait for each other."""
 
 
-def quiet_blas():
-    """A context in which BLAS has one thread: only small factorizations run there."""
-    return _controller()[0].limit(limits=1, user_api="blas")
+class _Blas:
+    """Who asks BLAS to be quiet, who needs all of its threads, and what it had before."""
+
+    def __init__(self):
+        self.lock = threading.RLock()
+        self.quiet, self.loud = [], []  # the threads inside each context, once for each time
+        self.controller, self.threads, self.limit = None, 0, None
+
+    def open(self) -> None:
+        """Find the libraries, once."""
+        if self.controller is None:
+            self.controller = ThreadpoolController()
+            found = self.controller.select(user_api="blas").info()
+            self.threads = max((library["num_threads"] for library in found), default=1)
+
+    def settle(self) -> None:
+        """One thread while anyone asks for quiet and nobody for all; else what BLAS had."""
+        hushed = bool(self.quiet) and not self.loud
+        if hushed and self.limit is None:
+            self.limit = self.controller.limit(limits=1, user_api="blas")
+        elif not hushed and self.limit is not None:
+            self.limit.restore_original_limits()
+            self.limit = None
+
+    @contextmanager
+    def inside(self, threads: list[int]) -> Iterator[None]:
+        """The calling thread is one of `threads`, which is `quiet` or `loud`."""
+        own = threading.get_ident()
+        with self.lock:
+            self.open()
+            threads.append(own)
+            self.settle()
+        try:
+            yield
+        finally:
+            with self.lock:
+                threads.remove(own)
+                self.settle()
+
+    def leave_to(self, thread: int) -> None:
+        """Only this thread is left of all that were inside."""
+        for threads in (self.quiet, self.loud):
+            threads[:] = [inside for inside in threads if inside == thread]
+        self.settle()
+
+
+_blas = _Blas()
+_begun, _orphan = threading.Event(), threading.Event()
+"""JAX has computed here; it had in the parent from which this process was forked."""
+
+
+@contextmanager
+def quiet_blas() -> Iterator[None]:
+    """A context in which BLAS has one thread, and what rounds to 0 is no error of NumPy's.
+
+    Only small factorizations run there. However many threads are inside at once, BLAS has again
+    what it had when the last one leaves.
+    """
+    with _blas.inside(_blas.quiet), np.errstate(under="ignore"):
+        yield
 
 
 def all_blas_threads():
-    """A context, also inside the quiet one, in which BLAS has as many threads as at first."""
-    return _controller()[0].limit(limits=blas_threads(), user_api="blas")
+    """A context, also inside the quiet one, in which BLAS has as many threads as before it."""
+    return _blas.inside(_blas.loud)
 
 
 def blas_threads() -> int:
     """As many as BLAS had when it was first asked for."""
-    return _controller()[1]
+    with _blas.lock:
+        _blas.open()
+        return _blas.threads
 
 
-@cache
-def _controller() -> tuple[ThreadpoolController, int]:
-    controller = ThreadpoolController()
-    found = [library["num_threads"] for library in controller.select(user_api="blas").info()]
-    return controller, max(found, default=1)
+def check_not_forked() -> None:
+    """Called where JAX begins to compute.
+
+    Raises:
+      RuntimeError: JAX had computed in the parent from which this process was forked: it would
+        wait forever for threads that only the parent has.
+    """
+    if _orphan.is_set():
+        raise RuntimeError(
+            "this process was forked from one in which JAX had computed. JAX's threads are not in "
+            'it, and a fit would wait for them forever. Start processes by "spawn" or '
+            '"forkserver" (joblib\'s default, loky, will do), or fork before JAX computes.'
+        )
+    _begun.set()
+
+
+def _before_fork() -> None:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if getattr(bridge, "_backends", None):  # opened by whatever else uses JAX
+        _begun.set()
+    _blas.lock.acquire()
+
+
+def _in_child() -> None:
+    if _begun.is_set():
+        _orphan.set()
+    _blas.leave_to(threading.get_ident())
+    _blas.lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_blas.lock.release, after_in_child=_in_child
+    )
 
 
 def parts_of(size: int, row_bytes: int) -> list[slice]:

@@ -1,10 +1,33 @@
-"""Rows that threads share: the sums of parts are those of the whole, and errors come through."""
+"""Rows that threads share, BLAS that fits share, and what a fork leaves of both.
+
+The sums of parts are those of the whole, and errors come through.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from jaxlin import cores
 from jaxlin.passes import open_rows
+
+
+def blas():
+    return max(found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas")
+
+
+@pytest.fixture
+def two():
+    cores.blas_threads()  # as other tests find it
+    with threadpool_limits(2, user_api="blas"):
+        if blas() != 2:
+            pytest.skip("BLAS was built for one thread")
+        yield
 
 
 @pytest.fixture
@@ -51,3 +74,140 @@ def test_sums_over_rows_are_those_of_one_thread(three):
     np.testing.assert_allclose(again[0], one[1][0], atol=1e-14)
     np.testing.assert_allclose(products, one[0] @ rows.inputs, atol=1e-14)
     np.testing.assert_allclose(totals, one[0].sum(1), atol=1e-14)
+
+
+@pytest.mark.parametrize("context", [cores.quiet_blas, cores.all_blas_threads])
+def test_contexts_that_overlap_leave_blas_as_it_was(two, context):
+    """The first to come leaves first: what the second found must not be what is left."""
+    with cores.quiet_blas() if context is cores.all_blas_threads else threadpool_limits(2):
+        before, first, second = blas(), context(), context()
+        first.__enter__()
+        second.__enter__()
+        inside = blas()
+        first.__exit__(None, None, None)
+        assert blas() == inside == 3 - before  # 1 and 2
+        second.__exit__(None, None, None)
+        assert blas() == before
+    assert blas() == 2
+
+
+def test_fits_in_threads_leave_blas_as_it_was(two):
+    """Each enters before any leaves, in every order that the threads happen to take."""
+    enter, leave, seen = threading.Barrier(6), threading.Barrier(6), []
+
+    def fit():
+        for _ in range(20):
+            enter.wait()
+            with cores.quiet_blas():
+                seen.append(blas())
+                with cores.all_blas_threads():
+                    pass
+                leave.wait()
+
+    threads = [threading.Thread(target=fit) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert blas() == 2
+    assert len(seen) == 120
+
+
+def test_all_threads_are_those_that_the_user_allows(two):
+    with threadpool_limits(1, user_api="blas"), cores.quiet_blas():
+        with cores.all_blas_threads():
+            assert blas() == 1
+        assert blas() == 1
+    assert blas() == 2
+
+
+FORKS = """
+import os, signal, threading, warnings
+warnings.simplefilter("ignore")  # JAX says at each fork what this is about
+import numpy as np
+from jaxlin import cores
+from jaxlin.estimators import SoftmaxClassifier
+from jaxlin.passes import open_rows
+from threadpoolctl import threadpool_info
+x, y = np.arange(12.0).reshape(6, 2) % 5, np.arange(6) % 3
+
+def child(job):
+    read, write = os.pipe()
+    if pid := os.fork():
+        os.close(write)
+        with os.fdopen(read) as answer:
+            said = answer.read()
+        os.waitpid(pid, 0)
+        return said
+    signal.alarm(600)  # one that waits forever is ended
+    try:
+        said = f"gave {job()}"
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+    os.write(write, said.encode())
+    os._exit(0)
+
+def jax_itself():
+    import jax
+    jax.numpy.ones(3) + 1
+
+def pieces():
+    return SoftmaxClassifier().partial_fit(x, y, classes=[0, 1, 2]).n_iter_
+
+def device():
+    return open_rows(x, 3, host=False).scores(np.ones((3, 2)), np.zeros(3)).shape
+
+def small():
+    return SoftmaxClassifier().fit(x, y).converged_
+
+def threads():
+    return max(found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas")
+
+def nested():
+    with cores.quiet_blas():
+        return threads()
+
+jobs = pieces, device, small
+print(*map(child, jobs), sep=" | ")
+for begin in (jax_itself, pieces):
+    print(child(lambda: (begin(), " | ".join(map(child, jobs)))[1]))
+inside, leave = threading.Event(), threading.Event()
+
+def fit():
+    with cores.quiet_blas():
+        inside.set()
+        leave.wait()
+
+thread, before = threading.Thread(target=fit), threads()
+thread.start()
+inside.wait()
+print(child(threads) == f"gave {before}", child(nested), threads())
+with cores.quiet_blas():
+    print(child(threads))
+leave.set()
+thread.join()
+print(threads() == before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="no fork on this system")
+def test_a_forked_child_does_what_it_can_and_says_what_it_cannot():
+    """Of a parent that has not computed it can do all, later what NumPy does; it never waits."""
+    said = subprocess.run(
+        [sys.executable, "-c", FORKS],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr
+    fresh, *later, nested, held, left = said.stdout.splitlines()
+    assert fresh == "gave 1 | gave (3, 6) | gave True"
+    assert len(later) == 2
+    for line in later:
+        *refused, small = line.removeprefix("gave ").split(" | ")
+        for sentence in refused:
+            assert sentence.startswith("RuntimeError: this process was forked")
+            assert '"spawn" or "forkserver"' in sentence
+        assert (len(refused), small) == (2, "gave True")
+    assert (nested, held, left) == ("True gave 1 1", "gave 1", "True")

@@ -1,5 +1,6 @@
 """Fits are scikit-learn's optima, and come with a proof; every mistake gets a sentence."""
 
+import re
 import warnings
 
 import jax
@@ -12,7 +13,11 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, LinearSVC
 
-from jaxlin.estimators import MulticlassSVMClassifier, SoftmaxClassifier
+from jaxlin.estimators import (
+    MulticlassSVMClassifier,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+)
 
 X, Y = load_iris(return_X_y=True)
 X_TWO, Y_TWO = X[50:], Y[50:]  # two classes that overlap
@@ -192,6 +197,31 @@ def test_jax_arrays_stay_jax_arrays(x64):
     np.testing.assert_allclose(model.predict_proba(X), host.predict_proba(X), atol=2e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8", "int32"])
+@pytest.mark.parametrize("rows", [slice(None), slice(50, None)], ids=["three", "two"])
+def test_device_rows_of_a_model_of_host_rows_are_computed_quietly(dtype, rows):
+    """Without x64 float64 coefficients meet float32 rows: in float32, and without a word of it."""
+    model = SoftmaxClassifier(C=0.1).fit(X[rows], Y[rows])
+    with jax.enable_x64(False), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        device = jnp.asarray(X, dtype)
+        scores, found = model.decision_function(device), model.predict_proba(device)
+        predicted = model.predict(device)
+    assert scores.dtype == found.dtype == np.float32
+    host = np.asarray(device).astype(np.float64)
+    # sums of four products of size 10, in float32
+    np.testing.assert_allclose(scores, model.decision_function(host), atol=1e-4)
+    np.testing.assert_array_equal(predicted, model.predict(host))
+
+
+def test_labels_that_the_device_cannot_hold_stay_on_the_host():
+    """Without x64 JAX cuts 64-bit integers to 32 bits."""
+    names = Y + 10**12
+    model = SoftmaxClassifier().fit(X, names)
+    with jax.enable_x64(False):
+        assert set(np.asarray(model.predict(jnp.asarray(X))).tolist()) == {*names.tolist()}
+
+
 def test_a_device_array_is_checked_too():
     rows = jnp.asarray(X)
     with pytest.raises(ValueError, match="NaN"):
@@ -256,11 +286,62 @@ def test_separable_data_without_penalty_say_so():
         SoftmaxClassifier(C=np.inf).fit(X[:100], Y[:100])
 
 
-def test_a_hinge_without_penalty_is_refused():
-    with pytest.raises(ValueError, match="needs a penalty"):
-        MulticlassSVMClassifier(strength=0.0).fit(X, Y)
+@pytest.mark.parametrize("setting", [{"C": np.inf}, {"strength": 0.0}], ids=str)
+def test_a_hinge_without_penalty_is_refused(setting):
+    words = "needs a penalty; an infinite `C`, or a `strength` of 0, is none"
+    with pytest.raises(ValueError, match=words):
+        MulticlassSVMClassifier(**setting).fit(X, Y)
     with pytest.warns(ConvergenceWarning, match="no gap can be proved. Set a finite `C`"):
         MulticlassSVMClassifier(loss="squared-hinge", strength=0.0).fit(X_TWO, Y_TWO)
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, MulticlassSVMClassifier, SoftmaxClassifierCV])
+@pytest.mark.parametrize("weight", [1.7e308, 5e-324])
+@pytest.mark.parametrize("setting", [{}, {"class_weight": "balanced"}], ids=["one", "balanced"])
+def test_weights_whose_sum_is_no_number_are_named(cls, weight, setting):
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="`sample_weight` must sum to between 1e-280 and"):
+            cls(**setting).fit(X, Y, np.full(150, weight))
+        by_class = {"class_weight": {0: weight, 1: weight, 2: weight}}
+        with pytest.raises(ValueError, match="`sample_weight` times `class_weight` must sum to"):
+            cls(**by_class).fit(X, Y)
+
+
+def test_blocks_whose_weights_sum_to_no_number_are_named():
+    model = SoftmaxClassifier(strength=0.1)
+    for _ in range(9):
+        model.partial_fit(X, Y, classes=[0, 1, 2], sample_weight=np.full(150, 1e279 / 150))
+    with pytest.raises(ValueError, match="the weights of all blocks must sum to"):
+        model.partial_fit(X, Y, sample_weight=np.full(150, 3e279 / 150))
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, MulticlassSVMClassifier])
+@pytest.mark.parametrize(("C", "strength"), [(5e-324, "inf"), (1e308, "0")])
+def test_a_C_whose_strength_is_no_number_is_named(cls, C, strength):
+    with np.errstate(all="raise"):
+        with pytest.raises(ValueError, match=re.escape(f"is a strength of {strength} in")):
+            cls(C=C).fit(X, Y)
+        with pytest.raises(ValueError, match="`C` must be a number of float64"):
+            cls(C=10**400).fit(X, Y)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-150])
+@pytest.mark.parametrize("loss", ["softmax", "hinge", "squared-one-vs-rest"])
+def test_what_rounds_to_0_is_no_error_whatever_the_users_state(loss, scale):
+    cls = SoftmaxClassifier if loss == "softmax" else MulticlassSVMClassifier
+    settings = {} if loss == "softmax" else {"loss": loss}
+    near, far, tiny = X * scale, X * scale * 1e3, X * 1e-200
+    with np.errstate(all="raise"):
+        model = cls(C=1e4, tol=1e-2, **settings).fit(near, Y)
+        assert model.score(near, Y) > 0.3  # what the largest class alone has
+        assert np.isfinite(model.decision_function(tiny)).all()
+        if loss == "softmax":
+            np.testing.assert_allclose(model.predict_proba(far).sum(1), 1)
+    with np.errstate(under="raise"):
+        model.predict(tiny)
+        with pytest.raises(FloatingPointError):  # the user's state is the user's again
+            tiny * tiny
 
 
 def test_verbose_prints_both_bounds(capsys):

@@ -10,8 +10,9 @@ import sklearn
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -73,6 +74,36 @@ def test_what_is_no_softmax_is_refused():
     hinge = SGDClassifier(random_state=0).fit(X, Y)
     svm = MulticlassSVMClassifier.from_sklearn(hinge)
     np.testing.assert_array_equal(svm.predict(X), hinge.predict(X))
+
+
+def test_other_probabilities_than_softmax_are_refused():
+    """Those of a machine for each class, of a calibration, and of a loss of its own."""
+    scaled = StandardScaler().fit_transform(X)
+    separate = SGDClassifier(loss="log_loss", random_state=0).fit(scaled, Y)
+    own = SGDClassifier(loss="modified_huber", random_state=0).fit(scaled[TWO], Y[TWO])
+    for other in (separate, own):
+        with pytest.raises(TypeError, match="must estimate softmax probabilities"):
+            SoftmaxClassifier.from_sklearn(other)
+    two = SGDClassifier(loss="log_loss", random_state=0).fit(scaled[TWO], Y[TWO])
+    for theirs in (two, LinearDiscriminantAnalysis().fit(X, Y)):
+        ours = SoftmaxClassifier.from_sklearn(theirs)
+        np.testing.assert_allclose(
+            ours.predict_proba(scaled), theirs.predict_proba(scaled), atol=1e-12
+        )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed to converge")
+@pytest.mark.parametrize(
+    ("settings", "C"),
+    [({"penalty": None}, np.inf), ({"C": np.inf}, np.inf), ({"C": 0.3}, 0.3), ({}, 1.0)],
+    ids=str,
+)
+def test_the_penalty_is_taken_over(settings, C):
+    theirs = LogisticRegression(max_iter=20, **settings).fit(X, Y)
+    ours = SoftmaxClassifier.from_sklearn(theirs)
+    assert ours.C == ours.C_ == C
+    perceptron = MulticlassSVMClassifier.from_sklearn(Perceptron().fit(X, Y))  # it has no penalty
+    assert np.inf == perceptron.C_
 
 
 @pytest.mark.parametrize("rows", [slice(None), TWO], ids=["three", "two"])
@@ -182,14 +213,6 @@ def test_cross_validation_is_told_off():
     with pytest.warns(ConvergenceWarning) as caught:
         SoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, max_iter=1, tol=1e-9).fit(X, Y)
     assert "6 of the 6 fits on the path" in str(caught[-1].message)
-
-
-@pytest.mark.parametrize("stray", [None, 7])
-def test_labels_of_two_types_are_refused_by_name(stray):
-    names = np.array(["a", "b", "c"], dtype=object)[Y]
-    names[3] = stray
-    with pytest.raises(TypeError, match=f"types {type(stray).__name__} and str: classes need one"):
-        SoftmaxClassifier().fit(X, names)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
-from jaxlin.cores import all_blas_threads, blas_threads, quiet_blas
 from jaxlin.losses import LOSSES
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.covariance import second_moment
@@ -99,15 +97,3 @@ def test_a_second_moment_is_the_same_whoever_makes_it(large, monkeypatch):
     for way in (np, jnp):
         # sums of 50 products of size 1
         np.testing.assert_allclose(second_moment(way, rows), expected, atol=1e-12)
-
-
-def test_all_threads_come_back_only_within_their_context():
-    with quiet_blas():
-        with all_blas_threads():
-            assert threads() == blas_threads()
-        assert threads() == 1
-
-
-def threads():
-    return max(library["num_threads"] for library in ThreadpoolController().info()
-               if library["user_api"] == "blas")  # fmt: skip

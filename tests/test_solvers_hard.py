@@ -84,6 +84,69 @@ def test_a_class_apart_leaves_softmax_without_an_optimum():
     np.testing.assert_allclose(solution.objective, overlapping.objective * 2 / 3, rtol=1e-6)
 
 
+TIED = np.array([[-2.0], [-1.0], [0.0], [0.0], [1.0], [2.0]])
+"""The rows at 0 are of either class; along the axis all others are parted, and these tie."""
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, scipy.sparse.csr_matrix], ids=str)
+def test_examples_apart_leave_softmax_without_an_optimum(kind):
+    """The infimum, on paper: log 2 for the two rows that tie, 0 for the other four."""
+    inputs = kind(TIED) if kind is scipy.sparse.csr_matrix else TIED.astype(kind)
+    solution = minimize(inputs, np.array([0, 0, 0, 1, 1, 1]), strength=0.0)
+    assert solution.status == Status.SEPARABLE
+    np.testing.assert_allclose(solution.objective, np.log(2) / 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_indicator_of_some_rows_of_a_class_parts_them(classes, blobs):
+    """Only rows of the last class have it: they cost nothing in the end, the others as alone."""
+    inputs, labels = blobs(8, size=90, spread=0.3, classes=classes)
+    flagged = np.flatnonzero(labels == classes - 1)[:7]
+    indicator = np.zeros((90, 1))
+    indicator[flagged] = 1e4
+    solution = minimize(np.hstack([inputs, indicator]), labels, strength=0.0)
+    assert solution.status == Status.SEPARABLE
+    rest = np.setdiff1d(np.arange(90), flagged)
+    alone = minimize(inputs[rest], labels[rest], strength=0.0)
+    assert alone.status == Status.NO_PROOF
+    np.testing.assert_allclose(solution.objective, alone.objective * 83 / 90, rtol=1e-5)
+    indicator[[np.flatnonzero(labels == k)[0] for k in range(classes)]] = 1e4  # all classes have it
+    shared = minimize(np.hstack([inputs, indicator]), labels, strength=0.0)
+    assert shared.status == Status.NO_PROOF
+
+
+def test_what_parts_examples_depends_on_the_intercept_and_on_the_rows_that_count():
+    inputs, labels = np.array([[1.0], [2.0]]), np.array([0, 1])  # parted at 1.5, not at 0
+    free = minimize(inputs, labels, strength=0.0, fit_intercept=False)
+    assert free.status == Status.NO_PROOF
+    assert minimize(inputs, labels, strength=0.0).status == Status.SEPARABLE
+    stray = np.vstack([TIED, [[-3.0], [3.0]]]), np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    assert minimize(*stray, strength=0.0).status == Status.NO_PROOF
+    left_out = minimize(*stray, strength=0.0, sample_weight=np.r_[np.ones(6), np.zeros(2)])
+    assert left_out.status == Status.SEPARABLE
+
+
+def test_rounding_parts_no_examples(blobs):
+    """A constant that some rows of one class hold one unit in the last place higher."""
+    inputs, labels = blobs(8, spread=0.3)
+    constant = np.full((60, 1), 1e3)
+    constant[np.flatnonzero(labels == 2)[:7]] = np.nextafter(1e3, 2e3)
+    solution = minimize(np.hstack([inputs, constant]), labels, strength=0.0, max_iterations=50)
+    assert solution.status != Status.SEPARABLE
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-300, 1e300, 1.7e308])
+@pytest.mark.parametrize("name", ["softmax", "hinge"])
+def test_weights_of_any_size_are_normalized(name, weight, blobs):
+    """Alike for all rows they change nothing, also where their sum is no number of float64."""
+    inputs, labels = blobs(8)
+    plain = minimize(inputs, labels, loss=name, strength=0.01)
+    weighted = minimize(inputs, labels, loss=name, strength=0.01, sample_weight=np.full(60, weight))
+    # counts of 1 / 60, rounded once more or less
+    np.testing.assert_allclose(weighted.params.weights, plain.params.weights, atol=1e-9)
+    assert weighted.status == Status.CONVERGED
+
+
 def test_an_absent_class_costs_nothing(blobs):
     inputs, labels = blobs(9)
     labels = np.where(labels == 2, 4, labels)

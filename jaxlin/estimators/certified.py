@@ -25,10 +25,10 @@ _REMEDY = {
     "this gap will do.",
     Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap{wider}, "
     "or regularize more (a smaller `C`, a larger `strength`).",
-    Status.SEPARABLE: "because the classes, or one and all others, are separable and nothing is "
+    Status.SEPARABLE: "because the classes, or parts of them, are separable and nothing is "
     "regularized: larger coefficients always do as well or better. Set a finite `C` (a `strength` "
     "above 0).",
-    Status.NO_PROOF: "where the gradient vanishes, but without a regularizer no gap can be proved. "
+    Status.NO_PROOF: "because without a regularizer no gap can be proved. "
     "Set a finite `C` (a `strength` above 0) for a proof.",
 }
 LEAST_TOL = 1e-13
@@ -54,7 +54,9 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         if is_device_array(best) and np.issubdtype(self.classes_.dtype, np.number):
             import jax.numpy as jnp
 
-            return jnp.asarray(self.classes_)[best]
+            classes = jnp.asarray(self.classes_)
+            if np.array_equal(classes, self.classes_):  # without x64 it holds 32 bits
+                return classes[best]
         return self.classes_[np.asarray(best)]
 
     def __sklearn_tags__(self):

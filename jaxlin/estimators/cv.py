@@ -8,6 +8,7 @@ problems and hinges take one fold after another.
 
 __all__ = ["MulticlassSVMClassifierCV", "SoftmaxClassifierCV"]
 
+import inspect
 import warnings
 from numbers import Integral
 
@@ -15,12 +16,14 @@ import jax
 import numpy as np
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import check_scoring, get_scorer
+from sklearn.metrics import check_scoring, get_scorer, make_scorer
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from jaxlin.estimators.certified import CertifiedClassifier
+from jaxlin.estimators.labels import is_familiar
+from jaxlin.estimators.scoring import accuracy_of
 from jaxlin.estimators.softmax import SoftmaxClassifier, SoftmaxPredictions
 from jaxlin.estimators.svm import MulticlassSVMClassifier, SVMLoss
 from jaxlin.estimators.validation import (
@@ -48,27 +51,36 @@ class _CrossValidated(CertifiedClassifier):
           self.
 
         Raises:
-          ValueError, TypeError: the data or a parameter cannot be used.
+          ValueError, TypeError: the data or a parameter cannot be used; `scoring` is undefined at
+            every value of the grid.
 
         Warns:
           ConvergenceWarning: fits on the path, or the final one, stopped above `tol`.
+          UserWarning: `scoring` is undefined, or infinite, somewhere on the grid.
         """
         routed = self._routed("fit", sample_weight, params)
         X, y = checked_training_data(self, X, y)
         classes, labels = classes_and_labels(y)
         counts = counts_of(self, X, y, classes, sample_weight)
         self.classes_ = classes
-        grid, scores = self._grid(), []
-        folds = list(self._splitter(y).split(np.zeros(len(y)), y, **routed.splitter.split))
+        grid, known = self._grid(), y if is_familiar(y) else labels
+        splitter = self._splitter(known)
+        folds = list(splitter.split(np.zeros(len(y)), known, **routed.splitter.split))
         paths = self._paths(X, labels, [_only(train, counts) for train, _ in folds], grid)
-        for (_, test), path in zip(folds, paths, strict=True):
+        scorer, failures = self._scorer_of_all_classes(), []
+        scores = np.full((len(folds), len(grid)), np.nan)
+        for fold, ((_, test), path) in enumerate(zip(folds, paths, strict=True)):
             kept = {name: _rows_of(part, test) for name, part in routed.scorer.score.items()}
             held_out = X[test], y[test]
-            scores.append([self._held_out_score(s, *held_out, kept) for s in path])
+            for t, solution in enumerate(path):
+                try:
+                    scores[fold, t] = scorer(self._model_of(solution, X), *held_out, **kept)
+                except Exception as failure:  # a user's function may raise whatever it likes
+                    failures.append(failure)
 
-        self.scores_ = np.array(scores)
+        self.scores_ = scores
         self.gaps_ = np.array([[relative_gap(s) for s in path] for path in paths])
-        best = int(np.argmax(self.scores_.mean(0)))
+        best = _best(scores, failures)
         start = jax.tree.map(lambda *parts: np.mean(parts, 0), *[p[best].params for p in paths])
         strength = self._strength_at(grid[best], counts.sum())
         solution = self._solve(X, labels, counts, strength, start)
@@ -81,7 +93,7 @@ class _CrossValidated(CertifiedClassifier):
     def score(self, X, y, sample_weight=None, **params):
         """`scoring` of the predictions for X, by default the share of correct labels."""
         routed = self._routed("score", sample_weight, params)
-        return self._scorer()(self, X, y, **routed.scorer.score)
+        return self._scorer_of_all_classes()(self, X, y, **routed.scorer.score)
 
     def get_metadata_routing(self):
         """Which metadata `fit` and `score` pass on, and to whom."""
@@ -145,6 +157,26 @@ class _CrossValidated(CertifiedClassifier):
             return get_scorer("accuracy")
         return check_scoring(self, scoring=self.scoring)
 
+    def _scorer_of_all_classes(self):
+        """(model, X, y, **metadata) -> score, also where some class has no row in y.
+
+        What is computed from probabilities or scores has a column for each class of the model, and
+        must be told which. What is computed from predicted labels is about those that occur.
+        """
+        if self.scoring is None:
+            return accuracy_of
+        scorer = self._scorer()
+        function, settings = (getattr(scorer, name, None) for name in ("_score_func", "_kwargs"))
+        answers = getattr(scorer, "_response_method", "predict")
+        asked = inspect.signature(function).parameters if function else {}
+        if answers == "predict" or "labels" not in asked or "labels" in settings:
+            return scorer
+        told = {"labels": self.classes_, **settings}
+        if len(self.classes_) == 2 and "pos_label" in asked:
+            told.setdefault("pos_label", self.classes_[1])
+        sign = getattr(scorer, "_sign", 1)
+        return make_scorer(function, response_method=answers, greater_is_better=sign > 0, **told)
+
     def _paths(self, X, labels, weightings, grid) -> list:
         """For each fold the solutions along the grid, warm along it, all folds side by side."""
         settings = self._settings()
@@ -170,11 +202,12 @@ class _CrossValidated(CertifiedClassifier):
             for path, classes in zip(paths, occurring, strict=True)
         ]
 
-    def _held_out_score(self, solution, X, y, kept) -> float:
+    def _model_of(self, solution, X):
+        """The classifier of this solution; its parameters are where X is."""
         model = self._plain()
         model.classes_, model.n_features_in_ = self.classes_, self.n_features_in_
         model._set_params_of_scores(*solution.params, like=X)
-        return self._scorer()(model, X, y, **kept)
+        return model
 
     def _plain(self):
         """The estimator of one strength, which every subclass names for itself."""
@@ -200,7 +233,8 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
       Cs: values of `C` to try, or how many between 1e-4 and 1e4. Default 10.
       strengths: values of `strength` to try, instead of `Cs`.
       cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
-      scoring: a scorer or its name; default accuracy.
+      scoring: a scorer or its name; default accuracy. Values of the grid at which it is undefined
+        (NaN, or an exception) are not chosen.
       random_state: shuffles the rows before they are dealt into folds; `None` keeps their order.
       fit_intercept, class_weight, tol, max_iter, verbose: as for `SoftmaxClassifier`.
 
@@ -256,7 +290,8 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
       strengths: values of `strength` to try, instead of `Cs`.
       loss: which hinge, as for `MulticlassSVMClassifier`.
       cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
-      scoring: a scorer or its name; default accuracy.
+      scoring: a scorer or its name; default accuracy. Values of the grid at which it is undefined
+        (NaN, or an exception) are not chosen.
       random_state: shuffles the rows before they are dealt into folds; `None` keeps their order.
       fit_intercept, class_weight, tol, max_iter, verbose: as for `MulticlassSVMClassifier`.
 
@@ -306,6 +341,35 @@ def _only(rows, counts) -> np.ndarray:
     inside = np.zeros(len(counts))
     inside[rows] = counts[rows]
     return inside
+
+
+def _best(scores, failures) -> int:
+    """Where the mean over the folds (F, T) is highest; a value with an undefined score is not.
+
+    Raises:
+      ValueError: it is undefined for all values; the first of the failures, if there is one.
+    """
+    if len(failures) == scores.size:
+        raise failures[0]
+    with np.errstate(invalid="ignore"):
+        means = scores.mean(0)
+    if failures:
+        warnings.warn(
+            f"Scoring failed. {len(failures)} of the {scores.size} scores on held-out rows are set "
+            f"to nan, the first because of {type(failures[0]).__name__}: {failures[0]}",
+            UserWarning,
+            stacklevel=3,
+        )
+    if np.isnan(means).all():
+        raise ValueError(
+            "`scoring` is undefined (NaN) on some fold for every value of the grid, so that none "
+            "can be chosen. Take another `scoring`, or folds in which it is defined."
+        ) from (failures[0] if failures else None)
+    if not np.isfinite(means).all():
+        warnings.warn(
+            f"One or more of the test scores are non-finite: {means}", UserWarning, stacklevel=3
+        )
+    return int(np.nanargmax(means))
 
 
 def _rows_of(value, rows):

@@ -2,9 +2,11 @@
 
 __all__ = ["linear_svc_of", "logistic_regression_of", "take_over", "to_onnx"]
 
+import warnings
 from pathlib import Path
 
 import numpy as np
+import scipy.special
 from sklearn.utils.validation import check_is_fitted
 
 
@@ -71,15 +73,12 @@ def take_over(cls, fitted):
             f"`fitted` must have one row of `coef_` per class, ({rows}, D), got {coef.shape}: "
             f"a {name} that votes over pairs of classes is no linear classifier."
         )
-    if hasattr(cls, "predict_proba"):
-        separate = getattr(fitted, "solver", None) == "liblinear"
-        if not hasattr(fitted, "predict_proba") or (rows > 1 and separate):
-            raise TypeError(
-                f"`fitted` must estimate softmax probabilities, as LogisticRegression does, but "
-                f"this {name} does not. Take MulticlassSVMClassifier.from_sklearn for it."
-            )
-    chosen = np.ravel(getattr(fitted, "C_", getattr(fitted, "C", 1.0)))[0]
-    settings = {"C": float(chosen), "fit_intercept": bool(getattr(fitted, "fit_intercept", True))}
+    if hasattr(cls, "predict_proba") and not _is_softmax(fitted, coef):
+        raise TypeError(
+            f"`fitted` must estimate softmax probabilities, as LogisticRegression does, but "
+            f"this {name} does not. Take MulticlassSVMClassifier.from_sklearn for it."
+        )
+    settings = {"C": _C_of(fitted), "fit_intercept": bool(getattr(fitted, "fit_intercept", True))}
     settings["class_weight"] = getattr(fitted, "class_weight", None)
     if "loss" in cls().get_params():
         settings["loss"] = _hinge_of(fitted)
@@ -92,6 +91,35 @@ def take_over(cls, fitted):
     if hasattr(fitted, "feature_names_in_"):
         model.feature_names_in_ = np.array(fitted.feature_names_in_)
     return model
+
+
+def _C_of(fitted) -> float:
+    """The inverse strength that `fitted` had; 1, the default here, where it knows no `C`."""
+    if getattr(fitted, "penalty", "l2") is None:
+        return np.inf
+    return float(np.ravel(getattr(fitted, "C_", getattr(fitted, "C", 1.0)))[0])
+
+
+def _is_softmax(fitted, coef) -> bool:
+    """Whether its probabilities are the softmax of its scores, tried where these differ by 1 or so.
+
+    Those of machines for one class each, or of a calibration, are not.
+    """
+    if not hasattr(fitted, "predict_proba"):
+        return False
+    coef = coef.astype(np.float64)
+    leads = coef - coef.mean(0) if len(coef) > 1 else coef
+    squares = (leads**2).sum(1, keepdims=True)
+    along = leads / np.where(squares > 0, squares, 1.0)
+    # all scores are about 0 there: far below, those of machines for one class each look alike
+    level = -np.linalg.pinv(coef, rcond=1e-10) @ np.broadcast_to(fitted.intercept_, len(coef))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of features without names
+        rows = np.vstack([level + along, level - along / 2])
+        scores, found = fitted.decision_function(rows), fitted.predict_proba(rows)
+    if scores.ndim == 1:
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    return bool(np.abs(scipy.special.softmax(scores, axis=1) - found).max() < 1e-4)
 
 
 def _hinge_of(fitted) -> str:

@@ -6,8 +6,11 @@ import numpy as np
 
 from jaxlin.core import LinearParams
 from jaxlin.estimators.certified import CertifiedClassifier
+from jaxlin.estimators.labels import plain_labels
+from jaxlin.estimators.scoring import accuracy_of
 from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
+    check_total,
     checked_training_data,
     classes_and_labels,
     counts_of,
@@ -27,7 +30,8 @@ class PlainClassifier(CertifiedClassifier):
           X: (N, D) array, data frame, CSR matrix or JAX array. Floating data are computed in
             their own precision, small integers (raw pixels) in float32 without a copy. JAX arrays
             are solved on their device (small ones by NumPy), and the attributes are put there.
-          y: (N,) labels of any type that sorts.
+          y: (N,) labels of any one type that sorts: numbers, strings, bytes, dates, times, ...
+            None may be missing.
           sample_weight: (N,), nonnegative. Weight k is the same as the row k times.
 
         Returns:
@@ -59,11 +63,15 @@ class PlainClassifier(CertifiedClassifier):
         to `fit`. It runs on the host, whatever holds the rows.
 
         Args:
-          X, y, sample_weight: as `fit` takes them.
+          X, y, sample_weight: as `fit` takes them. A block whose rows all weigh 0 changes nothing.
           classes: (K,), every label that will ever come; needed by the first call.
 
         Returns:
           self.
+
+        Raises:
+          ValueError, TypeError: the data or a parameter cannot be used; `class_weight="balanced"`
+            cannot, because a block does not tell how often the classes occur in all.
 
         Source: Ross, Mineiro and Langford (2013), arXiv:1305.6646.
         """
@@ -72,7 +80,7 @@ class PlainClassifier(CertifiedClassifier):
             raise ValueError("classes must be passed on the first call to partial_fit.")
         X, y = checked_training_data(self, X, y, reset=known is None)
         if classes is not None:
-            classes = np.unique(np.asarray(classes))
+            classes = np.unique(plain_labels(classes, "classes"))
             if known is not None and not np.array_equal(known, classes):
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on the last call to partial_fit, "
@@ -87,12 +95,15 @@ class PlainClassifier(CertifiedClassifier):
                 f"`y` holds the label {stray}, which is not in classes={classes}. Clone the "
                 "estimator, and give all labels as `classes` to the first call."
             )
-        counts = counts_of(self, X, y, classes, sample_weight)
+        counts = counts_of(self, X, y, classes, sample_weight, block=True)
         self.classes_ = classes
+        if hasattr(self, "coef_") and not counts.any():
+            return self
         stream: Stream = getattr(self, "_stream", None) or open_stream(
             len(classes), X.shape[1], self._full_params() if hasattr(self, "coef_") else None
         )
         total = stream.total + counts.sum()
+        check_total(total, "the weights of all blocks")
         strength = self._strength(total)
         stream = absorb(
             stream,
@@ -107,9 +118,19 @@ class PlainClassifier(CertifiedClassifier):
         self._forget_proof()
         self._set_params_of_scores(stream.weights, stream.bias, like=X)
         self.n_iter_ = stream.steps
-        self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
+        self.strength_, self.C_ = strength, float(1.0 if self.C is None else self.C)
+        if self.strength is not None:
+            self.C_ = equivalent_C(strength, total, self._halves())
         self._stream = stream
         return self
+
+    def score(self, X, y, sample_weight=None):
+        """The share of rows whose label is predicted.
+
+        Args:
+          X, y, sample_weight: as `fit` takes them.
+        """
+        return accuracy_of(self, X, y, sample_weight)
 
     def _strength(self, total) -> float:
         return regularization_of(self.C, self.strength, total, self._halves())

@@ -25,7 +25,8 @@ class SoftmaxPredictions:
             return jax.nn.log_softmax(scores, axis=1)
         if scores.ndim == 1:
             scores = np.stack([np.zeros_like(scores), scores], axis=1)
-        return scipy.special.log_softmax(scores, axis=1)
+        with np.errstate(under="ignore"):  # 0 is the nearest number
+            return scipy.special.log_softmax(scores, axis=1)
 
     def predict_proba(self, X):
         """The estimated probability of each class, (N, K); rows sum to one."""
@@ -34,7 +35,8 @@ class SoftmaxPredictions:
             import jax.numpy as jnp
 
             return jnp.exp(logarithms)
-        return np.exp(logarithms)
+        with np.errstate(under="ignore"):
+            return np.exp(logarithms)
 
     def _loss(self):
         return "softmax"

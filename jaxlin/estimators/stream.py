@@ -21,10 +21,13 @@ from sklearn.utils import check_random_state
 
 from jaxlin import losses, objectives, scores
 from jaxlin.core import Batch, LinearParams
+from jaxlin.cores import check_not_forked
 
 ROWS = 64
 """Rows of one step. Fewer rows would waste products, more would take fewer steps per pass."""
 RATE = 0.5
+FAINT = 1e-200
+"""Of the largest count: a block of smaller ones could be a step of 0 / 0, once XLA rounds to 0."""
 
 
 class Stream(NamedTuple):
@@ -63,13 +66,18 @@ def absorb(
       stream: what was learned before.
       X: (N, D) array, CSR matrix or JAX array.
       labels: (N,) integer, in [0, K).
-      counts: (N,) nonnegative.
+      counts: (N,) nonnegative; where all are 0, nothing changes.
       loss: a name of `jaxlin.losses.LOSSES`.
       strength: of the squares of the weights.
       fit_intercept: `False` keeps the bias at 0.
       random_state: seed, `RandomState` or `None`, of the order of the rows.
     """
-    order = check_random_state(random_state).permutation(np.flatnonzero(counts > 0))
+    order = check_random_state(random_state).permutation(
+        np.flatnonzero(counts > FAINT * counts.max())
+    )
+    if not len(order):
+        return stream
+    check_not_forked()
     mean = counts[order].mean()
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]

@@ -2,8 +2,6 @@
 
 __all__ = ["MulticlassSVMClassifier", "SVMLoss"]
 
-import numpy as np
-
 from jaxlin.estimators.interop import linear_svc_of, take_over
 from jaxlin.estimators.plain import PlainClassifier
 from jaxlin.losses import LOSSES
@@ -22,8 +20,8 @@ class SVMLoss:
     def _solve(self, X, labels, counts, strength, init):
         if strength == 0 and not self._loss().startswith("squared"):
             raise ValueError(
-                f"loss={self.loss!r} has kinks and needs a penalty, got C={np.inf}, `strength`=0. "
-                "Set a finite `C`, such as 1e4."
+                f"loss={self.loss!r} has kinks and needs a penalty; an infinite `C`, or a "
+                "`strength` of 0, is none. Set a finite `C`, such as 1e4."
             )
         return super()._solve(X, labels, counts, strength, init)
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "check_number",
+    "check_total",
     "checked_inputs",
     "checked_training_data",
     "classes_and_labels",
@@ -17,7 +18,6 @@ from numbers import Real
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -25,9 +25,14 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from jaxlin.cores import check_not_forked
+from jaxlin.estimators.labels import check_classes, plain_labels
+
 FLOATS = (np.float64, np.float32)
 RAW = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16"))
 """Pixels and counts stay as they are in memory; the products convert them on the way."""
+LEAST_TOTAL, MOST_TOTAL = 1e-280, 1e280
+"""Of weights: their mean, and the inverse of their sum, keep their digits in float64."""
 
 
 def is_device_array(X) -> bool:
@@ -43,33 +48,18 @@ def checked_inputs(estimator, X, *, reset: bool):
 
 
 def checked_training_data(estimator, X, y, *, reset: bool = True):
-    """Inputs (N, D) and labels (N,) as the user wrote them, NumPy."""
+    """Inputs (N, D), and labels (N,) as the user wrote them, NumPy."""
+    y = plain_labels(y)
     if is_device_array(X):
         X = _checked_device_array(estimator, X, reset)
         if y is None:
             raise ValueError("`y` is missing: a classifier requires y to be passed.")
-        y = column_or_1d(np.asarray(y), warn=True)
+        y = column_or_1d(y, warn=True)
         check_consistent_length(X, y)
     else:
-        y = np.asarray(y) if is_device_array(y) else y
         X, y = validate_data(estimator, X, y, reset=reset, accept_sparse="csr", dtype=_dtypes(X))
-    _refuse_mixed(y)
-    check_classification_targets(y)
+    check_classes(y)
     return X, y
-
-
-def _refuse_mixed(y) -> None:
-    """Labels that cannot be put in order, such as `None` among strings, are no classes."""
-    if y.dtype != object:
-        return
-    try:
-        np.unique(y)
-    except TypeError:
-        kinds = sorted({type(label).__name__ for label in y})
-        raise TypeError(
-            f"`y` mixes labels of the types {' and '.join(kinds)}: classes need one. Convert them, "
-            "for example with `y.astype(str)`."
-        ) from None
 
 
 def _dtypes(X):
@@ -81,6 +71,7 @@ def _dtypes(X):
 def _checked_device_array(estimator, X, reset):
     import jax.numpy as jnp
 
+    check_not_forked()
     name = type(estimator).__name__
     if X.ndim != 2:
         raise ValueError(
@@ -115,39 +106,60 @@ def classes_and_labels(y) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_class(classes) -> str:
-    """The sentence for data with a single class."""
+    """The sentence for data with a single class, or with none that counts."""
+    if not len(classes):
+        return (
+            "no row counts: each has a `sample_weight` of 0 or is of a class of weight 0. Raise "
+            "the weights of at least 2 classes."
+        )
     return (
         "This solver needs samples of at least 2 classes in the data, but the data contains only "
         f"one class: {classes.tolist()[0]!r}."
     )
 
 
-def counts_of(estimator, X, y, classes, sample_weight) -> np.ndarray:
+def counts_of(estimator, X, y, classes, sample_weight, *, block: bool = False) -> np.ndarray:
     """How much each row counts, (N,) float64: its sample weight times its class's weight.
 
     Args:
       X, y: checked.
       classes: (K,), sorted.
       sample_weight: (N,), a number, or `None`.
+      block: more rows will come; these alone may all weigh nothing, and balance nothing.
     """
+    balanced = isinstance(estimator.class_weight, str) and estimator.class_weight == "balanced"
+    if balanced and block:
+        raise ValueError(
+            "class_weight 'balanced' is not supported for partial_fit: a block does not tell how "
+            "often classes occur in all. Pass {label: weight} as `class_weight`, with the weights "
+            "of sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, "
+            "y=y), for which y may be the labels of a large sample."
+        )
     if is_device_array(sample_weight):
         sample_weight = np.asarray(sample_weight)
     rows = np.empty((X.shape[0], 0))
+    weightless = block and sample_weight is not None and not np.any(sample_weight)
+    if weightless:  # scikit-learn refuses them, and still checks their shape
+        sample_weight = np.ones(np.shape(sample_weight))[()]
     counts = _check_sample_weight(sample_weight, rows, dtype=np.float64, copy=True)
+    if weightless:
+        return np.zeros_like(counts)
     if counts.min() < 0:
         row = int(counts.argmin())
         raise ValueError(
             f"`sample_weight` must be nonnegative, got {counts[row]:g} at row {row}. "
             "Weight 0 leaves a row out."
         )
-    if not counts.any():
+    if not (block or counts.any()):
         raise ValueError("Sample weights must contain at least one non-zero number.")
+    check_total(counts, "`sample_weight`")
     if estimator.class_weight is None:
         return counts
     encoded = np.searchsorted(classes, y)
-    if isinstance(estimator.class_weight, str) and estimator.class_weight == "balanced":
+    if balanced:
         masses = np.bincount(encoded, weights=counts, minlength=len(classes))
-        weights = masses.sum() / (len(classes) * np.where(masses > 0, masses, np.inf))
+        with np.errstate(over="ignore", under="ignore"):
+            weights = masses.sum() / (len(classes) * np.where(masses > 0, masses, np.inf))
     else:
         weights = compute_class_weight(estimator.class_weight, classes=classes, y=y)
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
@@ -155,7 +167,26 @@ def counts_of(estimator, X, y, classes, sample_weight) -> np.ndarray:
                 "`class_weight` must be nonnegative, finite and not zero everywhere, "
                 f"got {estimator.class_weight!r}."
             )
-    return counts * weights[encoded]
+    with np.errstate(over="ignore", under="ignore"):
+        counts = counts * weights[encoded]
+    check_total(counts, "`sample_weight` times `class_weight`")
+    return counts
+
+
+def check_total(counts, name: str) -> None:
+    """Raise where the sum of the weights is so large or small that its inverse is none.
+
+    Args:
+      counts: (N,) or a number, nonnegative.
+      name: of the weights.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        total = float(np.sum(counts))
+    if total and not LEAST_TOTAL <= total <= MOST_TOTAL:
+        raise ValueError(
+            f"{name} must sum to between {LEAST_TOTAL:g} and {MOST_TOTAL:g}, got {total:g}. "
+            "Weights that are divided by a number, and `C` multiplied by it, give the same fit."
+        )
 
 
 def regularization_of(C, strength, total: float, halves: float) -> float:
@@ -169,6 +200,9 @@ def regularization_of(C, strength, total: float, halves: float) -> float:
 
     Returns:
       `strength`, or 1 / (halves * C * total).
+
+    Raises:
+      ValueError, TypeError: no number, out of range, or no number of float64 as a strength.
     """
     if C is not None and strength is not None:
         raise ValueError(
@@ -186,15 +220,27 @@ def regularization_of(C, strength, total: float, halves: float) -> float:
         raise ValueError(
             f"`C` must be positive, got {C!r}. The smaller it is, the stronger the penalty."
         )
-    return float(1.0 / (halves * C * total))
+    with np.errstate(all="ignore"):
+        strength = float(np.float64(1) / (np.float64(halves) * float(C) * total))
+    if np.inf > C and not 0 < strength < np.inf and total:
+        raise ValueError(
+            f"`C`={C!r} with weights that sum to {total:g} is a strength of {strength:g} in "
+            "float64. Bring `C` nearer to 1, or set `C` to infinity for no penalty."
+        )
+    return strength
 
 
 def equivalent_C(strength: float, total: float, halves: float) -> float:
     """The `C` of this strength."""
-    return float(1.0 / (halves * strength * total)) if strength > 0 else np.inf
+    with np.errstate(all="ignore"):
+        return float(np.float64(1) / (np.float64(halves) * strength * total))
 
 
 def check_number(name, value) -> None:
     """Raise unless `value` is a real number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"`{name}` must be a number of float64, below 1.8e308.") from None

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.cores import check_not_forked
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound
 from jaxlin.placing import to_device
@@ -24,6 +25,7 @@ class DeviceRows(Rows):
     xp = jnp
 
     def __init__(self, inputs, classes, shift, scale, dtype):
+        check_not_forked()
         super().__init__(inputs, classes, shift, scale, dtype)
         platform = jax.default_backend()
         self.chunk = chunk_size(self.size, self.features, classes, self.dtype, platform)

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxlin.cores import check_not_forked
 from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import arithmetic, chunk_size
@@ -69,6 +70,7 @@ class ShardedRows(DeviceRows):
     """Rows on the devices of a mesh; its size is N rounded up to fill them."""
 
     def __init__(self, inputs, classes, over, shift, scale, dtype):
+        check_not_forked()
         source = _Filled(inputs, over.shape["data"])
         super(DeviceRows, self).__init__(source, classes, shift, scale, dtype)
         self.over, self._resident = over, None  # `sample` reads the source

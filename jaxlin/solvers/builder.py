@@ -309,7 +309,7 @@ class MetricBuilder:
             self._know(True)
             return True
         after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * self._fresh)
-        saved = left - min(left, after)
+        saved = left - after if left > after else 0.0
         return saved * self.evaluation_cost() > self.build_cost()
 
     def _could_know(self) -> bool:

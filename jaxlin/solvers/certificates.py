@@ -28,7 +28,6 @@ __all__ = [
     "Dual",
     "bound_of",
     "certify",
-    "class_apart",
     "dual_point",
     "gains_of",
     "objective_at",
@@ -262,21 +261,6 @@ def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
 def _least_own(xp, form, scores, labels):
     """The least score that any example gives its class."""
     return xp.take_along_axis(scores, labels[None, :], axis=0).min()
-
-
-def class_apart(problem: Problem, weights, bias) -> bool:
-    """Whether some class's lead over the mean of all parts its examples from all others.
-
-    Then a hyperplane separates it, and without a penalty softmax has no optimum: its weights grow
-    forever, though the loss of the other classes converges (Albert and Anderson, 1984,
-    doi:10.1093/biomet/71.1.1: the data are quasi-separable).
-    """
-    counted = problem.counts > 0
-    scores = fetch(problem.rows.scores(weights, bias)).astype(np.float64)[:, counted]
-    own = own_of(np, problem.host_labels[counted], problem.classes)
-    leads = scores - scores.mean(0)
-    inside, outside = np.where(own, leads, np.inf).min(1), np.where(own, -np.inf, leads).max(1)
-    return bool((inside > outside).any())
 
 
 def smallest_lead(problem: Problem, weights, bias) -> float:

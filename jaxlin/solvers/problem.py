@@ -35,6 +35,8 @@ from jaxlin.solvers.duals import DualForm, form_of
 NOT_FINITE = "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."
 NARROW = 300
 """Features up to which Newton's method factors the Gram matrix anew at every step."""
+LEAST_WEIGHT = 1e-280
+"""Largest weights below it, and above its inverse, are first scaled by a power of 2: exactly."""
 NEWTON_SAVES = 10.0
 """Times the work up to which NumPy is at least as fast as XLA where Newton's method suits."""
 
@@ -305,6 +307,9 @@ def _weights(sample_weight, size) -> np.ndarray:
         )
     if not weights.any():
         raise ValueError("`sample_weight` is zero everywhere: no example counts. Raise some.")
+    most = weights.max()
+    if not LEAST_WEIGHT < most < 1 / LEAST_WEIGHT:  # their sum and its inverse would be no numbers
+        return np.ldexp(weights, -np.frexp(most)[1])
     return weights
 
 

@@ -93,25 +93,25 @@ def minimize(
     >>> solution.gap <= 1e-4 * solution.objective, describe(solution.status)[:9]
     (True, 'converged')
     """
-    problem, occurring, count = open_problem(
-        inputs,
-        labels,
-        loss=loss,
-        strength=strength,
-        l1_strength=l1_strength,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        margin=margin,
-        sample_weight=sample_weight,
-        fit_intercept=fit_intercept,
-        classes=classes,
-        dtype=dtype,
-        preprocessing=preprocessing,
-        mesh=mesh,
-    )
-    weights, bias = start_of(init, count, occurring, problem)
-    ends = carried, on_carried or silent, on_pass or silent
     with quiet_blas():
+        problem, occurring, count = open_problem(
+            inputs,
+            labels,
+            loss=loss,
+            strength=strength,
+            l1_strength=l1_strength,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            margin=margin,
+            sample_weight=sample_weight,
+            fit_intercept=fit_intercept,
+            classes=classes,
+            dtype=dtype,
+            preprocessing=preprocessing,
+            mesh=mesh,
+        )
+        weights, bias = start_of(init, count, occurring, problem)
+        ends = carried, on_carried or silent, on_pass or silent
         fit = solver_of(problem)(problem, weights, bias, callback or silent, *ends)
         return solution_of(problem, fit, occurring, count)
 

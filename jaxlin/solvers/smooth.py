@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import certify, class_apart, smallest_lead
+from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import (
     arrays_of,
@@ -36,6 +36,7 @@ from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.parts import LONG, SHARE, part_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.prospects import CLOSE, corrected_prospect, prospect_of
+from jaxlin.solvers.separation import parted
 from jaxlin.solvers.status import Fit, Status, silent
 from jaxlin.solvers.unfinished import SmoothFit, checked
 from jaxlin.solvers.warmth import Warmth, ahead, equipped
@@ -325,7 +326,7 @@ def descend(
         best = (proof.objective, np.concatenate([best[1][:split], proof.bias]))
     w, b = unpack(best[1])
     if problem.strength == 0 and status != Status.SEPARABLE and problem.form.name == "softmax":
-        status = Status.SEPARABLE if class_apart(problem, w, b) else status
+        status = Status.SEPARABLE if parted(problem, w, b) else status
     norm = float(np.linalg.norm(gradient))
     velocity = None
     if warmth is not None and problem.strength not in (0, warmth.strength):

@@ -30,13 +30,13 @@ _WORDS = {
         "`dtype` if it is float32"
     ),
     Status.SEPARABLE: (
-        "the classes, or one and all others, are separable and nothing is regularized: larger "
-        "weights always do as well or better, so there is no optimum to prefer; set `strength` "
-        "above 0 (a finite `C`)"
+        "the classes, or parts of them, are separable and nothing is regularized: larger weights "
+        "always do as well or better, so there is no optimum to prefer; set `strength` above 0 (a "
+        "finite `C`)"
     ),
     Status.NO_PROOF: (
-        "stationary, but without regularizer no gap can be certified: set `strength` above 0 for "
-        "a proof"
+        "stopped without a proof: without regularizer no gap can be certified; set `strength` "
+        "above 0 for one"
     ),
 }
 
