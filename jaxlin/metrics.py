@@ -210,6 +210,8 @@ def _checked(scores, labels, *, name: str = "scores") -> tuple[np.ndarray, np.nd
         raise ValueError(
             f"`labels` must have one entry per row of `{name}`, ({examples},), got {labels.shape}."
         )
+    if not examples:
+        raise ValueError(f"`{name}` is empty: nothing can be said of no examples.")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise ValueError(

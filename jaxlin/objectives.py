@@ -48,10 +48,7 @@ def weighted_mean(values: Array, weights: ArrayLike | None) -> Array:
     if weights is None:
         return jnp.mean(values)
     weights = jnp.asarray(weights, values.dtype)
-    if weights.shape != values.shape:
-        raise ValueError(
-            f"`weights` must have one entry per example, {values.shape}, got {weights.shape}."
-        )
+    _check_one_each(weights, values.shape)
     return jnp.sum(weights * jnp.where(weights == 0, 0, values)) / jnp.sum(weights)
 
 
@@ -70,6 +67,7 @@ def without_absent(batch: Batch) -> Batch:
         return batch
     inputs, labels = jnp.asarray(batch.inputs), jnp.asarray(batch.labels)
     absent = jnp.asarray(batch.weights) == 0
+    _check_one_each(absent, labels.shape)
     if jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = jnp.where(absent.reshape(-1, *[1] * (inputs.ndim - 1)), 0, inputs)
     return Batch(inputs, jnp.where(absent, 0, labels), batch.weights)
@@ -165,10 +163,12 @@ def gradient_in_parts(objective, parts: int):
             counted = jnp.where(weight > 0, part.weights, 1)  # a part of filling alone: no 0 / 0
             share = weight / total
             own = whole(params, part._replace(weights=counted))
-            add = jax.tree.map(
-                lambda a, b: a + share.astype(a.dtype) * b.astype(a.dtype), found, own
-            )
-            return add, None
+
+            def add(sums, values):
+                added = share.astype(sums.dtype) * values.astype(sums.dtype)
+                return sums + jnp.where(weight > 0, added, 0)
+
+            return jax.tree.map(add, found, own), None
 
         shapes = jax.eval_shape(whole, params, batch)
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, accumulator(leaf.dtype)), shapes)
@@ -177,6 +177,13 @@ def gradient_in_parts(objective, parts: int):
         return jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), sums, shapes)
 
     return in_parts
+
+
+def _check_one_each(weights, examples: tuple[int, ...]) -> None:
+    if weights.shape != examples:
+        raise ValueError(
+            f"`weights` must have one entry per example, {examples}, got {weights.shape}."
+        )
 
 
 def _ignored_label(objective) -> int | None:

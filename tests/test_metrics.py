@@ -100,6 +100,8 @@ def test_labels_that_fit_no_scores_are_one_sentence(name, finished):
         metric(shares, labels / 1.0)
     with pytest.raises(ValueError, match=r"must be \(N, K\).*got shape \(60,\)"):
         metric(shares[:, 0], labels)
+    with pytest.raises(ValueError, match="is empty: nothing can be said of no examples"):
+        metric(shares[:0], labels[:0])
 
 
 def test_log_loss_of_what_is_no_probability_is_refused():

@@ -113,6 +113,12 @@ def test_weights_of_another_shape_are_refused():
         weighted_mean(jnp.zeros(8), jnp.ones(7))
 
 
+def test_a_batch_with_weights_of_another_shape_is_refused(problem):
+    objective = compose(linear, losses.softmax_cross_entropy)
+    with pytest.raises(ValueError, match=r"one entry per example, \(8,\), got \(7,\)"):
+        objective(problem[0], problem[1]._replace(weights=jnp.ones(7)))
+
+
 def test_the_mean_of_counts_is_not_a_count():
     # integers are averaged as floats: (1 * 0.5 + 4 * 0.25) / 0.75
     assert weighted_mean(jnp.array([1, 4]), [0.5, 0.25]) == 2.0
@@ -163,21 +169,22 @@ def test_a_batch_of_nothing_is_refused_where_it_is_known(problem):
         linear_objective(losses.softmax_cross_entropy, lost._replace(weights=np.ones(3)))
 
 
-@pytest.mark.parametrize("weights", [None, np.arange(1.0, 9)])
-def test_the_mean_leaves_out_the_label_that_the_loss_ignores(weights, problem):
+@pytest.mark.parametrize(("nothing", "weights"), [(-100, None), (0, np.arange(1.0, 9))])
+def test_the_mean_leaves_out_the_label_that_the_loss_ignores(nothing, weights, problem):
     params, batch = problem
+    batch = batch._replace(labels=jnp.maximum(batch.labels, 1))
     loss = partial(losses.softmax_cross_entropy, label_smoothing=0.1)
     kept = np.delete(np.arange(8), LOST)
     alone = Batch(
         batch.inputs[kept], batch.labels[kept], None if weights is None else weights[kept]
     )
     expected, slope = jax.value_and_grad(compose(linear, loss))(params, alone)
-    batch = Batch(batch.inputs, batch.labels.at[jnp.array(LOST)].set(-100), weights)
-    ignoring = partial(loss, ignore_index=-100)
+    batch = Batch(batch.inputs, batch.labels.at[jnp.array(LOST)].set(nothing), weights)
+    ignoring = partial(loss, ignore_index=nothing)
     objective = compose(linear, ignoring)
     for found in (
         jax.value_and_grad(objective)(params, batch),
-        gradient_in_parts(partial(objective, strength=0.0), 3)(params, batch),
+        gradient_in_parts(partial(objective, strength=0.0), 3)(params, batch),  # one all ignored
         jax.value_and_grad(linear_objective(ignoring, batch))(params),
     ):
         close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
