@@ -33,7 +33,8 @@ class Batch(NamedTuple):
     labels: ArrayLike
     """(N,), integer, in [0, K)."""
     weights: ArrayLike | None = None
-    """(N,), nonnegative; `None` counts every example once. Weight 0 is how padding is masked."""
+    """(N,), nonnegative; `None` counts every example once. An example of weight 0 is not there,
+    whatever its inputs and label hold: that is how padding, gaps and unlabeled rows are masked."""
 
 
 class Solution(NamedTuple):

@@ -52,7 +52,7 @@ class _Blas:
         self.quiet, self.loud = [], []  # the threads inside each context, once for each time
         self.controller, self.threads, self.limit = None, 0, None
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """Find the libraries, once."""
         if self.controller is None:
             self.controller = ThreadpoolController()
@@ -73,7 +73,7 @@ class _Blas:
         """The calling thread is one of `threads`, which is `quiet` or `loud`."""
         own = threading.get_ident()
         with self.lock:
-            self.open()
+            self.begin()
             threads.append(own)
             self.settle()
         try:
@@ -114,7 +114,7 @@ def all_blas_threads():
 def blas_threads() -> int:
     """As many as BLAS had when it was first asked for."""
     with _blas.lock:
-        _blas.open()
+        _blas.begin()
         return _blas.threads
 
 

@@ -15,12 +15,16 @@ is exactly at 0, the gradient is the lecture's strict indicator 1(. > 0), hence 
 has that subgradient, where `jnp.maximum` would split the tie and give 1/2.
 
 Labels must lie in [0, K). Their values are unknown while tracing, so no loss can check them
-(-1 would silently mean "last class"); `jaxlin.data` checks them once, on loading.
+(-1 would silently mean "last class"); `jaxlin.data` checks them once, on loading. Rows without a
+label get weight 0 in the objective, or the `ignore_index` of `softmax_cross_entropy`.
+
+Scores of half precision are read as float32, and their losses are float32.
 """
 
 __all__ = [
     "LOSSES",
     "crammer_singer_hinge",
+    "ignored_label",
     "named",
     "one_vs_rest_hinge",
     "softmax_cross_entropy",
@@ -39,25 +43,55 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin._checks import check_scores_and_labels
+from jaxlin._dtypes import widened
 
 
-def softmax_cross_entropy(scores: Array, labels: Array) -> Array:
+def softmax_cross_entropy(
+    scores: Array,
+    labels: Array,
+    *,
+    label_smoothing: ArrayLike = 0.0,
+    ignore_index: int | None = None,
+) -> Array:
     """-log softmax(scores)[label] = logsumexp(s) - s_y, in nats.
 
-    Arguments and errors are those of `weston_watkins_hinge`.
+    Args:
+      scores: (..., K), floating.
+      labels: (...), integer, in [0, K).
+      label_smoothing: the share e in [0, 1] of the truth that is spread evenly over all K
+        classes, the true one included: the loss is (1 - e) times that of the label + e times the
+        mean of those of all classes. May be traced.
+      ignore_index: a label, say -100, that stands for "unknown": the loss of its rows is 0
+        and so is their gradient, whatever the scores hold. Bound with `functools.partial`, the
+        mean of `jaxlin.objectives.compose` leaves these rows out too.
 
     Returns:
       (...), nonnegative up to rounding; log K where all scores are equal. Finite for finite
       scores: logsumexp subtracts the largest before exponentiating.
 
+    Raises:
+      TypeError: `scores` are not floating, or `labels` not integer.
+      ValueError: `labels.shape` differs from `scores.shape[:-1]`, or `label_smoothing` is not in
+        [0, 1].
+
     Source: the CS231n notes, "Softmax classifier"; Bishop, PRML (2006), 4.3.4. Often called
-      "softmax loss" for short, though softmax is only the squashing function.
+      "softmax loss" for short, though softmax is only the squashing function. Smoothing: Szegedy
+      et al. (2016), arXiv:1512.00567, section 7. The settings are named as in PyTorch's
+      `cross_entropy`; one-hot labels smoothed by `optax.smooth_labels` give the same loss.
 
     >>> softmax_cross_entropy(jnp.zeros(10), jnp.array(3)).round(4).item()  # log 10
     2.3026...
+    >>> softmax_cross_entropy(jnp.zeros((2, 10)), jnp.array([3, -100]), ignore_index=-100)[1].item()
+    0.0
     """
     scores, labels = _checked(scores, labels)
-    return jax.nn.logsumexp(scores, axis=-1) - _score_of(labels, scores)[..., 0]
+    if ignore_index is None:
+        return _cross_entropy(scores, labels, label_smoothing)
+    ignored = labels == ignore_index
+    # replaced before the loss, or a NaN among the scores would come back in the gradient
+    scores = jnp.where(ignored[..., None], 0, scores)
+    losses = _cross_entropy(scores, jnp.where(ignored, 0, labels), label_smoothing)
+    return jnp.where(ignored, 0, losses)
 
 
 def weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
@@ -163,6 +197,19 @@ LOSSES = {
 """Every loss by its short name, the one of the command line. All but softmax take `margin`."""
 
 
+def ignored_label(loss: Callable) -> int | None:
+    """The `ignore_index` that `functools.partial` bound to a loss; `None` where there is none.
+
+    >>> ignored_label(partial(softmax_cross_entropy, ignore_index=-100))
+    -100
+    """
+    while isinstance(loss, partial):
+        if "ignore_index" in loss.keywords:
+            return loss.keywords["ignore_index"]
+        loss = loss.func
+    return None
+
+
 def named(name: str, *, margin: ArrayLike = 1) -> Callable[[Array, Array], Array]:
     """The loss of a short name, with its margin set (softmax has none).
 
@@ -175,9 +222,22 @@ def named(name: str, *, margin: ArrayLike = 1) -> Callable[[Array, Array], Array
 
 
 def _checked(scores, labels) -> tuple[Array, Array]:
+    """Both as arrays that fit together, the scores in the dtype that they are summed in."""
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     check_scores_and_labels(scores, labels)
-    return scores, labels
+    return widened(scores), labels
+
+
+def _cross_entropy(scores, labels, smoothing) -> Array:
+    own = _score_of(labels, scores)[..., 0]
+    losses = jax.nn.logsumexp(scores, axis=-1) - own
+    if isinstance(smoothing, int | float):
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1], got {smoothing}.")
+        if smoothing == 0:
+            return losses
+    # mean of logsumexp(s) - s_k over the classes k, less that of the label
+    return losses + jnp.asarray(smoothing, losses.dtype) * (own - jnp.mean(scores, axis=-1))
 
 
 def _score_of(labels: Array, scores: Array) -> Array:

@@ -2,6 +2,9 @@
 
 `scores` (N, K) are what a score function gave, `labels` (N,) the true classes in [0, K).
 Softmax probabilities are asked for where a metric needs them: hinge scores are none.
+
+A row with a score that is not a number has no predicted class: it is never right, and it still
+counts among the examples. `predicted_classes` tells which rows these are.
 """
 
 __all__ = [
@@ -11,6 +14,7 @@ __all__ = [
     "log_loss",
     "mean_per_class_accuracy",
     "per_class_accuracy",
+    "predicted_classes",
     "top_k_accuracy",
     "wilson_interval",
 ]
@@ -21,41 +25,60 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
+def predicted_classes(scores: ArrayLike) -> np.ndarray:
+    """(N,) int: the class of the highest score (ties: the first), -1 where a score is NaN.
+
+    >>> predicted_classes([[1.0, 2.0], [3.0, 0.0], [0.0, float("nan")]]).tolist()
+    [1, 0, -1]
+    """
+    scores = _matrix(scores)
+    return np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
+
+
 def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
     """Share of examples whose highest score is that of the true class (ties: the first).
+
+    Args:
+      scores: (N, K).
+      labels: (N,), integer, in [0, K).
+
+    Raises:
+      TypeError: `labels` are not integers.
+      ValueError: shapes that do not fit, or a label outside [0, K), with its row.
 
     >>> accuracy([[1.0, 2.0], [3.0, 0.0]], [1, 1])
     0.5
     """
-    return float(np.mean(np.argmax(scores, axis=1) == np.asarray(labels)))
+    scores, labels = _checked(scores, labels)
+    return float(np.mean(predicted_classes(scores) == labels))
 
 
 def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 5) -> float:
     """Share of examples whose true class is among the k highest scores.
 
     A class that ties with the true one counts as ahead of it, so that constant scores do not
-    look like knowledge.
+    look like knowledge. Arguments and errors are those of `accuracy`.
 
     >>> top_k_accuracy([[3.0, 2.0, 1.0]], [1], k=2)
     1.0
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = _checked(scores, labels)
     if not 1 <= k <= scores.shape[1]:
         raise ValueError(f"`k` must be between 1 and the {scores.shape[1]} classes, got {k}.")
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     ahead = np.sum(scores >= own, axis=1) - 1
-    return float(np.mean(ahead < k))
+    return float(np.mean((ahead < k) & ~np.isnan(scores).any(axis=1)))
 
 
 def per_class_accuracy(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """(K,): share of each class's examples that are classified right; NaN for an absent class.
 
+    Arguments and errors are those of `accuracy`.
+
     >>> per_class_accuracy([[1.0, 2.0], [3.0, 0.0]], [1, 1]).tolist()
     [nan, 0.5]
     """
-    matrix = confusion_matrix(scores, labels)
-    totals = matrix.sum(axis=1)
-    right = np.diag(matrix)
+    right, totals = _right_and_totals(scores, labels)
     return np.divide(right, totals, out=np.full(len(right), np.nan), where=totals > 0)
 
 
@@ -67,14 +90,14 @@ def mean_per_class_accuracy(
     Every class counts alike, however many examples it has: balanced accuracy. The interval (95 %
     with `z` = 1.96) is normal, with the variance of a mean of independent shares, each taken with
     one right and one wrong example added, so that a class without mistakes is not certain.
+    Arguments and errors are those of `accuracy`.
 
     >>> mean_per_class_accuracy([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]], [0, 0, 1])[0]
     0.5
     """
-    matrix = confusion_matrix(scores, labels)
-    totals = matrix.sum(axis=1)
+    right, totals = _right_and_totals(scores, labels)
     occurring = totals > 0
-    right, totals = np.diag(matrix)[occurring], totals[occurring]
+    right, totals = right[occurring], totals[occurring]
     mean = float(np.mean(right / totals))
     shares = (right + 1) / (totals + 2)
     spread = math.sqrt(float(np.sum(shares * (1 - shares) / totals))) / len(totals)
@@ -84,25 +107,40 @@ def mean_per_class_accuracy(
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """(K, K) counts: row = true class, column = predicted class.
 
+    An example without a predicted class is in no column: the sum is smaller than N by their
+    number. Arguments and errors are those of `accuracy`.
+
     >>> confusion_matrix([[1.0, 2.0], [3.0, 0.0]], [1, 1]).tolist()
     [[0, 0], [1, 1]]
     """
-    scores = np.asarray(scores)
+    scores, labels = _checked(scores, labels)
     classes = scores.shape[1]
-    cells = np.asarray(labels) * classes + scores.argmax(axis=1)
+    guesses = predicted_classes(scores)
+    cells = (labels.astype(np.int64) * classes + guesses)[guesses >= 0]
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean negative log of the probability of the true class, in nats.
 
+    Rows are divided by their sum. Arguments and errors are those of `accuracy`; a row without
+    a sum (NaN, or all zeros) raises ValueError too.
+
     >>> round(log_loss([[0.25, 0.75]], [0]), 4)
     1.3863
     """
     from sklearn.metrics import log_loss as sklearn_log_loss
 
-    probabilities = np.asarray(probabilities, np.float64)
-    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    probabilities, labels = _checked(probabilities, labels, name="probabilities")
+    probabilities = probabilities.astype(np.float64)
+    sums = probabilities.sum(axis=1, keepdims=True)
+    wrong = np.flatnonzero(~(np.isfinite(sums) & (sums > 0)))
+    if wrong.size:
+        raise ValueError(
+            f"`probabilities` must have a positive sum in every row, got {sums[wrong[0], 0]} at "
+            f"row {wrong[0]} ({wrong.size} such rows). Leave rows without probabilities out."
+        )
+    probabilities = probabilities / sums
     return float(sklearn_log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
 
 
@@ -111,16 +149,22 @@ def expected_calibration_error(
 ) -> float:
     """Mean distance between confidence and accuracy over equally wide bins of confidence.
 
-    Confidence is the highest probability; each bin counts by its share of the examples.
+    Confidence is the highest probability; each bin counts by its share of the examples. Examples
+    without a predicted class have no confidence and are left out (NaN if that is all of them).
+    Arguments and errors are those of `accuracy`.
 
     Source: Naeini, Cooper and Hauskrecht (2015), AAAI; Guo et al. (2017), ICML, with 15 bins.
 
     >>> round(expected_calibration_error([[0.8, 0.2], [0.8, 0.2]], [0, 1]), 2)
     0.3
     """
-    probabilities = np.asarray(probabilities, np.float64)
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == np.asarray(labels)
+    probabilities, labels = _checked(probabilities, labels, name="probabilities")
+    guesses = predicted_classes(probabilities)
+    known = guesses >= 0
+    if not known.any():
+        return float("nan")
+    confidence = probabilities.astype(np.float64)[known].max(axis=1)
+    right = guesses[known] == labels[known]
     cell = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(cell, weights=confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
@@ -140,3 +184,46 @@ def wilson_interval(share: float, trials: int, *, z: float = 1.959964) -> tuple[
     spread = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     half = spread / (1 + z**2 / trials)
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def _matrix(scores: ArrayLike, *, name: str = "scores") -> np.ndarray:
+    scores = np.asarray(scores)
+    scores = scores.astype(np.promote_types(scores.dtype, np.float32), copy=False)
+    if scores.ndim != 2 or not scores.shape[1]:
+        raise ValueError(
+            f"`{name}` must be (N, K), one row per example and one column per class, got shape "
+            f"{scores.shape}."
+        )
+    return scores
+
+
+def _checked(scores, labels, *, name: str = "scores") -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays that fit together, or one sentence about what is wrong."""
+    scores, labels = _matrix(scores, name=name), np.asarray(labels)
+    examples, classes = scores.shape
+    if labels.dtype.kind not in "iu":
+        raise TypeError(
+            f"`labels` must be integer classes, got {labels.dtype}. "
+            "Turn one-hot labels into classes with `labels.argmax(-1)`."
+        )
+    if labels.shape != (examples,):
+        raise ValueError(
+            f"`labels` must have one entry per row of `{name}`, ({examples},), got {labels.shape}."
+        )
+    if not examples:
+        raise ValueError(f"`{name}` is empty: nothing can be said of no examples.")
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise ValueError(
+            f"`labels` must be integers in [0, {classes}), one of the columns of `{name}`, got "
+            f"{labels[wrong[0]]} at row {wrong[0]}. Leave rows without a known class out."
+        )
+    return scores, labels
+
+
+def _right_and_totals(scores, labels) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) and (K,): how many examples of each class are classified right, and how many it has."""
+    scores, labels = _checked(scores, labels)
+    hits = labels[predicted_classes(scores) == labels]
+    counted = (np.bincount(part, minlength=scores.shape[1]) for part in (hits, labels))
+    return tuple(counted)

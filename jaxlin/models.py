@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin._dtypes import accumulator
 from jaxlin.core import DataError, LinearParams
 from jaxlin.data.pixels import PixelRange
 from jaxlin.precision import product
@@ -84,7 +85,8 @@ def scores(model: Model, inputs, *, rows: int = 4096) -> np.ndarray:
             f"The inputs have shape {inputs.shape}, and the model wants {features} features an "
             "example. Evaluate it on data of the shape it was trained on."
         )
-    out = np.empty((len(inputs), len(model.params.bias)), np.asarray(model.params.bias).dtype)
+    dtype = accumulator(np.asarray(model.params.bias).dtype)
+    out = np.empty((len(inputs), len(model.params.bias)), dtype)
     starts = range(0, len(inputs), rows)
     ahead = map if isinstance(inputs, np.ndarray) else prefetch
     for start, block in ahead(lambda i: (i, np.asarray(inputs[i : i + rows])), starts):

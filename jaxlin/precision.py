@@ -4,9 +4,9 @@
     tf32      operands rounded to 11 bits, with the range of float32 (NVIDIA's TensorFloat-32)
     bf16      operands rounded to 8 bits, with the range of float32 (bfloat16)
 
-Sums are in the dtype of the weights always. The rounding is written out, so that it is the same
-on every device; on units made for it the product is then exact and fast, elsewhere it costs the
-rounding. The gradient's products round their operands likewise.
+Sums are in the dtype of the weights always, in float32 where these are narrower. The rounding is
+written out, so that it is the same on every device; on units made for it the product is then exact
+and fast, elsewhere it costs the rounding. The gradient's products round their operands likewise.
 """
 
 __all__ = ["PRECISIONS", "product"]
@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlin._dtypes import widened
+
 PRECISIONS = ("highest", "tf32", "bf16")
 
 
@@ -25,7 +27,7 @@ def product(inputs: Array, weights: Array, precision: str) -> Array:
 
     Args:
       inputs: (N, D).
-      weights: (K, D), floating; the result has their dtype.
+      weights: (K, D), floating; the result has their dtype, or float32 where that is wider.
       precision: one of `PRECISIONS`.
 
     Raises:
@@ -37,6 +39,7 @@ def product(inputs: Array, weights: Array, precision: str) -> Array:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    weights = widened(weights)
     if precision == "highest":
         return inputs.astype(weights.dtype) @ weights.T
     return _rounded(inputs.astype(weights.dtype), weights, precision)

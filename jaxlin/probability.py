@@ -3,6 +3,10 @@
 Distributions lie on the last axis, (..., K); logarithms are natural, so values are in nats. The
 identities H(p, q) = H(p) + KL(p || q) and, for one-hot p, H(p) = 0 make the cross-entropy loss a
 divergence between the true distribution and the estimated one.
+
+A term with p = 0 is 0, and its derivatives count as 0 too where calculus has none (p = q = 0) or
+an infinite one (-log 0): the term is not there. Through a softmax that has underflowed the chain
+rule then gives the limit, 0, and not NaN. Half precision is read as float32, and so is the result.
 """
 
 __all__ = [
@@ -20,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlin._checks import check_scores_and_labels
+from jaxlin._dtypes import widened
 
 
 def softmax(scores: Array) -> Array:
@@ -33,7 +38,7 @@ def softmax(scores: Array) -> Array:
     >>> softmax(jnp.array([1.0, -2.0, 0.0])).round(2).tolist()
     [0.71, 0.04, 0.26]
     """
-    return jax.nn.softmax(jnp.asarray(scores), axis=-1)
+    return jax.nn.softmax(widened(scores), axis=-1)
 
 
 def log_softmax(scores: Array) -> Array:
@@ -42,7 +47,7 @@ def log_softmax(scores: Array) -> Array:
     >>> log_softmax(jnp.array([0.0, 1e4])).tolist()
     [-10000.0, 0.0]
     """
-    return jax.nn.log_softmax(jnp.asarray(scores), axis=-1)
+    return jax.nn.log_softmax(widened(scores), axis=-1)
 
 
 def softmax_unstable(scores: Array) -> Array:
@@ -56,7 +61,7 @@ def softmax_unstable(scores: Array) -> Array:
     >>> bool(jnp.isnan(softmax_unstable(np.array([123, 456, 789], np.float32))).any())
     True
     """
-    exponentials = jnp.exp(jnp.asarray(scores))
+    exponentials = jnp.exp(widened(scores))
     return exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)
 
 
@@ -72,7 +77,8 @@ def entropy(p: Array) -> Array:
     >>> entropy(jnp.array([0.0, 1.0])).item()
     0.0
     """
-    return jnp.sum(jax.scipy.special.entr(p), axis=-1)
+    p = widened(p)
+    return jnp.sum(jax.scipy.special.entr(jnp.where(p == 0, 1, p)), axis=-1)  # 1 log 1 = 0
 
 
 def cross_entropy(p: Array, q: Array) -> Array:
@@ -83,7 +89,9 @@ def cross_entropy(p: Array, q: Array) -> Array:
     >>> cross_entropy(jnp.array([0.0, 1.0]), jnp.array([0.5, 0.5])).round(4).item()
     0.6931...
     """
-    return -jnp.sum(jax.scipy.special.xlogy(p, q), axis=-1)
+    p, q = widened(p), widened(q)
+    absent = (p == 0) & (q == 0)
+    return -jnp.sum(jax.scipy.special.xlogy(p, jnp.where(absent, 1, q)), axis=-1)
 
 
 def kl_divergence(p: Array, q: Array) -> Array:
@@ -92,7 +100,10 @@ def kl_divergence(p: Array, q: Array) -> Array:
     >>> kl_divergence(jnp.array([0.5, 0.5]), jnp.array([0.5, 0.5])).item()
     0.0
     """
-    return jnp.sum(jax.scipy.special.rel_entr(p, q), axis=-1)
+    p, q = widened(p), widened(q)
+    absent = (p == 0) & (q >= 0)
+    terms = jax.scipy.special.rel_entr(jnp.where(absent, 1, p), jnp.where(absent, 1, q))
+    return jnp.sum(terms, axis=-1)
 
 
 def negative_log_likelihood(probabilities: Array, labels: Array) -> Array:
@@ -118,4 +129,5 @@ def negative_log_likelihood(probabilities: Array, labels: Array) -> Array:
     """
     probabilities, labels = jnp.asarray(probabilities), jnp.asarray(labels)
     check_scores_and_labels(probabilities, labels)
+    probabilities = widened(probabilities)
     return -jnp.log(jnp.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0])

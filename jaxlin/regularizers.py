@@ -4,6 +4,8 @@ The objective adds `strength * R(W)` to the mean loss. With `l2` that is the neg
 of a Gaussian prior: minimizing mean loss + strength * sum(W**2) over N examples is maximum a
 posteriori estimation with independent normal weights of variance 1 / (2 * N * strength)
 (`prior_variance`), which is also scikit-learn's `C`.
+
+Weights of half precision are summed in float32, and the penalty is float32.
 """
 
 __all__ = ["l1", "l2", "none", "prior_variance"]
@@ -11,6 +13,8 @@ __all__ = ["l1", "l2", "none", "prior_variance"]
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+from jaxlin._dtypes import accumulator, widened
 
 
 def l2(weights: Array) -> Array:
@@ -21,7 +25,7 @@ def l2(weights: Array) -> Array:
     >>> l2(jnp.array([[1.0, -2.0]])).item()
     5.0
     """
-    return jnp.sum(jnp.square(weights))
+    return jnp.sum(jnp.square(widened(weights)))
 
 
 def l1(weights: Array) -> Array:
@@ -30,7 +34,7 @@ def l1(weights: Array) -> Array:
     >>> l1(jnp.array([[1.0, -2.0]])).item()
     3.0
     """
-    return jnp.sum(jnp.abs(weights))
+    return jnp.sum(jnp.abs(widened(weights)))
 
 
 def none(weights: Array) -> Array:
@@ -39,7 +43,7 @@ def none(weights: Array) -> Array:
     >>> none(jnp.array([[1.0, -2.0]])).item()
     0.0
     """
-    return jnp.zeros((), weights.dtype)
+    return jnp.zeros((), accumulator(weights.dtype))
 
 
 def prior_variance(strength: ArrayLike, examples: int) -> ArrayLike:

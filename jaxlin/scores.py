@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin._checks import check_linear
+from jaxlin._dtypes import accumulator, widened
 from jaxlin.core import LinearParams
 
 
@@ -20,7 +21,8 @@ def linear(params: LinearParams, inputs: ArrayLike) -> Array:
 
     Integer inputs (raw uint8 pixels) are converted to the dtype of the weights here, inside
     the compiled program: the pixels stay small in memory, and uint8 arithmetic, which wraps
-    around at 256, never happens.
+    around at 256, never happens. Products of half-precision numbers are added up in float32,
+    and the scores are float32.
 
     Args:
       params: weights (K, D) and bias (K,).
@@ -41,10 +43,22 @@ def linear(params: LinearParams, inputs: ArrayLike) -> Array:
     weights, bias = map(jnp.asarray, params)
     inputs = jnp.asarray(inputs)
     check_linear(weights, bias, inputs)
+    weights, inputs = _mixable(weights), _mixable(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        inputs = inputs.astype(weights.dtype)
-    products = inputs @ weights.T
-    return products + jnp.broadcast_to(bias, products.shape)
+        pixels = inputs.dtype.itemsize == 1  # exact in half precision, wider integers are not
+        inputs = inputs.astype(weights.dtype if pixels else accumulator(weights.dtype))
+    products = jnp.matmul(
+        inputs,
+        weights.T,
+        preferred_element_type=accumulator(jnp.result_type(inputs, weights)),
+    )
+    return products + jnp.broadcast_to(widened(bias), products.shape)
+
+
+def _mixable(array: Array) -> Array:
+    """float32 for the floats of 8 bits and fewer, which JAX multiplies by their own kind alone."""
+    narrow = jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 16
+    return widened(array) if narrow else array
 
 
 def fold_bias(params: LinearParams) -> Array:

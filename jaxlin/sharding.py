@@ -181,7 +181,8 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
     """Parameters on a mesh: copied along `data`, their leading axis split along `class`.
 
     An uneven number of classes is filled up with classes that can never win (weights 0, bias
-    -1e30): no loss sees them. `fetch(params, classes)` takes them off again.
+    -1e30): no loss sees them, but label smoothing would. `fetch(params, classes)` takes them off
+    again.
     """
     missing = _filled(len(params.bias), over.shape["class"]) - len(params.bias)
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlin import stream
+from jaxlin._dtypes import accumulator, widened
 from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
@@ -91,7 +92,7 @@ def trainer(
         loss, gradient = value_and_gradient(state.params, batch)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        info = StepInfo(loss, optax.tree.norm(gradient))
+        info = StepInfo(loss, optax.tree.norm(jax.tree.map(widened, gradient)))
         return TrainState(params, optimizer_state, state.step + 1), info
 
     return Trainer(init, step)
@@ -250,6 +251,6 @@ def run_chunk(descent, length, over, state, data, plan, first, count):
         return state, losses.at[i].set(info.loss), norms.at[i].set(info.gradient_norm)
 
     bias = state.params.bias  # (K,), or (H, K) for a bank of heads: an info a head and step
-    zeros = jnp.zeros((length, *bias.shape[:-1]), bias.dtype)
+    zeros = jnp.zeros((length, *bias.shape[:-1]), accumulator(bias.dtype))
     state, losses, norms = jax.lax.fori_loop(0, count, body, (state, zeros, zeros))
     return state, StepInfo(losses, norms)

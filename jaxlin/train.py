@@ -39,6 +39,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlin._dtypes import accumulator
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
@@ -198,7 +199,8 @@ def beginning(
     descent: Trainer, params: LinearParams, examples: int, batch_size: int = 256
 ) -> Progress:
     """The `Progress` of a run on `examples` examples that has not taken a step yet."""
-    losses = np.zeros(min(CHUNK_STEPS, steps_per_epoch(examples, batch_size)), params.bias.dtype)
+    steps = min(CHUNK_STEPS, steps_per_epoch(examples, batch_size))
+    losses = np.zeros(steps, accumulator(params.bias.dtype))
     return Progress(spread(descent.init(params), params), params, losses, None, 0, [], 0.0)
 
 

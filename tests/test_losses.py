@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.metrics import hinge_loss, log_loss
 
@@ -149,10 +150,77 @@ def test_margin_may_be_traced(name, batch):
     np.testing.assert_allclose(both[1], losses.named(name)(*batch), rtol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @each_loss
 def test_dtype_of_the_scores_is_kept(name, dtype, batch):
     assert losses.named(name)(batch[0].astype(dtype), batch[1]).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float8_e5m2])
+@each_loss
+def test_half_precision_is_read_as_float32(name, dtype, batch):
+    loss, scores = losses.named(name), batch[0].astype(dtype)
+    found = loss(scores, batch[1])
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, loss(scores.astype(jnp.float32), batch[1]))
+    assert jax.grad(lambda s: loss(s, batch[1]).sum())(scores).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "on_paper"),
+    [("softmax", math.log(70_000)), ("hinge", 69_999), ("one-vs-rest", 70_000)],
+)
+def test_more_classes_than_half_precision_can_count(name, on_paper):
+    # float16 ends at 65,504. logsumexp of 70,000 terms in float32: a few units of 6e-8 in log(n).
+    found = losses.named(name)(jnp.zeros(70_000, jnp.float16), jnp.array(0))
+    np.testing.assert_allclose(found, on_paper, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.75, 1.0])
+def test_label_smoothing_spreads_a_share_over_all_classes(share, batch):
+    found = losses.softmax_cross_entropy(*batch, label_smoothing=share)
+    for value, row, y in zip(found, *map(np.asarray, batch), strict=True):
+        costs = [math.log(sum(map(math.exp, row))) - s for s in row]  # -log p_k
+        truth = [share / 10 + (1 - share) * (k == y) for k in range(10)]
+        on_paper = sum(q * cost for q, cost in zip(truth, costs, strict=True))
+        # a few roundings of numbers of size 10 on both sides
+        np.testing.assert_allclose(value, on_paper, rtol=1e-13, atol=1e-14)
+    smooth = optax.smooth_labels(jax.nn.one_hot(batch[1], 10), share)
+    theirs = optax.softmax_cross_entropy(batch[0], smooth)
+    np.testing.assert_allclose(found, theirs, rtol=1e-13, atol=1e-14)
+
+
+def test_label_smoothing_may_be_traced_and_stays_in_its_range(batch):
+    def loss(share):
+        return losses.softmax_cross_entropy(*batch, label_smoothing=share)
+
+    both = jax.vmap(loss)(jnp.array([0.0, 0.25]))
+    np.testing.assert_allclose(both, [loss(0), loss(0.25)], rtol=1e-13)
+    with pytest.raises(ValueError, match=r"`label_smoothing` must be in \[0, 1\], got 1.5"):
+        loss(1.5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+@pytest.mark.parametrize("nothing", [-100, -1, 10, 3])
+def test_an_ignored_label_costs_nothing_and_moves_nothing(nothing, share, batch):
+    scores, labels = batch
+    ignored = np.array([1, 4])
+    labels = jnp.where(labels == nothing, 0, labels).at[ignored].set(nothing)
+    scores = scores.at[ignored[0]].set(jnp.nan)
+
+    def loss(scores, labels):
+        values = losses.softmax_cross_entropy(
+            scores, labels, label_smoothing=share, ignore_index=nothing
+        )
+        return values.sum(), values
+
+    gradient, values = jax.grad(loss, has_aux=True)(scores, labels)
+    np.testing.assert_array_equal(values[ignored], 0)
+    np.testing.assert_array_equal(gradient[ignored], 0)
+    rest = np.delete(np.arange(7), ignored)
+    alone = losses.softmax_cross_entropy(scores[rest], labels[rest], label_smoothing=share)
+    np.testing.assert_array_equal(values[rest], alone)
+    assert np.all(np.any(gradient[rest] != 0, axis=1))
 
 
 def test_cross_entropy_of_huge_equal_scores_is_log_classes():

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,3 +105,54 @@ def test_likelihood_of_softmax_is_the_loss():
 def test_likelihood_refuses_labels_of_another_shape():
     with pytest.raises(ValueError, match="`labels` must have shape"):
         probability.negative_log_likelihood(np.ones((3, 2)) / 2, np.zeros((3, 1), int))
+
+
+def test_a_term_that_is_not_there_has_no_slope():
+    # Calculus where it holds: d/dp of -p log q is -log q, d/dq is -p / q; where p = 0 the terms
+    # are 0 for every q, so that d/dq is 0; 0 stands for the infinite d/dp of p log p at 0.
+    p, q = jnp.array([0.0, 0.0, 0.25, 0.75]), jnp.array([0.0, 0.5, 0.25, 0.25])
+    by_p, by_q = jax.grad(probability.cross_entropy, (0, 1))(p, q)
+    np.testing.assert_allclose(by_p, [0, math.log(2), math.log(4), math.log(4)], rtol=1e-14)
+    np.testing.assert_allclose(by_q, [0, 0, -1, -3], rtol=1e-14)
+    slopes = jax.grad(probability.entropy)(p)
+    np.testing.assert_allclose(slopes, [0, 0, math.log(4) - 1, math.log(4 / 3) - 1], rtol=1e-14)
+    by_p, by_q = jax.grad(probability.kl_divergence, (0, 1))(p, q)
+    np.testing.assert_allclose(by_p, [0, 0, 1, math.log(3) + 1], rtol=1e-14)
+    np.testing.assert_allclose(by_q, [0, 0, -1, -3], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "of_scores",
+    [
+        lambda s: probability.entropy(probability.softmax(s)),
+        lambda s: probability.cross_entropy(probability.softmax(s), probability.softmax(2 * s)),
+        lambda s: probability.kl_divergence(probability.softmax(s), probability.softmax(2 * s)),
+    ],
+)
+def test_a_probability_that_has_underflowed_moves_nothing(of_scores):
+    # p = exp(-2000) is 0 in float64, and every slope is of the size p log p: 0 to any precision.
+    np.testing.assert_array_equal(jax.grad(of_scores)(jnp.array([0.0, -2000.0])), [0.0, 0.0])
+
+
+def test_a_certain_falsehood_costs_infinitely_much():
+    p, q = jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0])
+    assert probability.cross_entropy(p, q) == probability.kl_divergence(p, q) == jnp.inf
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_summed_in_float32(dtype):
+    even = jnp.full(1024, 1 / 1024, dtype)  # exact in both
+    tolerance = {"rtol": 1e-6}  # sums of 1,024 float32 terms: a few units of 6e-8
+    for found in (
+        probability.entropy(even),
+        probability.cross_entropy(even, even),
+        probability.negative_log_likelihood(even, jnp.array(0)),
+        -probability.log_softmax(jnp.zeros(1024, dtype))[0],
+    ):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, math.log(1024), **tolerance)
+    np.testing.assert_allclose(
+        probability.kl_divergence(jnp.ones(1, dtype), jnp.full(1, 0.25, dtype)), math.log(4)
+    )
+    many = probability.softmax(jnp.zeros(70_000, dtype))
+    np.testing.assert_allclose(many, np.full(70_000, 1 / 70_000), **tolerance)

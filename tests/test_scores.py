@@ -79,3 +79,21 @@ def test_inputs_of_another_width_are_refused(problem):
 def test_bias_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"got \(10, 12\) and \(9,\)"):
         linear(LinearParams(jnp.zeros((10, 12)), jnp.zeros(9)), np.zeros((5, 12)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float8_e5m2])
+def test_scores_of_half_precision_are_added_up_in_float32(dtype):
+    # float16 ends at 65,504, and bfloat16 has 8 bits; float32 counts to 2**24 without rounding
+    params = LinearParams(jnp.ones((2, 70_000), dtype), jnp.ones(2, dtype))
+    for inputs, on_paper in (
+        (jnp.ones(70_000, dtype), 70_001),
+        (jnp.ones(70_000, jnp.float32), 70_001),
+        ((np.arange(70_000) < 700) * np.uint8(255), 178_501),
+        ((np.arange(70_000) < 700) * np.int32(1001), 700_701),
+    ):
+        found = linear(params, inputs)
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, on_paper)
+    gradient = jax.grad(lambda p: linear(p, jnp.ones(70_000, jnp.float32))[0])(params)
+    assert gradient.weights.dtype == dtype
+    np.testing.assert_array_equal(np.float32(gradient.weights[:, :3]), [[1.0] * 3, [0.0] * 3])

@@ -250,3 +250,18 @@ def test_chunks_lie_on_one_grid_wherever_a_run_was_cut(data):
     assert [int(state.step) for state, _ in run(state=cut)] == [8, 11, 15, 19, 22]
     looked = [int(state.step) for state, _ in run(state=cut, until=lambda step: step + 3)]
     assert looked == [8, 11, 14, 15, 18, 19, 22]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_trained_with_losses_in_float32(dtype):
+    # one class of two at W = 0: the loss is log 2, the gradient (-1/2, 1/2) for each parameter
+    data = Batch(np.ones((3000, 4), np.uint8), np.zeros(3000, np.int32))
+    params = LinearParams(jnp.zeros((2, 4), dtype), jnp.zeros(2, dtype))
+    descent = train.trainer(compose(linear, losses.softmax_cross_entropy), optax.sgd(0.5))
+    steps = train.chunks(descent, descent.init(params), data, key=KEY, steps=1, batch_size=3000)
+    ((state, infos),) = list(steps)
+    assert infos.loss.dtype == infos.gradient_norm.dtype == np.float32
+    np.testing.assert_allclose(infos.loss, np.log(2), rtol=1e-5)  # 3,000 float32 terms
+    np.testing.assert_allclose(infos.gradient_norm, np.sqrt(10 / 4), rtol=1e-6)
+    assert state.params.weights.dtype == dtype
+    np.testing.assert_array_equal(np.float32(state.params.bias), [0.25, -0.25])

@@ -58,6 +58,11 @@ def run(options: Options) -> int:
     print(f"{data.name}: {rows} {measured['n']:,} examples")
     print(f"accuracy    {measured['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f})")
     print(f"loss        {measured['loss']:.4f}  ({model.loss})")
+    if measured["n_without_score"]:
+        print(
+            f"no score    {measured['n_without_score']:,} examples have scores that are no numbers; "
+            "they count as wrong"
+        )
     for name, share in measured["per_class"].items():
         print(f"  {name:<18} {'no examples' if share is None else f'{share:.4f}'}")
     return 0

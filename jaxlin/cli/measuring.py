@@ -14,7 +14,7 @@ SCORE_BYTES = 64 << 20
 
 
 def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
-    """Accuracy with its interval, and the mean loss."""
+    """Accuracy with its interval, the mean loss, and how many rows have a score that is NaN."""
     accuracy = metrics.accuracy(scores, data.labels)
     values = loss_values(loss, scores, data.labels)
     return {
@@ -22,6 +22,7 @@ def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
         "accuracy_interval": list(metrics.wilson_interval(accuracy, len(data.labels))),
         "loss": float(values.mean(dtype=np.float64)),
         "n": len(data.labels),
+        "n_without_score": int(np.sum(metrics.predicted_classes(scores) < 0)),
     }
 
 
@@ -54,26 +55,30 @@ def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
     inputs, own_labels = hosts.own_part(data.inputs), hosts.own_part(data.labels)
     rows = max(4096, SCORE_BYTES // (4 * classes) // 4096 * 4096)
     right, of_class, first_five, total = np.zeros(classes, int), np.zeros(classes, int), 0.0, 0.0
+    without = 0
 
     def read(start):
         return np.asarray(inputs[start : start + rows]), own_labels[start : start + rows]
 
     for block, labels in prefetch(read, range(0, len(own_labels), rows)):
         scores = models.scores(model, block)
-        hit = scores.argmax(axis=1) == labels
+        guesses = metrics.predicted_classes(scores)
+        hit, without = guesses == labels, without + np.sum(guesses < 0)
         right += np.bincount(labels[hit], minlength=classes)
         of_class += np.bincount(labels, minlength=classes)
         total += float(loss_values(loss, scores, labels).sum(dtype=np.float64))
         if classes > 5:
             first_five += metrics.top_k_accuracy(scores, labels, k=5) * len(labels)
-    counts = hosts.across(np.concatenate([right, of_class, [first_five, total]]), "sum")
-    right, of_class, (first_five, total) = np.split(counts, [classes, 2 * classes])
+    sums = [first_five, total, without]
+    counts = hosts.across(np.concatenate([right, of_class, sums]), "sum")
+    right, of_class, (first_five, total, without) = np.split(counts, [classes, 2 * classes])
     accuracy = float(right.sum() / examples)
     measured = {
         "accuracy": accuracy,
         "accuracy_interval": list(metrics.wilson_interval(accuracy, examples)),
         "loss": total / examples,
         "n": examples,
+        "n_without_score": int(without),
         "per_class": {
             name: float(hits / count) if count else None
             for name, hits, count in zip(model.class_names, right, of_class, strict=True)

@@ -74,17 +74,21 @@ def _best(model, part, top: int, kind: str) -> list[dict]:
 
     from jaxlin import models
     from jaxlin.cli.runs import probabilities
+    from jaxlin.metrics import predicted_classes
 
     scores = models.scores(model, part.inputs)
     values = probabilities(scores) if kind == "probability" else scores
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    named = predicted_classes(scores) >= 0  # no class where a score is not a number
     return [
         {
             "input": name,
             "split": part.split,
             "classes": [
                 {"class": model.class_names[label], kind: float(row[label])} for label in best
-            ],
+            ]
+            if is_named
+            else [{"class": "", kind: float("nan")}],
         }
-        for name, row, best in zip(part.names, values, order, strict=True)
+        for name, row, best, is_named in zip(part.names, values, order, named, strict=True)
     ]

@@ -27,6 +27,7 @@ from jaxlin.cli.output import say, write_text
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images
 from jaxlin.data.telling import reading_lines
+from jaxlin.metrics import predicted_classes
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -110,17 +111,24 @@ def safe_cell(text: str) -> str:
 
 
 def write_predictions(path: Path, model, data: Dataset, scores: np.ndarray, *, split: str) -> None:
-    """`predictions.csv`: row, true and predicted class, and the winner's probability or score."""
+    """`predictions.csv`: row, true and predicted class, and the winner's probability or score.
+
+    A row with a score that is not a number has no predicted class: the cell is empty.
+    """
     confidence = probabilities(scores) if model.loss == "softmax" else scores
     column = "probability" if model.loss == "softmax" else "score"
-    predicted = scores.argmax(axis=1)
-    names = [safe_cell(name) for name in model.class_names]
+    predicted = predicted_classes(scores)
+    best = np.take_along_axis(confidence, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
+    best = np.where(predicted < 0, np.nan, best)
+    names = [*(safe_cell(name) for name in model.class_names), ""]  # the last one is number -1
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["split", "row", "label", "predicted", column])
         writer.writerows(
-            [split, row, names[label], names[guess], f"{confidence[row, guess]:.6g}"]
-            for row, (label, guess) in enumerate(zip(data.labels, predicted, strict=True))
+            [split, row, names[label], names[guess], f"{value:.6g}"]
+            for row, (label, guess, value) in enumerate(
+                zip(data.labels, predicted, best, strict=True)
+            )
         )
 
 
@@ -159,13 +167,13 @@ def write_pictures(out: Path, model, data: Dataset, scores, *, split, results, c
 
 
 def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, count: int = 24):
-    """The `count` examples of highest loss among those classified wrong."""
+    """The `count` examples of highest loss among those that are given a wrong class."""
     from jaxlin.report.training import Mistake
 
     loss = losses.named(config["loss"], margin=config["margin"])
     values = loss_values(loss, scores, data.labels)
-    guesses = scores.argmax(axis=1)
-    wrong = np.flatnonzero(guesses != data.labels)
+    guesses = predicted_classes(scores)
+    wrong = np.flatnonzero((guesses != data.labels) & (guesses >= 0))
     worst = wrong[np.argsort(-values[wrong], kind="stable")][:count]
     shares = probabilities(scores[worst]) if len(worst) else np.zeros((0, scores.shape[1]))
     return [

@@ -143,7 +143,7 @@ def _compared(model, test, scores, other: Other) -> dict:
     """The paired comparison, on the very same examples in the same order."""
     number = {safe_cell(name): k for k, name in enumerate(model.class_names)}
     theirs = [number.get(name, -1) for name in other.predicted]
-    found = compare(scores.argmax(axis=1), theirs, test.labels)
+    found = compare(metrics.predicted_classes(scores), theirs, test.labels)
     return {"with": str(other.folder)} | found._asdict()
 
 

@@ -20,7 +20,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin import losses, regularizers
+from jaxlin._dtypes import widened
 from jaxlin.core import Batch, LinearParams
+from jaxlin.objectives import without_absent
 from jaxlin.scores import linear
 
 ROWS = 1024  # examples in memory as floats at a time
@@ -78,19 +80,21 @@ class LinearObjective:
         rows = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
         inputs = rows(self.inputs)
         inputs = inputs.astype(jax.dtypes.canonicalize_dtype(inputs.dtype))  # float64 if it is on
-        weights = jnp.ones(size) if self.weights is None else rows(self.weights)
-        return inputs, rows(self.labels), weights
+        if self.weights is None:
+            return inputs, rows(self.labels), jnp.ones(size)
+        return without_absent(Batch(inputs, rows(self.labels), rows(self.weights)))
 
     def _sums(self, params):
         size = min(ROWS, self.examples)
+        params = jax.tree.map(widened, params)  # the blocks' gradients are summed in their dtype
 
         @jax.checkpoint
         def of_block(first):
             start = jnp.minimum(first, self.examples - size)  # the last block overlaps: mask it
             inputs, labels, weights = self.block(start, size)
-            values = self.loss(self.scores(params, inputs), labels)
+            values = widened(self.loss(self.scores(params, inputs), labels))
             weights = jnp.where(start + jnp.arange(size) >= first, weights, 0).astype(values.dtype)
-            return jnp.sum(weights * values), jnp.sum(weights)
+            return jnp.sum(weights * jnp.where(weights == 0, 0, values)), jnp.sum(weights)
 
         if size == self.examples:
             return of_block(0)
@@ -116,7 +120,9 @@ def linear_objective(
 
     Returns:
       A pure function of `LinearParams` or of one matrix (K, D), equal to
-      `compose(linear, loss, regularizer)` with the batch closed over.
+      `compose(linear, loss, regularizer)` with the batch closed over. Examples of weight 0, and
+      those with a label that the loss ignores, are dropped. Sums are in float32 for parameters
+      of half precision, and so is the value.
 
     >>> from jaxlin.losses import softmax_cross_entropy
     >>> batch = Batch(np.ones((4, 3)), np.array([0, 1, 1, 0]))
@@ -131,8 +137,24 @@ def linear_objective(
             f"`batch` must hold inputs (N, D) and labels (N,), got {inputs.shape} and "
             f"{labels.shape}. Flatten images first."
         )
-    if len(inputs) == 0:
-        raise ValueError("`batch` is empty: the mean loss of no examples is undefined.")
+    ignored = losses.ignored_label(loss)
+    present = np.ones(len(labels), bool) if ignored is None else labels != ignored
+    if weights is not None and not isinstance(weights, jax.core.Tracer):
+        weights = np.asarray(weights)
+        if weights.shape != labels.shape:
+            raise ValueError(
+                f"`batch.weights` must have one entry per example, {labels.shape}, got "
+                f"{weights.shape}."
+            )
+        present &= weights != 0
+    if not present.any():
+        raise ValueError(
+            "`batch` is empty, or all its examples have weight 0: the mean loss of no examples is "
+            "undefined."
+        )
+    if not present.all():
+        inputs, labels = inputs[present], labels[present]
+        weights = None if weights is None else weights[present]
     with jax.enable_x64(True):  # keep float64 data as they are, whatever the caller's setting
         labels = labels.astype(np.int32) if np.issubdtype(labels.dtype, np.integer) else labels
         device = [None if a is None else jnp.asarray(a) for a in (inputs, labels, weights)]

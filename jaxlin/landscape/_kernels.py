@@ -90,8 +90,9 @@ def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) ->
         x, y, real = rows
         scores = _scores(maps, x)
         # compiled maxima may drop a NaN, so that what is not finite is looked for here
-        sound = jnp.all(jnp.isfinite(scores) | ~real[None, :, None]) | (kernel in _COUNTS)
-        return total + kernel(scores, y, real, a, b) + jnp.where(sound, 0, jnp.nan), None
+        sound = _sound(jnp.where(real[None, :, None], scores, 0), a, b) | (kernel in _COUNTS)
+        sums = kernel(_tamed(scores), y, real, a, b)
+        return total + jnp.where(sound, sums, jnp.nan), None
 
     real = jnp.arange(len(labels)) < count
     zero = jnp.zeros((len(a), len(b)), a.dtype)
@@ -104,8 +105,10 @@ def chunk_losses(loss: Callable, block: int, maps, inputs, labels, count, a, b) 
 
     def step(rows):
         x, y, _ = rows
-        values = _at_points(_scores(maps, x), a, b, lambda s: loss(s, y))
-        return values.T.reshape(len(y), len(a), len(b))
+        scores = _scores(maps, x)
+        values = _at_points(_tamed(scores), a, b, lambda s: loss(s, y))
+        sound = jax.vmap(_sound, (1, None, None))(scores, a, b)
+        return jnp.where(sound, values.T.reshape(sound.shape), jnp.nan)
 
     values = lax.map(step, _blocks(block, inputs, labels, labels))
     return values.reshape(len(labels), len(a), len(b))
@@ -120,6 +123,23 @@ def _scores(maps, inputs) -> Array:
     count, classes = maps[1].shape
     scores = jnp.moveaxis(products(maps, inputs).reshape(len(inputs), count, classes), 1, 0)
     return jnp.concatenate([scores, jnp.zeros((3 - count, *scores.shape[1:]), scores.dtype)])
+
+
+def _sound(scores, a, b) -> Array:
+    """(T1, T2): the steps at which all of `scores` (3, ...) are numbers that can be added.
+
+    Those of a direction may be infinite at step 0, which does not move the point.
+    """
+    axes = tuple(range(1, scores.ndim))
+    finite = jnp.all(jnp.isfinite(scores), axis=axes)
+    known = finite[0] & ~jnp.any(jnp.isnan(scores))
+    return known & (finite[1] | (a == 0))[:, None] & (finite[2] | (b == 0))[None, :]
+
+
+def _tamed(scores) -> Array:
+    """Large scores of directions for infinite ones, so that a step of 0 makes them 0."""
+    bound = jnp.finfo(scores.dtype).max / 4  # differences of two are finite
+    return scores.at[1:].set(jnp.clip(scores[1:], -bound, bound))
 
 
 def _from_label(scores, labels):
@@ -161,9 +181,9 @@ def _correct(scores, labels, real, a, b) -> Array:
     classes = jnp.arange(scores.shape[-1])
     first = classes[None, :] < labels[:, None]  # wins a tie against the label
     right = jnp.broadcast_to(real[:, None, None], (len(labels), len(a), len(b)))
-    for k, line in enumerate(_each_class(jnp.where(is_label, 0, lines), a, b)):
+    lines = jnp.where(is_label[None] & ~jnp.isnan(lines), 0, lines)  # a NaN is never right
+    for k, line in enumerate(_each_class(lines, a, b)):
         ahead = jnp.where(first[:, k, None, None], line >= 0, line > 0)
-        # a score that is not a number counts as the largest, as it does for argmax
         right &= ~ahead & ~jnp.isnan(line)
     return jnp.sum(right, axis=0).astype(a.dtype)
 
@@ -259,7 +279,8 @@ def _sum_of_logarithms(x: Array) -> Array:
 
 
 def _is_correct(scores, labels) -> Array:
-    return (jnp.argmax(scores, axis=-1) == labels).astype(scores.dtype)
+    right = (jnp.argmax(scores, axis=-1) == labels) & ~jnp.isnan(scores).any(axis=-1)
+    return right.astype(scores.dtype)
 
 
 def _pointwise(scores, labels, real, a, b, loss: Callable) -> Array:

@@ -4,7 +4,7 @@ Linear scores are affine in the steps, s(a, b) = s0 + a s1 + b s2, and s0, s1, s
 of the point and of its directions: one product with the stacked weights gives all three.
 """
 
-__all__ = ["SliceData", "open_slice", "place", "products"]
+__all__ = ["SliceData", "in_units", "open_slice", "place", "products"]
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -45,8 +45,8 @@ class SliceData(NamedTuple):
             yield block, labels, count
 
 
-def open_slice(params, trees, inputs, labels, preprocessing, dtype) -> SliceData:
-    """Check the arrays of an affine slice and stack its linear maps in `dtype`.
+def open_slice(params, trees, inputs, labels, preprocessing) -> SliceData:
+    """Check the arrays of an affine slice and stack its linear maps in float64.
 
     Raises:
       TypeError: `params` is not (weights, bias), or labels are not integers.
@@ -82,9 +82,24 @@ def open_slice(params, trees, inputs, labels, preprocessing, dtype) -> SliceData
         shift = np.asarray(preprocessing.shift, np.float64)
         if np.dtype(inputs.dtype).kind in "iu":
             bias, shift = bias - weights @ shift, None
-        else:  # a mean that is large against the spread would cancel digits
-            shift = shift.astype(dtype)
-    return SliceData(weights.astype(dtype), bias.astype(dtype), shift, inputs, labels.astype("i4"))
+        # else stays apart: a mean that is large against the spread would cancel digits
+    return SliceData(weights, bias, shift, inputs, labels.astype("i4"))
+
+
+def in_units(data: SliceData, dtype) -> tuple[SliceData, np.ndarray]:
+    """The maps in `dtype`, with directions of about unit size, and what steps grow by, (m - 1,).
+
+    A long direction's scores may overflow although a short step along it does not. Units are
+    powers of two, so that nothing is rounded.
+    """
+    sizes = np.maximum(np.abs(data.weights).max((1, 2), initial=0), np.abs(data.bias).max(1))
+    _, exponents = np.frexp(np.where(np.isfinite(sizes), sizes, 0))
+    exponents[0] = 0
+    weights = np.ldexp(data.weights, -exponents[:, None, None]).astype(dtype)
+    bias = np.ldexp(data.bias, -exponents[:, None]).astype(dtype)
+    shift = None if data.shift is None else data.shift.astype(dtype)
+    units = np.ldexp(1.0, exponents[1:])
+    return data._replace(weights=weights, bias=bias, shift=shift), units
 
 
 def _as_linear(tree) -> LinearParams:

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin._dtypes import widened
+
 
 def leaf_names(tree) -> list[str]:
     """A readable path of every leaf: `weights`, `layers[0].bias`; `leaf` for a bare array."""
@@ -108,13 +110,16 @@ def _length(leaf) -> float:
 
 
 def combine(start, directions, steps):
-    """start + sum of steps[i] * directions[i]; the dtype of every leaf stays that of `start`."""
+    """start + sum of steps[i] * directions[i]; the dtype of every leaf stays that of `start`.
+
+    Half precision is rounded to once, at the end.
+    """
 
     def leaf(first, *others):
-        total = first
+        total = widened(first)
         for step, other in zip(steps, others, strict=True):
-            total = total + jnp.asarray(step, first.dtype) * jnp.asarray(other, first.dtype)
-        return total
+            total = total + jnp.asarray(step, total.dtype) * jnp.asarray(other, total.dtype)
+        return total.astype(first.dtype)
 
     return jax.tree.map(leaf, jax.tree.map(jnp.asarray, start), *directions)
 

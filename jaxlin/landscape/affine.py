@@ -20,9 +20,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlin._dtypes import accumulator
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _kernels, _trees
-from jaxlin.landscape._scores import open_slice, place
+from jaxlin.landscape._scores import in_units, open_slice, place
 from jaxlin.landscape.slices import check_slice, warn_nonfinite
 
 _QUANTITIES = ("loss", "accuracy", "losses")
@@ -47,7 +48,8 @@ def affine_ray(
     """L(params + a * direction) of linear scores for every a in `steps`.
 
     Args:
-      params: weights (K, D) and bias (K,).
+      params: weights (K, D) and bias (K,); half precision is read as float32, and the values are
+        float32.
       direction: a `Direction` or `LinearParams`.
       steps: (T,).
       inputs: (N, D), floating or uint8 (raw 0..255), in memory, on a device or memory-mapped:
@@ -131,11 +133,12 @@ def _slice(
     if quantity not in _QUANTITIES:
         raise ValueError(f"`quantity` must be one of {', '.join(_QUANTITIES)}, got {quantity!r}.")
     trees, steps = check_slice(params, directions, steps)
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    data = open_slice(params, trees, inputs, labels, preprocessing, dtype)
+    dtype = accumulator(jnp.result_type(*jax.tree.leaves(params)))
+    data, units = in_units(open_slice(params, trees, inputs, labels, preprocessing), dtype)
     shape = tuple(len(s) for s in steps)
     _say_what_it_takes(len(data.labels), data.bias.shape[1], shape, quantity, dtype.itemsize)
-    grids = [jnp.asarray(s, dtype) for s in (steps if len(steps) == 2 else [*steps, [0.0]])]
+    grids = [jnp.asarray(unit * s, dtype) for unit, s in zip(units, steps, strict=True)]
+    grids += [jnp.zeros(1, dtype)] * (2 - len(grids))
     devices = devices or jax.local_devices()
     if quantity == "losses":
         values = _per_example(data, grids, loss, devices, dtype).reshape(-1, *shape)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlin._dtypes import accumulator, widened
 from jaxlin.landscape import _trees
 
 
@@ -115,7 +116,7 @@ def _normalized(direction, params, kind: str) -> Direction:
     name = direction.name if isinstance(direction, Direction) else "direction"
     if kind == "global":
         scale = _trees.norm(params) / _trees.norm(tree)
-        scaled = jax.tree.map(lambda leaf: leaf * jnp.asarray(scale, leaf.dtype), tree)
+        scaled = jax.tree.map(lambda leaf: (scale * widened(leaf)).astype(leaf.dtype), tree)
     elif kind in ("filter", "layer"):
         scaled = jax.tree.map(lambda d, p: _like(d, p, by_row=kind == "filter"), tree, params)
     else:
@@ -131,10 +132,20 @@ def _normalized(direction, params, kind: str) -> Direction:
 def _like(direction, params, *, by_row: bool) -> Array:
     direction, params = jnp.asarray(direction), jnp.asarray(params)
     axes = tuple(range(1, direction.ndim)) if by_row and direction.ndim > 1 else None
-    length = jnp.sqrt(jnp.sum(direction**2, axis=axes, keepdims=True))
-    target = jnp.sqrt(jnp.sum(params**2, axis=axes, keepdims=True))
-    factor = target / jnp.where(length > 0, length, 1)
-    return direction * jnp.broadcast_to(factor, direction.shape).astype(direction.dtype)
+    unit, length = _unit_and_length(direction, axes)
+    _, target = _unit_and_length(params, axes)
+    scaled = unit * jnp.broadcast_to(jnp.where(length > 0, target, 0), unit.shape)
+    return scaled.astype(direction.dtype)
+
+
+def _unit_and_length(leaf, axes) -> tuple[Array, Array]:
+    """Parts of unit length (or 0) and their lengths, by way of the largest entry: no overflow."""
+    wide = widened(leaf)
+    largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True, initial=0)
+    shares = wide / jnp.broadcast_to(jnp.where(largest > 0, largest, 1), wide.shape)
+    norms = jnp.sqrt(jnp.sum(shares**2, axis=axes, keepdims=True))
+    unit = shares / jnp.broadcast_to(jnp.where(norms > 0, norms, 1), wide.shape)
+    return unit, largest * norms
 
 
 def between(start, *ends):
@@ -145,7 +156,8 @@ def between(start, *ends):
       *ends: one tree, for a line; two, for the plane through three points.
 
     Returns:
-      A `Direction` for one end, a pair of them for two.
+      A `Direction` for one end, a pair of them for two; float32 between points of half
+      precision, whose range may not hold the difference.
 
     Raises:
       ValueError: trees that do not fit, points that coincide, or not one or two ends.
@@ -159,7 +171,7 @@ def between(start, *ends):
     for i, end in enumerate(ends):
         label = "end point" if len(ends) == 1 else f"end point {i + 1}"
         _trees.check_same_shapes(end, start, name=label)
-        tree = jax.tree.map(lambda b, a: jnp.asarray(b) - jnp.asarray(a), end, start)
+        tree = jax.tree.map(lambda b, a: widened(b) - widened(a), end, start)
         if _trees.norm(tree) == 0:
             raise ValueError(
                 f"The start and the {label} coincide, so there is no direction between them."
@@ -225,15 +237,19 @@ def flatten_path(path) -> tuple[np.ndarray, Callable]:
             "`path` must hold at least two checkpoints, the same number in every leaf, got "
             f"{sorted(lengths)}."
         )
-    matrix = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    wide = [leaf.reshape(len(leaf), -1).astype(np.float64) for leaf in leaves]
+    matrix = np.concatenate(wide, axis=1)
     ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
 
     def unravel(row: np.ndarray):
         parts = zip(np.split(row, ends), leaves, strict=True)
-        arrays = [jnp.asarray(part.reshape(leaf.shape[1:]), leaf.dtype) for part, leaf in parts]
+        arrays = [
+            jnp.asarray(part.reshape(leaf.shape[1:]), accumulator(leaf.dtype))
+            for part, leaf in parts
+        ]
         return jax.tree.unflatten(structure, arrays)
 
-    return matrix.astype(np.float64), unravel
+    return matrix, unravel
 
 
 def hessian_eigenvectors(
@@ -247,7 +263,7 @@ def hessian_eigenvectors(
     Args:
       key: seeds the start vector of the iteration.
       objective: `params -> scalar`, twice differentiable.
-      params: any tree.
+      params: any tree; half precision is read as float32.
       count: how many, of the largest eigenvalues (algebraically), largest first.
       tolerance: relative accuracy of the eigenvalues.
 
@@ -267,7 +283,7 @@ def hessian_eigenvectors(
     from jax.flatten_util import ravel_pytree
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(jax.tree.map(widened, params))
     if not 0 < count < flat.size:
         raise ValueError(f"`count` must be in [1, {flat.size - 1}], got {count}.")
 

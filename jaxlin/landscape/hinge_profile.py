@@ -141,7 +141,7 @@ def hinge_profile(
     loss, margin = _hinge_and_margin(loss, margin)
     tree = tree_of(direction)
     _trees.check_same_tree(tree, params)
-    data = open_slice(params, [tree], inputs, labels, preprocessing, np.float64)
+    data = open_slice(params, [tree], inputs, labels, preprocessing)
     lines = _scores_in_float64(data)
     if not all(np.isfinite(line).all() for line in lines):
         raise ValueError(

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlin._dtypes import accumulator, widened
 from jaxlin.landscape import _trees
 from jaxlin.landscape._memory import points_within
 from jaxlin.landscape.directions import tree_of
@@ -124,7 +125,7 @@ def interpolate(
     if isinstance(steps, int):
         steps = np.linspace(0.0, 1.0, steps)
     steps = check_steps(steps, name="steps")
-    difference = jax.tree.map(lambda b, a: jnp.asarray(b) - jnp.asarray(a), end, start)
+    difference = jax.tree.map(lambda b, a: widened(b) - widened(a), end, start)
     if _trees.norm(difference) == 0:
         raise ValueError("`start` and `end` coincide, so there is no line between them.")
 
@@ -137,8 +138,9 @@ def interpolate(
 
 
 def _mix(a: Array, b: Array, t: Array) -> Array:
-    t = t.astype(a.dtype)
-    return (1 - t) * a + t * b
+    wide_a, wide_b = widened(a), widened(b)
+    t = t.astype(wide_a.dtype)
+    return ((1 - t) * wide_a + t * wide_b).astype(a.dtype)
 
 
 def grid(
@@ -249,7 +251,7 @@ def _say_how_long(program, calls: int) -> None:
 
 def _evaluate(objective, point, params, steps, memory_budget) -> Array:
     """objective(point(*a)) for every a of the grid, `chunk` points in each call."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
+    dtype = accumulator(jnp.result_type(*jax.tree.leaves(params)))
     mesh = np.meshgrid(*steps, indexing="ij")
     columns = np.stack([axis.ravel() for axis in mesh], axis=1).astype(dtype)
     traced_once = jax.jit(objective)

@@ -19,9 +19,10 @@ import numpy as np
 import optax
 
 from jaxlin import losses, regularizers, sharding, train
+from jaxlin._dtypes import accumulator, widened
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data.rows import take
-from jaxlin.objectives import weighted_mean
+from jaxlin.objectives import weighted_mean, without_absent
 from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.heads import Head
 from jaxlin.train import StepInfo, Trainer, TrainState
@@ -148,6 +149,7 @@ def _step(groups, descent: Descent, statistics: _Frozen, blinkered: bool) -> Cal
     penalty = getattr(regularizers, descent.regularizer)
 
     def objective(params, settings: BankState, batch: Batch):
+        batch = without_absent(batch)
         inputs = _inputs(batch, statistics, descent, params.weights.dtype)
         values = _losses(groups, descent, params, inputs, batch.labels)
         means = jax.vmap(lambda row: weighted_mean(row, batch.weights))(values)
@@ -165,7 +167,7 @@ def _step(groups, descent: Descent, statistics: _Frozen, blinkered: bool) -> Cal
             gradient, settings.optimizer, state.params, settings.step_sizes, settings.strengths
         )
         params = optax.apply_updates(state.params, updates)
-        norms = jax.vmap(optax.tree.norm)(gradient)
+        norms = jax.vmap(optax.tree.norm)(jax.tree.map(widened, gradient))
         carried = settings._replace(optimizer=optimizer)
         return TrainState(params, carried, state.step + 1), StepInfo(means, norms)
 
@@ -277,10 +279,12 @@ def _filled(block: np.ndarray, rows: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _measure_block(groups, descent, statistics, params, block: Batch):
-    dtype = params.bias.dtype
+    dtype, block = params.bias.dtype, without_absent(block)
     inputs = _inputs(block, statistics, descent, dtype)
-    labels, counts = block.labels.astype(jnp.int32), block.weights.astype(dtype)
-    guesses = jnp.argmax(_scores(params, inputs, descent.low_precision), axis=1)
+    labels, counts = block.labels.astype(jnp.int32), block.weights.astype(accumulator(dtype))
+    scores = _scores(params, inputs, descent.low_precision)
+    guesses = jnp.argmax(scores, axis=1)
     right = guesses == jnp.broadcast_to(labels[None, :], guesses.shape)
+    right &= ~jnp.isnan(scores).any(axis=1)  # a head that diverged knows nothing
     values = _losses(groups, descent, params, inputs, labels)
-    return right.astype(dtype) @ counts, values @ counts
+    return right.astype(counts.dtype) @ counts, values @ counts

@@ -219,3 +219,82 @@ def test_single_precision_works_where_double_is_off(data):
         found = affine_ray(points[0], direction, STEPS_1, *data, **SOFTMAX)
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
+
+
+HALF = pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+
+
+@HALF
+def test_half_precision_is_read_as_float32(dtype, data):
+    points = [draw(i, 0.02, dtype) for i in range(2)]
+    wide = [jax.tree.map(lambda leaf: leaf.astype(jnp.float32), point) for point in points]
+    for quantity in ("loss", "losses", "accuracy"):
+        found, expected = (
+            affine_ray(*along, [0.0, 0.1], *data, loss=losses.softmax_cross_entropy,
+                       quantity=quantity)
+            for along in (points, wide)
+        )  # fmt: skip
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+
+
+def steep(big):
+    """Zero start, a direction and inputs: scores 1 and 2 after a step of 1 / big**2."""
+    direction = LinearParams(jnp.diag(jnp.array([big, 2 * big], jnp.float32)), jnp.zeros(2, "f4"))
+    return jax.tree.map(jnp.zeros_like, direction), direction, np.full((4, 2), big, np.float32)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_direction_whose_scores_overflow_leaves_the_short_steps_alone(name):
+    start, direction, inputs = steep(1e23)  # scores of 1e46: infinite in float32
+    labels, loss = np.array([0, 1, 0, 1]), losses.named(name)
+    on_paper = [loss(jnp.array([s] * 4), labels) for s in ([0.0, 0.0], [1.0, 2.0])]
+    found = affine_ray(start, direction, [0.0, 1e-46], inputs, labels, loss=loss)
+    # a few float32 roundings; powers of 10 are not exact
+    np.testing.assert_allclose(found, np.mean(on_paper, axis=1), rtol=1e-6)
+
+
+def test_every_quantity_of_a_plane_survives_the_overflow_of_a_direction():
+    start, direction, inputs = steep(1e23)
+    across = jax.tree.map(lambda leaf: leaf[::-1], direction)  # scores 2 and 1
+    labels, loss = np.array([0, 1, 0, 1]), losses.softmax_cross_entropy
+    scores = np.array([[[0.0, 0.0], [2.0, 1.0]], [[1.0, 2.0], [3.0, 3.0]]])
+    each = np.stack([logsumexp(scores, axis=-1) - scores[..., y] for y in labels])
+    steps = [0.0, 1e-46]
+    along = partial(affine_plane, start, direction, across, steps, steps, inputs, labels, loss=loss)
+    np.testing.assert_allclose(along(), each.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(along(quantity="losses"), each, rtol=1e-6)
+    # 3.0 and 3.0 are not quite equal after rounding; half of the labels are each class
+    np.testing.assert_array_equal(along(quantity="accuracy"), np.full((2, 2), 0.5))
+
+
+@pytest.mark.parametrize("loss", LOSSES[:5:2])
+def test_the_start_is_there_however_far_the_direction_goes(loss):
+    # even in units of its own the direction's scores are beyond float32
+    inputs, labels = np.full((3, 40), 3e37, np.float32), np.array([0, 1, 1])
+    start = LinearParams(jnp.zeros((2, 40), jnp.float32), jnp.zeros(2, jnp.float32))
+    direction = start._replace(weights=start.weights.at[0].set(1.0))
+    expected = np.mean(loss(jnp.zeros((3, 2)), labels))
+    with pytest.warns(RuntimeWarning, match="1 of 2 cells"):
+        found = affine_ray(start, direction, [0.0, 1.0], inputs, labels, loss=loss)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)  # one float32 rounding in each loss
+    assert not np.isfinite(found[1])
+    with pytest.warns(RuntimeWarning, match="3 of 6 cells"):
+        found = affine_ray(start, direction, [0.0, 1.0], inputs, labels, loss=loss,
+                           quantity="losses")  # fmt: skip
+    np.testing.assert_allclose(found[:, 0].mean(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_scores_that_are_not_numbers_are_never_right(classes):
+    # at W = 0 with a bias of NaN for the label's class, or beside it: no row has a prediction
+    rng = np.random.default_rng(0)
+    zero = LinearParams(jnp.zeros((classes, 2)), jnp.zeros(classes))
+    along = zero._replace(weights=jnp.ones((classes, 2)))
+    for lost in {0, classes - 1}:
+        start = zero._replace(bias=zero.bias.at[lost].set(jnp.nan))
+        found = affine_ray(
+            start, along, [0.0, 1.0], rng.normal(size=(5, 2)), np.zeros(5, int),
+            loss=losses.softmax_cross_entropy, quantity="accuracy",
+        )  # fmt: skip
+        np.testing.assert_array_equal(found, [0.0, 0.0])

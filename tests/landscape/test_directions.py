@@ -123,3 +123,42 @@ def test_bad_input_costs_one_sentence(params, call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call(params)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_lengths_of_half_precision_are_measured_in_float32(dtype):
+    # 300 entries of 100: a sum of squares of 3e6, beyond float16 and more than bfloat16 can count
+    direction = LinearParams(jnp.full((2, 300), 100, dtype), jnp.ones(2, dtype))
+    params = LinearParams(jnp.full((2, 300), 200, dtype), jnp.full(2, 0.5, dtype))
+    for kind in ("filter", "layer", "global"):
+        found = directions.normalize(direction, params, kind)
+        assert found.tree.weights.dtype == dtype
+        length = np.hypot(200 * np.sqrt(600), np.sqrt(0.5))
+        # every entry is rounded to half precision, all of them alike
+        assert found.norm == pytest.approx(length, rel=float(jnp.finfo(dtype).eps))
+    far = jnp.array([60_000.0], jnp.float16)
+    assert directions.between(-far, far).norm == 120_000
+
+
+def test_long_directions_are_normalized_without_overflow():
+    # squares of 1e30 and 1e-30 are beyond float32
+    for size in (1e30, 1e-30):
+        direction = jnp.full((2, 4), size, jnp.float32)
+        found = directions.normalize(direction, jnp.full((2, 4), 3.0, jnp.float32))
+        np.testing.assert_allclose(found.tree, np.full((2, 4), 3.0), rtol=1e-6)
+        back = directions.normalize(found, direction)
+        np.testing.assert_allclose(back.tree, direction, rtol=1e-6)
+
+
+def test_components_and_curvature_of_half_precision_are_those_of_float32():
+    path = jnp.array([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]], jnp.bfloat16)
+    (found,) = directions.principal_components(path, 1)
+    np.testing.assert_allclose(found.tree, np.sqrt([0.5, 0.5]), rtol=1e-7)
+
+    def bowl(w):
+        return 5 * w[0] ** 2 + w[1] ** 2 + w[2] ** 2
+
+    start = jnp.ones(3, jnp.bfloat16)
+    (top,) = directions.hessian_eigenvectors(jax.random.key(0), bowl, start, 1)
+    np.testing.assert_allclose(abs(top.tree), [1, 0, 0], atol=1e-3)  # of tolerance 1e-4
+    assert "eigenvalue 10)" in top.name

@@ -124,3 +124,30 @@ def test_bad_input_costs_one_sentence(call, error, words):
     with pytest.raises(error, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_point_of_half_precision_is_rounded_once(dtype):
+    # start + step * direction in float64, rounded to the dtype of the parameters
+    start, end = jnp.array([1.0, -2.0], dtype), jnp.array([0.25, 3.0], dtype)
+    steps = np.linspace(-1, 1, 21)
+
+    def first(w):
+        return w[0].astype(jnp.float32)
+
+    def rounded(values):
+        return np.float32(np.asarray(values).astype(dtype))
+
+    found = ray(first, start, end, steps)
+    # float32 products and sums round too: at most a tie between two neighbors is broken otherwise
+    expected = rounded(1 + np.float32(steps) * np.float32(0.25))
+    np.testing.assert_array_equal(found, expected)
+    found = interpolate(first, start, end, 5)
+    np.testing.assert_array_equal(found, rounded([1, 0.8125, 0.625, 0.4375, 0.25]))
+
+
+def test_a_line_between_far_points_of_half_precision():
+    # their difference, 120,000, is beyond float16, and the points between them are not
+    start, end = jnp.array([-60_000.0], jnp.float16), jnp.array([60_000.0], jnp.float16)
+    found = interpolate(lambda w: w[0].astype(jnp.float32), start, end, 3)
+    np.testing.assert_array_equal(found, [-60_000, 0, 60_000])

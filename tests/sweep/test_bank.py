@@ -11,6 +11,7 @@ from jaxlin import losses, models, preprocess, regularizers, train
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import compose
 from jaxlin.sweep import Descent, Subset, descend, grid
+from jaxlin.sweep.bank import measure, start
 from jaxlin.sweep.minibatch import bank_size
 
 KEY = jax.random.key(5)
@@ -240,3 +241,37 @@ def test_a_sweep_that_was_cut_anywhere_goes_on_bit_for_bit(digits):
         for a, b in zip(whole, run(resumed=resumed), strict=True):
             np.testing.assert_array_equal(a.params.weights, b.params.weights)
             assert a._replace(params=None) == b._replace(params=None)
+
+
+def test_rows_of_weight_0_are_not_there(digits):
+    data, _, statistics = digits
+    rows = np.arange(40)
+    inputs = np.array(data.inputs[rows], np.float64)
+    labels, weights = np.array(data.labels[rows]), np.ones(40)
+    inputs[[3, 30]], labels[[3, 17]], weights[[3, 17, 30]] = np.nan, -1, 0
+    heads = grid([1e-3], step_sizes=[0.1], losses=["softmax", "hinge"])
+    descent = Descent("sgd", "constant", steps=3)
+
+    def of(batch):
+        return descend(
+            heads, batch, batch, classes=10, statistics=statistics, descent=descent, key=KEY,
+            batch_size=64, dtype=np.float64,
+        )  # fmt: skip
+
+    kept = np.flatnonzero(weights)
+    expected = of(Batch(inputs[kept], labels[kept]))
+    for found, alone in zip(of(Batch(inputs, labels, weights)), expected, strict=True):
+        # full batches in another order
+        np.testing.assert_allclose(found.params.weights, alone.params.weights, rtol=1e-9)
+        assert found.validation_accuracy == pytest.approx(alone.validation_accuracy)
+        assert found.validation_loss == pytest.approx(alone.validation_loss)
+
+
+def test_a_head_without_numbers_is_never_right(digits):
+    data, _, statistics = digits
+    heads = grid([0.0], step_sizes=[0.1], seeds=[0, 1])
+    params = start(heads, 10, 64)
+    params = params._replace(bias=params.bias.at[1].set(jnp.nan))
+    accuracies, _ = measure(heads, params, Descent("sgd", "constant", steps=1), statistics, data)
+    # zero scores name class 0, NaN names none
+    np.testing.assert_allclose(accuracies, [np.mean(data.labels == 0), 0.0])
