@@ -60,8 +60,8 @@ def run(options: Options) -> int:
     print(f"loss        {measured['loss']:.4f}  ({model.loss})")
     if measured["n_without_score"]:
         print(
-            f"no score    {measured['n_without_score']:,} examples have scores that are no numbers; "
-            "they count as wrong"
+            f"no score    {measured['n_without_score']:,} examples, which count as wrong: their "
+            "scores are no numbers"
         )
     for name, share in measured["per_class"].items():
         print(f"  {name:<18} {'no examples' if share is None else f'{share:.4f}'}")

@@ -61,7 +61,7 @@ def run(options: Options) -> int:
     writer = csv.writer(sys.stdout)
     writer.writerow(["input", "rank", "class", kind])
     writer.writerows(
-        [safe_cell(item["input"]), rank, safe_cell(best["class"]), f"{best[kind]:.6g}"]
+        [safe_cell(item["input"]), rank, safe_cell(best["class"]), _number(best[kind])]
         for item in found
         for rank, best in enumerate(item["classes"], start=1)
     )
@@ -88,7 +88,11 @@ def _best(model, part, top: int, kind: str) -> list[dict]:
                 {"class": model.class_names[label], kind: float(row[label])} for label in best
             ]
             if is_named
-            else [{"class": "", kind: float("nan")}],
+            else [{"class": "", kind: None}],
         }
         for name, row, best, is_named in zip(part.names, values, order, named, strict=True)
     ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
