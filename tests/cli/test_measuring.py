@@ -41,7 +41,7 @@ def test_a_row_without_a_score_has_no_predicted_class(model_and_data, tmp_path):
     model, data = model_and_data
     scores = models.scores(model, data.inputs)
     write_predictions(tmp_path / "predictions.csv", model, data, scores, split="test")
-    with (tmp_path / "predictions.csv").open() as file:
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["predicted"] for row in rows] == ["a", "b", "", ""]
     assert [row["probability"] for row in rows] == ["0.731059", "0.731059", "nan", "nan"]
