@@ -190,6 +190,11 @@ def assemble(
         notes.append(
             f"`f` does not run in float64; evaluated in {function.dtype}, with wider steps."
         )
+    if not function.mapped:
+        notes.append(
+            "`f` cannot be mapped over points (a host callback without `vmap_method`, perhaps): "
+            "it was evaluated one point at a time."
+        )
     device = jax.devices()[0]
     how = "one point at a time by Python" if function.kind == "python" else device.device_kind
     margins = None

@@ -47,9 +47,9 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
                 "differentiate: pass the claimed gradient as `gradient=` (`--gradient` on the "
                 "command line); it is then checked by calling `f` one point at a time."
             )
-        tree = _autodiff(function)
+        tree = _by_jax(function)
         notes += _rounding_note(function, tree)
-    elif callable(gradient):
+    elif callable(gradient) and not _is_like_the_point(function, gradient):
         tree = _call(function, gradient)
     else:
         tree = gradient
@@ -71,6 +71,24 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
         values.append(flat)
         rounding.append(bar)
     return Claim(np.concatenate(values), np.concatenate(rounding), tuple(notes))
+
+
+def _is_like_the_point(function: Function, gradient) -> bool:
+    """Whether a callable `gradient` is a tree of values: a module, where `x` is one."""
+    of_x, own = function.treedef, jax.tree.structure(gradient)
+    both = (of_x.node_data(), own.node_data())  # the type of the outermost node; None for a leaf
+    return None not in both and both[0][0] is both[1][0]
+
+
+def _by_jax(function: Function):
+    try:
+        return _autodiff(function)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(
+            f"JAX evaluates `f` but cannot differentiate it ({type(error).__name__}: {first}) "
+            "Pass the claimed gradient as `gradient=`, or give `f` a derivative rule."
+        ) from error
 
 
 def _autodiff(function: Function, dtype=None):
