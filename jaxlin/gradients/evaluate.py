@@ -47,8 +47,8 @@ def flatten(x) -> tuple[np.ndarray, list[Leaf], Any]:
         array = np.asarray(leaf)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(
-                f"{called} is {array.dtype}: complex parameters are not supported. "
-                "Split them into real and imaginary parts."
+                f"{called} is {array.dtype}: complex parameters are supported by "
+                "`check_gradient` alone. Split them into real and imaginary parts."
             )
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(
@@ -301,6 +301,11 @@ class Function:
             raise ValueError(
                 f"`f` must return a scalar, got shape {tuple(result.shape)}. Sum or average its "
                 "result, or check all of it with `check_jacobian`."
+            )
+        if jnp.issubdtype(result.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"`f` must return a real number, got {result.dtype}. Take its real part, or check "
+                "its real and imaginary parts as two outputs of `check_jacobian`."
             )
         if not jnp.issubdtype(result.dtype, jnp.floating):
             raise TypeError(f"`f` must return a floating-point number, got {result.dtype}.")

@@ -28,6 +28,12 @@ def describe(entries, trial) -> list[str]:
     bars = np.array([e.error_bar for e in entries])
     if (analytic == 0).all():
         return ["the claimed value is 0 at every wrong entry found: a term or a leaf is missing."]
+    imaginary = all(e.path.endswith(".imag") for e in entries)
+    if imaginary and (np.abs(analytic + numeric) <= 3 * bars + 1e-6 * np.abs(numeric)).all():
+        return [
+            "the imaginary parts have the opposite sign: if the gradient follows torch's "
+            "convention, pass its `jnp.conj`."
+        ]
     if len(entries) == 1:
         if abs(analytic[0] + numeric[0]) <= 3 * bars[0]:
             notes.append("the claimed value is the measured one with the opposite sign.")

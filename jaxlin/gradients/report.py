@@ -32,11 +32,16 @@ class Entry(NamedTuple):
     """One-sided slopes. Where they differ, all between them are subgradients."""
     kinked: bool
     """Whether they differ beyond their error bars."""
+    output: str = ""
+    """Of a Jacobian: whose derivative it is, such as `f[2]`; of a Hessian, `(df/dx[2])`."""
+    output_index: tuple[int, ...] = ()
+    """Of a Jacobian or Hessian: the index in the leaf of the output."""
 
     @property
     def name(self) -> str:
-        """`['w'][3, 1000]`, as one would write it."""
-        return self.path + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        """`['w'][3, 1000]`, as one would write it; of a Jacobian `df[2]/dx['w'][3, 1000]`."""
+        name = self.path + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        return f"d{self.output}/dx{name}" if self.output else name
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -54,7 +59,7 @@ class Entry(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """The result of `check_gradient`."""
+    """The result of `check_gradient` and its siblings."""
 
     verdict: str
     """"pass": every claimed value lies within its error bar. "kink": the function has a kink at
@@ -96,6 +101,11 @@ class GradientReport(NamedTuple):
     """In full mode the whole measured gradient, shaped like `x`."""
     analytic: Any
     """In full mode the claimed gradient, shaped like `x`."""
+    subject: str = "gradient"
+    """What was claimed: "gradient", "jacobian", "vjp", "jvp", "hessian" or "hvp"."""
+    combinations: int = 0
+    """Random combinations of the outputs that were compared, where they are too many to be
+    compared one by one."""
 
     @property
     def passed(self) -> bool:
@@ -130,7 +140,7 @@ class GradientReport(NamedTuple):
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        lines = [f"gradient check: {_headline(self)}"]
+        lines = [f"{self.subject} check: {_headline(self)}"]
         if self.entries:
             lines += ["", *_table(self.entries)]
         lines.append("")
@@ -174,6 +184,8 @@ def _work(report) -> str:
     named = f"{report.checked:,} of {report.parameters:,} entries"
     if report.mode != "quick":
         return named
+    if report.combinations:
+        return f"{report.combinations} combinations of outputs along random directions and {named}"
     return f"{report.directions} random directions and {named}"
 
 
