@@ -137,14 +137,15 @@ def _by_combinations(case: Case, rng, combinations: int, directions: int) -> Gra
     """Random combinations, each followed to its outputs where it does not simply pass."""
     base = case.base
     signs = rng.choice(np.array([-1.0, 1.0]), (combinations, len(base.at)))
-    seen, looked, unclear = [], {}, 0
+    seen, looked, unclear, followed = [], {}, 0, 0
     for row in signs:
         report = case.quick(row / base.units, directions)
         seen.append(report)
-        if report.verdict == "pass":
+        if report.verdict == "pass" or _sees_nothing(report):
             continue
         unclear += report.verdict != "kink"
-        if sum(r.verdict != "pass" for r in seen) <= FOLLOWED:
+        followed += 1
+        if followed <= FOLLOWED:
             for i in _suspects(case, row, report, rng):
                 if i not in looked:
                     looked[i] = case.quick(case.alone(i), directions)
@@ -159,6 +160,7 @@ def _by_combinations(case: Case, rng, combinations: int, directions: int) -> Gra
     if unclear and kinked and len(base.at) <= MOST_APART:
         # Kinks of several outputs do not combine into one interval, but each has its own.
         return _one_by_one(case, directions)
+    unclear += not _sharp_enough(seen)
     verdict, notes = "pass", [n for r in seen if r.verdict in ("pass", "kink") for n in r.notes]
     if unclear:
         verdict = "inconclusive"
@@ -183,6 +185,19 @@ def _by_combinations(case: Case, rng, combinations: int, directions: int) -> Gra
         combinations=len(seen),
         notes=tuple(notes),
     )
+
+
+def _sees_nothing(report: GradientReport) -> bool:
+    """Whether all slopes of a combination are lost in their error bars, as where outputs cancel."""
+    return report.verdict == "inconclusive" and report.max_relative_error == 0
+
+
+def _sharp_enough(seen: list[GradientReport]) -> bool:
+    """Whether combinations that see no slope would have seen errors like the others, at least."""
+    bars = {True: [0.0], False: [0.0]}
+    for report in seen:
+        bars[_sees_nothing(report)].append(max(report.smallest_error.values()))
+    return max(bars[True]) <= 4 * max(bars[False])
 
 
 def _suspects(case: Case, row: np.ndarray, report: GradientReport, rng) -> list[int]:

@@ -3,6 +3,7 @@
 __all__ = ["check_hessian", "check_hvp"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -105,9 +106,7 @@ def check_hvp(
                 "`gradient` is a plain Python function, which JAX cannot differentiate: pass what "
                 "is claimed as `hvp=` or `hessian=`."
             )
-
-        def product(v):
-            return pushforward(base, v)
+        product = jax.jit(partial(pushforward, base))
     else:
 
         def product(v):

@@ -3,7 +3,10 @@
 __all__ = ["check_jacobian", "check_jvp", "check_vjp", "opened"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import jax
 
 from jaxlin.gradients.by_outputs import Rows, check_settings, judge
 from jaxlin.gradients.claim import evaluated, is_like
@@ -89,8 +92,7 @@ def check_vjp(
     if vjp is None:
         _need_jax(base, "jacobian")
 
-        def pull(u):
-            return pullback(base, u)
+        pull = jax.jit(partial(pullback, base))
     else:
 
         def pull(u):
@@ -130,8 +132,7 @@ def check_jvp(
     if jvp is None:
         _need_jax(base, "jvp")
 
-        def push(v):
-            return pushforward(base, v)
+        push = jax.jit(partial(pushforward, base))
     else:
 
         def push(v):

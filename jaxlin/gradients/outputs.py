@@ -42,7 +42,8 @@ class Outputs(Function):
         def flat(tree):
             return self._flattened(f(tree))
 
-        super().__init__(flat, x, dtype=dtype, memory=memory, scalar=False)
+        run = jax.jit(flat) if hasattr(f, "lower") else flat  # compiled by choice: trace it only
+        super().__init__(run, x, dtype=dtype, memory=memory, scalar=False)
 
     def _flattened(self, value):
         pairs, self.result = jax.tree_util.tree_flatten_with_path(value)
