@@ -72,6 +72,27 @@ def test_outputs_that_cancel_or_repeat_raise_no_alarm():
     assert check_jacobian(lambda x: np.ones(3), x, np.eye(3)[:, :2]).verdict == "fail"
 
 
+@each_mode
+def test_a_claim_that_is_not_a_number_is_named(mode):
+    f, x, right = problem(3, 30, 4)
+    right[17, 2] = np.nan
+    report = check_jacobian(f, x, right, mode=mode, samples=10**6)
+    assert [entry.name for entry in report.entries] == ["df[17]/dx[2]"]
+
+
+def test_x64_may_be_off():
+    with jax.enable_x64(False):
+        x = jnp.linspace(0.1, 1, 4, dtype=jnp.float32)
+        f = lambda x: jnp.tile(jnp.sin(x), 8) * x[0]  # noqa: E731
+        claim = jax.jacobian(f)(x)
+        assert claim.dtype == jnp.float32
+        for report in (check_jacobian(f, x), check_jacobian(f, x, claim), check_jvp(f, x)):
+            assert report.verdict == "pass"
+            assert report.precision.startswith("float64")
+        wrong = claim.at[31, 3].multiply(-1)
+        assert check_jacobian(f, x, wrong).entries[0].name == "df[31]/dx[3]"
+
+
 def test_trees_of_outputs_and_inputs_are_laid_out_as_jax_does():
     x = {"v": np.array([1.0, 2.0]), "w": np.arange(6.0).reshape(3, 2)}
     f = lambda p: {"sum": jnp.sum(p["w"] ** 2), "scores": p["w"] @ p["v"]}  # noqa: E731
@@ -177,6 +198,8 @@ def test_bad_input_is_one_sentence(check, f, claim, message):
 def test_settings_are_checked_before_anything_is_evaluated():
     with pytest.raises(ValueError, match="`mode` must be one of quick, sampled, full"):
         check_jacobian(lambda x: 1 / 0, X, mode="fast")
+    with pytest.raises(TypeError, match="`modes` is no setting of a check: choose from mode"):
+        check_jacobian(lambda x: 1 / 0, X, modes="full")
     with pytest.raises(ValueError, match="`combinations` must be at least 1, got 0"):
         check_jacobian(lambda x: 1 / 0, X, combinations=0)
 

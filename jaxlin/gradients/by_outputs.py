@@ -114,10 +114,16 @@ def judge(
     )
 
 
+SETTINGS = ("mode", "key", "method", "directions", "combinations", "samples", "limit")
+
+
 def check_settings(
-    *, mode="quick", method="richardson", directions=1, combinations=1, samples=1, limit=1, **_
-) -> None:
+    *, mode="quick", key=None, method="richardson", directions=1, combinations=1, samples=1,
+    limit=1, **unknown,
+) -> None:  # fmt: skip
     """Raise unless the settings make sense; before anything is evaluated."""
+    for name in unknown:
+        raise TypeError(f"`{name}` is no setting of a check: choose from {', '.join(SETTINGS)}.")
     for name, value, allowed in (("mode", mode, MODES), ("method", method, METHODS)):
         if value not in allowed:
             raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
@@ -207,10 +213,11 @@ def _suspects(case: Case, row: np.ndarray, report: GradientReport, rng) -> list[
     line = scale * rng.choice(np.array([-1.0, 1.0]), len(scale))
     step = min(report.steps[leaf.path] for leaf in base.leaves if leaf.path in report.steps)
     step /= float(scale.min())
-    if report.entries:  # along the entry that was named
-        j = _flat_index(base, report.entries[0])
+    named = [entry for entry in report.entries if _is_entry(base, entry)]
+    if named:  # along the worst of them
+        j = _flat_index(base, named[0])
         line = np.where(np.arange(len(scale)) == j, scale, 0.0)
-        step = report.steps[report.entries[0].path] / scale[j]
+        step = report.steps[named[0].path] / scale[j]
     minus, plus = base.along(np.stack([line, line]), step * np.array([-1.0, 1.0])) - base.at
     if report.verdict == "kink":
         gaps = np.abs(plus + minus) / base.units
@@ -286,11 +293,17 @@ def _merged(case: Case, found: list[tuple[int, GradientReport]]) -> GradientRepo
 
 def _named(case: Case, output: int, entry):
     """The entry with the output that it belongs to."""
-    if case.rows.transposed:
+    if not _is_entry(case.base, entry):  # what was measured along a line says so itself
+        entry = entry._replace(path=f" {entry.path}")
+    elif case.rows.transposed:
         path, index = case.base.place(output)
         output = _flat_index(case.base, entry)
         entry = entry._replace(path=path, index=index)
     return entry._replace(output=case.name(output), output_index=case.base.output_place(output)[1])
+
+
+def _is_entry(base: Outputs, entry) -> bool:
+    return any(leaf.path == entry.path for leaf in base.leaves)
 
 
 def _flat_index(base: Outputs, entry) -> int:

@@ -62,10 +62,7 @@ def array_rows(base: Outputs, jacobian, *, called: str) -> Rows:
         matrix[out.start : out.stop, leaf.start : leaf.stop] = block
         if jnp.issubdtype(part.dtype, jnp.floating) and part.dtype != np.float64:
             narrow.setdefault(part.dtype, []).append((out, leaf))
-
-    def of(weights):
-        used = weights.any(axis=0)  # 0 * NaN is NaN: outputs that do not count stay out
-        return weights[:, used] @ matrix[used]
+    of = partial(_product, matrix)
 
     if not narrow:
         return Rows(of)
@@ -114,6 +111,13 @@ def _largest(base: Outputs, rows: np.ndarray) -> np.ndarray:
         here = slice(leaf.start, leaf.stop)
         result[:, here] = rows[:, here].max(axis=1, initial=0.0, keepdims=True)
     return result
+
+
+def _product(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """weights @ matrix, without the rows of weight 0: 0 times NaN is NaN."""
+    if np.isfinite(matrix).all():
+        return weights @ matrix
+    return np.stack([row[row != 0] @ matrix[row != 0] for row in weights])
 
 
 def point_like(base: Outputs, tree, dtype=None):
@@ -192,12 +196,7 @@ def product_rows(operator: Outputs, base: Outputs) -> Rows:
             f"{size / 2**30:.1f} GiB: raise `memory=`, or check fewer outputs or inputs at once."
         )
     matrix = operator.at_points(np.eye(len(base.x))).T
-
-    def of(weights):
-        used = weights.any(axis=0)
-        return weights[:, used] @ matrix[used]
-
-    return Rows(of)
+    return Rows(partial(_product, matrix))
 
 
 def with_nonlinear(
