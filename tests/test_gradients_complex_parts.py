@@ -57,10 +57,6 @@ def test_torch_s_convention_is_recognized_as_the_conjugate():
     assert report.verdict == "fail"
     assert {entry.path for entry in report.entries} == {".imag"}
     assert any("torch's convention" in note for note in report.notes)
-    torch = pytest.importorskip("torch")
-    z = torch.tensor(Z, requires_grad=True)
-    (z.abs().square().sum() + (z[0] * z[1]).real).backward()
-    assert check_gradient(energy, Z, z.grad.conj().resolve_conj().numpy()).verdict == "pass"
 
 
 def test_a_complex_custom_rule_is_judged():

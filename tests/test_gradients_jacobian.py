@@ -93,6 +93,16 @@ def test_x64_may_be_off():
         assert check_jacobian(f, x, wrong).entries[0].name == "df[31]/dx[3]"
 
 
+@pytest.mark.parametrize("check", [check_jacobian, check_jvp])
+def test_a_rule_that_runs_in_float32_is_judged_by_its_rounding(check):
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(30, 4)), jnp.float32)
+    f = lambda x: jnp.sin(matrix @ x.astype(jnp.float32))  # noqa: E731
+    x = jnp.linspace(0.1, 1, 4)
+    assert check(f, x).verdict == "pass"
+    half = lambda x: f(x) + 0.5 * (jax.lax.stop_gradient(f(x)) - f(x))  # noqa: E731
+    assert check(half, x).verdict == "fail"  # claims half of each slope
+
+
 def test_trees_of_outputs_and_inputs_are_laid_out_as_jax_does():
     x = {"v": np.array([1.0, 2.0]), "w": np.arange(6.0).reshape(3, 2)}
     f = lambda p: {"sum": jnp.sum(p["w"] ** 2), "scores": p["w"] @ p["v"]}  # noqa: E731

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 
-from jaxlin.gradients.by_outputs import Rows, check_settings, judge
+from jaxlin.gradients.by_outputs import check_settings, judge
 from jaxlin.gradients.check import check_gradient
 from jaxlin.gradients.claim import evaluated, is_like
 from jaxlin.gradients.evaluate import GIB
 from jaxlin.gradients.jacobian import opened
 from jaxlin.gradients.jacobian_claim import (
+    action_rows,
     array_rows,
     linear_map,
     point_like,
@@ -117,7 +118,7 @@ def check_hvp(
         memory=memory, result="a tree like `x`",
         called="forward over reverse mode" if hvp is None else "`hvp`",
     )  # fmt: skip
-    report = _judged(base, first, Rows(operator.at_points, transposed=True), "hvp", settings)
+    report = _judged(base, first, action_rows(operator, base, transposed=True), "hvp", settings)
     if broken is None:
         return report
     _, index = base.output_place(broken[0])

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 
-from jaxlin.gradients.by_outputs import Rows, check_settings, judge
+from jaxlin.gradients.by_outputs import check_settings, judge
 from jaxlin.gradients.claim import evaluated, is_like
 from jaxlin.gradients.evaluate import GIB
 from jaxlin.gradients.jacobian_claim import (
+    action_rows,
     array_rows,
     linear_map,
     point_like,
@@ -103,7 +104,7 @@ def check_vjp(
         memory=memory, result="a tree like `x`",
         called="reverse mode, jax.vjp(f, x)," if vjp is None else "`vjp`",
     )  # fmt: skip
-    report = judge(base, Rows(operator.at_points), subject="vjp", **settings)
+    report = judge(base, action_rows(operator, base), subject="vjp", **settings)
     if broken is None:
         return report
     path, index = base.place(broken[0])

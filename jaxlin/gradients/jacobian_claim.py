@@ -1,6 +1,7 @@
 """The Jacobian that is on trial: an array, or a function that multiplies by it from either side."""
 
 __all__ = [
+    "action_rows",
     "array_rows",
     "linear_map",
     "point_like",
@@ -18,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.gradients.by_outputs import Rows
-from jaxlin.gradients.lines import generator
+from jaxlin.gradients.lines import EPS, generator
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import Entry, GradientReport, relative_error
 
-LINEAR_TOLERANCE = 1e-9  # of the largest entry; sums in another order differ by far less
+LINEAR_TOLERANCE = 1e-3  # of the largest entry: a rule may run in float32 without showing it
 
 
 def array_rows(base: Outputs, jacobian, *, called: str) -> Rows:
@@ -174,13 +175,18 @@ def linear_map(
         raise ValueError(f"{called} must return {result}: arrays of shapes {wanted}, got {shapes}.")
     of_a, of_b, of_sum, of_minus = values
     size = np.abs(of_a).max(initial=0.0) + np.abs(of_b).max(initial=0.0)
-    tolerance = max(LINEAR_TOLERANCE, 1e4 * operator.eps) * size
+    tolerance = max(LINEAR_TOLERANCE, 64 * operator.eps) * size
     for value, expected in ((of_sum, of_a + of_b), (of_minus, -of_a)):
         away = np.abs(value - expected)
         if (away > tolerance).any():
             i = int(np.argmax(np.where(np.isfinite(away), away, 0)))
             return operator, (i, float(value[i]), float(expected[i]))
     return operator, None
+
+
+def action_rows(operator: Outputs, base: Outputs, *, transposed: bool = False) -> Rows:
+    """The rows u^T J of a claim that is known by its products with u."""
+    return Rows(operator.at_points, _narrow(operator, base), transposed)
 
 
 def product_rows(operator: Outputs, base: Outputs) -> Rows:
@@ -196,7 +202,17 @@ def product_rows(operator: Outputs, base: Outputs) -> Rows:
             f"{size / 2**30:.1f} GiB: raise `memory=`, or check fewer outputs or inputs at once."
         )
     matrix = operator.at_points(np.eye(len(base.x))).T
-    return Rows(partial(_product, matrix))
+    return Rows(partial(_product, matrix), _narrow(operator, base))
+
+
+def _narrow(operator: Outputs, base: Outputs) -> Callable | None:
+    """The rounding of a rule that runs in less than float64."""
+    eps = max(operator.eps, base.eps)
+    if eps <= EPS:
+        return None
+    matrix = abs(operator.at_points(np.eye(len(operator.x))))
+    matrix = matrix if matrix.shape == (len(base.at), len(base.x)) else matrix.T
+    return lambda weights: 64 * eps * _largest(base, np.sqrt(weights**2 @ matrix**2))
 
 
 def with_nonlinear(
