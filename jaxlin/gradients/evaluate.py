@@ -47,8 +47,8 @@ def flatten(x) -> tuple[np.ndarray, list[Leaf], Any]:
         array = np.asarray(leaf)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(
-                f"{called} is {array.dtype}: complex parameters are supported by "
-                "`check_gradient` alone. Split them into real and imaginary parts."
+                f"{called} is {array.dtype}: complex parameters are not supported here, "
+                "only by `check_gradient`. Split them into real and imaginary parts."
             )
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(
