@@ -1,8 +1,10 @@
 """Checks of static facts (shape, dtype) that hold, and may raise, while tracing."""
 
-__all__ = ["check_labels", "check_linear", "check_scores_and_labels"]
+__all__ = ["check_label_range", "check_labels", "check_linear", "check_scores_and_labels"]
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def check_scores_and_labels(scores, labels) -> None:
@@ -45,4 +47,31 @@ def check_linear(weights, bias, inputs) -> None:
         raise ValueError(
             f"`inputs` must have D = {weights.shape[1]} features on the last axis, as `weights` "
             f"has, got shape {inputs.shape}. Flatten images, or append the one of the bias trick."
+        )
+
+
+def check_label_range(labels, classes: int | None, *, weights=None) -> None:
+    """Raise unless all labels that count lie in [0, classes).
+
+    While tracing the values of traced labels are unknown: nothing is checked then. Labels that a
+    function under trace has closed over are known.
+
+    Args:
+      labels: (N,), integer.
+      classes: K, or `None` where it is not known yet.
+      weights: (N,) or `None`; a label of weight 0 does not count and may be anything.
+    """
+    if any(isinstance(a, jax.core.Tracer) for a in (labels, weights)):
+        return
+    labels = np.asarray(labels)
+    if labels.size == 0 or (labels.min() >= 0 and (classes is None or labels.max() < classes)):
+        return
+    wrong = (labels < 0) | (False if classes is None else labels >= classes)
+    if weights is not None:
+        wrong &= np.asarray(weights) != 0
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"`labels` must be integers in [0, {'K' if classes is None else classes}), got "
+            f"{labels[row]} at row {row}. Number the classes from 0; mask a row by weight 0."
         )

@@ -22,6 +22,9 @@ def wrong(x):
 def kink(x):
     return jnp.sum(jnp.abs(x))
 
+def energy(z):
+    return jnp.sum(jnp.abs(z) ** 2)
+
 def vector(x):
     return x
 
@@ -37,6 +40,7 @@ def here(tmp_path, monkeypatch):
     np.savez(tmp_path / "tree.npz", w=np.array([0.3, 0.7]), b=np.array(2.0))
     np.savez(tmp_path / "one.npz", np.zeros(3))
     np.savez(tmp_path / "integers.npz", np.arange(3))
+    np.save(tmp_path / "complex.npy", np.array([1 + 2j, -0.5j]))
     monkeypatch.chdir(tmp_path)
     return name
 
@@ -78,6 +82,14 @@ def test_a_users_function_is_checked(here, capsys):
     assert {(e["path"], *e["index"]) for e in result["entries"]} == {("['w']", 0), ("['w']", 1)}
     keys = {"path", "index", "analytic", "numeric", "error_bar"}
     assert keys <= result["entries"][0].keys()
+
+
+def test_a_complex_point_is_checked_and_drawn(here, tmp_path):
+    options = ["--function", f"{here}:energy", "--input", "complex.npy", "--out", "drawn"]
+    assert main(["gradcheck", *options]) == 0
+    result = json.loads((tmp_path / "drawn" / "gradcheck.json").read_text())
+    assert "JAX's convention" in str(result["checks"])
+    assert (tmp_path / "drawn" / "gradcheck.png").exists()
 
 
 def test_a_valid_kink_exits_with_zero(here):

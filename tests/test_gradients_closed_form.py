@@ -104,3 +104,10 @@ def test_the_bias_trick_gives_the_bias_as_last_column(case):
 def test_labels_of_another_length_are_refused(case):
     with pytest.raises(ValueError, match="`labels` must be 9 integers"):
         closed_form.softmax(*case[:3], case[3][:5])
+
+
+@pytest.mark.parametrize("formula", [name for name in closed_form.__all__ if name[0].islower()])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_out_of_range_are_refused_with_their_row(formula, label):
+    with pytest.raises(ValueError, match=rf"integers in \[0, 3\), got {label} at row 1"):
+        getattr(closed_form, formula)(np.ones((3, 2)), None, np.ones((2, 2)), np.array([0, label]))

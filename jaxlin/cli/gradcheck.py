@@ -298,6 +298,7 @@ def _own_function(options: Options):
     import numpy as np
 
     from jaxlin.gradients import check_gradient
+    from jaxlin.gradients.complex_parts import has_complex, in_real_parts
 
     if options.input is None:
         raise ValueError("`--function` needs a point: --input x.npz (or x.npy).")
@@ -312,6 +313,8 @@ def _own_function(options: Options):
         raise
     except Exception as error:
         raise ValueError(f"{options.function} raised {type(error).__name__}: {error}") from error
+    if has_complex(x):  # for the picture
+        f, x, claim = in_real_parts(f, x, claim)
     name = options.gradient or f"autodiff of {options.function}"
 
     def figure():

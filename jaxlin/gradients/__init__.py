@@ -9,6 +9,8 @@
 from jaxlin.gradients import closed_form, finite_differences
 from jaxlin.gradients.check import MODES, check_gradient
 from jaxlin.gradients.finite_differences import NumericGradient
+from jaxlin.gradients.hessian import check_hessian, check_hvp
+from jaxlin.gradients.jacobian import check_jacobian, check_jvp, check_vjp
 from jaxlin.gradients.linear import LinearObjective, MarginCount, linear_objective
 from jaxlin.gradients.report import Entry, GradientError, GradientReport
 
@@ -21,6 +23,11 @@ __all__ = [
     "MarginCount",
     "NumericGradient",
     "check_gradient",
+    "check_hessian",
+    "check_hvp",
+    "check_jacobian",
+    "check_jvp",
+    "check_vjp",
     "closed_form",
     "finite_differences",
     "linear_objective",

@@ -2,6 +2,7 @@
 
 __all__ = [
     "assemble",
+    "badness",
     "entry_of",
     "ladder_along",
     "look_closely",
@@ -183,12 +184,17 @@ def assemble(
 ) -> GradientReport:  # fmt: skip
     function = trial.function
     entries = list(listed.values())
-    entries.sort(key=_badness, reverse=True)
+    entries.sort(key=badness, reverse=True)
     if verdict == "fail":
         notes += describe(entries, trial)
     if function.kind == "jax" and function.dtype != "float64":
         notes.append(
             f"`f` does not run in float64; evaluated in {function.dtype}, with wider steps."
+        )
+    if not function.mapped:
+        notes.append(
+            "`f` cannot be mapped over points (a host callback without `vmap_method`, perhaps): "
+            "it was evaluated one point at a time."
         )
     device = jax.devices()[0]
     how = "one point at a time by Python" if function.kind == "python" else device.device_kind
@@ -219,7 +225,8 @@ def assemble(
     )
 
 
-def _badness(entry: Entry) -> float:
+def badness(entry: Entry) -> float:
+    """What entries are sorted by: the worst first."""
     if not np.isfinite(entry.analytic):
         return np.inf
     if entry.kinked and entry.inside:

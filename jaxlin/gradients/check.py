@@ -27,11 +27,12 @@ import jax
 import numpy as np
 
 from jaxlin.gradients.claim import claimed
+from jaxlin.gradients.complex_parts import NOTE, has_complex, in_real_parts
 from jaxlin.gradients.directions import by_directions
 from jaxlin.gradients.entries import by_entries
 from jaxlin.gradients.evaluate import GIB, Function
 from jaxlin.gradients.finite_differences import METHODS
-from jaxlin.gradients.lines import Trial, scales_of
+from jaxlin.gradients.lines import Trial, generator, scales_of
 from jaxlin.gradients.report import GradientReport
 from jaxlin.gradients.structured import has_structure
 
@@ -56,11 +57,14 @@ def check_gradient(
     Args:
       f: `x -> scalar`; a JAX function, a `LinearObjective`, or any Python function of NumPy
         arrays (then `gradient` must be given).
-      x: the point, a pytree with floating leaves of any floating dtype. `f` is evaluated in
-        float64 wherever it can be.
+      x: the point, a pytree with floating leaves of any floating dtype, or complex ones. `f` is
+        evaluated in float64 wherever it can be.
       gradient: what is claimed. A function of `x` is evaluated in float64, a pytree of values is
         taken as it is, with the rounding of its dtype allowed for. `None` stands for
         `jax.grad(f)`, and judges the derivative rules that `f` is made of, custom ones too.
+        Where `x` is complex, z = a + i b, the gradient is df/da - i df/db, as `jax.grad` has it;
+        take `jnp.conj` of one in torch's convention. Entries are named by their part, z.real
+        and z.imag, with the derivative by that part.
       mode: "quick" (random directions, then group testing), "sampled" (entries drawn from every
         leaf) or "full" (every entry).
       key: a JAX random key or an integer; the same key gives the same report.
@@ -76,7 +80,7 @@ def check_gradient(
       `GradientReport.raise_unless_passed`.
 
     Raises:
-      TypeError: `x` has integer or complex leaves, or `f` does not return a floating number.
+      TypeError: `x` has integer leaves, or `f` does not return a floating number.
       ValueError: `f` is not scalar, not finite at `x` or near it, or not deterministic; the tree
         or the shapes of the gradient are not those of `x`; or `f` cannot be differentiated by
         JAX and no gradient was given.
@@ -95,26 +99,22 @@ def check_gradient(
     for name, value in (("directions", directions), ("samples", samples), ("limit", limit)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    custom = ()
+    if has_complex(x):
+        f, x, gradient = in_real_parts(f, x, gradient)
+        custom = (NOTE,)
     function = Function(f, x, memory=memory)
     value = _value_at(function)
     claim = claimed(function, gradient, scales_of(function))
+    claim = claim._replace(notes=claim.notes + custom)
     structured = function.dtype == "float64" and has_structure(f)
     trial = Trial(function, claim, value, structured, memory)
-    rng = _generator(key)
+    rng = generator(key)
     if mode == "quick":
         return by_directions(trial, rng, directions=directions, limit=limit, method=method)
     return by_entries(
         trial, rng, samples=None if mode == "full" else samples, limit=limit, method=method
     )
-
-
-def _generator(key) -> np.random.Generator:
-    if key is None or isinstance(key, int | np.integer):
-        return np.random.default_rng(0 if key is None else int(key))
-    data = (
-        jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    )
-    return np.random.default_rng(np.asarray(data).ravel().tolist())
 
 
 def _value_at(function: Function) -> float:

@@ -1,6 +1,6 @@
 """The gradient that is on trial: where it comes from and how much its dtype rounds."""
 
-__all__ = ["Claim", "claimed"]
+__all__ = ["Claim", "claimed", "evaluated", "is_like"]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -47,10 +47,10 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
                 "differentiate: pass the claimed gradient as `gradient=` (`--gradient` on the "
                 "command line); it is then checked by calling `f` one point at a time."
             )
-        tree = _autodiff(function)
+        tree = _by_jax(function)
         notes += _rounding_note(function, tree)
-    elif callable(gradient):
-        tree = _call(function, gradient)
+    elif callable(gradient) and not is_like(function.treedef, gradient):
+        tree = evaluated(function, gradient)
     else:
         tree = gradient
     leaves = _matching_leaves(function, tree)
@@ -73,6 +73,24 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
     return Claim(np.concatenate(values), np.concatenate(rounding), tuple(notes))
 
 
+def is_like(treedef, gradient) -> bool:
+    """Whether a callable `gradient` is a tree of values: a module, where the point is one."""
+    own = jax.tree.structure(gradient)
+    both = (treedef.node_data(), own.node_data())  # the type of the outermost node; None for a leaf
+    return None not in both and both[0][0] is both[1][0]
+
+
+def _by_jax(function: Function):
+    try:
+        return _autodiff(function)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(
+            f"JAX evaluates `f` but cannot differentiate it ({type(error).__name__}: {first}) "
+            "Pass the claimed gradient as `gradient=`, or give `f` a derivative rule."
+        ) from error
+
+
 def _autodiff(function: Function, dtype=None):
     """`jax.grad(f)`, in the working dtype or, like training code, in `dtype` throughout."""
     x = function.x
@@ -88,7 +106,8 @@ def _autodiff(function: Function, dtype=None):
         return jax.tree.map(np.asarray, function.gradient(tree))
 
 
-def _call(function: Function, gradient: Callable):
+def evaluated(function: Function, gradient: Callable):
+    """`gradient` at the point, called as its author would, in the working dtype."""
     with function.context():
         flat = np.array(function.x, function._flat_dtype)
         plain = function.tree(flat)

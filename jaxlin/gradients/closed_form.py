@@ -178,8 +178,19 @@ def _scores(weights, bias, inputs, labels):
             f"`labels` must be {inputs.shape[0]} integers, one per row of `inputs`, got "
             f"{labels.dtype} of shape {labels.shape}."
         )
+    _check_range(labels, len(weights))
     scores = inputs @ weights.T
     return weights, inputs, labels, scores if bias is None else scores + np.asarray(bias, float)
+
+
+def _check_range(labels, classes) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"`labels` must be integers in [0, {classes}), got {labels[row]} at row {row}. "
+            "Number the classes from 0."
+        )
 
 
 def _assemble(losses, factors, weights, bias, inputs, strength) -> LinearGradient:
@@ -196,6 +207,7 @@ def _assemble(losses, factors, weights, bias, inputs, strength) -> LinearGradien
 def _by_loops(of_one, weights, bias, inputs, labels, strength) -> LinearGradient:
     weights, inputs = np.asarray(weights, float), np.asarray(inputs, float)
     classes, examples = len(weights), len(inputs)
+    _check_range(np.asarray(labels), classes)
     offsets = np.zeros(classes) if bias is None else np.asarray(bias, float)
     value, by_weights = 0.0, np.zeros_like(weights)
     by_bias, by_inputs = np.zeros(classes), np.zeros_like(inputs)

@@ -47,8 +47,8 @@ def flatten(x) -> tuple[np.ndarray, list[Leaf], Any]:
         array = np.asarray(leaf)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(
-                f"{called} is {array.dtype}: complex parameters are not supported. "
-                "Split them into real and imaginary parts."
+                f"{called} is {array.dtype}: complex parameters are not supported here, "
+                "only by `check_gradient`. Split them into real and imaginary parts."
             )
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(
@@ -88,6 +88,8 @@ class Function:
       kind: "jax" or "python", known after the first evaluation.
       dtype: what `f` is evaluated in, "float64" unless `f` cannot be.
       eps: the spacing of floating-point numbers at 1 in the dtype of the values of `f`.
+      mapped: whether a device call takes many points; not if `f` calls back to the host without
+        a rule for batches, for one.
     """
 
     def __init__(self, f: Callable, x, *, dtype=None, memory: int = GIB, scalar: bool = True):
@@ -97,6 +99,7 @@ class Function:
         self.jax_input = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(x))
         self.evaluations = 0
         self.kind: str | None = None
+        self.mapped = True
         self._first = None
         self.out_shape: tuple[int, ...] = ()
         self.eps = float(np.finfo(np.float64).eps)
@@ -215,23 +218,24 @@ class Function:
                     error, traceable = error or e, True
             if traceable:
                 try:
-                    self._trace()
+                    result = self._trace()
                 except _UNTRACEABLE as e:
                     error = error or e
                     if value is None:
                         continue
                 except (TypeError, ValueError) as e:
-                    if isinstance(e, _Refused):
-                        raise
                     error = error or e
                     continue
                 else:
+                    self._check_output(result)
                     self.kind = "jax"
                     return None
             if value is not None or not traceable:
                 self.kind = "python"
+                if type(value) is int:  # a branch's constant, as of max(0, x), has no dtype yet
+                    value = float(value)
                 value = np.asarray(value)
-                self._check_output(value.shape, value.dtype)
+                self._check_output(value)
                 return value.astype(np.float64)
         raise error
 
@@ -254,33 +258,35 @@ class Function:
         """
         if self.kind == "python":
             try:
-                self._trace()
+                self._check_output(self._trace())
                 self.kind = "jax"
             except Exception:
                 return False
         return True
 
-    def _trace(self) -> None:
+    def _trace(self):
         """Find the shape of the result and how many points fit into one call."""
         spec = _Spec(tuple(self.leaves), self.treedef, tuple(map(np.dtype, self.dtypes)))
         carried = self.f if self.shared else ()
         function = None if self.shared else self.f
         with self.context():
+            if self.shared:  # with its own data at hand, which the program below only traces
+                jax.eval_shape(self.f, self.tree(np.zeros(len(self.x), self._flat_dtype)))
             key = (spec, self._flat_dtype, jax.tree.structure(carried), *_shapes(carried))
             traced = _TRACED.get(key) if self.shared else None
             if traced is None:
                 traced = _measure(carried, spec, function, self._flat_dtype)
                 if self.shared:
                     _TRACED[key] = traced
-        shape, per_lane = traced
-        if not isinstance(shape, jax.ShapeDtypeStruct):
-            raise _RefusedType(f"`f` must return a single array, got {type(shape).__name__}.")
-        self._check_output(shape.shape, shape.dtype)
-        self.lanes = int(np.clip(self.memory // per_lane, 1, MOST_LANES))
+        result, per_lane, self.mapped = traced
+        most = MOST_LANES if self.mapped else 1
+        self.lanes = int(np.clip(self.memory // per_lane, 1, most))
+        settings = {"spec": spec, "mapped": self.mapped}
         if self.shared:
-            self._kernel = partial(_shared_values, carried, spec=spec)
+            self._kernel = partial(_shared_values, carried, **settings)
         else:
-            self._kernel = jax.jit(partial(_values_of, (), spec=spec, function=function))
+            self._kernel = jax.jit(partial(_values_of, (), function=function, **settings))
+        return result
 
     def gradient(self, tree):
         """`jax.grad(f)` at a tree; one program for all shared functions of the same shapes."""
@@ -288,16 +294,23 @@ class Function:
             return _shared_gradient(self.f, tree)
         return jax.jit(jax.grad(lambda t: self.f(t)))(tree)
 
-    def _check_output(self, shape, dtype) -> None:
-        if self.scalar and shape != ():
-            raise _RefusedValue(
-                f"`f` must return a scalar, got shape {tuple(shape)}. Sum or average its result, "
-                "or differentiate it with `jacobian`."
+    def _check_output(self, result) -> None:
+        if not hasattr(result, "dtype"):
+            raise TypeError(f"`f` must return a single array, got {type(result).__name__}.")
+        if self.scalar and result.shape != ():
+            raise ValueError(
+                f"`f` must return a scalar, got shape {tuple(result.shape)}. Sum or average its "
+                "result, or check all of it with `check_jacobian`."
             )
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise _RefusedType(f"`f` must return a floating-point number, got {dtype}.")
-        self.out_shape = tuple(shape)
-        self.eps = float(jnp.finfo(dtype).eps)
+        if jnp.issubdtype(result.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"`f` must return a real number, got {result.dtype}. Take its real part, or check "
+                "its real and imaginary parts as two outputs of `check_jacobian`."
+            )
+        if not jnp.issubdtype(result.dtype, jnp.floating):
+            raise TypeError(f"`f` must return a floating-point number, got {result.dtype}.")
+        self.out_shape = tuple(result.shape)
+        self.eps = float(jnp.finfo(result.dtype).eps)
 
 
 class _Spec(NamedTuple):
@@ -308,14 +321,20 @@ class _Spec(NamedTuple):
     dtypes: tuple[Any, ...]
 
 
-def _values_of(carried, points, *, spec, function=None):
+def _values_of(carried, points, *, spec, function=None, mapped=True):
     """f at every row of `points`; f is `function`, or else `carried` itself, a callable tree."""
     call = carried if function is None else function
     leaves, treedef, dtypes = spec
-    return jax.vmap(lambda flat: call(unflatten(flat, leaves, treedef, dtypes=dtypes)))(points)
+
+    def of_one(flat):
+        return call(unflatten(flat, leaves, treedef, dtypes=dtypes))
+
+    if mapped:
+        return jax.vmap(of_one)(points)
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], of_one(points[0]))
 
 
-_shared_values = jax.jit(_values_of, static_argnames=("spec", "function"))
+_shared_values = jax.jit(_values_of, static_argnames=("spec", "function", "mapped"))
 _TRACED: dict = {}  # shapes and sizes of shared functions, by what selects the program
 
 
@@ -325,8 +344,14 @@ def _shared_gradient(f, tree):
 
 
 def _is_tree(f) -> bool:
-    """Whether `f` is a callable pytree (a `LinearObjective`, a module of layers), not a leaf."""
-    return not jax.tree_util.treedef_is_leaf(jax.tree.structure(f))
+    """Whether `f` is a callable pytree of arrays (a `LinearObjective`, a module of layers).
+
+    One that carries functions or names among its leaves cannot be handed to a compiled program.
+    """
+    leaves = jax.tree.leaves(f)
+    if jax.tree_util.treedef_is_leaf(jax.tree.structure(f)):
+        return False
+    return all(isinstance(a, jax.Array | np.ndarray | np.generic | int | float) for a in leaves)
 
 
 def _shapes(tree) -> list:
@@ -334,29 +359,23 @@ def _shapes(tree) -> list:
 
 
 def _measure(carried, spec, function, dtype):
-    """Shape of the result, and bytes of a call: those of the first point and of every other."""
+    """Shape of the result, bytes that a call needs per point, and whether `f` can be mapped."""
     n = spec.leaves[-1].stop
 
-    def values(points):
-        return _values_of(carried, points, spec=spec, function=function)
+    def values(points, mapped=True):
+        return _values_of(carried, points, spec=spec, function=function, mapped=mapped)
 
-    single = jax.eval_shape(values, jax.ShapeDtypeStruct((1, n), dtype))
+    one = jax.ShapeDtypeStruct((1, n), dtype)
+    try:
+        single, mapped = jax.eval_shape(values, one), True
+    except Exception:  # without a map over points this raises what `f` itself has to say
+        single, mapped = jax.eval_shape(partial(values, mapped=False), one), False
     shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), single)
+    if not mapped:
+        return shape, 8 * n, False
     sizes = [_bytes(jax.make_jaxpr(values)(jax.ShapeDtypeStruct((b, n), dtype))) for b in (2, 4)]
     per_lane = max((sizes[1] - sizes[0]) // 2, 8 * n) + 8 * n
-    return shape, per_lane
-
-
-class _Refused(Exception):
-    """What `f` returns cannot be differentiated."""
-
-
-class _RefusedValue(_Refused, ValueError):
-    pass
-
-
-class _RefusedType(_Refused, TypeError):
-    pass
+    return shape, per_lane, True
 
 
 _UNTRACEABLE = (

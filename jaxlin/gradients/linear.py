@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin import losses, regularizers
+from jaxlin._checks import check_label_range
 from jaxlin._dtypes import widened
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import without_absent
@@ -62,6 +63,7 @@ class LinearObjective:
 
     def __call__(self, params) -> Array:
         matrix = weights_of(params)
+        check_label_range(self.labels, matrix.shape[0], weights=self.weights)
         total, norm = self._sums(params)
         return total / norm + jnp.asarray(self.strength, total.dtype) * self.regularizer(matrix)
 
@@ -124,6 +126,10 @@ def linear_objective(
       those with a label that the loss ignores, are dropped. Sums are in float32 for parameters
       of half precision, and so is the value.
 
+    Raises:
+      ValueError: the shapes do not fit, the batch is empty, or a label that counts is negative;
+        and, once K is known, when the objective is evaluated: a label is K or more.
+
     >>> from jaxlin.losses import softmax_cross_entropy
     >>> batch = Batch(np.ones((4, 3)), np.array([0, 1, 1, 0]))
     >>> f = linear_objective(softmax_cross_entropy, batch)
@@ -155,8 +161,11 @@ def linear_objective(
     if not present.all():
         inputs, labels = inputs[present], labels[present]
         weights = None if weights is None else weights[present]
+    if np.issubdtype(labels.dtype, np.integer):  # other labels are refused by the loss
+        check_label_range(labels, None, weights=weights)
+        narrow = labels.astype(np.int32)
+        labels = narrow if (narrow == labels).all() else labels
     with jax.enable_x64(True):  # keep float64 data as they are, whatever the caller's setting
-        labels = labels.astype(np.int32) if np.issubdtype(labels.dtype, np.integer) else labels
         device = [None if a is None else jnp.asarray(a) for a in (inputs, labels, weights)]
     return LinearObjective(loss, *device, float(strength), regularizer)
 

@@ -1,10 +1,11 @@
 """A function, its claimed gradient and everything needed to measure slopes of one along lines."""
 
-__all__ = ["Group", "Trial", "groups_of", "random_signs", "scales_of"]
+__all__ = ["Group", "Trial", "generator", "groups_of", "random_signs", "scales_of"]
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxlin.gradients.claim import Claim
@@ -93,6 +94,16 @@ def groups_of(function: Function, most: int) -> list[Group]:
         inside[span] = scale[span]
         groups.append(Group(span, inside))
     return groups
+
+
+def generator(key) -> np.random.Generator:
+    """Random numbers from a JAX random key, an integer or `None`, which counts as 0."""
+    if key is None or isinstance(key, int | np.integer):
+        return np.random.default_rng(0 if key is None else int(key))
+    data = (
+        jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    )
+    return np.random.default_rng(np.asarray(data).ravel().tolist())
 
 
 def random_signs(rng: np.random.Generator, shape) -> np.ndarray:

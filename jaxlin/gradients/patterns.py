@@ -4,6 +4,8 @@ __all__ = ["describe"]
 
 import numpy as np
 
+from jaxlin.gradients.report import distinct_digits
+
 
 def describe(entries, trial) -> list[str]:
     """Patterns among at least two wrong entries: a factor, a missing term, a missing leaf.
@@ -26,6 +28,12 @@ def describe(entries, trial) -> list[str]:
     bars = np.array([e.error_bar for e in entries])
     if (analytic == 0).all():
         return ["the claimed value is 0 at every wrong entry found: a term or a leaf is missing."]
+    imaginary = all(e.path.endswith(".imag") for e in entries)
+    if imaginary and (np.abs(analytic + numeric) <= 3 * bars + 1e-6 * np.abs(numeric)).all():
+        return [
+            "the imaginary parts have the opposite sign: if the gradient follows torch's "
+            "convention, pass its `jnp.conj`."
+        ]
     if len(entries) == 1:
         if abs(analytic[0] + numeric[0]) <= 3 * bars[0]:
             notes.append("the claimed value is the measured one with the opposite sign.")
@@ -33,8 +41,10 @@ def describe(entries, trial) -> list[str]:
     solid = np.abs(numeric) > 100 * bars
     if solid.sum() >= 2 and np.ptp(numeric[solid]) > 0:
         ratio = analytic[solid] / numeric[solid]
-        if np.ptp(ratio) <= 1e-3 * np.abs(ratio).max():
-            notes.append(f"every wrong entry found is {ratio.mean():.6g} times the measured value.")
+        if np.ptp(ratio) <= 1e-3 * np.abs(ratio - 1).max():
+            factor = float(ratio.mean())
+            shown = f"{factor:.{max(6, distinct_digits(factor, 1.0))}g}"
+            notes.append(f"every wrong entry found is {shown} times the measured value.")
             return notes
     at = np.array([_value(trial, e) for e in entries])
     if (at != 0).all() and len(set(at.tolist())) > 1:

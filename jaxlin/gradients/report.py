@@ -1,6 +1,6 @@
 """What a gradient check says: a verdict, the entries that it rests on, and how sure it is."""
 
-__all__ = ["Entry", "GradientError", "GradientReport", "band", "relative_error"]
+__all__ = ["Entry", "GradientError", "GradientReport", "band", "distinct_digits", "relative_error"]
 
 import json
 import math
@@ -32,11 +32,16 @@ class Entry(NamedTuple):
     """One-sided slopes. Where they differ, all between them are subgradients."""
     kinked: bool
     """Whether they differ beyond their error bars."""
+    output: str = ""
+    """Of a Jacobian: whose derivative it is, such as `f[2]`; of a Hessian, `(df/dx[2])`."""
+    output_index: tuple[int, ...] = ()
+    """Of a Jacobian or Hessian: the index in the leaf of the output."""
 
     @property
     def name(self) -> str:
-        """`['w'][3, 1000]`, as one would write it."""
-        return self.path + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        """`['w'][3, 1000]`, as one would write it; of a Jacobian `df[2]/dx['w'][3, 1000]`."""
+        name = self.path + (f"[{', '.join(map(str, self.index))}]" if self.index else "")
+        return f"d{self.output}/dx{name}" if self.output else name
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -54,7 +59,7 @@ class Entry(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """The result of `check_gradient`."""
+    """The result of `check_gradient` and its siblings."""
 
     verdict: str
     """"pass": every claimed value lies within its error bar. "kink": the function has a kink at
@@ -96,6 +101,11 @@ class GradientReport(NamedTuple):
     """In full mode the whole measured gradient, shaped like `x`."""
     analytic: Any
     """In full mode the claimed gradient, shaped like `x`."""
+    subject: str = "gradient"
+    """What was claimed: "gradient", "jacobian", "vjp", "jvp", "hessian" or "hvp"."""
+    combinations: int = 0
+    """Random combinations of the outputs that were compared, where they are too many to be
+    compared one by one."""
 
     @property
     def passed(self) -> bool:
@@ -130,7 +140,7 @@ class GradientReport(NamedTuple):
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        lines = [f"gradient check: {_headline(self)}"]
+        lines = [f"{self.subject} check: {_headline(self)}"]
         if self.entries:
             lines += ["", *_table(self.entries)]
         lines.append("")
@@ -174,6 +184,8 @@ def _work(report) -> str:
     named = f"{report.checked:,} of {report.parameters:,} entries"
     if report.mode != "quick":
         return named
+    if report.combinations:
+        return f"{report.combinations} combinations of outputs along random directions and {named}"
     return f"{report.directions} random directions and {named}"
 
 
@@ -184,17 +196,47 @@ def _at_most(p: float) -> str:
 def _table(entries) -> list[str]:
     names = [entry.name or "x" for entry in entries[:SHOWN]]
     width = max(5, *map(len, names))
-    head = f"  {'entry':<{width}}  {'analytic':>13}  {'numeric':>13}  {'+-':>8}"
-    lines = [head + f"  {'left':>13}  {'right':>13}"]
+    digits = max(_digits(entry) for entry in entries[:SHOWN])
+    wide = digits + 7  # sign, point and exponent
+    head = f"  {'entry':<{width}}  {'analytic':>{wide}}  {'numeric':>{wide}}  {'+-':>8}"
+    lines = [head + f"  {'left':>{wide}}  {'right':>{wide}}"]
     for name, e in zip(names, entries, strict=False):
         mark = "" if not e.kinked else "  subgradient" if e.inside else "  not a subgradient"
+        analytic, numeric, left, right = (
+            f"{value:>{wide}.{digits}g}" for value in (e.analytic, e.numeric, e.left, e.right)
+        )
         lines.append(
-            f"  {name:<{width}}  {e.analytic:>13.6g}  {e.numeric:>13.6g}  {e.error_bar:>8.1e}"
-            f"  {e.left:>13.6g}  {e.right:>13.6g}{mark}"
+            f"  {name:<{width}}  {analytic}  {numeric}  {e.error_bar:>8.1e}  {left}  {right}{mark}"
         )
     if len(entries) > SHOWN:
         lines.append(f"  ... and {len(entries) - SHOWN:,} more")
     return lines
+
+
+def _digits(entry: Entry) -> int:
+    """Significant digits, six at least, that tell apart the numbers which the verdict compares.
+
+    One digit beyond the first that differs, so that the difference can be read off.
+    """
+    pairs = [(entry.left, entry.right)] if entry.kinked else []
+    if not entry.inside and not entry.kinked:
+        pairs.append((entry.analytic, entry.numeric))
+    elif not entry.inside:
+        low, high = entry.interval
+        pairs.append((entry.analytic, low if entry.analytic < low else high))
+    return max([6, *(distinct_digits(a, b) for a, b in pairs)])
+
+
+def distinct_digits(a: float, b: float) -> int:
+    """Significant digits at which two numbers differ by several units of the last one.
+
+    >>> distinct_digits(1.0, 1.001), distinct_digits(1.0, 2.0)
+    (6, 3)
+    """
+    difference = abs(a - b)
+    if not math.isfinite(difference) or difference == 0:
+        return 1
+    return min(17, math.ceil(math.log10(max(abs(a), abs(b)) / difference)) + 2)
 
 
 def _finite(value):
