@@ -87,7 +87,7 @@ def test_a_users_function_is_checked(here, capsys):
 def test_a_complex_point_is_checked_and_drawn(here, tmp_path):
     options = ["--function", f"{here}:energy", "--input", "complex.npy", "--out", "drawn"]
     assert main(["gradcheck", *options]) == 0
-    result = json.loads((tmp_path / "drawn" / "gradcheck.json").read_text())
+    result = json.loads((tmp_path / "drawn" / "gradcheck.json").read_text(encoding="utf-8"))
     assert "JAX's convention" in str(result["checks"])
     assert (tmp_path / "drawn" / "gradcheck.png").exists()
 
