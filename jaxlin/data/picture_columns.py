@@ -12,6 +12,11 @@ from jaxlin.data.tables import Row, Table
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category")
 """Where a table has more than two columns, the one with such a title has the labels."""
+NAME_COLUMNS = (
+    *("file", "filename", "file_name", "path", "filepath", "file_path", "name", "id"),
+    *("image", "image_id", "image_name", "img", "picture", "photo"),
+)
+"""Titles that are no names of pictures, even if a picture is called so."""
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
@@ -83,13 +88,15 @@ def is_integer(label: str) -> bool:
 def _is_header(table: Table, names: Names) -> bool:
     """Whether no cell of the first row is a picture, or only by chance.
 
-    That is `image` where there is an image.png, and the names below it have their endings.
+    That is `image` where there is an image.png, above names with endings or beside `label`.
     """
     head, *body = (row.cells for row in table.rows)
     if any(map(looks_like_picture, head)):
         return False
-    endings = body and any(map(looks_like_picture, body[0]))
-    return bool(endings) or not any(is_name(names, cell) for cell in head)
+    pictures = [cell for cell in head if is_name(names, cell)]
+    chance = all(cell.lower() in NAME_COLUMNS for cell in pictures)
+    endings = bool(body) and any(map(looks_like_picture, body[0]))
+    return not pictures or (chance and (endings or any(t.lower() in LABEL_COLUMNS for t in head)))
 
 
 def _fitness(body: Sequence[Row], column: int, names: Names) -> tuple[int, int]:

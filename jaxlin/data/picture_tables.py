@@ -72,10 +72,17 @@ class Place(NamedTuple):
     label: str | None
 
 
-def holds_table(folder: Path) -> bool:
-    """Whether a folder is pictures beside a table: it has one, and no class folders."""
+def holds_table(folder: Path, *, wanted: bool = False) -> bool:
+    """Whether a folder is pictures beside a table: it has one, and no class folders.
+
+    Args:
+      folder: its path.
+      wanted: a column of a table was asked for: class folders are then no reason against it.
+    """
     if not _tables_in(folder):
         return False
+    if wanted:
+        return True
     others, passed = 0, {}
     entries = found_in(str(folder), passed)
     for path in entries.folders + entries.linked:

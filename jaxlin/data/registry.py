@@ -192,7 +192,8 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
             return path, named.SET_FOLDER
         if features.find_parts(path):
             return path, features.READER
-        return path, picture_tables.READER if picture_tables.holds_table(path) else pictures.READER
+        table = picture_tables.holds_table(path, wanted=reading.label_column is not None)
+        return path, picture_tables.READER if table else pictures.READER
     ending = path.suffix.lower()
     if ending in BY_ENDING:
         return path, BY_ENDING[ending]
