@@ -83,6 +83,11 @@ def _splits(root: Path, reading: Reading) -> tuple[str, ...]:
 
 def _load(root: Path, split: str, reading: Reading) -> Dataset:
     """The pictures of one split, with its class folders as labels."""
+    if root.is_file():
+        raise DataError(
+            f"{root}: is one picture, without a label. Give a folder train/<class>/*.png, or a "
+            "table of names and labels (labels.csv)."
+        )
     folders, passed = _survey(root)
     own = folders[split]
     _refuse_unlabeled(own)

@@ -97,8 +97,8 @@ def test_integers_are_the_numbers_of_classes_as_in_arrays(pets):
 
 def test_numbers_as_names_and_as_labels_are_told_apart(pets):
     root = pets()
-    write(root / "labels.csv", "label,id\n1,4\n0,1\n1,2\n0,3\n")
-    assert rows(load(root)) == [(4, "1"), (1, "0"), (2, "1"), (3, "0")]
+    write(root / "labels.csv", "label,id\n1,4\n2,1\n1,2\n2,3\n")
+    assert rows(load(root)) == [(4, "1"), (1, "2"), (2, "1"), (3, "2")]
 
 
 def test_a_title_that_is_also_the_name_of_a_picture(pets):

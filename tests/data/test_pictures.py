@@ -125,6 +125,7 @@ def test_an_empty_class_and_a_split_without_classes_are_refused(tmp_path, refuse
     picture(tmp_path / "test" / "1.png")
     refused(tmp_path, "test: holds 1 pictures, but there are no class folders", split="test")
     assert [len(part.names) for part in load_inputs(tmp_path)] == [2, 1]
+    refused(tmp_path / "test" / "1.png", "is one picture, without a label")
 
 
 def test_a_class_name_that_is_not_text_is_refused(tmp_path, refused):
