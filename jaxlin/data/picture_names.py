@@ -5,7 +5,6 @@ __all__ = ["Names", "find_picture", "index_names", "is_name", "looks_like_pictur
 import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 from jaxlin.core import DataError
@@ -32,9 +31,9 @@ def index_names(folder: str, pictures: Sequence[str]) -> Names:
     >>> [find_picture(names, name, "all") for name in ("cat/1.png", "1", "2")]
     ['pets/images/cat/1.png', 'pets/images/cat/1.png', None]
     """
-    names = Names(folder, {}, {}, {})
+    names, above = Names(folder, {}, {}, {}), len(os.path.join(folder, ""))
     for path in pictures:
-        relative = _normal(os.path.relpath(path, folder).replace(os.sep, "/"))
+        relative = _normal(path[above:].replace(os.sep, "/"))
         names.whole[relative] = [path]
         names.stems.setdefault(os.path.splitext(relative)[0], []).append(path)
         parts = relative.split("/")
@@ -59,8 +58,6 @@ def find_picture(names: Names, name: str, split: str, place: str | None = None) 
         of the folder raises a `DataError`; without it the result is then `None`.
     """
     given = _asked(name)
-    if _leads_out(given):
-        return _refuse(place, f"{name!r} leads out of {names.folder}. Name a picture in it.")
     found = names.whole.get(given) or names.stems.get(given) or names.ends.get(given, [])
     if len(found) > 1:
         found = [path for path in found if _in_split(path, names.folder, split)] or found
@@ -70,6 +67,8 @@ def find_picture(names: Names, name: str, split: str, place: str | None = None) 
         )
     if found:
         return found[0]
+    if _leads_out(given):
+        return _refuse(place, f"{name!r} leads out of {names.folder}. Name a picture in it.")
     if given and os.path.isfile(os.path.join(names.folder, given)):
         return _refuse(place, f"{name!r} is no picture of a kind that is read. Remove the row.")
     return _refuse(
@@ -88,17 +87,14 @@ def looks_like_picture(cell: str) -> bool:
 
 
 def _in_split(path: str, folder: str, split: str) -> bool:
-    inside = os.path.relpath(path, folder).split(os.sep)[:-1]
+    inside = path[len(os.path.join(folder, "")) :].split(os.sep)[:-1]
     return any(split_called(part) == split for part in inside)
 
 
 def _leads_out(name: str) -> bool:
-    windows = PureWindowsPath(name)
-    return (
-        name.startswith(("/", "~"))
-        or bool(windows.drive)
-        or (".." in PurePosixPath(name).parts or ".." in windows.parts)
-    )
+    """Of the folder, on any system: `C:` and backslashes too."""
+    parts = name.replace("\\", "/").split("/")
+    return name[:1] in ("/", "\\", "~") or name[1:2] == ":" or ".." in parts
 
 
 def _asked(name: str) -> str:
@@ -112,7 +108,7 @@ def _asked(name: str) -> str:
 
 
 def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _refuse(place: str | None, why: str) -> None:

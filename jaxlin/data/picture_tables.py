@@ -13,8 +13,8 @@ that `label_column` names, has the labels. Text is UTF-8, with a byte-order mark
 are separated by commas, semicolons or tabs, and may be quoted. Labels that are all integers are
 classes 0 to K - 1, others are sorted. A name without a picture, a picture with two labels or in
 two splits, and an empty label are refused; a row that comes again counts once; pictures that no
-table names are passed over. A prediction on the folder reads every picture, one on the table those
-that it names.
+table names are passed over. A prediction reads the pictures that the table names, but every one of
+a folder whose only table says nothing of splits.
 """
 
 __all__ = ["ENDINGS", "READER", "holds_table"]

@@ -174,6 +174,7 @@ def test_a_test_table_without_labels_is_read_by_a_prediction_alone(pets, refused
         ("1.png,a\n..\\x.png,b\n", "row 2: .* leads out"),
         ("1.png,a\nC:\\x.png,b\n", "row 2: .* leads out"),
         ("1.png,a\nsub/../../2.png,b\n", "leads out"),
+        ("1.png,a\n,b\n", "row 2: there is no picture ''"),
         ("1.png,a\nnotes.txt,b\n", r"row 2: 'notes\.txt' is no picture of a kind"),
         ("1.png,a\n2.png,a\n", "one class"),
         ('1.png,"a\n2.png,b\n', "is no table"),
