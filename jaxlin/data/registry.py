@@ -7,13 +7,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxlin.core import DataError
-from jaxlin.data import archives, arrays, cifar, features, idx, named, pictures, scattered
+from jaxlin.data import (
+    archives,
+    arrays,
+    cifar,
+    features,
+    idx,
+    named,
+    picture_tables,
+    pictures,
+    scattered,
+)
 from jaxlin.data.conform import conform
 from jaxlin.data.dataset import Dataset, Unlabeled
 from jaxlin.data.shards import KINDS
 from jaxlin.data.source import SPLITS, Reader, Reading, labeled_split, refuse_options
 
-BY_ENDING = {".npz": archives.READER}
+BY_ENDING = {
+    ".npz": archives.READER,
+    **dict.fromkeys(picture_tables.ENDINGS, picture_tables.READER),
+}
 """Files that are told by their ending alone."""
 
 
@@ -31,15 +44,17 @@ def load(source: str | Path, *, split: str = "train", **how) -> Dataset:
     Args:
       source: "digits", "mnist", "fashion-mnist", "cifar10"; or the path of an `.npz`, of an `.npy`
         or `.safetensors` with labels, of a folder of these (see `jaxlin.data.features`), of a
-        folder of pictures `train/<class>/*.png` (see `jaxlin.data.pictures`), or of a folder with
-        the files of a named set. `jaxlin data formats` lists them all.
+        folder of pictures `train/<class>/*.png` (see `jaxlin.data.pictures`), of a table of
+        pictures' names and labels (see `jaxlin.data.picture_tables`), or of a folder with the
+        files of a named set. `jaxlin data formats` lists them all.
       split: "train", "validation", "test" or "all". There is no silent split: only what the data
         call a test set is one (digits, which have none, are split by a fixed rule), but where a
         set has a validation split and no test split, as ImageNet has, the validation split
         is its test set. "train" takes all rows where files say nothing of splits.
       **how: fields of `jaxlin.data.source.Reading`: `data_dir`, `labels`, `inputs_key`,
         `labels_key`, `label_column`, `image_shape`, `image_size`, `color`, `background`,
-        `class_names`, `memory`, `apart`. One that this kind of source does not heed is refused.
+        `class_names`, `memory`, `progress`, `apart`. One that this kind of source does not heed
+        is refused.
 
     Returns:
       A `Dataset`; inputs are finite, labels integers in [0, K), both of one length. `split` says
@@ -123,7 +138,8 @@ def _test(test, labels, train: Dataset, like: Reading) -> Dataset:
         own = own._replace(**{name: getattr(like, name)})
     if train.image_shape is not None and "image_size" in reader.options:
         own = own._replace(image_size=train.image_shape[:2], color=_color(train.image_shape))
-    own = own._replace(class_names=train.class_names, memory=like.memory, apart=like.apart)
+    own = own._replace(class_names=train.class_names, memory=like.memory)
+    own = own._replace(apart=like.apart, progress=like.progress)
     there = reader.splits(place, own)
     order = ("test", "validation", "all", "train")
     return reader.load(place, next(split for split in order if split in there), own)
@@ -174,7 +190,10 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
     if path.is_dir():
         if cifar.find(path) or idx.holds(path):
             return path, named.SET_FOLDER
-        return path, features.READER if features.find_parts(path) else pictures.READER
+        if features.find_parts(path):
+            return path, features.READER
+        table = picture_tables.holds_table(path, wanted=reading.label_column is not None)
+        return path, picture_tables.READER if table else pictures.READER
     ending = path.suffix.lower()
     if ending in BY_ENDING:
         return path, BY_ENDING[ending]
