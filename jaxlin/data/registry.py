@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxlin.core import DataError
-from jaxlin.data import archives, arrays, cifar, features, idx, named, pictures, scattered
+from jaxlin.data import archives, arrays, features, named, pictures, scattered
 from jaxlin.data.conform import conform
 from jaxlin.data.dataset import Dataset, Unlabeled
 from jaxlin.data.shards import KINDS
@@ -172,7 +172,7 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
     if reading.apart is not None and path in reading.apart.folders:
         return path, scattered.READER
     if path.is_dir():
-        if cifar.find(path) or idx.holds(path):
+        if named.set_of(path):
             return path, named.SET_FOLDER
         return path, features.READER if features.find_parts(path) else pictures.READER
     ending = path.suffix.lower()
