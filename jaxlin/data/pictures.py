@@ -194,5 +194,10 @@ def _visible(folder: Path, root: Path) -> list[Path]:
 
 
 READER = Reader(
-    "pictures", frozenset({"image_size", "color", "background"}), _splits, _load, _inputs
+    "pictures",
+    frozenset({"image_size", "color", "background"}),
+    _splits,
+    _load,
+    _inputs,
+    (("FOLDER/train/<class>/*.png", f"and test/, val/: {', '.join(ENDINGS)}"),),
 )
