@@ -5,8 +5,9 @@ compared with the size of the member before any memory is asked for; a compresse
 expand beyond all measure.
 """
 
-__all__ = ["READER"]
+__all__ = ["DAMAGED", "READER"]
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,30 +21,37 @@ from jaxlin.data.arrays import read_header, refuse_size
 from jaxlin.data.keys import Layout
 from jaxlin.data.stores import Store, reader, refuse_expansion
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError),
+    *(RuntimeError, OverflowError),  # of which a version that zipfile does not know is one
+)
+"""What the standard library raises of a damaged archive."""
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Store]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Check the path.") from None
+    except DAMAGED as error:
         raise DataError(
             f"{path}: not an .npz archive, or cut off ({error}). Save it again."
         ) from None
     with archive:
         members = [info.filename for info in archive.infolist() if not info.is_dir()]
-        layouts = {name.removesuffix(".npy"): _layout(archive, name) for name in members}
+        layouts = {name.removesuffix(".npy"): _layout(archive, path, name) for name in members}
         if len(layouts) < len(members):
             raise DataError(f"{path}: two arrays have the same name. Save it again.")
         yield Store(layouts, lambda key: _member(archive, path, key))
 
 
-def _layout(archive: zipfile.ZipFile, name: str) -> Layout:
+def _layout(archive: zipfile.ZipFile, path: Path, name: str) -> Layout:
     try:
-        with archive.open(name) as file:
+        with _entered(archive, path, name, name) as file:
             shape, _, dtype, _ = read_header(file, name)
-    except (DataError, *_DAMAGED):
+    except DAMAGED:  # a DataError is a ValueError
         return Layout(None, None)  # an error only if somebody needs it
     return Layout(shape, dtype)
 
@@ -53,17 +61,29 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> np.ndarray:
     if f"{key}.npy" not in archive.namelist():
         raise DataError(f"{label}: is no array. Save it with `numpy.savez`.")
     info = archive.getinfo(f"{key}.npy")
-    refuse_expansion(label, min(info.compress_size, path.stat().st_size), info.file_size)
     try:
-        with archive.open(info) as file:
+        with _entered(archive, path, info.filename, label) as file:
             shape, fortran, dtype, offset = read_header(file, label)
             refuse_size(label, shape, dtype, info.file_size - offset)
             values = file.read(info.file_size - offset + 1)
-    except _DAMAGED as error:
+    except DataError:
+        raise
+    except DAMAGED as error:
         raise DataError(f"{label}: the archive is damaged ({error}). Save it again.") from None
     refuse_size(label, shape, dtype, len(values))
     order = "F" if fortran else "C"
     return np.frombuffer(values, dtype).reshape(shape, order=order)
+
+
+def _entered(archive: zipfile.ZipFile, path: Path, name: str, label: str):
+    """A member, open, unless it could fill the memory."""
+    info = archive.getinfo(name)
+    refuse_expansion(label, min(info.compress_size, path.stat().st_size), info.file_size)
+    if info.compress_type not in _PACKED:
+        raise DataError(
+            f"{label}: is packed in a way that `numpy.savez` does not use. Save it anew."
+        )
+    return archive.open(info)
 
 
 READER = reader(

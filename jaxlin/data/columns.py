@@ -22,7 +22,8 @@ import numpy as np
 from jaxlin.core import DataError
 from jaxlin.data.stores import refuse_expansion
 
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 4 << 20
+_BUFFER_BYTES = 1 << 20  # without a buffer pyarrow reads the whole of a row group at once
 _MOST_ROWS = 4096
 _SAFE_PYARROW = 15
 
@@ -48,7 +49,7 @@ def opened(path: Path):
             f"Install version {_SAFE_PYARROW} or later."
         )
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Check the path.") from None
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -196,7 +197,13 @@ def batches(paths: Sequence[Path], columns: Sequence[str], *, rows: int | None =
         first = 0
         with opened(path) as file:
             size = rows or _batch_rows(file.metadata)
-            found = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
+            found = (
+                batch
+                for group in range(file.num_row_groups)
+                for batch in file.iter_batches(
+                    size, row_groups=[group], columns=list(columns), use_threads=False
+                )
+            )
             while True:
                 try:
                     batch = next(found, None)
@@ -218,7 +225,7 @@ def batches(paths: Sequence[Path], columns: Sequence[str], *, rows: int | None =
 
 
 def _batch_rows(metadata) -> int:
-    """Rows of about 16 MiB."""
+    """Rows of about 4 MiB."""
     groups = range(metadata.num_row_groups)
     total = sum(metadata.row_group(group).total_byte_size for group in groups)
     row = max(1, total // max(1, metadata.num_rows))

@@ -13,6 +13,7 @@ Hugging Face data set has are used.
 
 __all__ = ["READER", "find"]
 
+import math
 import re
 from pathlib import Path
 
@@ -145,23 +146,25 @@ def _rows(table: Table, reading: Reading):
     rows, shape = rows_of(
         columns.numbers_of(table.paths, table.inputs), reading.image_shape, table.paths[0]
     )
-    _refuse_resizing(table, shape, reading)
+    _refuse_resizing(table, rows.shape[1], shape, reading)
     return rows, shape, notes, None
 
 
-def _refuse_resizing(table: Table, shape, reading: Reading) -> None:
-    """Numbers are never resized or recolored; being told what they are already is no harm."""
-    for option, own in (
-        ("image_size", None if shape is None else tuple(shape[:2])),
-        ("color", None if shape is None else "grey" if len(shape) == 2 else "rgb"),
-        ("background", None),
-    ):
-        asked = getattr(reading, option)
-        asked = tuple(asked) if option == "image_size" and asked is not None else asked
-        if asked is not None and asked != own:
+def _refuse_resizing(table: Table, features: int, shape, reading: Reading) -> None:
+    """Numbers are never resized or recolored; to be told what they are already is no harm.
+
+    A model says both `image_size` and `color` of what it was fitted on.
+    """
+    size, color = reading.image_size, reading.color
+    if size is not None and color is not None:
+        told = (*map(int, size), *(() if color == "grey" else (3,)))
+        if told == shape or (shape is None and math.prod(told) == features):
+            return
+    for option in ("image_size", "color", "background"):
+        if getattr(reading, option) is not None:
             raise DataError(
-                f"{table.paths[0]}: holds numbers, not picture files, so that `{option}` {asked} "
-                "cannot be heeded. Leave it out, or give data of that kind."
+                f"{table.paths[0]}: holds numbers, not picture files, so that `{option}` "
+                f"{getattr(reading, option)} cannot be heeded. Leave it out, or give pictures."
             )
 
 

@@ -18,6 +18,7 @@ LABELS = (
 )
 _TELLING = set(LABELS) - {"y"}  # y is also a coordinate
 _INDEX = re.compile(r"__index_level_\d+__")
+_PICTURES = ("image", "images", "img", "picture", "pictures", "png", "jpg", "jpeg")
 _SHOWN = 5
 
 
@@ -105,10 +106,10 @@ def _input_columns(path: Path, types, asked: str | None) -> tuple[tuple[str, ...
                 "Name another one with `inputs_key`."
             )
         return (asked,), picture
-    whole = [n for n, k in types.items() if columns.is_picture(k)]
+    whole = [n for n, k in types.items() if columns.is_picture(k) and _says_picture(n, k)]
     whole += [n for n in types if n in numeric and columns.leaf(types[n])[1]]
     if len(whole) > 1:
-        usual = [name for name in whole if name.lower() in (*INPUTS, "img")]
+        usual = [name for name in whole if name.lower() in (*INPUTS, *_PICTURES)]
         whole = usual if len(usual) == 1 else whole
     if len(whole) > 1:
         raise DataError(
@@ -128,6 +129,11 @@ def _input_columns(path: Path, types, asked: str | None) -> tuple[tuple[str, ...
             "the inputs as lists of numbers."
         )
     return found, False
+
+
+def _says_picture(name: str, kind) -> bool:
+    """Whether a column of bytes is meant as pictures: a struct of bytes, or by its name."""
+    return hasattr(kind, "get_field_index") or name.lower() in _PICTURES
 
 
 def some(names) -> str:

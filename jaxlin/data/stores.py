@@ -105,13 +105,15 @@ def _load(store: Store, path: Path, split: str, reading: Reading, beside) -> Dat
 def _rows(store: Store, choice: Choice, split: str, reading: Reading, path: Path):
     shape = reading.image_shape
     inputs = store.read(resolve(choice, "inputs", split, store.layouts, path))
-    if shape is None and choice.image_shape is not None and inputs.ndim == 2:
+    if shape is None and choice.image_shape is not None:
         shape = store.read(choice.image_shape)
         if shape.dtype.kind not in "iu":
             raise DataError(
                 f"{path}: `image_shape` must be integers, got {shape.dtype}. Save the shape that "
                 "a picture had before it became a row."
             )
+        if inputs.shape[1:] == tuple(shape.ravel()):  # says what the array says
+            shape = None
     return rows_of(inputs, shape, path)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data import arrays
+from jaxlin.data.archives import DAMAGED
 from jaxlin.data.keys import Layout
 from jaxlin.data.source import Reading
 from jaxlin.data.stores import Store, reader
@@ -48,7 +49,9 @@ def _load(path: Path):
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Check the path.") from None
+    except DAMAGED as error:
         raise DataError(
             f"{path}: not a file of `torch.save` since PyTorch 1.6, or cut off ({error}). Save it "
             "again."
@@ -148,9 +151,7 @@ def _labels_beside(path: Path, reading: Reading) -> np.ndarray:
         place = next(there, None) or arrays.find_labels(path)
     if place.suffix.lower() not in ENDINGS:
         return arrays.read_npy(place)
-    content = _load(place) if place.is_file() else None
-    if content is None:
-        raise DataError(f"{place}: no such file. Check the path.")
+    content = _load(place)
     if not _is_tensor(content):
         raise DataError(f"{place}: must hold one tensor, the labels. Save that alone.")
     return _array(content, str(place))

@@ -1,5 +1,8 @@
 """Archives of several arrays: which of them are meant, and that nothing is guessed or dropped."""
 
+import contextlib
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -139,6 +142,31 @@ def test_doubt_is_a_sentence(archive, arrays, match):
         load_splits(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_shape_is_for_rows_and_may_agree_with_pictures(archive):
+    pictures = ROWS.reshape(6, 2, 2)
+    path = archive(X=ROWS, y=CLASSES, X_test=pictures, y_test=CLASSES, image_shape=[2, 2])
+    assert [part and part.image_shape for part in load_splits(path)] == [(2, 2), None, (2, 2)]
+    with pytest.raises(DataError, match="nothing to say"):
+        load(archive(X=pictures, y=CLASSES, image_shape=[4, 1]))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_packings_and_damaged_directories_are_refused(archive, packing):
+    path = archive(X=ROWS, y=CLASSES)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", packing) as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+    with pytest.raises(DataError, match="does not use"):
+        load(path)
+    for at in range(len(whole) - 130, len(whole)):  # the directory at the end
+        path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+        with contextlib.suppress(DataError):
+            load(path)
 
 
 def test_class_names_in_bytes_are_text(archive):

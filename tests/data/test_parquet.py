@@ -207,6 +207,10 @@ def test_options_that_cannot_be_heeded_are_refused(saved, options, match):
     path = saved({"x": fixed(ROWS), "y": CLASSES, "word": CLASSES.astype(str)})
     with pytest.raises(DataError, match=match):
         load(path, **options)
+    if "image_size" in options:  # a model says both of what it was fitted on
+        assert load(path, **options, color="grey").inputs.shape == (6, 4)
+        with pytest.raises(DataError, match=match):
+            load(path, **options, color="rgb")
     if "image_shape" in options:
         with pytest.raises(DataError, match="holds pictures"):
             load(saved(encoded(pictures(), CLASSES)), **options)
