@@ -6,6 +6,7 @@ claim: it is compared with the bytes of the file, and with the rows that come.
 
 __all__ = [
     "batches",
+    "column_names",
     "is_numeric",
     "is_picture",
     "leaf",
@@ -56,6 +57,12 @@ def opened(path: Path):
         raise DataError(
             f"{path}: not a Parquet file, or cut off ({str(error).splitlines()[0]}). Save it again."
         ) from None
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of the columns of a file."""
+    with opened(path) as file:
+        return file.schema_arrow.names
 
 
 def leaf(kind):

@@ -1,50 +1,56 @@
 """Pictures that lie in a column of a Parquet file as the bytes of a PNG, a JPEG or the like."""
 
-__all__ = ["decode", "pictures_of"]
+__all__ = ["pictures_of"]
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data import pictures
-from jaxlin.data.columns import batches
+from jaxlin.data.columns import batches, column_names
+from jaxlin.data.picture_files import background_color, decode, is_color, quiet
+from jaxlin.data.picture_rows import Rows, note_of, size_of
+from jaxlin.data.source import Reading
 
 
 def pictures_of(
-    paths: Sequence[Path], column: str, *, image_size: tuple[int, int] | None, color: str | None
-) -> tuple[np.ndarray, tuple[int, ...], list[str]]:
-    """A column of encoded pictures as rows (N, D) of uint8, their shape, and notes.
+    paths: Sequence[Path], column: str, reading: Reading, *, others: Sequence[Path] = ()
+) -> Rows:
+    """A column of encoded pictures as rows (N, D) of uint8, as `picture_rows.read_rows`.
 
     All become what the first is, unless `image_size` (H, W) says more; grey if all of them are,
-    unless `color` says more.
+    and those of the files `others` of the same set, unless `color` says more.
     """
-    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-        raise ValueError(f"`image_size` must be (height, width), at least 1, got {image_size}.")
-    sizes: dict[tuple[int, int], int] = {}
-    count, grey = 0, True
-    for name, content in _contents(paths, column):
-        size, is_grey = _look(content, name)
-        sizes[size] = sizes.get(size, 0) + 1
-        count, grey = count + 1, grey and is_grey
-    if not count:
-        raise DataError(f"{paths[0]}: there are no rows. Give at least one example.")
-    first = next(iter(sizes))
-    grey = {None: grey, "grey": True, "rgb": False}[color]
-    shape = (*(first if image_size is None else map(int, image_size)), *(() if grey else (3,)))
-    rows = np.empty((count, int(np.prod(shape, dtype=object))), np.uint8)
-    for row, (name, content) in zip(rows, _contents(paths, column), strict=True):
-        picture = decode(content, name, shape)
-        row[:] = (picture if picture.ndim == 2 else picture.transpose(2, 0, 1)).reshape(-1)
-    notes = []
-    if image_size is None and len(sizes) > 1:
-        notes = [
-            f"{paths[0].name}: {count - sizes[first]:,} of {count:,} pictures were resized to "
-            f"{first[0]}x{first[1]}, the size of the first."
-        ]
-    return rows, shape, notes
+    size, color, background = size_of(reading), reading.color, background_color(reading.background)
+    others = [path for path in others if column in column_names(path)]
+    with quiet():
+        count = 0
+        for picture in _contents(paths, column):
+            if size is None:
+                size = decode(picture).pixels.shape[:2]
+            if color is None and is_color(picture, background):
+                color = "rgb"
+            count += 1
+        if not count:
+            raise DataError(f"{paths[0]}: there are no rows. Give at least one example.")
+        if color is None:
+            colored = any(is_color(picture, background) for picture in _contents(others, column))
+            color = "rgb" if colored else "grey"
+        shape = (*size, 3) if color == "rgb" else tuple(size)
+        rows = np.empty((count, int(np.prod(shape, dtype=object))), np.uint8)
+        counts: Counter = Counter()
+        for row, content in zip(rows, _contents(paths, column), strict=True):
+            picture = decode(content, size=size, color=color, background=background)
+            pixels = picture.pixels
+            row[:] = (pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).reshape(-1)
+            counts.update(
+                k for k in ("transparent", "several", "deep", "resized") if getattr(picture, k)
+            )
+            counts["color" if picture.color else "grey"] += 1
+    return Rows(rows, shape, note_of(paths[0].name, count, counts, shape, reading))
 
 
 class _Named(io.BytesIO):
@@ -58,19 +64,8 @@ class _Named(io.BytesIO):
         return self.name
 
 
-def decode(content: bytes, name: str, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """An encoded picture as `pictures.read_picture` reads a file."""
-    return pictures.read_picture(_Named(content, name), image_shape)
-
-
-def _look(content: bytes, name: str) -> tuple[tuple[int, int], bool]:
-    """(height, width) of an encoded picture as it is shown, and whether it is grey."""
-    picture = decode(content, name)
-    return picture.shape[:2], picture.ndim == 2
-
-
-def _contents(paths: Sequence[Path], column: str) -> Iterator[tuple[str, bytes]]:
-    """Each encoded picture of a column, with a name for sentences."""
+def _contents(paths: Sequence[Path], column: str) -> Iterator[_Named]:
+    """Each encoded picture of a column."""
     for path, first, batch in batches(paths, [column], rows=64):
         for offset, value in enumerate(batch.column(column)):
             entry, name = value.as_py(), f"{path} ({column}, row {first + offset})"
@@ -79,4 +74,4 @@ def _contents(paths: Sequence[Path], column: str) -> Iterator[tuple[str, bytes]]
                 only = isinstance(entry, dict) and entry.get("path")
                 what = "only the path of a picture" if only else "no picture"
                 raise DataError(f"{name}: holds {what}. Save the bytes of every picture.")
-            yield name, content
+            yield _Named(content, name)

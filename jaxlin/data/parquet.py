@@ -94,7 +94,7 @@ def _load(path: Path, split: str, reading: Reading) -> Dataset:
             labels = columns.text_or_numbers(first.paths, label_of(first))
             _, names = check_labels(labels, file=str(first.paths[0].parent), rows=len(labels))
     labels = columns.text_or_numbers(table.paths, label_of(table))
-    rows, image_shape, notes, white = _rows(table, reading)
+    rows, image_shape, notes, white = _rows(table, reading, _others(splits, split))
     file = str(table.paths[0] if len(table.paths) == 1 else table.paths[0].parent)
     return build(
         rows,
@@ -114,7 +114,9 @@ def _load(path: Path, split: str, reading: Reading) -> Dataset:
 def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
     splits, found = find(path), []
     for split, paths in splits.items():
-        rows, shape, notes, white = _rows(open_table(paths, reading), reading)
+        rows, shape, notes, white = _rows(
+            open_table(paths, reading), reading, _others(splits, split)
+        )
         found.append(
             without_labels(
                 *(rows, shape, path.name, str(paths[0]), split),
@@ -126,8 +128,15 @@ def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
     return found
 
 
-def _rows(table: Table, reading: Reading):
-    """Rows (N, D), the shape of a picture, notes, and the number of white if it is known."""
+def _others(splits: dict[str, list[Path]], split: str) -> list[Path]:
+    return [path for other, paths in splits.items() if other != split for path in paths]
+
+
+def _rows(table: Table, reading: Reading, others: list[Path]):
+    """Rows (N, D), the shape of a picture, notes, and the number of white if it is known.
+
+    `others` are the files of the other splits, which have a say in whether pictures are color.
+    """
     name, notes = table.paths[0].name, []
     if not table.picture and not columns.leaf(table.types[table.inputs[0]])[1]:
         notes += [f"{name}: the features are {some(table.inputs)}."]
@@ -139,10 +148,8 @@ def _rows(table: Table, reading: Reading):
                 f"{table.paths[0]}: column {table.inputs[0]!r} holds pictures, so that "
                 "`image_shape` has nothing to say: it is for rows. Leave it out."
             )
-        rows, shape, more = encoded.pictures_of(
-            table.paths, table.inputs[0], image_size=reading.image_size, color=reading.color
-        )
-        return rows, shape, [*notes, *more], 255
+        read = encoded.pictures_of(table.paths, table.inputs[0], reading, others=others)
+        return read.inputs, read.image_shape, [*notes, *read.notes], 255
     rows, shape = rows_of(
         columns.numbers_of(table.paths, table.inputs), reading.image_shape, table.paths[0]
     )

@@ -1,196 +1,215 @@
-"""A folder of pictures: `train/<class>/*.{png,jpg,jpeg,webp}`, and `test/` if there is one.
+"""Pictures in folders: `train/<class>/*.png` and the like, `test/` and `val/` if there are any.
 
-Class names are the names of the subfolders, in Unicode's composed form (NFC) and sorted, so that
-they are the same on every system. A picture is opened, its size looked at, and only then decoded:
-a file of kilobytes can claim gigapixels. Hidden files are passed over, and so is everything that
-does not end like a picture; a picture that cannot be read is an error, and so is a link that
-leads out of the folder.
+    pets/cat/1.png, pets/dog/more/2.jpg      classes; what lies deeper counts for its class
+    pets/train/cat/..., pets/test/cat/..., pets/val/cat/...   splits, each with its classes
+    pets/labels.csv, pets/images/1.png       a table of names and labels: `picture_tables`
+
+The validation split may be called `val`, `valid` or `validation`, the others also `training` and
+`testing`, all in any case. Class names are the names of the subfolders, in Unicode's composed form
+(NFC) and sorted, so that they are the same on every system. A prediction needs no classes: it
+reads every picture of a split, however deep. Which files are pictures, which links are followed
+and what is passed over stands in `picture_listing`, how a file becomes pixels in `picture_files`,
+and how all become one size and color in `picture_rows`. A picture that cannot be read is an error.
 """
 
-__all__ = ["ENDINGS", "READER", "read_picture"]
+__all__ = ["ENDINGS", "READER", "read_picture", "split_folders"]
 
 import os
 import unicodedata
-import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data.dataset import Dataset, Unlabeled
+from jaxlin.data.picture_files import ENDINGS, read_picture
+from jaxlin.data.picture_listing import Passed, found_in, list_pictures, note_passed, told
+from jaxlin.data.picture_rows import read_rows
 from jaxlin.data.source import Reader, Reading
 from jaxlin.data.validate import build, without_labels
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 64_000_000
-_GREY = ("1", "L", "LA")
-_COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
-
-
-SPLIT_FOLDERS = {
-    "train": ("train",),
+SPLIT_NAMES = {
+    "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
-    "test": ("test",),
+    "test": ("test", "testing"),
 }
-"""What the folders of the splits are called."""
+"""What the folders of the splits are called, and a table's splits."""
+
+
+class SplitFolder(NamedTuple):
+    """What lies in the folder of a split."""
+
+    path: str
+    classes: dict[str, list[str]]
+    """The pictures of every class, by its name."""
+    loose: list[str]
+    """Pictures beside the class folders, or without any."""
+
+
+def split_folders(root: str | Path) -> dict[str, str]:
+    """The folder of each split below `root`; `root` itself as "all" where there is none.
+
+    Raises:
+      DataError: two folders are called one split.
+    """
+    found = {}
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        split = split_called(entry.name)
+        if split is not None and entry.is_dir():
+            if split in found:
+                raise DataError(
+                    f"{root}: both {os.path.basename(found[split])} and {entry.name} could be the "
+                    f"{split} split. Keep one of them in the folder."
+                )
+            found[split] = entry.path
+    there = {split: found[split] for split in SPLIT_NAMES if split in found}
+    return there or {"all": str(root)}
+
+
+def split_called(name: str) -> str | None:
+    """The split that goes by a name, in any case; `None` if none does.
+
+    >>> split_called("Valid"), split_called("cat")
+    ('validation', None)
+    """
+    name = name.lower()
+    return next((split for split, names in SPLIT_NAMES.items() if name in names), None)
 
 
 def _splits(root: Path, reading: Reading) -> tuple[str, ...]:
-    if root.is_file():
-        return ("all",)
-    there = tuple(split for split in SPLIT_FOLDERS if _folder(root, split) != root)
-    return there or ("all",)
-
-
-def _folder(root: Path, split: str) -> Path:
-    """The folder of a split; the root itself where there is none of its names."""
-    names = SPLIT_FOLDERS.get(split, ())
-    return next((root / name for name in names if (root / name).is_dir()), root)
+    return ("all",) if root.is_file() else tuple(split_folders(root))
 
 
 def _load(root: Path, split: str, reading: Reading) -> Dataset:
-    """The pictures of one split as rows of uint8.
-
-    All become what the first is, unless `image_size` (H, W) is given: its size (others are resized
-    with a bilinear filter), and grey or color.
-
-    Raises:
-      DataError: no classes, a class without pictures, a picture that cannot be read or a link that
-        leads out of `root`.
-    """
-    folder, class_names = _folder(root, split), reading.class_names
-    if split not in ("train", "all") and class_names is None:
-        class_names = tuple(_classes(_folder(root, "train"), root))
-    classes = _classes(folder, root)
-    names = tuple(classes) if class_names is None else tuple(class_names)
-    unknown = [name for name in classes if name not in names]
+    """The pictures of one split, with its class folders as labels."""
+    if root.is_file():
+        raise DataError(
+            f"{root}: is one picture, without a label. Give a folder train/<class>/*.png, or a "
+            "table of names and labels (labels.csv)."
+        )
+    folders, passed = _survey(root)
+    own = folders[split]
+    _refuse_unlabeled(own)
+    names = reading.class_names
+    if names is None:
+        names = folders.get("train", own).classes or own.classes
+    names = tuple(names)
+    unknown = [name for name in own.classes if name not in names]
     if unknown:
         raise DataError(
-            f"{folder}: the subfolder {unknown[0]!r} is none of the {len(names)} classes "
+            f"{own.path}: the subfolder {unknown[0]!r} is none of the {len(names)} classes "
             f"({', '.join(names[:10])}). Use pictures of the same classes."
         )
-    found = [(path, names.index(c)) for c, sub in classes.items() for path in _pictures(sub, root)]
-    shape = _shape([path for path, _ in found], reading)
+    for folder in folders.values():
+        if folder.classes:
+            for path in folder.loose:
+                note_passed(passed, "pictures outside of the class folders", path)
+    rows = read_rows({s: _labeled(f) for s, f in folders.items()}, split, reading, name=root.name)
+    counts = [len(paths) for paths in own.classes.values()]
     return build(
-        _decode([path for path, _ in found], shape),
-        np.array([label for _, label in found]),
+        rows.inputs,
+        np.repeat([names.index(name) for name in own.classes], counts),
         class_names=names,
-        image_shape=shape,
+        image_shape=rows.image_shape,
         name=root.name,
-        file=str(folder),
+        file=own.path,
         training=reading.class_names is None,
         split=split,
         white=255,
+        notes=rows.notes,
+        passed_over=told(passed),
     )
 
 
-def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
-    """One picture, or all those of a folder, as rows (N, D) of uint8, and their paths."""
-    paths = _pictures(path, path) if path.is_dir() else [path]
-    shape = _shape(paths, reading)
-    names = [str(path) for path in paths]
-    rows = _decode(paths, shape)
-    return [without_labels(rows, shape, path.name, str(path), names=names, white=255)]
-
-
-def read_picture(path: Path, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """One picture as uint8 (H, W), or (H, W, 3), upright; resized and converted to `image_shape`.
-
-    Raises:
-      DataError: it is missing, not a PNG, JPEG or WebP, damaged, too large, or has 16-bit pixels.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{path}: {picture.width} x {picture.height} pixels are more than the "
-                        f"{MAX_PIXELS:,} that are read. Make the picture smaller."
-                    )
-                if picture.mode not in _GREY + _COLOR:
-                    raise DataError(
-                        f"{path}: pixels of kind {picture.mode!r} are not read. Convert it "
-                        "to 8-bit grey or RGB."
-                    )
-                picture = ImageOps.exif_transpose(picture)
-                grey = picture.mode in _GREY if image_shape is None else len(image_shape) == 2
-                picture = picture.convert("L" if grey else "RGB")
-                if image_shape is not None and picture.size != tuple(image_shape[1::-1]):
-                    picture = picture.resize(image_shape[1::-1], Image.Resampling.BILINEAR)
-                return np.asarray(picture)
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Check the path.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a PNG, JPEG or WebP picture. Replace or remove it.") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError(f"{path}: more pixels than are read. Make the picture smaller.") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(
-            f"{path}: the picture is damaged or cut off ({error}). Replace or remove it."
-        ) from None
-
-
-def _shape(paths: list[Path], reading: Reading) -> tuple[int, ...]:
-    image_size, color = reading.image_size, reading.color
-    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-        raise ValueError(f"`image_size` must be (height, width), at least 1, got {image_size}.")
-    first = read_picture(paths[0]).shape
-    channels = {None: first[2:], "grey": (), "rgb": (3,)}[color]
-    return (*(first[:2] if image_size is None else map(int, image_size)), *channels)
-
-
-def _decode(paths: list[Path], shape: tuple[int, ...]) -> np.ndarray:
-    rows = np.empty((len(paths), int(np.prod(shape, dtype=object))), np.uint8)
-    for row, path in zip(rows, paths, strict=True):
-        picture = read_picture(path, shape)
-        row[:] = (picture if picture.ndim == 2 else picture.transpose(2, 0, 1)).reshape(-1)
-    return rows
-
-
-def _classes(folder: Path, root: Path) -> dict[str, Path]:
-    found = [path for path in _visible(folder, root) if path.is_dir()]
-    if not found:
-        raise DataError(
-            f"{folder}: there are no class folders. Put the pictures into one subfolder for each "
-            "class, train/<class>/*.png."
-        )
-    classes = {unicodedata.normalize("NFC", path.name): path for path in found}
-    if len(classes) != len(found):
-        raise DataError(
-            f"{folder}: two class folders have the same name in Unicode's composed form. "
-            "Rename one of them."
-        )
-    return dict(sorted(classes.items()))
-
-
-def _pictures(folder: Path, root: Path) -> list[Path]:
-    found = [p for p in _visible(folder, root) if p.suffix.lower() in ENDINGS and p.is_file()]
-    if not found:
-        raise DataError(
-            f"{folder}: there are no pictures ({', '.join(ENDINGS)}). Add some, or remove it."
+def _inputs(root: Path, reading: Reading) -> list[Unlabeled]:
+    """One picture, or all those of each split."""
+    passed: Passed = {}
+    if root.is_file():
+        files = {"all": [str(root)]}
+    else:
+        folders, passed = _survey(root)
+        files = {split: _every(folder) for split, folder in folders.items()}
+        for split, paths in files.items():
+            if not paths:
+                raise _no_pictures(folders[split].path)
+    found = []
+    for split, paths in files.items():
+        rows = read_rows(files, split, reading, name=root.name)
+        found.append(
+            without_labels(
+                rows.inputs,
+                rows.image_shape,
+                *(root.name, str(root), split),
+                names=list(paths),
+                white=255,
+                notes=rows.notes,
+                passed_over=told(passed),
+            )
         )
     return found
 
 
-def _visible(folder: Path, root: Path) -> list[Path]:
-    inside = root.resolve()
-    paths = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        path = Path(entry.path)
-        if entry.is_symlink() and not path.resolve().is_relative_to(inside):
+def _survey(root: Path) -> tuple[dict[str, SplitFolder], Passed]:
+    """What lies in every split, and what is passed over."""
+    passed: Passed = {}
+    places = split_folders(root)
+    if "all" not in places:
+        beside = found_in(str(root), passed)
+        for path in beside.folders + beside.linked:
+            if path not in places.values():
+                note_passed(passed, "folders beside the splits", path)
+        for path in beside.pictures:
+            note_passed(passed, "pictures outside of the splits", path)
+    return {split: _split_folder(path, passed) for split, path in places.items()}, passed
+
+
+def _split_folder(path: str, passed: Passed) -> SplitFolder:
+    entries = found_in(path, passed, up=True)
+    classes = {}
+    for folder in entries.folders + entries.linked:
+        name = unicodedata.normalize("NFC", os.path.basename(folder))
+        if name in classes:
             raise DataError(
-                f"{path}: this link leads out of {root} and is not followed. Copy what it means."
+                f"{path}: two class folders have the same name in Unicode's composed form, "
+                f"{name!r}. Rename one of them."
             )
-        paths.append(path)
-    return paths
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{path}: the name of the class folder {os.fsencode(name)!r} is not UTF-8 text. "
+                "Rename it."
+            ) from None
+        classes[name] = list_pictures(folder, passed)
+    return SplitFolder(path, dict(sorted(classes.items())), entries.pictures)
+
+
+def _labeled(folder: SplitFolder) -> list[str]:
+    return [path for paths in folder.classes.values() for path in paths]
+
+
+def _every(folder: SplitFolder) -> list[str]:
+    return sorted([*_labeled(folder), *folder.loose])
+
+
+def _refuse_unlabeled(folder: SplitFolder) -> None:
+    if not folder.classes:
+        holds = f"holds {len(folder.loose):,} pictures, but " if folder.loose else ""
+        raise DataError(
+            f"{folder.path}: {holds}there are no class folders. Put the pictures into one "
+            "subfolder for each class, train/<class>/*.png, or add a table of names and labels "
+            "(labels.csv)."
+        )
+    for name, paths in folder.classes.items():
+        if not paths:
+            raise _no_pictures(os.path.join(folder.path, name))
+
+
+def _no_pictures(path: str) -> DataError:
+    return DataError(
+        f"{path}: there are no pictures ({', '.join(ENDINGS)}). Add some, or remove it."
+    )
 
 
 READER = Reader(
@@ -199,5 +218,8 @@ READER = Reader(
     _splits,
     _load,
     _inputs,
-    (("FOLDER/train/<class>/*.png", f"and test/, val/: {', '.join(ENDINGS)}"),),
+    (
+        ("a folder train/<class>/*.png", "its subfolders are the classes; test/ and val/ if there"),
+        ("a picture, or a folder of them", "for a prediction"),
+    ),
 )

@@ -23,6 +23,7 @@ from jaxlin.data import (
     hdf5,
     named,
     parquet,
+    picture_tables,
     pictures,
     scattered,
     torch_files,
@@ -37,12 +38,14 @@ BY_ENDING = {
     ".parquet": parquet.READER,
     **dict.fromkeys((".h5", ".hdf5"), hdf5.READER),
     **dict.fromkeys(torch_files.ENDINGS, torch_files.READER),
+    **dict.fromkeys(picture_tables.ENDINGS, picture_tables.READER),
 }
 """Files that are told by their ending alone."""
 READERS = (
     named.READER,
     named.SET_FOLDER,
     pictures.READER,
+    picture_tables.READER,
     archives.READER,
     arrays.READER,
     features.READER,
@@ -73,7 +76,8 @@ def load(source: str | Path, *, split: str = "train", **how) -> Dataset:
         is its test set. "train" takes all rows where files say nothing of splits.
       **how: fields of `jaxlin.data.source.Reading`: `data_dir`, `labels`, `inputs_key`,
         `labels_key`, `label_column`, `image_shape`, `image_size`, `color`, `background`,
-        `class_names`, `memory`, `apart`. One that this kind of source does not heed is refused.
+        `class_names`, `memory`, `progress`, `apart`. One that this kind of source does not heed
+        is refused.
 
     Returns:
       A `Dataset`; inputs are finite, labels integers in [0, K), both of one length. `split` says
@@ -157,7 +161,8 @@ def _test(test, labels, train: Dataset, like: Reading) -> Dataset:
         own = own._replace(**{name: getattr(like, name)})
     if train.image_shape is not None and "image_size" in reader.options:
         own = own._replace(image_size=train.image_shape[:2], color=_color(train.image_shape))
-    own = own._replace(class_names=train.class_names, memory=like.memory, apart=like.apart)
+    own = own._replace(class_names=train.class_names, memory=like.memory)
+    own = own._replace(apart=like.apart, progress=like.progress)
     there = reader.splits(place, own)
     order = ("test", "validation", "all", "train")
     return reader.load(place, next(split for split in order if split in there), own)
@@ -210,7 +215,10 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
             return path, named.SET_FOLDER
         if features.find_parts(path):
             return path, features.READER
-        return path, parquet.READER if parquet.find(path) else pictures.READER
+        if parquet.find(path):
+            return path, parquet.READER
+        table = picture_tables.holds_table(path, wanted=reading.label_column is not None)
+        return path, picture_tables.READER if table else pictures.READER
     ending = path.suffix.lower()
     if ending in BY_ENDING:
         return path, BY_ENDING[ending]

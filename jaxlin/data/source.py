@@ -54,6 +54,8 @@ class Reading(NamedTuple):
     """The classes that labels must keep to."""
     memory: int = RESIDENT_BYTES
     """Bytes up to which features are held in memory."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with how many pictures are read, and of how many, from the thread that loads."""
     apart: Any = None
     """In a run of several processes, the folders of which each has some files."""
 

@@ -144,11 +144,21 @@ def test_grey_and_color_and_sizes_are_decided_over_all_pictures(saved):
     path = saved(encoded(mixed, [0, 1, 0, 1]))
     found = load(path)
     assert found.image_shape == (4, 5, 3)
-    assert found.notes[-1].startswith("a.parquet: 1 of 4 pictures were resized to 4x5")
+    assert found.notes == ("a.parquet: of 4 pictures, 2 grey read as color, 1 resized to 4x5.",)
     assert load(path, color="grey").image_shape == (4, 5)
     assert load(path, image_size=(2, 2)).image_shape == (2, 2, 3)
     grey = load(saved(encoded(pictures(4, shape=(4, 5)), [0, 1, 0, 1])))
     assert grey.image_shape == (4, 5)
+
+
+def test_color_in_one_split_makes_the_whole_set_color(saved, tmp_path):
+    saved(encoded(pictures(3, shape=(4, 5)), [0, 1, 0]), "set/train.parquet")
+    saved({"other": [1, 2], "label": [0, 1]}, "set/test.parquet")
+    assert load(tmp_path / "set").image_shape == (4, 5)
+    saved(encoded(pictures(2), [0, 1]), "set/test.parquet")
+    train, _, test = load_splits(tmp_path / "set")
+    assert train.image_shape == test.image_shape == (4, 5, 3)
+    assert load(tmp_path / "set", color="grey").image_shape == (4, 5)
 
 
 def test_class_names_of_another_order_are_mapped(saved, tmp_path):
@@ -175,7 +185,7 @@ BAD = {
     "two inputs": ({"a": fixed(ROWS), "b": fixed(ROWS), "y": CLASSES}, "`a`, `b` could all"),
     "only text": ({"a": ["1", "2"], "y": [0, 1]}, "neither pictures nor numbers"),
     "path only": ({"image": paths_only(), "y": [0, 1]}, "only the path of a picture"),
-    "no picture": ({"image": [b"GIF89a", b""], "y": [0, 1]}, r"image, row 0\): not a PNG"),
+    "no picture": ({"image": [b"GIF89a", b""], "y": [0, 1]}, r"image, row 0\): not a picture"),
     "bytes": ({"x": fixed(ROWS), "y": [b"\xff"] * 6}, "not UTF-8"),
     "one-hot": ({"x": fixed(ROWS), "y": np.eye(3)[CLASSES].tolist()}, "argmax"),
     "lengths": ({"x": pa.array([[]] * 6, pa.list_(pa.float32())), "y": CLASSES}, "empty"),
