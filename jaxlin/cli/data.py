@@ -1,4 +1,4 @@
-"""List, describe, fetch and verify data sets."""
+"""List, describe, fetch and verify data sets, and say which files are read."""
 
 __all__ = ["Options", "run"]
 
@@ -11,12 +11,14 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """List, describe, fetch and verify data sets."""
+    """List, describe, fetch and verify data sets; say which files are read (formats)."""
 
-    action: Annotated[Literal["list", "info", "fetch", "verify"], tyro.conf.Positional] = "list"
+    action: Annotated[
+        Literal["list", "info", "fetch", "verify", "formats"], tyro.conf.Positional
+    ] = "list"
     """What to do; nothing is downloaded but by fetch."""
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """The data set: digits, mnist, fashion-mnist, cifar10."""
+    """The data set, one of those of list: digits, mnist, cifar10, ..."""
     data_dir: Path | None = None
     """The folder that holds its files."""
     json: bool = False
@@ -28,6 +30,8 @@ def run(options: Options) -> int:
     from jaxlin.cli.output import emit
     from jaxlin.data import NAMED, fetch
 
+    if options.action == "formats":
+        return _formats(json=options.json)
     if options.action == "list":
         found = {name: _described(name, options.data_dir) for name in NAMED}
     elif options.name not in NAMED:
@@ -46,6 +50,29 @@ def run(options: Options) -> int:
     else:
         _print(found)
     return int(any(file["canonical"] is False for file in found.get("files", [])))
+
+
+def _formats(*, json: bool) -> int:
+    """Print what can be read; the readers themselves say it."""
+    import textwrap
+
+    from jaxlin.cli.output import emit
+    from jaxlin.data.registry import formats
+
+    kinds = formats()
+    if json:
+        emit({"formats": kinds})
+        return 0
+    width = max(len(place) for kind in kinds for place, _ in kind["lines"])
+    for kind in kinds:
+        flags = " ".join(f"--{option.replace('_', '-')}" for option in kind["options"])
+        print(f"{kind['title']}{f' ({flags})' if flags else ''}")
+        for place, how in kind["lines"]:
+            first, *rest = textwrap.wrap(how, 96 - width, break_on_hyphens=False)
+            print(f"  {place:<{width}}  {first}")
+            for line in rest:
+                print(f"  {'':<{width}}  {line}")
+    return 0
 
 
 def _described(name: str, data_dir) -> dict:
@@ -70,6 +97,7 @@ def _described(name: str, data_dir) -> dict:
 
 
 def _print(found: dict) -> None:
+    width = max((len(name) for name in found), default=0)
     verdicts = {True: "as published", False: "NOT as published", None: "no published sum"}
     for name, value in found.items():
         if name == "files":
@@ -78,7 +106,8 @@ def _print(found: dict) -> None:
                 print(f"{'':<64}  {verdicts[file['canonical']]}")
         elif isinstance(value, dict):
             where = value["found"] or "not here"
-            print(f"{name:<14} {value['train']:>6} + {value['test']:>6}  {value['title']}: {where}")
+            rows = f"{value['train']:>7,} + {value['test']:>7,}"
+            print(f"{name:<{width}}  {rows}  {value['title']}: {where}")
         else:
             text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             print(f"{name:<12} {'not here' if text is None else text}")

@@ -5,126 +5,96 @@ compared with the size of the member before any memory is asked for; a compresse
 expand beyond all measure.
 """
 
-__all__ = ["READER"]
+__all__ = ["DAMAGED", "READER"]
 
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data.arrays import read_header, refuse_size, rows_of
-from jaxlin.data.dataset import Dataset, Unlabeled
-from jaxlin.data.source import Reader, Reading
-from jaxlin.data.validate import build, check_labels, without_labels
+from jaxlin.data.arrays import read_header, refuse_size
+from jaxlin.data.keys import Layout
+from jaxlin.data.stores import Store, reader, refuse_expansion
 
-KEYS = {  # first spelling first
-    "train": (("inputs", "X", "x_train"), ("labels", "y", "y_train")),
-    "test": (("test_inputs", "X_test", "x_test"), ("test_labels", "y_test")),
-}
-MAX_RATIO = 200
-_RATIO_MATTERS_ABOVE = 16 << 20
-
-
-def _load(path: Path, split: str, reading: Reading) -> Dataset:
-    part = "train" if split == "all" else split
-    class_names = reading.class_names
-    with _open(path) as archive:
-        own_names = _optional(archive, path, "class_names")
-        training = class_names is None
-        if training and own_names is not None:
-            class_names = own_names.ravel().tolist()
-        if part != "train" and class_names is None:  # the classes are the training set's
-            labels = _member(archive, path, _key(archive, path, "train", 1))
-            _, class_names = check_labels(labels, file=str(path), rows=len(labels))
-        inputs, image_shape = _rows(archive, path, part, reading)
-        labels = _member(archive, path, _key(archive, path, part, 1))
-    return build(
-        inputs,
-        labels,
-        class_names=class_names,
-        image_shape=image_shape,
-        name=path.name,
-        file=str(path),
-        training=training and part == "train",
-        split=split,
-    )
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError),
+    *(RuntimeError, OverflowError),  # of which a version that zipfile does not know is one
+)
+"""What the standard library raises of a damaged archive."""
 
 
-def _rows(archive, path: Path, part: str, reading: Reading):
-    shape = reading.image_shape
-    if shape is None:
-        shape = _optional(archive, path, "image_shape")
-    return rows_of(_member(archive, path, _key(archive, path, part, 0)), shape, path)
-
-
-def _splits(path: Path, reading: Reading) -> tuple[str, ...]:
-    """Either half of a split counts, so that one without the other is an error and not nothing."""
-    with _open(path) as archive:
-        names = archive.namelist()
-        test = any(f"{key}.npy" in names for keys in KEYS["test"] for key in keys)
-    return ("train", "test") if test else ("all",)
-
-
-def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
-    found = []
-    with _open(path) as archive:
-        for split in _splits(path, reading):
-            part = "train" if split == "all" else split
-            inputs, image_shape = _rows(archive, path, part, reading)
-            found.append(without_labels(inputs, image_shape, path.name, str(path), split))
-    return found
-
-
-def _open(path: Path) -> zipfile.ZipFile:
+@contextmanager
+def _opened(path: Path) -> Iterator[Store]:
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Check the path.") from None
+    except DAMAGED as error:
         raise DataError(
             f"{path}: not an .npz archive, or cut off ({error}). Save it again."
         ) from None
+    with archive:
+        members = [info.filename for info in archive.infolist() if not info.is_dir()]
+        layouts = {name.removesuffix(".npy"): _layout(archive, path, name) for name in members}
+        if len(layouts) < len(members):
+            raise DataError(f"{path}: two arrays have the same name. Save it again.")
+        yield Store(layouts, lambda key: _member(archive, path, key))
 
 
-def _key(archive, path, split, part) -> str:
-    for key in KEYS[split][part]:
-        if f"{key}.npy" in archive.namelist():
-            return key
-    there = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:10]) or "nothing"
-    raise DataError(
-        f"{path}: the archive needs the array `{KEYS[split][part][0]}`, got {there}. "
-        "Save it with `numpy.savez(path, inputs=..., labels=...)`."
-    )
-
-
-def _optional(archive, path, key):
-    return _member(archive, path, key) if f"{key}.npy" in archive.namelist() else None
+def _layout(archive: zipfile.ZipFile, path: Path, name: str) -> Layout:
+    try:
+        with _entered(archive, path, name, name) as file:
+            shape, _, dtype, _ = read_header(file, name)
+    except DAMAGED:  # a DataError is a ValueError
+        return Layout(None, None)  # an error only if somebody needs it
+    return Layout(shape, dtype)
 
 
 def _member(archive: zipfile.ZipFile, path: Path, key: str) -> np.ndarray:
-    info, label = archive.getinfo(f"{key}.npy"), f"{path} ({key})"
-    packed = min(info.compress_size, path.stat().st_size)
-    if info.file_size > max(_RATIO_MATTERS_ABOVE, packed * MAX_RATIO):
-        raise DataError(
-            f"{label}: {packed:,} compressed bytes claim to expand to {info.file_size:,}, which no "
-            "real data do. Save it again with `numpy.savez`."
-        )
+    label = f"{path} ({key})"
+    if f"{key}.npy" not in archive.namelist():
+        raise DataError(f"{label}: is no array. Save it with `numpy.savez`.")
+    info = archive.getinfo(f"{key}.npy")
     try:
-        with archive.open(info) as file:
+        with _entered(archive, path, info.filename, label) as file:
             shape, fortran, dtype, offset = read_header(file, label)
             refuse_size(label, shape, dtype, info.file_size - offset)
             values = file.read(info.file_size - offset + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except DataError:
+        raise
+    except DAMAGED as error:
         raise DataError(f"{label}: the archive is damaged ({error}). Save it again.") from None
     refuse_size(label, shape, dtype, len(values))
     order = "F" if fortran else "C"
     return np.frombuffer(values, dtype).reshape(shape, order=order)
 
 
-READER = Reader(
+def _entered(archive: zipfile.ZipFile, path: Path, name: str, label: str):
+    """A member, open, unless it could fill the memory."""
+    info = archive.getinfo(name)
+    refuse_expansion(label, min(info.compress_size, path.stat().st_size), info.file_size)
+    if info.compress_type not in _PACKED:
+        raise DataError(
+            f"{label}: is packed in a way that `numpy.savez` does not use. Save it anew."
+        )
+    return archive.open(info)
+
+
+READER = reader(
     "an .npz archive",
-    frozenset({"inputs_key", "labels_key", "image_shape"}),
-    _splits,
-    _load,
-    _inputs,
+    _opened,
+    formats=(
+        (
+            "NAME.npz",
+            "inputs and labels (or X and y, images, data, features, targets, ...); splits by names "
+            "as X_train, y_test, val_images; class_names and image_shape if they are there; arr_0 "
+            "and arr_1 if their shapes leave no doubt",
+        ),
+    ),
 )

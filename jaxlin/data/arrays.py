@@ -174,4 +174,11 @@ READER = Reader(
     lambda path, reading: ("all",),
     _load,
     _inputs,
+    (
+        (
+            "NAME.npy",
+            "pictures (N, H, W), (N, H, W, C) or (N, C, H, W), or rows with image_shape; labels in "
+            "NAME_labels.npy or labels.npy",
+        ),
+    ),
 )

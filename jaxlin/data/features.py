@@ -364,4 +364,15 @@ def read_class_names(folder: Path) -> tuple[str, ...] | None:
     return None
 
 
-READER = Reader("features in files", frozenset({"labels"}), _splits, _load, _inputs)
+READER = Reader(
+    "features in files",
+    frozenset({"labels"}),
+    _splits,
+    _load,
+    _inputs,
+    (
+        ("NAME.npy", "rows (N, D), read as they are needed; labels in NAME_labels.npy, labels.npy"),
+        ("NAME.safetensors", "the tensors features and labels"),
+        ("FOLDER/train-*-of-*.npy", "shards of splits; FOLDER/train/features.npy; classes.txt"),
+    ),
+)

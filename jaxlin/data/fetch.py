@@ -4,8 +4,8 @@ A download goes over https, into the user's cache, and must have the SHA-256 wri
 Of an archive only the six named batches are read, each up to its published size; nothing is ever
 extracted to a path that the archive chose.
 
-Source of the hashes: the md5 sums of the uncompressed MNIST and Fashion-MNIST files and of CIFAR's
-Python batches are those in wide use (`torchvision.datasets` has the latter).
+Source of the hashes: the md5 sums of the uncompressed MNIST and Fashion-MNIST files, of CIFAR's
+Python batches and of SVHN are those in wide use (`torchvision.datasets` has the last two).
 """
 
 __all__ = ["FILES", "fetch", "verify"]
@@ -17,7 +17,7 @@ import tarfile
 from pathlib import Path
 
 from jaxlin.core import DataError
-from jaxlin.data import cifar, idx
+from jaxlin.data import cifar
 from jaxlin.data.named import NAMED, cache_folder, locate
 
 _BASES = {
@@ -83,7 +83,16 @@ _MD5 = {  # of the content: a distribution may compress the same bytes again
         "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
         "test_batch": "40351d587109b95175f43aff81a1287e",
     },
+    "cifar100": {
+        "train": "16019d7e3df5f24257cddd939b257f8d",
+        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    },
+    "svhn": {
+        "train": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test": "eb5a983be6a315427106f1b164d9cef3",
+    },
 }
+_MD5["cifar100-coarse"] = _MD5["cifar100"]
 _BLOCK = 1 << 20
 _MAX_BYTES = 1 << 30
 
@@ -94,8 +103,13 @@ def fetch(name: str) -> Path:
     Raises:
       DataError: there is no connection, or what came has another SHA-256.
     """
-    if name not in FILES:
+    if name == "digits":
         raise DataError(f"{name!r} needs no download. Those that do: {', '.join(FILES)}.")
+    if name not in FILES:
+        raise DataError(
+            f"{name!r} is not downloaded from here ({', '.join(FILES)} are). Get it from "
+            f"{NAMED[name].source} and put {NAMED[name].files} into {cache_folder() / name}."
+        )
     import pooch
 
     folder = cache_folder() / NAMED[name].places[0]
@@ -134,15 +148,10 @@ def verify(name: str, data_dir: str | Path | None = None) -> list[dict]:
     `canonical` is True or False where the published sum is known, else None.
     """
     place = locate(name, data_dir)
-    if name == "cifar10":
-        place, ending = cifar.find(place)
-        batches = cifar.BATCHES["train"] + cifar.BATCHES["test"]
-        paths = {batch: place / f"{batch}{ending}" for batch in batches}
-        known = {} if ending else _MD5[name]
-    else:
-        parts = [(split, what) for split in idx.STEMS for what in ("images", "labels")]
-        paths = {f"{idx.STEMS[s]}-{w}": idx.find(place, s, w) for s, w in parts}
-        known = _MD5[name]
+    paths = NAMED[name].parts(place)
+    known = _MD5.get(name, {})
+    if any(path is not None and path.suffix == ".bin" for path in paths.values()):
+        known = {}  # the sums are those of the Python version
     return [_verified(part, path, known.get(part), place) for part, path in paths.items()]
 
 

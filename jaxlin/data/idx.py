@@ -8,54 +8,79 @@ and only then is memory asked for.
 Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section "FILE FORMATS".
 """
 
-__all__ = ["find", "load", "read"]
+__all__ = ["count", "files", "find", "holds", "labeled", "load", "read", "read_pair"]
 
 import gzip
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jaxlin.core import DataError
+from jaxlin.data import digits
 from jaxlin.data.dataset import Dataset, flatten_images
-from jaxlin.data.validate import build
+from jaxlin.data.validate import build, check_labels
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 STEMS = {"train": "train", "test": "t10k"}
+_AXES = {"images": "idx3", "labels": "idx1"}
 MAX_RATIO = 200
 """How many times gzipped data may expand (pictures: 2 to 20 times; a bomb: 1,000 times)."""
 
 
-def find(folder: Path, split: str, what: str) -> Path | None:
-    """The file of `what` ("images" or "labels") in `folder` under any of its usual spellings."""
-    axes = {"images": "idx3", "labels": "idx1"}[what]
+def find(folder: Path, split: str, what: str, stems: Mapping[str, str] = STEMS) -> Path | None:
+    """The file of `what` ("images" or "labels") in `folder` under any of its usual spellings.
+
+    `stems` says what the files of each split begin with.
+    """
     for dot in "-.":
         for ending in ("", ".gz"):
-            path = folder / f"{STEMS[split]}-{what}{dot}{axes}-ubyte{ending}"
+            path = folder / f"{stems[split]}-{what}{dot}{_AXES[what]}-ubyte{ending}"
             if path.is_file():
                 return path
     return None
 
 
-def holds(folder: Path) -> bool:
+def files(folder: Path, stems: Mapping[str, str] = STEMS) -> dict[str, Path | None]:
+    """The four files of a set, by what their names begin with."""
+    return {f"{stems[s]}-{what}": find(folder, s, what, stems) for s in stems for what in _AXES}
+
+
+def holds(folder: Path, stems: Mapping[str, str] = STEMS) -> bool:
     """Whether `folder` holds any of the four files, complete or not."""
-    return any(find(folder, split, what) for split in STEMS for what in ("images", "labels"))
+    return any(files(folder, stems).values())
 
 
-def load(folder: Path, split: str, *, name: str, class_names: tuple[str, ...]) -> Dataset:
-    """One split of the four-file set in `folder`.
+def load(folder: Path, split: str, *, name: str, class_names: tuple[str, ...] | None) -> Dataset:
+    """One split of the four-file set in `folder`; `None` finds as many classes as it has labels.
 
     Raises:
       DataError: a file is missing, or anything about the two is not as the format says.
     """
-    images, labels = (_expect(folder, split, what) for what in ("images", "labels"))
+    pixels, classes, file = read_pair(folder, split)
+    if class_names is None:
+        class_names = _class_names(folder)
+    return labeled(pixels, classes, class_names=class_names, name=name, file=file, split=split)
+
+
+def read_pair(
+    folder: Path, split: str, stems: Mapping[str, str] = STEMS
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Pictures (N, H, W) uint8, labels (N,) and the file of the labels."""
+    images, labels = (_expect(folder, split, what, stems) for what in _AXES)
     pixels, classes = read(images), read(labels)
     if pixels.ndim < 3 or classes.ndim != 1 or pixels.dtype != np.uint8:
         raise DataError(
             f"{images}: expected uint8 images with 3 axes and labels with 1, got {pixels.dtype} "
             f"{pixels.shape} and {classes.shape}. Put the original files there."
         )
+    return pixels, classes, str(labels)
+
+
+def labeled(pixels, classes, *, class_names, name: str, file: str, split: str) -> Dataset:
+    """A checked `Dataset` of pictures (N, H, W[, C]) and their labels."""
     inputs, shape = flatten_images(pixels)
     return build(
         inputs,
@@ -63,11 +88,32 @@ def load(folder: Path, split: str, *, name: str, class_names: tuple[str, ...]) -
         class_names=class_names,
         image_shape=shape,
         name=name,
-        file=str(labels),
+        file=file,
         training=split == "train",
         split=split,
         white=255,
     )
+
+
+def count(folder: Path, split: str, stems: Mapping[str, str] = STEMS) -> int | None:
+    """How many labels the header of a split's file announces; `None` without the file."""
+    path = find(folder, split, "labels", stems)
+    if path is None:
+        return None
+    try:
+        with _opened(path) as file:
+            return _header(file, path)[1][0]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, error) from None
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """Ten digits, or as many numbers as the training labels need (26, 47 or 62, say)."""
+    path = next(path for split in STEMS if (path := find(folder, split, "labels")))
+    labels = read(path)
+    if not (labels > 9).any():
+        return digits.CLASS_NAMES
+    return check_labels(labels, file=str(path), rows=len(labels))[1]
 
 
 def read(path: Path) -> np.ndarray:
@@ -80,7 +126,7 @@ def read(path: Path) -> np.ndarray:
     size = path.stat().st_size
     zipped = path.suffix == ".gz"
     try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
+        with _opened(path) as file:
             dtype, shape = _header(file, path)
             payload = math.prod(shape) * dtype.itemsize
             limit = size * MAX_RATIO if zipped else size
@@ -96,9 +142,7 @@ def read(path: Path) -> np.ndarray:
                     f"announces in shape {shape}. Get the file again."
                 )
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: the compressed data are damaged or cut off ({error}). Get the file again."
-        ) from None
+        raise _damaged(path, error) from None
     if len(values) != payload:
         raise DataError(
             f"{path}: the file is cut off: its header announces {payload:,} bytes of values in "
@@ -106,6 +150,16 @@ def read(path: Path) -> np.ndarray:
         )
     array = np.frombuffer(values, dtype).reshape(shape)
     return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _opened(path: Path):
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: the compressed data are damaged or cut off ({error}). Get the file again."
+    )
 
 
 def _header(file, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
@@ -124,12 +178,11 @@ def _header(file, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
     return np.dtype(TYPES[magic[2]]), shape
 
 
-def _expect(folder: Path, split: str, what: str) -> Path:
-    path = find(folder, split, what)
+def _expect(folder: Path, split: str, what: str, stems: Mapping[str, str]) -> Path:
+    path = find(folder, split, what, stems)
     if path is None:
-        axes = {"images": "idx3", "labels": "idx1"}[what]
         raise DataError(
-            f"{folder}: there is no {STEMS[split]}-{what}-{axes}-ubyte or .gz of it. Put the four "
-            "files of the set there."
+            f"{folder}: there is no {stems[split]}-{what}-{_AXES[what]}-ubyte or .gz of it. Put "
+            "the four files of the set there."
         )
     return path

@@ -6,14 +6,26 @@ the one that is read: if something there is broken, that is an error, never a re
 another copy. Nothing is ever downloaded from here (see `jaxlin.data.fetch`).
 """
 
-__all__ = ["NAMED", "READER", "SET_FOLDER", "NamedSet", "cache_folder", "locate", "search_places"]
+__all__ = [
+    "NAMED",
+    "READER",
+    "SET_FOLDER",
+    "NamedSet",
+    "cache_folder",
+    "locate",
+    "search_places",
+    "set_of",
+    "unlabeled",
+]
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxlin.core import DataError
-from jaxlin.data import cifar, digits, idx
+from jaxlin.data import cifar, cifar100, digits, emnist, idx, svhn
 from jaxlin.data.dataset import Dataset, Unlabeled
 from jaxlin.data.source import Reader, Reading
 
@@ -33,6 +45,13 @@ class NamedSet(NamedTuple):
     files: str
     """What to put there, in words."""
     source: str
+    find: Callable[[Path], bool]
+    """Whether a folder holds any of its files."""
+    load: Callable[[Path, str], Dataset]
+    """Reads the train or test split from a folder."""
+    parts: Callable[[Path], dict[str, Path | None]]
+    """Its files in a folder, by what their published sums are known under; `None` where one is
+    missing."""
 
 
 _IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
@@ -41,29 +60,82 @@ _CLOTHES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
+
+
+def _built_in(folder: Path) -> bool:
+    return False
+
+
+def _like_mnist(name: str, class_names: tuple[str, ...]):
+    """How a set of four files in the IDX format is found, read and told apart."""
+    return idx.holds, partial(idx.load, name=name, class_names=class_names), idx.files
+
+
+_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_CIFAR100 = (
+    *(("cifar100", "cifar-100"), ("/usr/share/datasets/cifar100",)),
+    "the folder cifar-100-binary (or cifar-100-python) of the published archive",
+    *(_CIFAR, cifar100.find),
+)
 NAMED = {
     "digits": NamedSet(
         *("handwritten digits of scikit-learn", (1442, 355), (8, 8), digits.CLASS_NAMES),
         *((), (), "nothing: it comes with scikit-learn", "sklearn.datasets.load_digits"),
+        *(_built_in, lambda folder, split: digits.load(split), lambda folder: {}),
     ),
     "mnist": NamedSet(
         *("handwritten digits", (60_000, 10_000), (28, 28), digits.CLASS_NAMES),
         *(("mnist", "MNIST/raw", "MNIST"), ("/usr/share/datasets/mnist",), _IDX),
         "http://yann.lecun.com/exdb/mnist/",
+        *_like_mnist("mnist", digits.CLASS_NAMES),
     ),
     "fashion-mnist": NamedSet(
         *("pictures of clothes", (60_000, 10_000), (28, 28), _CLOTHES),
         ("fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
         *(("/usr/share/datasets/fashion-mnist",), _IDX),
         "https://github.com/zalandoresearch/fashion-mnist",
+        *_like_mnist("fashion-mnist", _CLOTHES),
     ),
     "cifar10": NamedSet(
         *("small color photographs", (50_000, 10_000), (32, 32, 3), cifar.CLASS_NAMES),
         *(("cifar10", "cifar-10"), ("/usr/share/datasets/cifar10",)),
         "the folder cifar-10-batches-bin (or cifar-10-batches-py) of the published archive",
-        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        *(_CIFAR, cifar.find, cifar.load, cifar.files),
     ),
+    "cifar100": NamedSet(
+        "small color photographs, 100 classes",
+        *((50_000, 10_000), (32, 32, 3), cifar100.FINE_NAMES, *_CIFAR100),
+        *(cifar100.load, cifar100.files),
+    ),
+    "cifar100-coarse": NamedSet(
+        "small color photographs, 20 classes",
+        *((50_000, 10_000), (32, 32, 3), cifar100.COARSE_NAMES, *_CIFAR100),
+        *(partial(cifar100.load, kind="coarse"), cifar100.files),
+    ),
+    "svhn": NamedSet(
+        *("house numbers, cropped digits", (73_257, 26_032), (32, 32, 3), digits.CLASS_NAMES),
+        *(("svhn", "SVHN"), ("/usr/share/datasets/svhn",), "train_32x32.mat and test_32x32.mat"),
+        "http://ufldl.stanford.edu/housenumbers/",
+        *(svhn.find, svhn.load, svhn.files),
+    ),
+} | {
+    name: NamedSet(
+        *(known.title, known.rows, (28, 28), known.class_names),
+        (name, "emnist", "emnist/gzip", "EMNIST/raw", "EMNIST/gzip", "EMNIST", "gzip"),
+        ("/usr/share/datasets/emnist",),
+        f"{name}-train-images-idx3-ubyte, {name}-train-labels-idx1-ubyte and the same of test, "
+        "plain or .gz",
+        "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        partial(emnist.find, name=name),
+        partial(emnist.load, name=name),
+        partial(emnist.files, name=name),
+    )
+    for name, known in emnist.SETS.items()
 }
+
+
+FETCHED = ("mnist", "fashion-mnist", "cifar10")
+"""The sets that `jaxlin data fetch` downloads."""
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path:
@@ -74,17 +146,17 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path:
     """
     places = search_places(name, data_dir)
     for place in places:
-        if (cifar.find(place) is not None) if name == "cifar10" else idx.holds(place):
+        if NAMED[name].find(place):
             return place
     if data_dir is not None:
         raise DataError(
             f"{data_dir}: {name} is not there. Put {NAMED[name].files} into that folder, or leave "
             "the folder out to search the usual places."
         )
+    fetched = f", or run `jaxlin data fetch {name}`" if name in FETCHED else ""
     raise DataError(
         f"{name} is not on this machine. Put {NAMED[name].files} into "
-        f"{cache_folder() / name}, name "
-        f"another folder, or run `jaxlin data fetch {name}`."
+        f"{cache_folder() / name}, or name another folder{fetched}."
     )
 
 
@@ -108,14 +180,8 @@ def cache_folder() -> Path:
 
 
 def _load(name: str, split: str, reading: Reading) -> Dataset:
-    if name == "digits":
-        found = digits.load(split)
-    elif name == "cifar10":
-        found = cifar.load(locate(name, reading.data_dir), split)
-    else:
-        folder = locate(name, reading.data_dir)
-        found = idx.load(folder, split, name=name, class_names=NAMED[name].class_names)
-    return _same_classes(found, reading.class_names)
+    place = Path() if name == "digits" else locate(name, reading.data_dir)
+    return _same_classes(NAMED[name].load(place, split), reading.class_names)
 
 
 def _splits(name: str, reading: Reading) -> tuple[str, ...]:
@@ -141,14 +207,46 @@ def unlabeled(data: Dataset) -> Unlabeled:
     )
 
 
-READER = Reader("a named data set", frozenset({"data_dir"}), _splits, _load, _inputs)
+READER = Reader(
+    "a named data set",
+    frozenset({"data_dir"}),
+    _splits,
+    _load,
+    _inputs,
+    (
+        (
+            "digits, mnist, cifar10, ...",
+            "the sets of `jaxlin data list`, by name; their files lie in data_dir, $JAXLIN_DATA, "
+            "in the cache of this user or where a system installs them",
+        ),
+    ),
+)
+
+
+def set_of(path: Path) -> str | None:
+    """The named set whose files a folder holds; "mnist" for all files that are named like its.
+
+    Raises:
+      DataError: there are files of more than one set.
+    """
+    found = [name for name in NAMED if name not in _TWICE and NAMED[name].find(path)]
+    if len(found) > 1:
+        raise DataError(
+            f"{path}: holds the files of {', '.join(found)}. Say which: give one of these names as "
+            "the data, and this folder as `data_dir`."
+        )
+    return found[0] if found else None
+
+
+_TWICE = ("digits", "fashion-mnist", "cifar100-coarse")
+"""Sets that a folder cannot be told to hold: they have no files, or those of another set."""
 
 
 def _load_folder(path: Path, split: str, reading: Reading) -> Dataset:
-    if cifar.find(path):
-        return _same_classes(cifar.load(path, split), reading.class_names)
-    names = tuple(reading.class_names or digits.CLASS_NAMES)
-    return idx.load(path, split, name=path.name, class_names=names)
+    name = set_of(path)
+    if name == "mnist":
+        return idx.load(path, split, name=path.name, class_names=reading.class_names)
+    return _same_classes(NAMED[name].load(path, split), reading.class_names)
 
 
 def _folder_inputs(path: Path, reading: Reading) -> list[Unlabeled]:
@@ -162,6 +260,13 @@ SET_FOLDER = Reader(
     _splits,
     _load_folder,
     _folder_inputs,
+    (
+        (
+            "FOLDER/train-images-idx3-ubyte",
+            "four IDX files named as those of MNIST, plain or .gz, of any number of classes",
+        ),
+        ("FOLDER/cifar-10-batches-bin", "the files of one of the other named sets"),
+    ),
 )
 
 

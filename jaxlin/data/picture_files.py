@@ -81,7 +81,7 @@ def read_picture(path: str | Path, image_shape: tuple[int, ...] | None = None) -
 
 
 def decode(
-    path: str | Path,
+    path: str | Path | io.BytesIO,
     *,
     size: tuple[int, int] | None = None,
     color: str | None = None,
@@ -90,7 +90,7 @@ def decode(
     """The picture in a file, from any thread, inside of `quiet`.
 
     Args:
-      path: of the file.
+      path: of the file; or its bytes, whose `str` is their name in sentences.
       size: (H, W) to which it is resized.
       color: "rgb" or "grey"; what the file holds by default.
       background: RGB under what is transparent.
@@ -208,6 +208,9 @@ def _opened(path):
 @contextmanager
 def _content(path):
     """The file, open; a small one in one piece: half the calls of the system."""
+    if isinstance(path, io.BytesIO):
+        yield path
+        return
     with open(path, "rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size <= _READ_WHOLE:
             yield io.BytesIO(file.readall())

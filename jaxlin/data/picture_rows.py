@@ -7,7 +7,7 @@ color picture comes, and grey rows are then widened where they lie. Only if a sp
 the headers of the other splits looked at, up to the first that holds color.
 """
 
-__all__ = ["Rows", "read_rows"]
+__all__ = ["Rows", "note_of", "read_rows", "size_of"]
 
 import os
 from collections import Counter, deque
@@ -60,7 +60,7 @@ def read_rows(
       DataError: a picture cannot be read, or there is no memory for all.
       ValueError: no such color, or no such size.
     """
-    size, color, background = _size(reading), reading.color, background_color(reading.background)
+    size, color, background = size_of(reading), reading.color, background_color(reading.background)
     if color not in (None, "auto", "rgb", "grey"):
         raise ValueError(f'`color` must be "auto", "rgb" or "grey", got {color!r}.')
     color = None if color == "auto" else color
@@ -74,7 +74,7 @@ def read_rows(
     channels = inputs.shape[1] // (size[0] * size[1])
     shape = (*size, 3) if channels == 3 else size
     place = name if split == "all" else f"{name}, {split}"
-    return Rows(inputs, shape, _note(place, len(paths), counts, shape, reading))
+    return Rows(inputs, shape, note_of(place, len(paths), counts, shape, reading))
 
 
 def _decoded(paths, size, color, background, others, progress) -> tuple[np.ndarray, Counter]:
@@ -151,7 +151,7 @@ def _widen(store: np.ndarray, count: int, pixels: int) -> None:
         wide[:] = grey
 
 
-def _note(place: str, count: int, counts: Counter, shape, reading: Reading) -> tuple[str, ...]:
+def note_of(place: str, count: int, counts: Counter, shape, reading: Reading) -> tuple[str, ...]:
     under = reading.background or "white"
     turned = "grey" if len(shape) == 3 else "color"
     became = "color" if len(shape) == 3 else "grey"
@@ -166,7 +166,7 @@ def _note(place: str, count: int, counts: Counter, shape, reading: Reading) -> t
     return (f"{place}: of {count:,} pictures, {', '.join(parts)}.",) if parts else ()
 
 
-def _size(reading: Reading) -> tuple[int, int] | None:
+def size_of(reading: Reading) -> tuple[int, int] | None:
     size = reading.image_size
     if size is None:
         return None

@@ -1,6 +1,15 @@
 """From the name of a set, or a path, to checked data: the table of readers, and what uses it."""
 
-__all__ = ["Splits", "load", "load_inputs", "load_splits", "reader_of", "splits_of"]
+__all__ = [
+    "READERS",
+    "Splits",
+    "formats",
+    "load",
+    "load_inputs",
+    "load_splits",
+    "reader_of",
+    "splits_of",
+]
 
 import difflib
 from pathlib import Path
@@ -10,13 +19,14 @@ from jaxlin.core import DataError
 from jaxlin.data import (
     archives,
     arrays,
-    cifar,
     features,
-    idx,
+    hdf5,
     named,
+    parquet,
     picture_tables,
     pictures,
     scattered,
+    torch_files,
 )
 from jaxlin.data.conform import conform
 from jaxlin.data.dataset import Dataset, Unlabeled
@@ -25,9 +35,25 @@ from jaxlin.data.source import SPLITS, Reader, Reading, labeled_split, refuse_op
 
 BY_ENDING = {
     ".npz": archives.READER,
+    ".parquet": parquet.READER,
+    **dict.fromkeys((".h5", ".hdf5"), hdf5.READER),
+    **dict.fromkeys(torch_files.ENDINGS, torch_files.READER),
     **dict.fromkeys(picture_tables.ENDINGS, picture_tables.READER),
 }
 """Files that are told by their ending alone."""
+READERS = (
+    named.READER,
+    named.SET_FOLDER,
+    pictures.READER,
+    picture_tables.READER,
+    archives.READER,
+    arrays.READER,
+    features.READER,
+    parquet.READER,
+    hdf5.READER,
+    torch_files.READER,
+)
+"""Every kind of source, for people to read about."""
 
 
 class Splits(NamedTuple):
@@ -42,11 +68,8 @@ def load(source: str | Path, *, split: str = "train", **how) -> Dataset:
     """One split of a named set, or of your own files.
 
     Args:
-      source: "digits", "mnist", "fashion-mnist", "cifar10"; or the path of an `.npz`, of an `.npy`
-        or `.safetensors` with labels, of a folder of these (see `jaxlin.data.features`), of a
-        folder of pictures `train/<class>/*.png` (see `jaxlin.data.pictures`), of a table of
-        pictures' names and labels (see `jaxlin.data.picture_tables`), or of a folder with the
-        files of a named set. `jaxlin data formats` lists them all.
+      source: a named set, as "digits", "mnist", "cifar10" (`jaxlin data list`); or the path of a
+        file or folder of pictures, arrays, features or tables (`jaxlin data formats`).
       split: "train", "validation", "test" or "all". There is no silent split: only what the data
         call a test set is one (digits, which have none, are split by a fixed rule), but where a
         set has a validation split and no test split, as ImageNet has, the validation split
@@ -188,10 +211,12 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
     if reading.apart is not None and path in reading.apart.folders:
         return path, scattered.READER
     if path.is_dir():
-        if cifar.find(path) or idx.holds(path):
+        if named.set_of(path):
             return path, named.SET_FOLDER
         if features.find_parts(path):
             return path, features.READER
+        if parquet.find(path):
+            return path, parquet.READER
         table = picture_tables.holds_table(path, wanted=reading.label_column is not None)
         return path, picture_tables.READER if table else pictures.READER
     ending = path.suffix.lower()
@@ -203,6 +228,19 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
     if ending == ".safetensors":
         return path, features.READER
     return path, pictures.READER
+
+
+def formats() -> list[dict]:
+    """What can be read: of each kind of source its `title`, what lies there and how it is read
+    (`lines`, pairs), and the `options` that it heeds.
+
+    >>> formats()[0]["title"], formats()[0]["options"]
+    ('a named data set', ['data_dir'])
+    """
+    return [
+        {"title": reader.title, "lines": list(reader.formats), "options": sorted(reader.options)}
+        for reader in READERS
+    ]
 
 
 def _color(image_shape) -> str:

@@ -85,15 +85,22 @@ def series_of(name: str) -> str | None:
     return match["name"] if match else None
 
 
-def in_order(paths: Sequence[Path], *, whole: bool = True, where: str = "") -> list[Path]:
+def in_order(
+    paths: Sequence[Path],
+    *,
+    whole: bool = True,
+    where: str = "",
+    numbered: re.Pattern = _NUMBERED,
+) -> list[Path]:
     """Files of one series by their numbers, which must be complete unless `whole` is false.
 
-    `where` says in whose words files are missing; by default their folder.
+    `where` says in whose words files are missing; by default their folder. `numbered` has the
+    groups "name", "number" and "count" of a file's name.
     """
     found: dict[int, Path] = {}
     count = None
     for path in paths:
-        match = _NUMBERED.fullmatch(path.name)
+        match = numbered.fullmatch(path.name)
         number, own = int(match["number"]), int(match["count"])
         first = next(iter(found.values()), None)
         if count is not None and own != count:
@@ -119,7 +126,7 @@ def in_order(paths: Sequence[Path], *, whole: bool = True, where: str = "") -> l
         )
     if missing:
         numbers = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        series = f"{series_of(paths[0].name)}-*-of-{count}"
+        series = f"{numbered.fullmatch(paths[0].name)['name']}-*-of-{count}"
         raise DataError(
             f"{where or paths[0].parent}: of the {count} files of {series} "
             f"number {numbers} {'is' if len(missing) == 1 else 'are'} missing. Add what is missing."

@@ -12,6 +12,7 @@ __all__ = [
     "check_labels",
     "refuse_large",
     "refuse_one_class",
+    "text_of",
     "without_labels",
 ]
 
@@ -213,7 +214,7 @@ def check_labels(
             "exactly one label, in the same order."
         )
     if class_names is not None:
-        class_names = tuple(map(str, class_names))
+        class_names = tuple(text_of(name, file=file) for name in class_names)
         if len(set(class_names)) != len(class_names):
             raise DataError(
                 f"{file}: the class names must differ from one another, got {class_names}."
@@ -242,6 +243,22 @@ def check_labels(
     if class_names is None:
         class_names = tuple(map(str, range(int(labels.max()) + 1)))
     return labels.astype(np.int32), class_names
+
+
+def text_of(name, *, file: str) -> str:
+    """A class name as text; bytes are UTF-8.
+
+    >>> text_of(b"ant", file="a.npz"), text_of(3, file="a.npz")
+    ('ant', '3')
+    """
+    if not isinstance(name, bytes):
+        return str(name)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{file}: the class name {name!r} is not UTF-8 text. Save the names as strings."
+        ) from None
 
 
 def _named(labels, file, class_names):
