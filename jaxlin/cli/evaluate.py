@@ -35,17 +35,19 @@ def run(options: Options) -> int:
     from jaxlin import losses, models
     from jaxlin.cli.measuring import measure
     from jaxlin.cli.output import emit
+    from jaxlin.cli.progress import reading
     from jaxlin.cli.runs import load_run, say_reading, trained_on
     from jaxlin.data import conform
 
     model, config = load_run(options.run)
-    data = conform(_data(options, model, config), *model.expects, to="the model")
+    with reading(show=True) as progress:
+        data = conform(_data(options, model, config, progress), *model.expects, to="the model")
     if data.fingerprint == trained_on(options.run):
         seen = f"{data.name}: these are the very rows that the run was trained on."
         data = data._replace(notes=(*data.notes, seen))
-    say_reading([data], model)
     if data.class_names != model.class_names:
         _refuse_classes(data, model)
+    say_reading([data], model)
     scores = models.scores(model, data.inputs)
     loss = losses.named(model.loss, margin=config.get("margin", 1.0))
     about = {"run": str(options.run), "data": data.name, "split": data.split}
@@ -68,20 +70,22 @@ def run(options: Options) -> int:
     return 0
 
 
-def _data(options: Options, model, config: dict):
+def _data(options: Options, model, config: dict, progress):
     """The examples to measure on."""
     from jaxlin.cli.examples import held_out, moved, reading_as, refuse_given
 
     if options.data is None:
         why = "and the run has its own data. Add --data, or leave it out."
         refuse_given(options, why, but=("data_dir", "labels"))
-        return held_out(moved(config, options), options.split, run=options.run)
+        config = moved(config, options)
+        return held_out(config, options.split, run=options.run, progress=progress)
     from jaxlin.data import load, splits_of
     from jaxlin.data.source import labeled_split
 
-    reading = reading_as(model, config, asdict(options), options.data)
-    split = labeled_split(splits_of(options.data, **reading), options.split, options.data)
-    return load(options.data, split=split, class_names=model.class_names, **reading)
+    how = reading_as(model, config, asdict(options), options.data)
+    split = labeled_split(splits_of(options.data, **how), options.split, options.data)
+    names = model.class_names
+    return load(options.data, split=split, class_names=names, progress=progress, **how)
 
 
 def _refuse_classes(data, model) -> None:

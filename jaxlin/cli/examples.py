@@ -117,7 +117,7 @@ def moved(config: dict, options) -> dict:
     return config | {name: value for name, value in given.items() if value is not None}
 
 
-def held_out(config: dict, split: str | None, *, run: Path):
+def held_out(config: dict, split: str | None, *, run: Path, progress=None):
     """The rows of a run's own data to judge it on: its test set, or the split that was asked for.
 
     Raises:
@@ -127,8 +127,9 @@ def held_out(config: dict, split: str | None, *, run: Path):
     from jaxlin.data import load
 
     if split in ("train", "validation"):
-        return load(config["data"], split=split, memory=memory_bytes(config), **reading_of(config))
-    data = run_data(config).test
+        how = reading_of(config) | {"memory": memory_bytes(config), "progress": progress}
+        return load(config["data"], split=split, **how)
+    data = run_data(config, progress=progress).test
     if data is None:
         raise DataError(
             f"{run}: was trained without a test set. Say what to measure on: --data, or --split "
@@ -137,8 +138,11 @@ def held_out(config: dict, split: str | None, *, run: Path):
     return data
 
 
-def run_data(config: dict, apart=None):
-    """The `jaxlin.data.Splits` that a run's configuration names; see `data.load` for `apart`."""
+def run_data(config: dict, apart=None, *, progress=None):
+    """The `jaxlin.data.Splits` that a run's configuration names.
+
+    See `jaxlin.data.source.Reading` for `apart` and `progress`.
+    """
     from jaxlin.data import load_splits
 
     return load_splits(
@@ -147,6 +151,7 @@ def run_data(config: dict, apart=None):
         test_labels=config.get("test_labels"),
         memory=memory_bytes(config),
         apart=apart,
+        progress=progress,
         **reading_of(config),
     )
 

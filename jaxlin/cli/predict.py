@@ -38,6 +38,7 @@ def run(options: Options) -> int:
 
     from jaxlin.cli.examples import reading_as
     from jaxlin.cli.output import emit
+    from jaxlin.cli.progress import reading
     from jaxlin.cli.runs import load_run, safe_cell, say_reading
     from jaxlin.data import conform, load_inputs
 
@@ -47,14 +48,14 @@ def run(options: Options) -> int:
         raise ValueError(f"--top must be 1 or more, got {options.top}.")
     model, config = load_run(options.run)
     kind = "probability" if model.loss == "softmax" else "score"
-    found = []
-    for path in options.paths:
-        reading = reading_as(model, config, asdict(options), path)
-        parts = [conform(part, *model.expects, to="the model")
-                 for part in load_inputs(path, split=options.split, **reading)]  # fmt: skip
-        say_reading(parts, model)
-        for part in parts:
-            found += _best(model, part, options.top, kind)
+    parts = []
+    with reading(show=True) as progress:
+        for path in options.paths:
+            how = reading_as(model, config, asdict(options), path) | {"progress": progress}
+            for part in load_inputs(path, split=options.split, **how):
+                parts.append(conform(part, *model.expects, to="the model"))
+    say_reading(parts, model)
+    found = [best for part in parts for best in _best(model, part, options.top, kind)]
     if options.json:
         emit({"run": str(options.run), "loss": model.loss, "predictions": found})
         return 0

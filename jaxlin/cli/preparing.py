@@ -16,6 +16,7 @@ from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
 from jaxlin.cli.environment import environment
 from jaxlin.cli.examples import run_data
 from jaxlin.cli.output import say
+from jaxlin.cli.progress import reading
 from jaxlin.cli.surviving import identity_of
 from jaxlin.cli.train_options import VALIDATION, is_full_batch
 from jaxlin.core import DataError
@@ -66,7 +67,8 @@ def prepare(options) -> Job:
     if options.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     values = _values(options)
-    parts = split_data(values)
+    with reading(show=not options.quiet) as progress:
+        parts = split_data(values, progress=progress)
     hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     refuse_large(own, values["dtype"], file=values["data"])
@@ -97,10 +99,10 @@ def _absent(data: Dataset) -> list[str]:
     ]
 
 
-def split_data(config: dict) -> tuple[Dataset, Dataset | None, Dataset | None]:
+def split_data(config: dict, *, progress=None) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
     apart = hosts.apart(config)
-    train_set, validation, test_set = run_data(config, apart)
+    train_set, validation, test_set = run_data(config, apart, progress=progress)
     rng = np.random.default_rng(config["seed"])
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:

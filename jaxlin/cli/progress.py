@@ -1,8 +1,9 @@
 """Progress: a bar on a terminal, lines when asked, silence in a pipe."""
 
-__all__ = ["progress"]
+__all__ = ["progress", "reading"]
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,19 +22,51 @@ def progress(steps: int, *, show: bool, verbose: bool = False) -> Iterator[Calla
         yield lambda record: None
         return
 
+    with _bar("training") as bar:
+        task = bar.add_task("compiling", total=steps)
+        yield lambda record: bar.update(task, completed=record.step, description=_line(record))
+
+
+_PATIENCE = 1.0
+"""Seconds for which nothing is drawn: most data are read by then."""
+
+
+@contextmanager
+def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """The `progress` for `jaxlin.data.load` while the context lasts: a bar, after a second."""
+    if not show or not sys.stderr.isatty():
+        yield None
+        return
+    begun, bar, task = time.monotonic(), None, None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar, task
+        if bar is None and time.monotonic() - begun > _PATIENCE:
+            bar = _bar("reading")
+            bar.start()
+            task = bar.add_task("", total=total)
+        if bar is not None:
+            bar.update(task, completed=done, total=total, description=f"{done:,} of {total:,}")
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(what: str):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("training"),
+        TextColumn(what),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("compiling", total=steps)
-        yield lambda record: bar.update(task, completed=record.step, description=_line(record))
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _line(record) -> str:

@@ -185,7 +185,7 @@ def _class_name(folder: str) -> str:
         return unicodedata.normalize("NFC", name.decode("utf-8"))
     except UnicodeDecodeError:
         raise DataError(
-            f"{folder}: the name of a class folder must be UTF-8 text, got {name}. Rename it."
+            f"{folder}: the name of the class folder {name} is not UTF-8 text. Rename it."
         ) from None
 
 

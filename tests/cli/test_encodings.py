@@ -79,7 +79,7 @@ def test_a_class_with_a_name_beyond_the_locale(pictures, tmp_path):
 def test_a_class_folder_that_is_no_text_is_refused_when_it_is_read(jaxlin, pictures):
     pictures(b"cat", b"caf\xe9")
     sentence = jaxlin("train", "--data", "set", "--out", "run").refused()
-    assert "must be UTF-8 text, got b'caf\\xe9'. Rename it." in sentence
+    assert "b'caf\\xe9' is not UTF-8 text. Rename it." in sentence
     assert not Path("run").exists()
 
 
