@@ -3,12 +3,13 @@
 __all__ = [
     "assemble",
     "badness",
+    "coarse_note",
     "entry_of",
     "ladder_along",
     "look_closely",
-    "natural_slope",
     "order_of",
     "structured_scale",
+    "too_coarse",
     "unflat",
     "verdict_of",
 ]
@@ -17,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.gradients.ladder import RUNG, TOP, Calibration, calibrate, entry_step, measured_order
 from jaxlin.gradients.linear import LinearObjective, margins_near_zero, unwrap, weights_of
 from jaxlin.gradients.lines import EPS, Group, Trial
 from jaxlin.gradients.patterns import describe
 from jaxlin.gradients.report import Entry, GradientReport
-from jaxlin.gradients.slopes import Calibration, Slopes, calibrate, measured_order, resolve
+from jaxlin.gradients.slopes import Slopes, resolve
 from jaxlin.gradients.structured import structured_step
 
 CHUNK = 256  # entries searched together for a value that is not finite
@@ -29,7 +31,10 @@ CHUNK = 256  # entries searched together for a value that is not finite
 
 def ladder_along(trial: Trial, group: Group, line: np.ndarray) -> Calibration:
     changes = trial.along(line[None])
-    ladder = calibrate(lambda t: changes(t[None])[0], trial.value, trial.function.eps)
+    function = trial.function
+    ladder = calibrate(
+        lambda t: changes(t[None])[0], trial.value, function.eps, stair=function.stair
+    )
     if ladder is None:
         raise ValueError(_where_not_finite(trial, group))
     return ladder
@@ -62,7 +67,7 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
     if not len(entries):
         return {}
     entries = np.array(entries, int)
-    h = ladder.step * group.scale[entries] * np.sqrt(len(group.entries))
+    h = entry_step(ladder.step, len(group.entries)) * group.scale[entries]
     h = 2.0 ** np.round(np.log2(h))
     if trial.structured:
         structured, noise = structured_scale(trial)
@@ -70,10 +75,7 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
     else:
         values = np.nan_to_num(trial.claim.values[entries], posinf=0.0, neginf=0.0)
         noise = ladder.noise + EPS * np.abs(values * trial.function.x[entries])
-    found, _ = resolve(
-        trial.along_axes(entries), h, noise, trial.claim.values[entries],
-        trial.claim.rounding[entries], method=method,
-    )  # fmt: skip
+    found, _ = resolve(trial.along_axes(entries), h, noise, method=method)
     return {
         int(i): entry_of(trial, int(i), found.take(slice(row, row + 1)))
         for row, i in enumerate(entries)
@@ -137,16 +139,44 @@ def entry_of(trial: Trial, i: int, found: Slopes) -> Entry:
     )
 
 
-def natural_slope(ladder: Calibration, value: float) -> float:
-    """A slope too small to matter: error bars below it are sharp whatever the gradient is.
+def too_coarse(trial, ladder, magnitude, claim_size, measured, total) -> bool:
+    """Whether error bars are so wide, next to the slopes, that a pass would mean nothing.
 
-    A thousandth of the steepest secant of f at steps that are not lost in noise, or 1e-8 of f
-    itself per natural unit of x, whichever is larger.
+    Bars that are not finite always are. Narrow ones are sharp whatever the gradient is: far below
+    the steepest secant of f at steps that are not lost in noise; and, where the claimed gradient
+    is 0, below 1e-8 of the terms of f.
+
+    Args:
+      magnitude: of the slopes, claimed and measured.
+      claim_size: of the claimed slopes beyond their rounding.
+      measured: error bar of the measured slopes.
+      total: the same and the rounding of the claim.
     """
-    rungs = ladder.steps >= ladder.step
-    secants = np.abs(np.concatenate([ladder.plus[rungs], ladder.minus[rungs]]))
-    secants = secants / np.concatenate([ladder.steps[rungs]] * 2)
-    return max(1e-3 * float(secants[np.isfinite(secants)].max(initial=0.0)), 1e-8 * abs(value))
+    if not np.isfinite(total):
+        return True
+    if measured <= 0.1 * magnitude and total <= 0.3 * magnitude:
+        return False
+    with np.errstate(invalid="ignore", over="ignore"):
+        secants = np.abs(np.stack([ladder.plus, ladder.minus])) - 8 * ladder.noise
+        secants = np.where(np.isfinite(secants), secants, 0.0).max(axis=0) / ladder.steps
+    beyond = ladder.steps >= ladder.step
+    for share, reach in ((1e-3, RUNG * ladder.step), (1e-5, TOP)):
+        near = beyond & (ladder.steps <= reach)
+        if total <= share * secants[near].max(initial=0.0):
+            return False
+    return claim_size > 0 or total > 1e-8 * trial.function.terms(abs(trial.value))
+
+
+def coarse_note(ladders, smallest) -> str:
+    """Why error bars are too wide, and what they still let see."""
+    seen = max(smallest.values(), default=np.inf)
+    noise = max(ladder.noise for ladder in ladders)
+    unseen = f"no error of an entry below {seen:.1e} could be seen."
+    if np.isinf(noise):
+        return "the values of `f` are too coarse to decide: no error of an entry could be seen."
+    if all(8 * ladder.noise / ladder.step < 0.1 * seen for ladder in ladders):
+        return f"the slope of `f` changes too fast near the point to decide: {unseen}"
+    return f"the values of `f` are too coarse to decide, only good to {noise:.1e}: {unseen}"
 
 
 def verdict_of(wrong, kinks, unclear) -> str:
@@ -164,6 +194,8 @@ def order_of(trial, groups, verdict, listed, order) -> float | None:
     if verdict == "pass" or not listed:
         return order
     i = next(iter(listed))
+    if i < 0:  # a line of several entries
+        return None
     if not np.isfinite(trial.claim.values[i]) or listed[i].kinked:
         return None
     line = np.zeros((1, len(trial.function.x)))
@@ -186,10 +218,11 @@ def assemble(
     entries = list(listed.values())
     entries.sort(key=badness, reverse=True)
     if verdict == "fail":
-        notes += describe(entries, trial)
+        notes += describe([e for i, e in listed.items() if i >= 0], trial)
     if function.kind == "jax" and function.dtype != "float64":
         notes.append(
-            f"`f` does not run in float64; evaluated in {function.dtype}, with wider steps."
+            function.reason
+            or f"`f` does not run in float64; evaluated in {function.dtype}, with wider steps."
         )
     if not function.mapped:
         notes.append(

@@ -1,6 +1,6 @@
 """The gradient that is on trial: where it comes from and how much its dtype rounds."""
 
-__all__ = ["Claim", "claimed", "evaluated", "is_like"]
+__all__ = ["Claim", "claimed", "evaluated", "is_like", "scattered"]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -68,9 +68,38 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
             if measured is None:
                 measured = 64 * unit * largest
             bar = bar + 2 * unit * size + 4 * measured
+        if function.eps > unit:  # the claim is made of values as coarse as those of f
+            bar = bar + 4 * function.eps * largest
         values.append(flat)
         rounding.append(bar)
     return Claim(np.concatenate(values), np.concatenate(rounding), tuple(notes))
+
+
+def scattered(function: Function, gradient, claim: Claim, scale, value: float) -> Claim:
+    """A claim so small that it may be rounding alone, with the rounding it was seen to have.
+
+    Terms of a gradient that cancel leave their rounding errors behind, as in that of a sum of
+    softmax probabilities. Evaluated at points that differ from x in their last digits they
+    scatter by their own size, which says nothing about any part that is not rounding. Only
+    functions can be evaluated again; values are taken as they are.
+    """
+    size = np.where(np.isfinite(claim.values), np.abs(claim.values), 0.0) * scale
+    tiny = size.max() <= 1e3 * function.eps * abs(value) and size.any()
+    if not tiny or (gradient is not None and not callable(gradient)):
+        return claim
+    rounding = claim.rounding.copy()
+    signs = np.where(np.arange(len(scale)) % 2, 1.0, -1.0)
+    point = function.x
+    for way in (signs, np.ones(len(scale))):
+        function.x = point + 8 * function.eps * scale * way
+        try:
+            tree = _autodiff(function) if gradient is None else evaluated(function, gradient)
+        finally:
+            function.x = point
+        parts = [np.asarray(a, np.float64).ravel() for a in _matching_leaves(function, tree)]
+        apart = np.abs(np.concatenate(parts) - claim.values) * scale
+        rounding = np.maximum(rounding, 8 * np.max(apart) / scale)
+    return claim._replace(rounding=rounding)
 
 
 def is_like(treedef, gradient) -> bool:

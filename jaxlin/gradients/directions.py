@@ -6,16 +6,19 @@ import numpy as np
 
 from jaxlin.gradients.assemble import (
     assemble,
+    coarse_note,
     ladder_along,
     look_closely,
-    natural_slope,
     order_of,
+    too_coarse,
     verdict_of,
 )
-from jaxlin.gradients.lines import Trial, groups_of, random_signs
+from jaxlin.gradients.kinks import MIXED, along_kinks, confirmed
+from jaxlin.gradients.ladder import entry_step, measured_order
+from jaxlin.gradients.lines import Trial, groups_of, norm, random_signs
 from jaxlin.gradients.report import Entry, GradientReport, relative_error
 from jaxlin.gradients.search import find_entries
-from jaxlin.gradients.slopes import NODES, Slopes, measured_order, resolve, slopes
+from jaxlin.gradients.slopes import NODES, Slopes, resolve, slopes
 
 NEARER = (1.0, 1 / 16, 1 / 256, 1 / 4096)  # scales on which a suspicious direction is repeated
 SEARCH_BUDGET = 220  # blocks tested by the group testing, at 4 evaluations each
@@ -28,30 +31,42 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
     groups = groups_of(trial.function, most=2)
     entries: dict[int, Entry] = _not_finite(trial, limit)
     kinks: dict[int, Entry] = {}
+    proofs: dict[int, Entry] = {}  # lines along which the claim is wrong, where no entry is
+    ladders = []
     notes, steps, smallest = list(trial.claim.notes), {}, {}
     worst, order, kinked_lines, blind, unnamed, compared = 0.0, None, 0, False, False, 0
     for group in groups:
         signs = random_signs(rng, (directions, len(trial.function.x)))
         lines = signs * group.scale
         ladder = ladder_along(trial, group, lines[0])
+        ladders.append(ladder)
         claim, rounding = trial.claim_along(lines)
         found, used = _measure(trial, lines, ladder, claim, rounding, method)
         compared += directions
         away = found.outside(claim, rounding)
         if order is None and not found.kinked.any():
             order = measured_order(ladder, claim[0], rounding[0])
-        scale = np.linalg.norm(trial.claim.values[group.entries] * group.scale[group.entries])
+        scale = float(norm(trial.claim.values[group.entries] * group.scale[group.entries]))
         bars = found.bars() + rounding
-        widths = np.where(found.kinked, found.side_error, found.error) + rounding
+        measured = np.where(found.kinked, found.side_error, found.error)
+        widths = measured + rounding
         magnitude = max(scale, float(np.abs(found.numeric).max())) if np.isfinite(scale) else 0.0
-        blind |= bool(np.min(widths) > max(0.3 * magnitude, natural_slope(ladder, trial.value)))
+        size = trial.size_of_claim(group.scale)
+        blind |= too_coarse(trial, ladder, magnitude, size, measured.min(), widths.min())
+        blind |= not np.isfinite(widths).all()
         sharp = np.sort(bars)[directions - directions // 6 - 1]  # a line that met kinks sees less
         worst = max(worst, _relative(claim, found, magnitude, np.where(bars > sharp, 0, widths)))
         _record(trial, group, ladder, 2 * float(sharp), steps, smallest)
         if (away > 0).any():
             named, left = _name(trial, rng, group, ladder, lines, found, limit, method)
             entries.update(named)
-            unnamed |= not named and not entries
+            if not named and not entries:
+                unnamed = True
+                j = int(np.argmax(away))
+                kinks.update(_name_kinks(trial, rng, group, lines[j], used[j], ladder, method))
+                proof = None if kinks else confirmed(trial, lines[j], method)
+                if proof is not None:
+                    proofs[-1 - len(proofs)] = proof
             if left:
                 notes.append("more entries are wrong than were named; mode='full' lists all.")
         elif found.kinked.any():
@@ -59,10 +74,21 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
             j = int(np.flatnonzero(found.kinked)[0])
             kinks.update(_name_kinks(trial, rng, group, lines[j], used[j], ladder, method))
     wrong = {i: e for i, e in (entries | kinks).items() if not e.inside}
+    if kinks and not wrong:
+        sides = [(e.left, e.right) for e in kinks.values()]
+        proof, mixed = along_kinks(trial, rng, list(kinks), *np.transpose(sides), method)
+        if proof is not None:
+            proofs[-1 - len(proofs)] = proof
+        elif mixed or unnamed:
+            unnamed = True
+            notes.append(MIXED)
+    wrong = wrong or proofs
     listed = wrong or kinks
-    if unnamed and not wrong:
+    verdict = verdict_of(wrong, kinks, blind or unnamed)
+    if verdict == "inconclusive" and blind:
+        notes.append(coarse_note(ladders, smallest))
+    elif verdict == "inconclusive" and not kinks:
         notes.append("a random direction disagrees, but no single entry could be shown wrong.")
-    verdict = verdict_of(wrong, kinks, blind or (unnamed and not wrong))
     if kinked_lines and not kinks and not wrong:
         notes.append("random lines cross kinks near the point; no entry has one at the point.")
     return assemble(
@@ -98,9 +124,8 @@ def _measure(trial, lines, ladder, claim, rounding, method) -> tuple[Slopes, np.
         if i and (Slopes(*fields).outside(claim, rounding)[disputed[:3]] > 0).any():
             break  # the first few are confirmed: the gradient is wrong
         again, at = resolve(
-            trial.along(lines[rows]), step[rows], noise[rows], claim[rows], rounding[rows],
-            scales=NEARER, method=method,
-        )  # fmt: skip
+            trial.along(lines[rows]), step[rows], noise[rows], scales=NEARER, method=method
+        )
         step[rows] = at
         for field, new in zip(fields, again, strict=True):
             field[rows] = new
@@ -119,8 +144,8 @@ def _block_tester(trial, group, step, noise, method, *, kinks=False, skip=()):
         for line, block in zip(lines, blocks, strict=True):
             line[block] = signs[block] * group.scale[block]
         lines[:, skip] = 0
-        sizes = np.array([len(block) for block in blocks])
-        steps = step * 2.0 ** np.round(np.log2(np.sqrt(count / sizes)))
+        sizes = [len(block) for block in blocks]
+        steps = 2.0 ** np.round(np.log2([entry_step(step, count / size) for size in sizes]))
         found = slopes(trial.along(lines)(np.outer(steps, NODES)), steps, noise, method=method)
         if kinks:
             return np.where(found.kinked, np.abs(found.right - found.left), 0.0)

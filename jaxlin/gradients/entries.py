@@ -6,18 +6,21 @@ import numpy as np
 
 from jaxlin.gradients.assemble import (
     assemble,
+    coarse_note,
     entry_of,
     ladder_along,
-    natural_slope,
     order_of,
     structured_scale,
+    too_coarse,
     unflat,
     verdict_of,
 )
 from jaxlin.gradients.finite_differences import NumericGradient
-from jaxlin.gradients.lines import EPS, Trial, groups_of, random_signs
+from jaxlin.gradients.kinks import MIXED, along_kinks
+from jaxlin.gradients.ladder import entry_step, measured_order
+from jaxlin.gradients.lines import EPS, Trial, groups_of, norm, random_signs, scales_of
 from jaxlin.gradients.report import GradientReport, relative_error
-from jaxlin.gradients.slopes import NODES, Slopes, measured_order, resolve, slopes
+from jaxlin.gradients.slopes import NODES, Slopes, resolve, slopes
 from jaxlin.gradients.structured import column_steps, differences_along_axes
 
 CHUNK = 256  # suspects that are looked at again together
@@ -40,7 +43,7 @@ def by_entries(
         if order is None:
             claim, rounding = trial.claim_along(line[None])
             order = measured_order(ladder, claim[0], rounding[0])
-        h = ladder.step * group.scale[group.entries] * np.sqrt(len(group.entries))
+        h = entry_step(ladder.step, len(group.entries)) * group.scale[group.entries]
         step[group.entries] = 2.0 ** np.round(np.log2(h))
         noise[group.entries] = ladder.noise
     if trial.structured:
@@ -53,7 +56,8 @@ def by_entries(
     away = found.outside(claim, rounding)
     wrong = np.flatnonzero(away > 0)
     kinked = np.flatnonzero(found.kinked)
-    blind = _blind(trial, found, claim, rounding, ladders)
+    blind = _blind(trial, chosen, found, claim, rounding, ladders)
+    notes, mixed = list(trial.claim.notes), False
     _record_entries(trial, chosen, step, found.bars() + rounding, steps, smallest)
     size = np.abs(claim - found.numeric)
     gap = np.abs(found.right - found.left)
@@ -64,9 +68,17 @@ def by_entries(
         int(chosen[i]): entry_of(trial, int(chosen[i]), found.take(slice(i, i + 1)))
         for i in ranked[:limit]
     }
+    if len(kinked) and not len(wrong):
+        proof, mixed = along_kinks(
+            trial, rng, chosen[kinked], found.left[kinked], found.right[kinked], method
+        )
+        if proof is not None:
+            listed, wrong = {-1: proof}, np.array([-1])
     relative = relative_error(claim, found.numeric, found.error + rounding)
     relative = np.where(found.kinked & (away == 0), 0.0, relative)
-    verdict = verdict_of(wrong, kinked, blind)
+    verdict = verdict_of(wrong, kinked, blind or mixed)
+    if verdict == "inconclusive":
+        notes.append(coarse_note(ladders, smallest) if blind else MIXED)
     whole = samples is None
     if len(kinked):
         order = None
@@ -85,7 +97,7 @@ def by_entries(
         checked=len(chosen),
         kinked=len(kinked),
         wrong=len(wrong),
-        notes=list(trial.claim.notes),
+        notes=notes,
         numeric=_tree_of(trial, found, rounding) if whole else None,
         analytic=unflat(function, trial.claim.values) if whole else None,
     )
@@ -110,9 +122,13 @@ def _all_entries(trial, chosen, step, noise, method) -> tuple[Slopes, np.ndarray
     found = slopes(changes, h, noise[chosen], method=method)
     claim, rounding = trial.claim.values[chosen], trial.claim.rounding[chosen]
     away = found.outside(claim, rounding)
+    size = float(norm(np.nan_to_num(found.numeric, posinf=0, neginf=0))) / np.sqrt(len(chosen))
     # Far wider bars than those of most entries are a sign of a kink within the step.
-    typical = np.median(found.error) + 1e-7 * np.sqrt(np.mean(np.square(found.numeric)))
+    typical = np.median(found.error) + 1e-7 * size
     blurred = ~(found.error <= 100 * typical)
+    # So are bars far beyond the noise, all of them perhaps, that would hide a wrong entry.
+    visible = 0.01 * np.maximum(np.abs(found.numeric), size)
+    blurred |= found.error > visible + 400 * noise[chosen] / h
     suspects = np.flatnonzero((away > 0) | found.kinked | blurred)
     suspects = suspects[np.argsort(-np.where(np.isfinite(claim), away, 0)[suspects])]
     fields, h = [np.array(field) for field in found], h.copy()
@@ -121,9 +137,8 @@ def _all_entries(trial, chosen, step, noise, method) -> tuple[Slopes, np.ndarray
         rows = suspects[done : done + CHUNK]
         done += len(rows)
         again, at = resolve(
-            trial.along_axes(chosen[rows]), h[rows], noise[chosen[rows]], claim[rows],
-            rounding[rows], method=method,
-        )  # fmt: skip
+            trial.along_axes(chosen[rows]), h[rows], noise[chosen[rows]], method=method
+        )
         bad = np.flatnonzero(~np.isfinite(again.numeric))
         if len(bad):
             path, index = function.place(chosen[rows[bad[0]]])
@@ -165,16 +180,19 @@ def _drawn(function, rng, samples) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _blind(trial, found, claim, rounding, ladders) -> bool:
+def _blind(trial, chosen, found, claim, rounding, ladders) -> bool:
     """Whether the error bars are so wide that a pass would mean nothing."""
+    measured = np.where(found.kinked, found.side_error, found.error)
+    if not np.isfinite(measured + rounding).all():
+        return True
     if trial.structured:
         return False
-    bars = np.median(np.where(found.kinked, found.side_error, found.error) + rounding)
-    finite = np.concatenate([claim[np.isfinite(claim)], found.numeric])
-    size = float(np.sqrt(np.mean(np.square(finite))))
-    return bool(
-        bars > 0.3 * size and bars > min(natural_slope(ladder, trial.value) for ladder in ladders)
-    )
+    scale = scales_of(trial.function)[chosen]
+    finite = np.where(np.isfinite(claim), claim, 0.0)
+    size = max(float(norm(values * scale)) for values in (finite, found.numeric))
+    size, claim_size = size / np.sqrt(len(chosen)), trial.size_of_claim(scales_of(trial.function))
+    bars = [float(np.median(bar * scale)) for bar in (measured, measured + rounding)]
+    return all(too_coarse(trial, ladder, size, claim_size, *bars) for ladder in ladders)
 
 
 def _record_entries(trial, chosen, step, bars, steps, smallest) -> None:

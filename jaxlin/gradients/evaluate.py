@@ -17,7 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.gradients.precision import largest_term, rounding_of
+
 GIB = 2**30
+FLOAT64 = float(np.finfo(np.float64).eps)
 MOST_LANES = 1024  # points in one device call: beyond this nothing is gained
 
 
@@ -81,13 +84,22 @@ def unflatten(flat, leaves, treedef, *, dtypes=None):
 class Function:
     """`f` as a function of a flat vector, evaluated at many points at once.
 
+    Args:
+      f: `x -> scalar`, or to an array where `scalar` is false.
+      x: the point, a pytree.
+      dtype: what to evaluate in: float64 by default, "own" for that of each leaf.
+      memory: bytes that one device call may take.
+
     Attributes:
       x: (n,), float64: the point, flat.
       leaves, treedef: how the vector is cut into the tree.
       evaluations: how many values of `f` were asked for so far.
       kind: "jax" or "python", known after the first evaluation.
       dtype: what `f` is evaluated in, "float64" unless `f` cannot be.
-      eps: the spacing of floating-point numbers at 1 in the dtype of the values of `f`.
+      eps: the spacing of floating-point numbers at 1 in the narrowest dtype on the way from the
+        point to the values of `f`.
+      reason: why it is not evaluated in float64, if something is to be said about it.
+      opaque: whether that is not known, as of plain Python and of callbacks to it.
       mapped: whether a device call takes many points; not if `f` calls back to the host without
         a rule for batches, for one.
     """
@@ -103,7 +115,12 @@ class Function:
         self._first = None
         self.out_shape: tuple[int, ...] = ()
         self.eps = float(np.finfo(np.float64).eps)
-        self._set_dtype(np.dtype(np.float64) if dtype is None else jnp.dtype(dtype))
+        self.opaque, self.reason, self._terms = True, "", None
+        self._ambient = dtype is not None and jax.config.jax_enable_x64
+        if dtype == "own":
+            self._set_dtype(None)
+        else:
+            self._set_dtype(np.dtype(np.float64) if dtype is None else jnp.dtype(dtype))
 
     def _set_dtype(self, dtype) -> None:
         """`dtype` None means: every leaf in its own."""
@@ -117,13 +134,39 @@ class Function:
     def context(self):
         """Evaluate inside this: float64 switched on if it is used, exact matrix products."""
         stack = ExitStack()
-        stack.enter_context(jax.enable_x64(self._flat_dtype == np.float64))
+        stack.enter_context(jax.enable_x64(self._flat_dtype == np.float64 or self._ambient))
         stack.enter_context(jax.default_matmul_precision("highest"))
         return stack
 
     def tree(self, flat):
         """The pytree of a flat vector (NumPy or traced), leaves in the working dtype."""
         return unflatten(flat, self.leaves, self.treedef, dtypes=self.dtypes)
+
+    def stair(self, size: float) -> tuple[float, float, float]:
+        """How rounding may show in values of `f` up to `size` large that stand still nearby.
+
+        Returns:
+          The rounding of the terms that `f` is made of; the highest step between values that
+          rounding makes; the highest one that it might. What plain Python does on the way is
+          unknown: it may cancel terms of the size of 1 or x, or round to bfloat16, and a step
+          may then belong to `f` as well.
+        """
+        terms = self.eps * self.terms(size)
+        if not self.opaque:
+            return terms, 4 * terms, 4 * terms
+        if self.eps > 2 * FLOAT64:
+            return np.inf, 4 * terms, np.inf
+        return terms, 4 * terms, max(2.0**-8 * size, 64 * terms)
+
+    def terms(self, size: float) -> float:
+        """How large the terms are that values of `f`, up to `size` large, are made of."""
+        if self.opaque:
+            return max(1.0, float(np.abs(self.x).max()), size)
+        if self._terms is None:
+            with self.context():
+                point = jnp.asarray(self.x, self._flat_dtype)
+                self._terms = largest_term(lambda flat: self.f(self.tree(flat)), point)
+        return max(self._terms, size)
 
     def place(self, index: int) -> tuple[str, tuple[int, ...]]:
         """Path and index of an entry of the flat vector."""
@@ -278,7 +321,8 @@ class Function:
                 traced = _measure(carried, spec, function, self._flat_dtype)
                 if self.shared:
                     _TRACED[key] = traced
-        result, per_lane, self.mapped = traced
+        result, per_lane, self.mapped, narrowest, self.opaque = traced
+        self.eps = max(self.eps, narrowest)
         most = MOST_LANES if self.mapped else 1
         self.lanes = int(np.clip(self.memory // per_lane, 1, most))
         settings = {"spec": spec, "mapped": self.mapped}
@@ -310,7 +354,7 @@ class Function:
         if not jnp.issubdtype(result.dtype, jnp.floating):
             raise TypeError(f"`f` must return a floating-point number, got {result.dtype}.")
         self.out_shape = tuple(result.shape)
-        self.eps = float(jnp.finfo(result.dtype).eps)
+        self.eps = max(self.eps, *(float(jnp.finfo(d).eps) for d in (result.dtype, *self.dtypes)))
 
 
 class _Spec(NamedTuple):
@@ -359,7 +403,8 @@ def _shapes(tree) -> list:
 
 
 def _measure(carried, spec, function, dtype):
-    """Shape of the result, bytes that a call needs per point, and whether `f` can be mapped."""
+    """What tracing tells: the shape of the result, the bytes that a call needs per point, whether
+    `f` can be mapped, and how its values round."""
     n = spec.leaves[-1].stop
 
     def values(points, mapped=True):
@@ -372,10 +417,12 @@ def _measure(carried, spec, function, dtype):
         single, mapped = jax.eval_shape(partial(values, mapped=False), one), False
     shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), single)
     if not mapped:
-        return shape, 8 * n, False
-    sizes = [_bytes(jax.make_jaxpr(values)(jax.ShapeDtypeStruct((b, n), dtype))) for b in (2, 4)]
+        program = jax.make_jaxpr(partial(values, mapped=False))(one)
+        return shape, 8 * n, False, *rounding_of(program)
+    programs = [jax.make_jaxpr(values)(jax.ShapeDtypeStruct((b, n), dtype)) for b in (2, 4)]
+    sizes = [_bytes(program) for program in programs]
     per_lane = max((sizes[1] - sizes[0]) // 2, 8 * n) + 8 * n
-    return shape, per_lane, True
+    return shape, per_lane, True, *rounding_of(programs[0])
 
 
 _UNTRACEABLE = (

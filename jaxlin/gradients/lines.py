@@ -1,6 +1,6 @@
 """A function, its claimed gradient and everything needed to measure slopes of one along lines."""
 
-__all__ = ["Group", "Trial", "generator", "groups_of", "random_signs", "scales_of"]
+__all__ = ["Group", "Trial", "generator", "groups_of", "norm", "random_signs", "scales_of"]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -71,10 +71,26 @@ class Trial(NamedTuple):
         values = np.where(np.isfinite(self.claim.values), self.claim.values, 0.0)
         slopes = directions @ values
         absolute = np.abs(directions)
-        spread = np.sqrt(np.square(absolute) @ np.square(self.claim.rounding))
-        return slopes, np.minimum(8 * spread, absolute @ self.claim.rounding) + 8 * EPS * (
-            np.sqrt(np.square(absolute) @ np.square(values))
-        )
+        rounding = self.claim.rounding
+        spread = norm(absolute * rounding)
+        bars = np.minimum(8 * spread, absolute @ rounding) + 8 * EPS * norm(absolute * values)
+        return slopes, bars
+
+    def size_of_claim(self, scale: np.ndarray) -> float:
+        """Norm of what the claimed values are beyond their own rounding, in units of `scale`."""
+        values = np.where(np.isfinite(self.claim.values), np.abs(self.claim.values), 0.0)
+        return float(norm(np.maximum(values - self.claim.rounding, 0.0) * scale))
+
+
+def norm(rows: np.ndarray) -> np.ndarray:
+    """Euclidean norm of the last axis, for numbers whose squares are out of range.
+
+    >>> float(norm(np.array([3e-300, 4e-300]))), float(norm(np.array([3e300, 4e300])))
+    (5e-300, 5e+300)
+    """
+    largest = np.abs(rows).max(axis=-1, initial=0.0)
+    unit = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    return unit * np.sqrt(np.sum(np.square(rows / unit[..., None]), axis=-1))
 
 
 def scales_of(function: Function) -> np.ndarray:
@@ -116,7 +132,7 @@ def _scale(values: np.ndarray) -> np.ndarray:
     if len(positive) == 0:
         return np.ones_like(size)
     if positive.max() <= SPREAD * np.quantile(positive, 0.05):
-        typical = np.full_like(size, np.sqrt(np.mean(np.square(size))))
+        typical = np.full_like(size, norm(size) / np.sqrt(len(size)))
     else:
         typical = np.where(size > 0, size, positive.min())
     return 2.0 ** np.round(np.log2(np.maximum(typical, np.finfo(float).tiny)))

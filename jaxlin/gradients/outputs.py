@@ -176,6 +176,15 @@ class Combination(Function):
     def evaluations(self, count: int) -> None:
         self.base.evaluations = count
 
+    def stair(self, size: float) -> tuple[float, float, float]:
+        """As of the outputs, which are weighted here."""
+        largest = float(np.abs(self.weights).max())
+        return tuple(largest * step for step in self.base.stair(size / largest))
+
+    def terms(self, size: float) -> float:
+        largest = float(np.abs(self.weights).max())
+        return largest * self.base.terms(size / largest)
+
     def _combined(self, values):
         return (values[..., self.used] - self.base.at[self.used]) @ self.weights + self.size
 

@@ -64,7 +64,8 @@ class GradientReport(NamedTuple):
     verdict: str
     """"pass": every claimed value lies within its error bar. "kink": the function has a kink at
     the point, and every claimed value is a subgradient there. "fail": a claimed value lies
-    outside. "inconclusive": the function is too noisy to tell."""
+    outside. "inconclusive": the error bars are too wide to tell, which a note explains: the values
+    of the function are too coarse, or its slope changes too fast, or kinks of both kinds meet."""
     entries: tuple[Entry, ...]
     """The wrong entries ("fail") or kinked ones ("kink"), worst first; empty for a pass."""
     max_relative_error: float

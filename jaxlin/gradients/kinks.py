@@ -1,0 +1,113 @@
+"""Whether a claim that fits every entry of a kink also fits the lines between them.
+
+At a kink each claimed value may lie between the one-sided slopes along its own axis, and yet all
+of them together be the gradient of nothing: max(a, b) at a = b allows every value in [0, 1] for
+either entry, but along (1, 1) its slope is 1, so that their sum must be 1. Along any line a
+subgradient of a convex function lies between the one-sided slopes; the same holds for a concave
+one. Where kinks of both kinds meet, as in relu(a) - relu(b) at a = b = 0, it does not, and a
+disagreement along a line proves nothing.
+
+Source: Rockafellar, Convex Analysis, theorem 23.2; Clarke, Optimization and Nonsmooth Analysis,
+  chapter 2.3 (regular functions), for where convexity stops to matter.
+"""
+
+__all__ = ["MIXED", "along_kinks", "confirmed"]
+
+import numpy as np
+
+from jaxlin.gradients.assemble import ladder_along
+from jaxlin.gradients.lines import Group, Trial, random_signs, scales_of
+from jaxlin.gradients.report import Entry
+from jaxlin.gradients.slopes import Slopes, resolve
+
+NEARER = (1.0, 1 / 16, 1 / 256, 1 / 4096)
+LINES = 6  # random ones, besides those that the claim itself suggests
+MIXED = (
+    "kinks that bend up and kinks that bend down meet at the point; along some lines the claim "
+    "is not between the one-sided slopes, which there proves nothing."
+)
+NAMES = 3  # entries of a line that are written out
+
+
+def along_kinks(trial: Trial, rng, entries, left, right, method) -> tuple[Entry | None, bool]:
+    """Test lines through kinked entries.
+
+    Args:
+      trial: the case.
+      rng: draws the signs of some lines.
+      entries: flat indices of the kinked entries, each claimed value between its own slopes.
+      left, right: the one-sided slopes of each.
+      method: of the slopes.
+
+    Returns:
+      A line that proves the claim wrong, if there is one; and whether lines disagree that prove
+      nothing, because kinks of both kinds meet.
+    """
+    entries, left, right = np.array(entries, int), np.array(left), np.array(right)
+    convex = right > left
+    for kind in (convex, ~convex):
+        if kind.sum() < 2:
+            continue
+        lines = _lines(trial, rng, entries[kind], (left[kind] + right[kind]) / 2)
+        found, away = _measured(trial, lines, method)
+        sign = 1 if kind is convex else -1
+        regular = sign * (found.right - found.left) >= -2 * found.side_error
+        if (regular | ~found.kinked).all() and (away > 0).any():
+            entry = confirmed(trial, lines[int(np.argmax(away))], method)
+            if entry is not None:
+                return entry, False
+    if convex.any() and not convex.all():
+        lines = _lines(trial, rng, entries, (left + right) / 2)
+        return None, bool((_measured(trial, lines, method)[1] > 0).any())
+    return None, False
+
+
+def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
+    """The slope along a line, measured with its own step, if the claim lies outside of it."""
+    line = line * np.sign(line[np.argmax(line != 0)])
+    group = Group(np.flatnonzero(line), np.abs(line))
+    ladder = ladder_along(trial, group, line)
+    claim, rounding = trial.claim_along(line[None])
+    step, noise = np.array([ladder.step]), np.array([ladder.noise])
+    found, _ = resolve(trial.along(line[None]), step, noise, scales=NEARER, method=method)
+    if not (found.outside(claim, rounding) > 0)[0] or not np.isfinite(found.numeric[0]):
+        return None
+    kinked = bool(found.kinked[0])
+    bar = float((found.side_error if kinked else found.error)[0] + rounding[0])
+    left, right = float(found.left[0]), float(found.right[0])
+    name = _name(trial, line)
+    return Entry(name, (), float(claim[0]), float(found.numeric[0]), bar, left, right, kinked)
+
+
+def _lines(trial, rng, entries, center) -> np.ndarray:
+    """Displacements through the kinked entries: equal ones, random signs, along the claim."""
+    scale = scales_of(trial.function)[entries]
+    claim = trial.claim.values[entries]
+    inside = [scale, *(random_signs(rng, (LINES, len(entries))) * scale)]
+    for way in (claim, claim - center):
+        size = np.abs(way / scale).max()
+        if np.isfinite(size) and size > 0:
+            inside.append(way / np.abs(way / scale).max())
+    lines = np.zeros((len(inside), len(trial.function.x)))
+    lines[:, entries] = inside
+    return lines
+
+
+def _measured(trial, lines, method) -> tuple[Slopes, np.ndarray]:
+    group = Group(np.flatnonzero(lines[0]), np.abs(lines[0]))
+    ladder = ladder_along(trial, group, lines[0])
+    step, noise = np.full(len(lines), ladder.step), np.full(len(lines), ladder.noise)
+    found, _ = resolve(trial.along(lines), step, noise, scales=NEARER, method=method)
+    return found, found.outside(*trial.claim_along(lines))
+
+
+def _name(trial, line) -> str:
+    entries = np.flatnonzero(line)
+    if len(entries) > NAMES:
+        return f"a line of {len(entries):,} entries"
+    parts = []
+    for i in entries:
+        path, index = trial.function.place(i)
+        name = path + (f"[{', '.join(map(str, index))}]" if index else "")
+        parts.append(f"{line[i]:+.3g} {name or 'x'}")
+    return "along " + " ".join(parts)
