@@ -16,6 +16,8 @@ from jax import lax
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.certificates import losing_bias
+from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
 from jaxlin.solvers.duals import FORMS, form_of
 from jaxlin.solvers.status import Status
@@ -67,7 +69,8 @@ def minimize_compiled(
         everything else in float32.
       labels: (N,) integer, in [0, K).
       strength: scalar, positive. With 0 there is no bound, and the status says so.
-      classes: K. Static. A class without weight gets a bias at which it costs nothing.
+      classes: K. Static. A class without weight gets weights 0 and a bias at which it costs
+        nothing and wins none of the rows, as in `minimize`.
       loss: "softmax", "squared-hinge", "squared-one-vs-rest", or their function of
         `jaxlin.losses`. Static.
       tolerance: scalar, relative gap at which to stop.
@@ -210,6 +213,7 @@ def _solved(static, inputs, labels, sample_weight, init, limit, strength, tolera
     present = _present(labels, counts, classes, free=free)
     mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
     centred = inputs - mean[None, :]
+    centred = jnp.where(_varying(inputs, counts)[None, :], centred, 0) if free else centred
     rotated, variances, basis = _uncorrelated(centred, counts)
     data = Data(rotated, labels, counts, present, variances, strength, margin)
     bias = init.bias + init.weights @ mean if free else jnp.zeros_like(init.bias)
@@ -239,7 +243,9 @@ def _solved(static, inputs, labels, sample_weight, init, limit, strength, tolera
     weights = point.weights @ basis.T
     bias = point.bias - weights @ mean if free else point.bias
     if free:
-        bias = jnp.where(present, bias, _costless(form, data, point, margin))
+        reach = jnp.sqrt((inputs**2).sum(1).max())
+        losing = losing_bias(jnp, weights, bias, present, reach, margin)
+        bias = jnp.where(present, bias, jnp.minimum(_costless(form, data, point, margin), losing))
     status = jnp.where(steps >= limit, int(Status.MAX_ITERATIONS), int(Status.PRECISION))
     status = jnp.where(strength > 0, status, int(Status.NO_PROOF))
     status = jnp.where(gap <= tolerance * objective, int(Status.CONVERGED), status)
@@ -260,6 +266,14 @@ def _no_derivative(static, primals, tangents):
 
 
 _solve = jax.jit(_solved, static_argnums=0)
+
+
+def _varying(inputs, counts):
+    """(D,): the features that are not constant but for rounding; see `covariance.same_value`."""
+    counted = (counts > 0)[:, None]
+    least = jnp.where(counted, inputs, jnp.inf).min(0)
+    most = jnp.where(counted, inputs, -jnp.inf).max(0)
+    return ~same_value(jnp, least, most)
 
 
 def _uncorrelated(centred, counts):

@@ -168,8 +168,13 @@ def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
     value = (data.counts * form.loss(jnp, z, own)).sum() + data.strength * jnp.vdot(
         weights, weights
     )
-    slope = residuals @ data.inputs + 2 * data.strength * weights
-    sums = residuals.sum(1) if free else jnp.zeros_like(bias)
+    slope, sums = residuals @ data.inputs, residuals.sum(1)
+    if form.geometry != "one-vs-rest":  # they sum to 0 over the classes, but for rounding
+        there = data.present.astype(slope.dtype)
+        slope = slope - jnp.outer(there, there @ slope / there.sum())
+        sums = sums - there * (there @ sums / there.sum())
+    slope = slope + 2 * data.strength * weights
+    sums = sums if free else jnp.zeros_like(bias)
     gap = jnp.vdot(slope, slope) / (4 * data.strength)
     if free:  # what a Newton step in the bias would gain, twice
         bent, _ = _curvatures(form, data, a, own)
