@@ -63,6 +63,10 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
         strength) for two classes, as in scikit-learn). Default 1. Infinity means no penalty,
         and no certificate.
       strength: of the penalty, instead of `C`: it does not change meaning with N.
+      l1_ratio: the share of absolute values in the penalty, which is
+        ((1 - l1_ratio) / 2 * sum(coef_**2) + l1_ratio * sum(abs(coef_))) / (C * N), as in
+        `LogisticRegression`: 0 for squares alone (ridge), 1 for the lasso, between them the elastic
+        net. Coefficients that do not help are 0 exactly.
       fit_intercept: `False` keeps the intercept at 0.
       class_weight: {label: weight}, or "balanced" for weights that give every class the same
         sum; they multiply the sample weights.
@@ -96,6 +100,7 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
         C=None,
         *,
         strength=None,
+        l1_ratio=0.0,
         fit_intercept=True,
         class_weight=None,
         tol=1e-4,
@@ -106,6 +111,7 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
     ):
         self.C = C
         self.strength = strength
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.tol = tol
