@@ -44,6 +44,8 @@ class Data(NamedTuple):
     """(D,): of the features, which are nearly uncorrelated."""
     strength: Array
     margin: Array
+    offsets: Array | float = 0.0
+    """(K, N): fixed parts of the scores."""
 
 
 class Point(NamedTuple):
@@ -160,7 +162,7 @@ def line_minimum(form: DualForm, scores, along, labels, counts, margin, slope, l
 def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
     """The objective and its gradient: two products."""
     own = own_of(jnp, data.labels, len(bias))
-    scores = weights @ data.inputs.T + bias[:, None]
+    scores = weights @ data.inputs.T + bias[:, None] + data.offsets
     scores = jnp.where(data.present[:, None], scores, LOW)
     z = form.shortfalls(jnp, scores, own, data.margin)
     a = form.maximizer(jnp, z, 1.0, 0.0)
