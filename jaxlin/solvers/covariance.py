@@ -61,7 +61,6 @@ def constant_features(rows) -> np.ndarray:
     Of these the bias knows all. What centering leaves of them is rounding of the mean: where the
     penalty is next to nothing, it would be taken for a signal to be magnified without end.
     """
-
     some = np.flatnonzero(_alike(rows[:FIRST]))
     return some[_alike(rows[:, some])] if len(some) else some
 
@@ -77,10 +76,10 @@ def same_value(xp, least, most):
 
 
 def stiffness(problem: Problem, sample: Sample, variances, curvature) -> np.ndarray:
-    """(D,): the penalty's second derivative, and one of the arithmetic where nothing else is.
+    """(D,): the penalty's second derivative, and more where only rounding is left beside it.
 
-    The gradient of a constant feature is `mean` times that of the bias, but for a rounding of
-    eps * mean, which a step may follow as far as it leaves that in the scores.
+    The gradient of a constant feature is `mean` times that of the bias, but for rounding. Stiff as
+    if it varied by all of its mean, it all but ignores that.
     """
     least = curvature * sample.mean**2
     return 2 * problem.strength + np.where(variances > 0, 0.0, least)
