@@ -120,7 +120,7 @@ def test_after_a_step_that_was_cut_the_next_is_tried_somewhat_longer(monkeypatch
     inputs = rng.normal(size=(8000, 30)) * np.linspace(3, 0.1, 30) ** 2
     scores = inputs @ rng.normal(size=(30, 10))  # classes almost apart
     labels = (scores + 0.02 * scores.std() * rng.normal(size=scores.shape)).argmax(1)
-    minimize(inputs, labels, strength=1e-7, tolerance=1e-4)
+    minimize(inputs, labels, strength=1e-8, tolerance=1e-4)
     assert min(found for _, found in seen) < 1
     for (_, before), (length, _) in itertools.pairwise(seen):
         assert length == min(1.0, 1.5 * before)

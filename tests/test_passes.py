@@ -199,7 +199,7 @@ def test_a_source_with_a_number_that_is_not_finite_is_refused_in_the_pass(tmp_pa
 )
 def test_small_integers_are_in_range_without_a_look(dtype, scale, passes, monkeypatch):
     seen = []
-    monkeypatch.setattr(DeviceRows, "_largest_square", lambda rows: seen.append(rows) or 1.0)
+    monkeypatch.setattr(DeviceRows, "_largest_square", lambda rows, *_: seen.append(rows) or 1.0)
     inputs = np.ones((9, 2), dtype)
     _check_range(reader(inputs, np.zeros(2), scale * np.ones(2), np.float32, host=False))
     assert len(seen) == passes

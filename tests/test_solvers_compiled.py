@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import minimize as scipy_minimize
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression
 
@@ -317,3 +318,45 @@ def test_a_dual_point_that_does_not_balance_proves_less(monkeypatch):
         jnp.zeros(3), 1e-3, 1.0, free=True,
     )  # fmt: skip
     assert objective - gap <= best < objective - 0.2
+
+
+@pytest.mark.parametrize("loss", ["softmax", "squared-hinge", "squared-one-vs-rest"])
+def test_offsets_are_parts_of_the_scores(loss):
+    """A bound holds at the optimum that SciPy finds; what is constant by class moves the bias."""
+    inputs, labels = blobs(4, size=60)
+    offsets = np.random.default_rng(4).normal(size=(60, 3))
+    settings = dict(classes=3, loss=loss, strength=1e-2, tolerance=1e-8)
+    found = minimize_compiled(inputs, labels, offsets=offsets, **settings)
+    function = {"softmax": losses.softmax_cross_entropy,
+                "squared-hinge": losses.squared_weston_watkins_hinge,
+                "squared-one-vs-rest": losses.squared_one_vs_rest_hinge}[loss]  # fmt: skip
+
+    def objective(flat):
+        weights, bias = flat[:12].reshape(3, 4), flat[12:]
+        scores = jnp.asarray(inputs) @ weights.T + bias[None, :] + offsets
+        return function(scores, jnp.asarray(labels)).mean() + 1e-2 * (weights**2).sum()
+
+    least = scipy_minimize(
+        jax.jit(jax.value_and_grad(objective)), np.zeros(15), jac=True, method="BFGS",
+        options={"gtol": 1e-9},
+    )  # fmt: skip
+    at = jnp.concatenate([found.params.weights.ravel(), found.params.bias])
+    assert float(found.objective) == pytest.approx(float(objective(at)), rel=1e-12)
+    assert found.status == Status.CONVERGED
+    # BFGS ends where rounding ends it, within 1e-12 or so of the optimum
+    assert float(found.lower_bound) <= least.fun <= float(found.objective) * (1 + 1e-9)
+    proved = prove(found, inputs, labels, strength=1e-2, loss=loss, offsets=offsets, tolerance=1e-6)
+    assert proved.status == Status.CONVERGED
+    assert proved.lower_bound <= least.fun
+    by_class = np.array([3.0, -2.0, 0.5])
+    moved = minimize_compiled(inputs, labels, offsets=offsets + by_class, **settings)
+    np.testing.assert_allclose(moved.objective, found.objective, rtol=2e-8)
+    # gaps of 1e-8 leave weights up to sqrt(1e-8 / strength) = 1e-3 apart
+    np.testing.assert_allclose(moved.params.weights, found.params.weights, atol=2e-3)
+    wide = np.pad(offsets, ((0, 0), (0, 1)), constant_values=9.0)  # of a class that no row has
+    absent = minimize_compiled(inputs, labels, offsets=wide, **settings | {"classes": 4})
+    scores = inputs @ np.asarray(absent.params.weights).T + np.asarray(absent.params.bias)
+    scores[:, :3] += offsets
+    assert (scores[:, 3] + 9.0 < scores[:, :3].max(1)).all()
+    with pytest.raises(ValueError, match="`offsets` must have one entry per row and class"):
+        minimize_compiled(inputs, labels, offsets=offsets[:, :2], **settings)

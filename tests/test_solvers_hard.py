@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 
 from jaxlin import losses
-from jaxlin.solvers import Status, certify, describe, minimize
+from jaxlin.solvers import Status, certify, describe, minimize, minimize_compiled
 from jaxlin.solvers.duals import FORMS
 from jaxlin.solvers.problem import open_problem
 
@@ -293,3 +293,48 @@ def test_samples_of_any_number_of_rows_share_few_programs(monkeypatch, blobs):
     assert bending >= 5
     assert filled <= 3  # 512, 768 (1.5^16.4), 1,478: sizes that grow by a half, up to 1,500
     assert hessian_blocks._dense_blocks_compiled._cache_size() - before <= filled
+
+
+def overlapping(kind):
+    """Three classes that overlap, and what stands beside them: columns that are one number."""
+    rng = np.random.default_rng(5)
+    labels = np.arange(150) % 3
+    plain = rng.normal(size=(150, 4)) + rng.normal(size=(3, 4))[labels]
+    if kind == "uint8":
+        plain = np.clip(plain * 20 + 128, 0, 255).astype(np.uint8)
+        return plain, np.hstack([plain, np.full((150, 1), 255, np.uint8)]), labels
+    # 0.1 and 1/3 are rounded, so that their means are off in the last digits
+    constant = np.ones((150, 1)) * [[1.0, 0.1, 1e6 / 3]]
+    dtype = np.float32 if kind == "float32" else np.float64
+    wide = np.hstack([plain, constant]).astype(dtype)
+    plain = plain.astype(dtype)
+    if kind == "sparse":
+        return scipy.sparse.csr_matrix(plain), scipy.sparse.csr_matrix(wide), labels
+    return plain, wide, labels
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "uint8", "sparse"])
+@pytest.mark.parametrize("strength", [0.0, 1e-30, 1e-4])
+@pytest.mark.parametrize("name", ["softmax", "squared-hinge", "squared-one-vs-rest"])
+def test_a_constant_column_beside_a_free_bias_changes_nothing(name, strength, kind):
+    """w c + b is one number: with a penalty or without one, the best has w = 0, or may have it."""
+    plain, wide, labels = overlapping(kind)
+    settings = dict(loss=name, strength=strength, max_iterations=300)
+    without, found = (minimize(rows, labels, **settings) for rows in (plain, wide))
+    # both stop at the same optimum, as near as a gap of 1e-4 or a gradient of 1e-6 tells
+    assert found.objective == pytest.approx(without.objective, rel=1e-4 if strength > 0 else 1e-6)
+    assert found.status == without.status != Status.MAX_ITERATIONS
+    assert found.iterations <= 2 * without.iterations + 20
+    more = wide.shape[1] - plain.shape[1]
+    shares = np.abs(found.params.weights[:, -more:]) * abs(wide[[0]][:, -more:]).max()
+    assert shares.max() <= 1e-6 * np.abs(found.params.bias).max() + 1e-6
+
+
+@pytest.mark.parametrize("name", ["softmax", "squared-hinge"])
+def test_a_compiled_fit_does_not_see_a_constant_column_either(name):
+    for kind in ("float64", "float32"):
+        plain, wide, labels = overlapping(kind)
+        settings = dict(loss=name, classes=3, strength=1e-30)
+        without, found = (minimize_compiled(rows, labels, **settings) for rows in (plain, wide))
+        assert float(found.objective) == pytest.approx(float(without.objective), rel=1e-5)
+        assert np.abs(found.params.weights[:, -3:]).max() <= 1e-5

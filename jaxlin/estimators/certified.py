@@ -80,6 +80,10 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         """
         return 1.0 if len(self.classes_) == 2 and not self._separate() else 2.0
 
+    def _penalty(self, strength) -> dict:
+        """What the solver is asked for where this strength is that of the whole penalty."""
+        return {"strength": strength}
+
     def _settings(self) -> dict:
         """What every fit of this estimator is asked for, checked."""
         if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 0:
@@ -111,7 +115,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         solution = minimize(
             X,
             labels,
-            strength=strength,
+            **self._penalty(strength),
             sample_weight=counts,
             init=init,
             callback=_printer(type(self).__name__) if self.verbose else None,

@@ -15,9 +15,10 @@ def logistic_regression_of(model):
     from sklearn.linear_model import LogisticRegression
 
     check_is_fitted(model, "coef_")
-    return _dressed(
-        LogisticRegression(C=model.C_, fit_intercept=model.fit_intercept, **_shared(model)), model
-    )
+    ratio = getattr(model, "l1_ratio", 0.0)  # "saga" is what fits any
+    mixed = {"l1_ratio": ratio, "solver": "saga"} if ratio else {}
+    settings = {"C": model.C_, "fit_intercept": model.fit_intercept} | _shared(model) | mixed
+    return _dressed(LogisticRegression(**settings), model)
 
 
 def linear_svc_of(model):
@@ -80,8 +81,11 @@ def take_over(cls, fitted):
         )
     settings = {"C": _C_of(fitted), "fit_intercept": bool(getattr(fitted, "fit_intercept", True))}
     settings["class_weight"] = getattr(fitted, "class_weight", None)
-    if "loss" in cls().get_params():
+    known = cls().get_params()
+    if "loss" in known:
         settings["loss"] = _hinge_of(fitted)
+    if "l1_ratio" in known:
+        settings["l1_ratio"] = _l1_ratio_of(fitted)
     model = cls(**settings)
     model.classes_, model.coef_ = classes, coef
     model.intercept_ = np.broadcast_to(np.array(fitted.intercept_, coef.dtype), (rows,)).copy()
@@ -128,6 +132,16 @@ def _hinge_of(fitted) -> str:
     if getattr(fitted, "multi_class", None) == "crammer_singer":
         return "crammer-singer"
     return squared + "one-vs-rest"
+
+
+def _l1_ratio_of(fitted) -> float:
+    """As scikit-learn says it now, or, by `penalty`, before 1.8."""
+    penalty = getattr(fitted, "penalty", None)
+    if penalty in ("l1", "l2"):
+        return float(penalty == "l1")
+    return float(
+        np.ravel(getattr(fitted, "l1_ratio_", getattr(fitted, "l1_ratio", None) or 0.0))[0]
+    )
 
 
 def to_onnx(model, path=None) -> bytes:

@@ -10,6 +10,7 @@ from jaxlin.estimators.labels import plain_labels
 from jaxlin.estimators.scoring import accuracy_of
 from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
+    check_number,
     check_total,
     checked_training_data,
     classes_and_labels,
@@ -75,6 +76,11 @@ class PlainClassifier(CertifiedClassifier):
 
         Source: Ross, Mineiro and Langford (2013), arXiv:1305.6646.
         """
+        if self._l1_ratio() > 0:
+            raise ValueError(
+                f"`partial_fit` knows squares alone, got l1_ratio={self.l1_ratio!r}: its steps end "
+                "at no zeros. Set l1_ratio=0, or call `fit` on all rows."
+            )
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -134,6 +140,20 @@ class PlainClassifier(CertifiedClassifier):
 
     def _strength(self, total) -> float:
         return regularization_of(self.C, self.strength, total, self._halves())
+
+    def _penalty(self, strength) -> dict:
+        """(1 - r) / 2 |w|^2 + r |w|_1, over C N, as scikit-learn has it: of the rows of W."""
+        ratio = self._l1_ratio()
+        return {
+            "strength": (1 - ratio) * strength,
+            "l1_strength": self._halves() * ratio * strength,
+        }
+
+    def _l1_ratio(self) -> float:
+        check_number("l1_ratio", self.l1_ratio)
+        if not 0 <= self.l1_ratio <= 1:
+            raise ValueError(f"`l1_ratio` must be between 0 and 1, got {self.l1_ratio!r}.")
+        return float(self.l1_ratio)
 
     def _warm_start(self, classes) -> LinearParams | None:
         """The last coefficients, if they speak of the same classes and features."""

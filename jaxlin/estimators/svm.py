@@ -7,6 +7,7 @@ from jaxlin.estimators.plain import PlainClassifier
 from jaxlin.losses import LOSSES
 
 HINGES = tuple(name for name in LOSSES if name != "softmax")
+WITHOUT_KINKS = "squared-hinge", "squared-one-vs-rest"
 
 
 class SVMLoss:
@@ -22,6 +23,11 @@ class SVMLoss:
             raise ValueError(
                 f"loss={self.loss!r} has kinks and needs a penalty; an infinite `C`, or a "
                 "`strength` of 0, is none. Set a finite `C`, such as 1e4."
+            )
+        if getattr(self, "l1_ratio", 0) and self._loss() not in WITHOUT_KINKS:
+            raise ValueError(
+                f"`l1_ratio` above 0 needs a loss without kinks, {' or '.join(WITHOUT_KINKS)}, got "
+                f"loss={self.loss!r}. Set l1_ratio=0, or another `loss`."
             )
         return super()._solve(X, labels, counts, strength, init)
 
@@ -51,6 +57,11 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
         strength) for two classes that share one vector, as in `SVC`). Default 1. Infinity, for
         no penalty and no certificate, only with the squared losses.
       strength: of the penalty, instead of `C`: it does not change meaning with N.
+      l1_ratio: the share of absolute values in the penalty, which is
+        ((1 - l1_ratio) / 2 * sum(coef_**2) + l1_ratio * sum(abs(coef_))) / (C * N), as in
+        `LogisticRegression`: 0 for squares alone (ridge), 1 for the lasso, between them the elastic
+        net. Coefficients that do not help are 0 exactly. Above 0 only with
+        "squared-hinge" and "squared-one-vs-rest".
       loss: "hinge" (Weston-Watkins, the sum over the wrong classes), "crammer-singer" (the worst
         of them), "one-vs-rest" (K machines side by side, as `LinearSVC`), and "squared-hinge",
         "squared-crammer-singer", "squared-one-vs-rest" (the default loss of `LinearSVC`).
@@ -88,6 +99,7 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
         C=None,
         *,
         strength=None,
+        l1_ratio=0.0,
         loss="hinge",
         fit_intercept=True,
         class_weight=None,
@@ -99,6 +111,7 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
     ):
         self.C = C
         self.strength = strength
+        self.l1_ratio = l1_ratio
         self.loss = loss
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight

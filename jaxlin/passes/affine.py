@@ -7,6 +7,10 @@ import copy
 import jax
 import numpy as np
 
+FAR = 10.0
+"""Times their spread by which rows lie away from zero where it is worth taking that off."""
+TYPICAL = 64
+"""Rows whose mean is taken for a typical one."""
 CACHED_BYTES = 8 << 20
 """Of the numbers of a chunk: with four times as many an evaluation takes half as long again."""
 
@@ -27,7 +31,7 @@ class Rows:
                 )
         self.chunk = self.size
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
-        self._radius = None
+        self._radius = self._centred = None
 
     @property
     def resident(self) -> bool:
@@ -37,8 +41,28 @@ class Rows:
     def rescaled(self, factors):
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)
-        other.scale, other._radius = self.scale * factors, None
+        other.scale, other._radius, other._centred = self.scale * factors, None, None
         return other
+
+    def centred(self):
+        """The same rows less a typical one, and that row (D,), where that makes them much smaller.
+
+        Else these rows and zeros. Sparse rows stay as they are, and so do integers on a device,
+        from which nothing is subtracted before they are multiplied.
+        """
+        if self._centred is None:
+            self._centred = self, np.zeros(self.features)
+            step = -(-self.size // TYPICAL)
+            if self.subtracts:
+                some = self.sample(np.arange(0, self.size, step), np.float64)
+                center = some.mean(0)
+                spread = np.sqrt(((some - center) ** 2).sum(1).mean())
+                if np.linalg.norm(center) > FAR * spread:
+                    other = self.rescaled(1.0)
+                    moved = np.divide(center, self.scale, where=self.scale != 0, out=0 * center)
+                    other.shift = self.shift + moved
+                    self._centred = other, (other.shift - self.shift) * self.scale
+        return self._centred
 
     @property
     def depth(self) -> int:
@@ -61,8 +85,9 @@ def chunk_size(size, features, classes, dtype, platform):
     return -(-size // max(1, -(-size // rows)))
 
 
-def norm_bound(largest_square, shift):
-    return float(np.sqrt(largest_square) * (1 + 1e-9) + np.linalg.norm(shift))
+def norm_bound(largest_square, off=0.0):
+    """A norm whose square was found, of a vector that may be `off` by so much."""
+    return float(np.sqrt(largest_square) * (1 + 1e-9) + np.linalg.norm(off))
 
 
 def arithmetic(dtype):

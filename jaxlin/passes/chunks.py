@@ -141,11 +141,11 @@ def transpose_total(by_row, extra, shift, rows, at, *, rowwise, chunk):
 
 
 @partial(jax.jit, static_argnames="chunk")
-def largest_square(rows, squared_scale, *, chunk):
+def largest_square(rows, shift, squared_scale, *, chunk):
     blocks, start_of, _ = _chunks(rows, chunk)
 
     def step(largest, i):
-        block = lax.dynamic_slice_in_dim(rows, start_of(i), chunk).astype(squared_scale.dtype)
+        block = _read(rows, start_of(i), chunk, shift)
         return jnp.maximum(largest, (block**2 @ squared_scale).max()), None
 
     return lax.scan(step, jnp.zeros((), squared_scale.dtype), jnp.arange(blocks))[0]

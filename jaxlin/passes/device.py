@@ -176,26 +176,34 @@ class DeviceRows(Rows):
     def radius(self) -> float:
         if self._radius is None:
             # an upper bound all the same: D products and sums, each rounded
-            largest = self._largest_square()
-            largest *= 1 + (self.features + 8) * float(np.finfo(self.dtype).eps)
-            self._radius = norm_bound(largest, self.shift * self.scale)
+            dtype = (
+                np.promote_types(self.dtype, self.inputs.dtype) if self.subtracts else self.dtype
+            )
+            taken = self._subtracted().astype(dtype)
+            largest = self._largest_square(taken, dtype)
+            largest *= 1 + (self.features + 8) * float(np.finfo(dtype).eps)
+            self._radius = norm_bound(largest, (self.shift - taken) * self.scale)
         return self._radius
 
-    def _largest_square(self) -> float:
-        """Of the norms of the scaled rows, as computed."""
+    def _largest_square(self, taken, dtype) -> float:
+        """Of the norms of the scaled rows less `taken` (D,), as computed in this dtype."""
         largest = 0.0
-        with arithmetic(self.dtype):
-            squared = jnp.asarray(self.scale**2, self.dtype)
+        with arithmetic(dtype):
+            vectors = jnp.asarray(taken), jnp.asarray(self.scale**2, dtype)
             for _, rows in self._each():
-                chunk = self._chunk(self.dtype, rows.shape[0])
-                found = float(chunks.largest_square(rows, squared, chunk=chunk))
+                chunk = self._chunk(dtype, rows.shape[0])
+                found = float(chunks.largest_square(rows, *vectors, chunk=chunk))
                 largest = float(np.maximum(largest, found))  # NaN stays NaN
         return largest
 
+    @property
+    def subtracts(self) -> bool:
+        """Whether the shift is taken off the rows before they are multiplied."""
+        return bool(jnp.issubdtype(self.inputs.dtype, jnp.floating))
+
     def _subtracted(self):
         """Integers take the shift folded into the bias; floats lose digits so, and subtract it."""
-        floating = jnp.issubdtype(self.inputs.dtype, jnp.floating)
-        return self.shift if floating else np.zeros(self.features)
+        return self.shift if self.subtracts else np.zeros(self.features)
 
     def _arguments(self, weights, bias, dtype):
         weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)

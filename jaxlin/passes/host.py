@@ -30,6 +30,11 @@ class HostRows(Rows):
         other._mapped = {}
         return other
 
+    @property
+    def subtracts(self) -> bool:
+        """Whether the shift is taken off the rows before they are multiplied."""
+        return not scipy.sparse.issparse(self.inputs)
+
     def _rows(self, dtype):
         """The mapped rows (sparse ones unscaled: their scale is folded into the weights)."""
         dtype = np.dtype(dtype)
@@ -105,10 +110,9 @@ class HostRows(Rows):
                 if scipy.sparse.issparse(rows):
                     squares = rows.astype(np.float64).power(2) @ self.scale**2
                 else:
-                    shifted = self.shift.any()
-                    scaled = rows * self.scale if shifted else self._rows(np.float64)
-                    squares = np.einsum("nd,nd->n", scaled, scaled)
-            self._radius = norm_bound(squares.max(), self.shift * self.scale)
+                    mapped = self._rows(np.float64)
+                    squares = np.einsum("nd,nd->n", mapped, mapped)
+            self._radius = norm_bound(squares.max())
         return self._radius
 
 

@@ -144,10 +144,12 @@ class ShardedRows(DeviceRows):
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums), sums, totals
 
-    def _largest_square(self) -> float:
-        with arithmetic(self.dtype):
-            run = _on_shards(chunks.largest_square, self.over, self.chunk)
-            return float(run(self._placed, np.asarray(self.scale**2, self.dtype)))
+    def _largest_square(self, taken, dtype) -> float:
+        with arithmetic(dtype):
+            run = _on_shards(
+                chunks.largest_square, self.over, self._chunk(dtype, self.inputs.share)
+            )
+            return float(run(self._placed, taken, np.asarray(self.scale**2, dtype)))
 
 
 class _Filled:
@@ -188,8 +190,8 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
     def total(*arguments):
         return jax.lax.psum(kernel(*arguments, rowwise=rowwise, chunk=chunk), "data")
 
-    def largest(rows, squared_scale):
-        return jax.lax.pmax(kernel(rows, squared_scale, chunk=chunk), "data")
+    def largest(rows, shift, squared_scale):
+        return jax.lax.pmax(kernel(rows, shift, squared_scale, chunk=chunk), "data")
 
     function, arguments, results = {
         chunks.scores: (scores, (_SAME, _SAME, _SAME, _ROWS), _COLUMNS),
@@ -201,7 +203,7 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
         ),
         chunks.total: (total, (by_row, _SAME), _SAME),
         chunks.transpose_total: (total, (by_row, _SAME, _SAME, _ROWS, _SAME), _SAME),
-        chunks.largest_square: (largest, (_ROWS, _SAME), _SAME),
+        chunks.largest_square: (largest, (_ROWS, _SAME, _SAME), _SAME),
     }[kernel]
     # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.
     return jax.jit(

@@ -18,7 +18,12 @@ from jaxlin.solvers.class_blocks import (
     thinned,
 )
 from jaxlin.solvers.columns import columnwise
-from jaxlin.solvers.covariance import DENSE_FEATURES, Sample, covariance_of
+from jaxlin.solvers.covariance import (
+    DENSE_FEATURES,
+    Sample,
+    constant_features,
+    covariance_of,
+)
 from jaxlin.solvers.duals import own_of, total
 from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense
 from jaxlin.solvers.metrics import BELOW_ROWS, gram_metric, spectral_metric, two_level_metric
@@ -156,7 +161,10 @@ class MetricBuilder:
             mean = np.zeros(problem.features)
             if problem.fit_intercept:
                 mean = (weights @ rows / weights.sum()).astype(np.float64)
-        return Sample(indices, rows - mean.astype(problem.dtype)[None, :], weights, mean)
+        centred = rows - mean.astype(problem.dtype)[None, :]
+        if problem.fit_intercept:
+            centred[:, constant_features(rows)] = 0
+        return Sample(indices, centred, weights, mean)
 
     def scores(self, sample: Sample, weights, bias):
         """Of the sample's rows, (K, m)."""
@@ -182,7 +190,7 @@ class MetricBuilder:
         problem = self.problem
         if self.covariance is None:
             return spectral_metric(problem, self.spectrum(), self.sample.mean, self.curvature)
-        return gram_metric(problem, self.covariance, self.sample.mean, self.curvature)
+        return gram_metric(problem, self.covariance, self.sample, self.curvature)
 
     def spectrum(self):
         if self._spectrum is None:

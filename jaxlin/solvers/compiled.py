@@ -16,6 +16,8 @@ from jax import lax
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
+from jaxlin.solvers.certificates import losing_bias
+from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
 from jaxlin.solvers.duals import FORMS, form_of
 from jaxlin.solvers.status import Status
@@ -39,6 +41,7 @@ def minimize_compiled(
     init: LinearParams | None = None,
     max_iterations=100,
     margin=1.0,
+    offsets=None,
 ) -> Solution:
     """The linear classifier of least objective, as a function that JAX can compile and batch.
 
@@ -67,7 +70,8 @@ def minimize_compiled(
         everything else in float32.
       labels: (N,) integer, in [0, K).
       strength: scalar, positive. With 0 there is no bound, and the status says so.
-      classes: K. Static. A class without weight gets a bias at which it costs nothing.
+      classes: K. Static. A class without weight gets weights 0 and a bias at which it costs
+        nothing and wins none of the rows, as in `minimize`.
       loss: "softmax", "squared-hinge", "squared-one-vs-rest", or their function of
         `jaxlin.losses`. Static.
       tolerance: scalar, relative gap at which to stop.
@@ -76,6 +80,9 @@ def minimize_compiled(
       init: parameters to start from, (K, D) and (K,).
       max_iterations: Newton steps after which to stop.
       margin: of the hinges.
+      offsets: (N, K), what is added to the scores of each row and is not learned: log exposures,
+        log priors, the scores of another model. `minimize` takes none: the passes of its readers
+        make scores of rows alone. Whoever predicts adds those of the new rows.
 
     Returns:
       `Solution`, a pytree of arrays: `status` is an integer array, to compare with `Status`.
@@ -105,7 +112,8 @@ def minimize_compiled(
     scalars = {name: _scalar(name, value, inputs.dtype) for name, value in scalars.items()}
     limit = jnp.asarray(max_iterations, jnp.int32)
     static = form.name, bool(fit_intercept)
-    return _solve(static, inputs, labels, counts, init, limit, *scalars.values())
+    offsets = _offsets(offsets, inputs, len(init.bias))
+    return _solve(static, inputs, labels, counts, init, limit, *scalars.values(), offsets)
 
 
 def prove(
@@ -119,6 +127,7 @@ def prove(
     sample_weight=None,
     fit_intercept: bool = True,
     margin: float = 1.0,
+    offsets=None,
 ) -> Solution:
     """The same solution with its objective and its lower bound evaluated in float64: a proof.
 
@@ -126,8 +135,8 @@ def prove(
 
     Args:
       solution: of `minimize_compiled`; of a batch, with a leading axis of length B.
-      inputs, labels, strength, sample_weight: as given to it; each may have the leading axis of
-        the batch or be shared by it.
+      inputs, labels, strength, sample_weight, offsets: as given to it; each may have the leading
+        axis of the batch or be shared by it.
       loss, tolerance, fit_intercept, margin: as given to it, shared.
 
     Returns:
@@ -151,6 +160,7 @@ def prove(
         (np.asarray(labels), 1),
         (None if sample_weight is None else np.asarray(sample_weight, np.float64), 1),
         (np.asarray(strength, np.float64), 0),
+        (None if offsets is None else np.asarray(offsets, np.float64), 2),
     ]
     axes = []
     for array, dimensions in arrays:
@@ -177,17 +187,18 @@ def prove(
 
 
 @partial(jax.jit, static_argnums=0)
-def _proofs(static, params, inputs, labels, sample_weight, strength, margin):
+def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, margin):
     name, free, axes = static
 
-    def one(params, inputs, labels, sample_weight, strength):
+    def one(params, inputs, labels, sample_weight, strength, offsets):
         counts = _normalized(sample_weight, inputs)
         present = _present(labels, counts, len(params.bias), free=free)
         return dual_gap(
-            FORMS[name], inputs, labels, counts, present, *params, strength, margin, free=free
-        )
+            FORMS[name], inputs, labels, counts, present, *params, strength, margin,
+            _by_class(offsets, inputs.dtype), free=free,
+        )  # fmt: skip
 
-    arguments = params, inputs, labels, sample_weight, strength
+    arguments = params, inputs, labels, sample_weight, strength, offsets
     if axes is None:
         return one(*arguments)
     # one after another: float64 scores of a whole batch at once might not fit
@@ -203,15 +214,19 @@ def _proofs(static, params, inputs, labels, sample_weight, strength, margin):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solved(static, inputs, labels, sample_weight, init, limit, strength, tolerance, margin):
+def _solved(
+    static, inputs, labels, sample_weight, init, limit, strength, tolerance, margin, offsets
+):
     name, free = static
     form, classes = FORMS[name], len(init.bias)
     counts = _normalized(sample_weight, inputs)
     present = _present(labels, counts, classes, free=free)
     mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
     centred = inputs - mean[None, :]
+    centred = jnp.where(_varying(inputs, counts)[None, :], centred, 0) if free else centred
     rotated, variances, basis = _uncorrelated(centred, counts)
-    data = Data(rotated, labels, counts, present, variances, strength, margin)
+    fixed = _by_class(offsets, inputs.dtype)
+    data = Data(rotated, labels, counts, present, variances, strength, margin, fixed)
     bias = init.bias + init.weights @ mean if free else jnp.zeros_like(init.bias)
     start = evaluate(form, data, init.weights @ basis, bias, free=free)
 
@@ -227,7 +242,7 @@ def _solved(static, inputs, labels, sample_weight, init, limit, strength, tolera
         )
         found = dual_gap(
             form, centred, labels, counts, present,
-            point.weights @ basis.T, point.bias, strength, margin, free=free,
+            point.weights @ basis.T, point.bias, strength, margin, fixed, free=free,
         )  # fmt: skip
         return point, (steps, evaluations + 1), 0.1 * target, found, ended, count + 1
 
@@ -239,7 +254,10 @@ def _solved(static, inputs, labels, sample_weight, init, limit, strength, tolera
     weights = point.weights @ basis.T
     bias = point.bias - weights @ mean if free else point.bias
     if free:
-        bias = jnp.where(present, bias, _costless(form, data, point, margin))
+        reach = jnp.sqrt((inputs**2).sum(1).max())
+        losing = losing_bias(jnp, weights, bias, present, reach, margin)
+        least = jnp.minimum(_costless(form, data, point, margin), losing)
+        bias = jnp.where(present, bias, least - 2 * jnp.abs(fixed).max())
     status = jnp.where(steps >= limit, int(Status.MAX_ITERATIONS), int(Status.PRECISION))
     status = jnp.where(strength > 0, status, int(Status.NO_PROOF))
     status = jnp.where(gap <= tolerance * objective, int(Status.CONVERGED), status)
@@ -260,6 +278,14 @@ def _no_derivative(static, primals, tangents):
 
 
 _solve = jax.jit(_solved, static_argnums=0)
+
+
+def _varying(inputs, counts):
+    """(D,): the features that are not constant but for rounding; see `covariance.same_value`."""
+    counted = (counts > 0)[:, None]
+    least = jnp.where(counted, inputs, jnp.inf).min(0)
+    most = jnp.where(counted, inputs, -jnp.inf).max(0)
+    return ~same_value(jnp, least, most)
 
 
 def _uncorrelated(centred, counts):
@@ -308,6 +334,22 @@ def _smooth_form(loss):
             "jaxlin.solvers.minimize solves the others."
         )
     return form
+
+
+def _offsets(offsets, inputs, classes):
+    if offsets is None:
+        return None
+    offsets = jnp.asarray(offsets, inputs.dtype)
+    if offsets.shape != (inputs.shape[0], classes):
+        raise ValueError(
+            f"`offsets` must have one entry per row and class, {(inputs.shape[0], classes)}, got "
+            f"{offsets.shape}."
+        )
+    return offsets
+
+
+def _by_class(offsets, dtype):
+    return jnp.zeros((), dtype) if offsets is None else offsets.T
 
 
 def _scalar(name, value, dtype):

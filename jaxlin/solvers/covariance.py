@@ -1,6 +1,16 @@
 """Rows drawn from the data, their covariance, and the products that it is made with."""
 
-__all__ = ["DENSE_FEATURES", "Sample", "covariance_of", "product", "second_moment", "suits_blas"]
+__all__ = [
+    "DENSE_FEATURES",
+    "Sample",
+    "constant_features",
+    "covariance_of",
+    "product",
+    "same_value",
+    "second_moment",
+    "stiffness",
+    "suits_blas",
+]
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,6 +27,10 @@ DENSE_FEATURES = 4500
 """Features up to which the covariance is formed at all."""
 LARGE = 5e8
 """Multiplications of a second moment that are worth a second thread."""
+ROUNDINGS = 8
+"""Units of rounding by which the values of a feature may differ that is one number, computed."""
+FIRST = 64
+"""Rows that tell nearly all features apart from a constant."""
 
 
 class Sample(NamedTuple):
@@ -24,7 +38,7 @@ class Sample(NamedTuple):
 
     indices: np.ndarray
     rows: np.ndarray
-    """(m, D) - mean, in the problem's dtype."""
+    """(m, D) - mean, in the problem's dtype; 0 in features that are constant but for rounding."""
     weights: np.ndarray
     """(m,), summing to about one: what each drawn row stands for."""
     mean: np.ndarray
@@ -39,6 +53,36 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
         return second_moment(np, rows)
     with arithmetic(problem.dtype):
         return np.asarray(_second_moment(rows))
+
+
+def constant_features(rows) -> np.ndarray:
+    """The indices of features whose values, (m, D), differ by their rounding at most.
+
+    Of these the bias knows all. What centering leaves of them is rounding of the mean: where the
+    penalty is next to nothing, it would be taken for a signal to be magnified without end.
+    """
+    some = np.flatnonzero(_alike(rows[:FIRST]))
+    return some[_alike(rows[:, some])] if len(some) else some
+
+
+def _alike(rows):
+    return same_value(np, rows.min(0), rows.max(0))
+
+
+def same_value(xp, least, most):
+    """Whether two numbers of floating type, least <= most, are one but for rounding."""
+    sizes = xp.maximum(xp.abs(least), xp.abs(most))
+    return most - least <= ROUNDINGS * xp.finfo(least.dtype).eps * sizes
+
+
+def stiffness(problem: Problem, sample: Sample, variances, curvature) -> np.ndarray:
+    """(D,): the penalty's second derivative, and more where only rounding is left beside it.
+
+    The gradient of a constant feature is `mean` times that of the bias, but for rounding. Stiff as
+    if it varied by all of its mean, it all but ignores that.
+    """
+    least = curvature * sample.mean**2
+    return 2 * problem.strength + np.where(variances > 0, 0.0, least)
 
 
 def suits_blas(problem: Problem) -> bool:

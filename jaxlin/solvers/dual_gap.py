@@ -31,8 +31,9 @@ CIRCULATIONS = 8
 
 
 def dual_gap(
-    form: DualForm, inputs, labels, counts, present, weights, bias, strength, margin, *, free
-):
+    form: DualForm, inputs, labels, counts, present, weights, bias, strength, margin, offsets=0.0,
+    *, free
+):  # fmt: skip
     """The objective at these parameters, and how far it may lie above the optimum.
 
     Args:
@@ -41,13 +42,14 @@ def dual_gap(
       present: (K,) bool, the classes that count.
       weights, bias: (K, D), (K,).
       strength, margin: of the objective. Strength 0 proves nothing: the gap is the objective.
+      offsets: (K, N), fixed parts o of the scores, which add r_i . o_i to the bound.
       free: whether the bias is free.
 
     Returns:
       Objective and gap, in the dtype of the inputs.
     """
     own = own_of(jnp, labels, len(bias))
-    plain = weights @ inputs.T
+    plain = weights @ inputs.T + offsets
     scores = jnp.where(present[:, None], plain + bias[:, None], LOW)
     z = form.shortfalls(jnp, scores, own, margin)
     losses = counts * form.loss(jnp, z, own)
@@ -63,7 +65,8 @@ def dual_gap(
     lengths = jnp.sqrt((inputs**2).sum(1))
     off = rounding.of_rows(norms * lengths)
     spread = jnp.sqrt((weights**2).sum(1).max()) * lengths
-    spread = spread + jnp.abs(jnp.where(present, bias, 0)).max()
+    widest = jnp.abs(jnp.asarray(offsets, inputs.dtype)).max()
+    spread = spread + jnp.abs(jnp.where(present, bias, 0)).max() + widest
     # of the objective, of the gains and of the products with the scores
     error = rounding.of_sum(losses + jnp.abs(gains)) + rounding.of_scores(norms * spread)
     error = 2 * error + rounding.unit * objective
@@ -71,7 +74,7 @@ def dual_gap(
     if free:
         farthest = 1.0  # how far the bias is from optimal, near the optimum; no bound
         if rounding.proves:
-            farthest = _farthest_bias(
+            farthest = 2 * widest + _farthest_bias(
                 form, labels, counts, present, objective, strength, margin, lengths
             )
         left = jnp.abs(sums) + jax.vmap(rounding.of_rows)(jnp.abs(residuals))

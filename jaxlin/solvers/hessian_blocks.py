@@ -54,6 +54,13 @@ class Bends(NamedTuple):
             return self.diagonal
         return self.diagonal - self.pull**2
 
+    @property
+    def coupled(self) -> bool:
+        """Whether a common shift of all scores changes no loss. In that direction the Hessian is 0
+        but for rounding: metrics give it the mean curvature of the classes, so that they do not
+        magnify the rounding of gradients, whose own part in it is 0."""
+        return self.pull is not None or self.edges is not None
+
     def of_rows(self, some) -> "Bends":
         """Those of the rows that an index picks."""
         return jax.tree.map(lambda part: part[:, some], self)
@@ -86,6 +93,8 @@ def block_inverses(problem, squares, ridges, bends: Bends):
     classes = problem.classes
     blocks = product(problem, _hessian_weights(bends).reshape(classes * classes, -1), squares)
     blocks = blocks.T.reshape(-1, classes, classes).astype(np.float64)
+    if bends.coupled:
+        blocks += np.einsum("qkk->q", blocks)[:, None, None] / classes**2
     return np.linalg.inv(blocks + ridges[:, None, None] * np.eye(classes)[None])
 
 
@@ -114,15 +123,16 @@ def weights_between(bends: Bends, k, j):
 def dense_factor(problem: Problem, top, ridges, bends: Bends):
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
-    coupled = bends.pull is not None or bends.edges is not None
-    if suits_blas(problem) and coupled and not fits_dense(problem):
+    if suits_blas(problem) and bends.coupled and not fits_dense(problem):
         hessian = sampled_blocks(top, bends)
     elif suits_blas(problem):
         hessian = dense_blocks(np, top, bends)
     else:
         with arithmetic(dtype):
             hessian = np.array(_dense_blocks_compiled(top, bends))
-    # a common shift of all biases does not change softmax: give it some curvature
+    if bends.coupled:
+        alike, each = hessian.reshape(classes, side, classes, side), np.arange(side)
+        alike[:, each, :, each] += np.einsum("kqkq->q", alike)[:, None, None] / classes**2
     free = np.trace(hessian) / len(hessian) * 1e-6 + 1e-12
     ridge = np.tile(np.append(ridges, free), classes).astype(dtype)
     if not problem.fit_intercept:

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from jaxlin.solvers.covariance import Sample, product
+from jaxlin.solvers.covariance import Sample, product, stiffness
 from jaxlin.solvers.hessian_blocks import DENSE_SIDE, Bends, block_inverses, dense_factor
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.spectrum import Spectrum, cholesky_solver, unit_system
@@ -54,9 +54,10 @@ def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
     return apply
 
 
-def gram_metric(problem: Problem, covariance, mean, curvature) -> Callable:
+def gram_metric(problem: Problem, covariance, sample: Sample, curvature) -> Callable:
     """The inverse of curvature * C + 2 strength on every class, and of `curvature` on the bias."""
-    system, scaling, _ = unit_system(covariance, problem.strength, curvature)
+    stiff, mean = stiffness(problem, sample, np.diag(covariance), curvature), sample.mean
+    system, scaling, _ = unit_system(covariance, stiff, curvature)
     solve = cholesky_solver(system)
 
     def apply(gradient, bias_gradient):

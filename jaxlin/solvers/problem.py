@@ -62,6 +62,8 @@ class Problem(NamedTuple):
     max_iterations: int
     result_dtype: np.dtype
     """Of the parameters handed back; `dtype` is the arithmetic's."""
+    set_aside: float = 0.0
+    """The largest norm of a row of weight 0 that is not among `rows`, where a class is absent."""
 
     @property
     def host_labels(self) -> np.ndarray:
@@ -190,11 +192,12 @@ def open_problem(
         rows = open_rows(inputs, len(occurring), dtype=dtype, host=host, **mapped)
     else:
         rows = open_sharded(inputs, len(occurring), mesh, dtype=dtype, **mapped)
-    result_dtype = rows.dtype
+    result_dtype, set_aside = rows.dtype, 0.0
     if isinstance(rows, HostRows):
         rows.dtype = np.dtype(np.float64)  # small or sparse: the digits cost nothing
         _check_finite(rows.inputs)
         if not kept.all():
+            set_aside = rows.radius() if len(occurring) < count else 0.0
             rows = open_rows(
                 rows.inputs[kept],
                 len(occurring),
@@ -225,6 +228,7 @@ def open_problem(
         tolerance,
         int(max_iterations),
         result_dtype,
+        set_aside,
     )
     return problem, occurring, count
 

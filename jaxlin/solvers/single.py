@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
-from jaxlin.solvers.certificates import objective_at
+from jaxlin.solvers.certificates import losing_bias, objective_at
 from jaxlin.solvers.hinges import minimize_hinge
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.proximal import minimize_proximal
@@ -64,8 +64,11 @@ def minimize(
       max_iterations: steps after which to stop, with a status that says so.
       preprocessing: with `shift` and `scale` (D,): the classifier sees (inputs - shift) * scale,
         which is folded into the products; the raw inputs stay as they are in memory.
-      classes: K; by default the largest label + 1. A class without examples gets weights 0 and
-        a bias at which it costs nothing.
+      classes: K; by default the largest label + 1. A class without examples, or whose examples
+        all weigh 0, gets weights 0 and a bias at which it costs nothing (softmax: less than
+        exp(-80)), which is the optimum for it: a further class only adds to a loss. The bias is so
+        low that it wins no row of the training set, rows of weight 0 included; for all losses but
+        one-vs-rest it wins nowhere. With a fixed bias it is a class like the others.
       dtype: of the arithmetic; float64 for float64 inputs, else float32 (the certificate is
         always float64).
       margin: of the hinges.
@@ -148,8 +151,12 @@ def start_of(init, count, occurring, problem):
         )
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
         raise ValueError("`init` holds NaN or infinity. Leave it out to start from zero.")
+    weights = weights[occurring]
     bias = bias[occurring] if problem.fit_intercept else np.zeros(problem.classes)
-    return weights[occurring], bias
+    if problem.form.geometry == "one-vs-rest" or problem.l1_strength > 0:
+        return weights, bias
+    # a common shift of all classes changes no loss, and squares are least without one
+    return weights - weights.mean(0), bias - bias.mean()
 
 
 def solution_of(problem, fit: Fit, occurring, count) -> Solution:
@@ -166,7 +173,10 @@ def solution_of(problem, fit: Fit, occurring, count) -> Solution:
     full.weights[occurring], full.bias[occurring] = weights, bias
     if problem.classes < count:
         absent = np.setdiff1d(np.arange(count), occurring)
-        full.bias[absent] = lowest
+        reach = max(problem.rows.radius(), problem.set_aside)
+        present = np.ones(len(bias), bool)
+        losing = losing_bias(np, weights, bias, present, reach, problem.margin)
+        full.bias[absent] = min(lowest, losing)
     lower = min(fit.lower_bound, objective)
     gap = objective - lower
     status = fit.status

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlin.cores import parts_of
+from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem
 
@@ -61,6 +62,8 @@ def open_space(problem: Problem, each: Callable = map) -> Space:
     inputs, parts = problem.rows.sample(slice(None)), small_parts(problem)
     mean = counts @ inputs if free else np.zeros(problem.features)
     variances = sum(each(lambda part: counts[part] @ (inputs[part] - mean) ** 2, parts))
+    alike = constant_features(inputs) if free else []
+    variances[alike] = 0
     scaling = 1 / np.sqrt(variances / classes + 2 * problem.strength)
     ridges = np.append(2 * problem.strength * scaling**2, [0.0] * free)
     side = len(ridges) * (1 if classes == 2 else classes)
@@ -70,6 +73,7 @@ def open_space(problem: Problem, each: Callable = map) -> Space:
         size = part.stop - part.start
         columns = np.ones((len(ridges), size))
         np.multiply((inputs[part] - mean).T, scaling[:, None], out=columns[: len(scaling)])
+        columns[alike] = 0
         labels = problem.labels[part]
         true = labels * size + np.arange(size)
         narrow = None if formed else columns.astype(np.float32)

@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
+from jaxlin.solvers.covariance import Sample
 from jaxlin.solvers.duals import DualForm, own_of
 from jaxlin.solvers.lbfgs import (
     arrays_of,
@@ -43,6 +44,8 @@ from jaxlin.solvers.warmth import Warmth, ahead, equipped
 
 PATIENCE = 4
 """Steps without progress below the rounding of the objective: the arithmetic is at its end."""
+IDLE = 12
+"""Steps, whatever the metric, without a smaller gradient below that rounding: nor will there be."""
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 KEPT = 5
@@ -106,10 +109,15 @@ def _mean_losses(asked: list[Asked]) -> list:
         parts = [found]
     else:
         parts = list(zip(*(np.split(np.asarray(x), len(padded)) for x in found), strict=True))
-    return [
-        (float(np.squeeze(value)), gradient, sums if a.problem.fit_intercept else 0 * sums)
-        for a, (value, gradient, sums) in zip(asked, parts, strict=False)
-    ]
+    return [_answer(a.problem, *part) for a, part in zip(asked, parts, strict=False)]
+
+
+def _answer(problem: Problem, value, gradient, sums):
+    """Where a common shift of all classes changes no loss, the gradients of the classes sum to 0:
+    the rest is rounding, which has no curvature of its own to be held against."""
+    if problem.form.geometry != "one-vs-rest":
+        gradient, sums = gradient - gradient.mean(0), sums - sums.mean()
+    return float(np.squeeze(value)), gradient, sums if problem.fit_intercept else 0 * sums
 
 
 def _first_or_stacked(parts, stack):
@@ -227,22 +235,27 @@ def descend(
         metric_strength, follows = kind
         best, lower, iterations, since = (value, point), 0.0, 0, 0
         milestone, promise, length, decrements = 0.1, np.inf, 1.0, []
+        faintest, idle = np.inf, 0
     else:
         point, gradient, best_point, *pairs, expected = checked(carried, SmoothFit, problem)[:7]
         builder, memory = MetricBuilder(problem), memory_of(*pairs, size=room(point.size))
         metric = builder.go_on(carried.built_weights, carried.built_bias, carried.builder)
         metric_strength, follows = problem.strength, builder.recipe.follows
         decrements, numbers = expected.tolist(), carried.numbers.tolist()
-        value, least, lower, milestone, promise, length, evaluations, *counts, wide = numbers
-        best, (iterations, since) = (least, best_point), map(int, counts)
+        value, least, lower, milestone, promise, length, evaluations, faintest, *counts, wide = (
+            numbers
+        )
+        best, (iterations, since, idle) = (least, best_point), map(int, counts)
         precision = np.dtype(np.float64) if wide else precision
 
     def make():
-        numbers = value, best[0], lower, milestone, promise, length, evaluations, iterations, since
-        numbers = np.array([*numbers, precision == np.float64], np.float64)
+        numbers = value, best[0], lower, milestone, promise, length, evaluations, faintest
+        numbers = *numbers, iterations, since, idle, precision == np.float64
+        numbers = np.array(numbers, np.float64)
         learned = *arrays_of(memory), np.array(decrements, np.float64), *builder.state()
         return SmoothFit(point, gradient, best[1], *learned, numbers)
 
+    sizes = None if problem.strength else _sizes(builder.sample)
     while True:
         on_carried(evaluations, make)
         along = flat(metric, weights.shape)
@@ -279,7 +292,7 @@ def descend(
                 break
             final = None
         if problem.strength == 0:
-            status = _unregularized(problem, point, gradient, value, split, classes)
+            status = _unregularized(problem, *unpack(point), *unpack(gradient), value, sizes)
             if status is not None:
                 break
             status = Status.MAX_ITERATIONS
@@ -290,12 +303,15 @@ def descend(
         if slope >= 0:
             step, memory = scaled_step(memory.youngest(0), along, gradient)
         decrements.append(-slope / 2)
+        idle = 0 if decrements[-1] < 0.5 * faintest else idle + 1
+        faintest = min(faintest, decrements[-1])
         noise = 8 * np.finfo(precision).eps * abs(value)
         there, found, its_gradient, length = yield from lowest_along(
             evaluate, point, value, gradient, step, noise=noise, length=min(1.0, LONGER * length)
         )
         iterations, since = iterations + 1, since + 1
-        stalled = there is None or _stalled(decrements, noise)
+        at_end = idle > IDLE and faintest < noise
+        stalled = there is None or at_end or _stalled(decrements, noise)
         if there is not None:
             memory = remember(memory, there - point, its_gradient - gradient)
             point, value, gradient = there, found, its_gradient
@@ -305,9 +321,9 @@ def descend(
             precision = np.dtype(np.float64)
             value, gradient = yield from evaluate(point)
             best = (value, point)
-            memory, decrements = memory.youngest(0), []
+            memory, decrements, faintest, idle = memory.youngest(0), [], np.inf, 0
             continue
-        if stalled and since > 2:
+        if at_end or (stalled and since > 2):
             status = Status.PRECISION
             break
         if builder.worth_rebuilding(decrements, since, plain.gap, problem.tolerance * value):
@@ -350,11 +366,22 @@ def _stalled(decrements, noise) -> bool:
     return min(decrements[-PATIENCE:]) > 0.5 * min(decrements[:-PATIENCE])
 
 
-def _unregularized(problem, point, gradient, value, split, classes):
-    """Without a penalty: separated data have no optimum; else a small gradient is all there is."""
-    if smallest_lead(problem, point[:split].reshape(classes, -1), point[split:]) > 0:
+def _sizes(sample: Sample):
+    """(D,): the root mean squares of the features; 1 where the sample has nothing."""
+    variances = np.einsum("m,md->d", sample.weights, sample.rows.astype(np.float64) ** 2)
+    squares = sample.mean**2 + variances
+    return np.sqrt(np.where(squares > 0, squares, 1.0))
+
+
+def _unregularized(problem, weights, bias, slope, bias_slope, value, sizes):
+    """Without a penalty: separated data have no optimum; else a small gradient is all there is.
+
+    The objective is above its least value by no more than <gradient, distance to the optimum>, here
+    in units of the features' sizes (D,), so that nothing depends on the units they came in.
+    """
+    if smallest_lead(problem, weights, bias) > 0:
         return Status.SEPARABLE
-    scale = max(value, 1e-30) / max(float(np.linalg.norm(point)), 1.0)
-    if np.linalg.norm(gradient) <= problem.tolerance * scale * 1e-2:
-        return Status.NO_PROOF
-    return None
+    far = np.hypot(np.linalg.norm(weights * sizes), np.linalg.norm(bias))
+    steep = np.hypot(np.linalg.norm(slope / sizes), np.linalg.norm(bias_slope))
+    small = problem.tolerance * max(value, 1e-30) / max(float(far), 1.0) * 1e-2
+    return Status.NO_PROOF if steep <= small else None

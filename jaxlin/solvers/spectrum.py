@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.cores import all_blas_threads
-from jaxlin.solvers.covariance import Sample, product, suits_blas
+from jaxlin.solvers.covariance import Sample, product, stiffness, suits_blas
 from jaxlin.solvers.problem import Problem
 
 
@@ -34,15 +34,20 @@ class Spectrum(NamedTuple):
     vectors do not span; `None` if they span everything."""
 
 
-def unit_system(covariance, strength, curvature):
-    """curvature * C + 2 strength with unit diagonal; its scaling; its ridge, rounding included."""
-    diagonal = curvature * np.diag(covariance).astype(np.float64) + 2 * strength
+def unit_system(covariance, stiff, curvature):
+    """curvature * C + diag(stiff) with unit diagonal; its scaling; its ridge, rounding included.
+
+    `stiff`, (D,), is that of `jaxlin.solvers.covariance.stiffness`. Where it and C are 0 the rows
+    know nothing of a feature, and the ridge is one.
+    """
+    diagonal = curvature * np.diag(covariance).astype(np.float64) + stiff
+    stiff = np.where(diagonal > 0, stiff, 1.0)
     diagonal = np.where(diagonal > 0, diagonal, 1.0)
     scaling = 1 / np.sqrt(diagonal)
     left, right = ((scaling * c).astype(covariance.dtype) for c in (curvature, 1.0))
     system = covariance * left[:, None]
     system *= right[None, :]
-    ridge = 2 * strength * scaling**2 + len(scaling) * 4 * np.finfo(covariance.dtype).eps
+    ridge = stiff * scaling**2 + len(scaling) * 4 * np.finfo(covariance.dtype).eps
     system[np.diag_indices_from(system)] += ridge
     return system, scaling, ridge
 
@@ -68,7 +73,8 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
     """
     if covariance is None:
         return _spectrum_of_rows(problem, sample, curvature)
-    system, scaling, ridge = unit_system(covariance, problem.strength, curvature)
+    stiff = stiffness(problem, sample, np.diag(covariance), curvature)
+    system, scaling, ridge = unit_system(covariance, stiff, curvature)
     if most >= problem.features:
         scaled = (covariance * scaling[:, None] * scaling[None, :]).astype(system.dtype)
         with all_blas_threads() if suits_blas(problem) else nullcontext():
@@ -114,14 +120,17 @@ def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
     """Leading directions from the m x m products of the sample's rows; the rest is diagonal."""
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
     rows = sample.rows * root[:, None]
-    diagonal = curvature * (rows.astype(np.float64) ** 2).sum(0) + 2 * problem.strength
+    variances = (rows.astype(np.float64) ** 2).sum(0)
+    stiff = stiffness(problem, sample, variances, curvature)
+    diagonal = curvature * variances + stiff
+    stiff = np.where(diagonal > 0, stiff, 1.0)
     scaling = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     rows = rows * scaling.astype(problem.dtype)[None, :]
     values, left = np.linalg.eigh(product(problem, rows, rows.T))
     kept = values > values[-1] * 1e-6
     values, left = values[kept][::-1], left[:, kept][:, ::-1]
     vectors = (rows.T @ (left / np.sqrt(values)[None, :])).astype(problem.dtype)
-    ridge = 2 * problem.strength * scaling**2
+    ridge = stiff * scaling**2
     ridges = _along(vectors, ridge) + 1e-12
     missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
 

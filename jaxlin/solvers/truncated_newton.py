@@ -44,6 +44,8 @@ class Data(NamedTuple):
     """(D,): of the features, which are nearly uncorrelated."""
     strength: Array
     margin: Array
+    offsets: Array | float = 0.0
+    """(K, N): fixed parts of the scores."""
 
 
 class Point(NamedTuple):
@@ -160,7 +162,7 @@ def line_minimum(form: DualForm, scores, along, labels, counts, margin, slope, l
 def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
     """The objective and its gradient: two products."""
     own = own_of(jnp, data.labels, len(bias))
-    scores = weights @ data.inputs.T + bias[:, None]
+    scores = weights @ data.inputs.T + bias[:, None] + data.offsets
     scores = jnp.where(data.present[:, None], scores, LOW)
     z = form.shortfalls(jnp, scores, own, data.margin)
     a = form.maximizer(jnp, z, 1.0, 0.0)
@@ -168,8 +170,13 @@ def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
     value = (data.counts * form.loss(jnp, z, own)).sum() + data.strength * jnp.vdot(
         weights, weights
     )
-    slope = residuals @ data.inputs + 2 * data.strength * weights
-    sums = residuals.sum(1) if free else jnp.zeros_like(bias)
+    slope, sums = residuals @ data.inputs, residuals.sum(1)
+    if form.geometry != "one-vs-rest":  # they sum to 0 over the classes, but for rounding
+        there = data.present.astype(slope.dtype)
+        slope = slope - jnp.outer(there, there @ slope / there.sum())
+        sums = sums - there * (there @ sums / there.sum())
+    slope = slope + 2 * data.strength * weights
+    sums = sums if free else jnp.zeros_like(bias)
     gap = jnp.vdot(slope, slope) / (4 * data.strength)
     if free:  # what a Newton step in the bias would gain, twice
         bent, _ = _curvatures(form, data, a, own)

@@ -41,9 +41,9 @@ class SmoothFit(NamedTuple):
     builder: np.ndarray
     """(7,): see `MetricBuilder.state`."""
     numbers: np.ndarray
-    """(10,): objective, its least and the lower bound; gaps at which the next bounds are due; the
-    length of the last step; evaluations, steps, steps in this metric; 1 once evaluations are in
-    float64."""
+    """(12,): objective, its least and the lower bound; gaps at which the next bounds are due; the
+    length of the last step; evaluations; the least decrease expected so far; steps, steps in this
+    metric, steps since that was halved; 1 once evaluations are in float64."""
 
 
 class HingeFit(NamedTuple):
@@ -161,7 +161,7 @@ def largest(loss, *, l1: bool, examples: int, features: int, classes: int, dtype
         shapes = L1Fit(one, one, one, two, two, one, one, (10,))
     elif form_of(loss).smooth:
         params = (classes, features), (classes,)
-        shapes = SmoothFit(one, one, one, two, two, (3,), (1000,), *params, (7,), (10,))
+        shapes = SmoothFit(one, one, one, two, two, (3,), (1000,), *params, (7,), (12,))
     else:
         params, scores = ((classes, features), (classes,)), (classes, examples)
         drawn = min(examples, SAMPLED_ROWS)
