@@ -338,3 +338,14 @@ def test_a_compiled_fit_does_not_see_a_constant_column_either(name):
         without, found = (minimize_compiled(rows, labels, **settings) for rows in (plain, wide))
         assert float(found.objective) == pytest.approx(float(without.objective), rel=1e-5)
         assert np.abs(found.params.weights[:, -3:]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("strength", [0.1, 1.7, 10.0])
+def test_a_bias_that_no_row_bends_is_no_obstacle(strength):
+    # With a strong penalty all margins are violated: the hinge is linear, and flat in the bias.
+    generator = np.random.default_rng(0)
+    inputs, labels = generator.normal(size=(3000, 300)), generator.integers(0, 4, 3000)
+    fit = minimize(inputs, labels, loss="hinge", strength=strength)
+    assert fit.status == Status.CONVERGED
+    # No weights at all cost a margin for each of the three wrong classes.
+    assert fit.lower_bound <= fit.objective <= min(fit.lower_bound * (1 + 1e-4), 3.0)

@@ -5,6 +5,10 @@ __all__ = ["conjugate_gradients"]
 import numpy as np
 
 
+FLAT = float(np.finfo(np.float32).eps)
+"""Metrics are made in float32: less than this share of theirs is no curvature but rounding."""
+
+
 def conjugate_gradients(product, precondition, right, accuracy, most, start=None):
     """Solve A d = right to a relative residual of `accuracy`.
 
@@ -16,18 +20,20 @@ def conjugate_gradients(product, precondition, right, accuracy, most, start=None
 
     Returns:
       d and right - A d; the steps taken; and whether no more are needed. A d that came to nothing
-      is the direction that would have been tried first.
+      is the direction that would have been tried first. Where A is flat along a direction, up to
+      the rounding of the metric, no length is right: it ends before that direction.
     """
     found, residual = (np.zeros_like(right), right) if start is None else start
     enough = accuracy**2 * (right @ right)
     ahead = precondition(residual)
     along, energy = ahead, residual @ ahead
+    measured = energy  # along @ M along, of the metric M that stands for A
     count, done = 0, False
     while count < most and not done:
         count += 1
         moved = product(along)
         curvature = along @ moved
-        if not curvature > 0:
+        if not curvature > FLAT * measured:
             done = True
             break
         length = energy / curvature
@@ -36,5 +42,7 @@ def conjugate_gradients(product, precondition, right, accuracy, most, start=None
         if not done:
             ahead = precondition(residual)
             previous, energy = energy, residual @ ahead
-            along = ahead + energy / previous * along
+            share = energy / previous
+            along = ahead + share * along
+            measured = energy + share**2 * measured  # the residual is orthogonal to the last along
     return (found if found.any() else along, residual), count, done
