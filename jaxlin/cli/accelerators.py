@@ -56,8 +56,10 @@ def look(root: Path = Path("/"), load: Callable = ctypes.CDLL) -> Machine:
       load: loads a shared library by its name, or raises `OSError`.
     """
     found = plugins()
+    library = _loads(load, "libcuda.so.1")
     gpu = any(any(root.glob(pattern)) for pattern in _NVIDIA)
-    return Machine(gpu, _has_tpu(root), driver(root), _loads(load, "libcuda.so.1"), found)
+    gpu = gpu or (library and (root / "dev/dxg").exists())  # Linux in Windows: any maker's
+    return Machine(gpu, _has_tpu(root), driver(root), library, found)
 
 
 def plugins() -> dict[str, str]:
@@ -135,12 +137,12 @@ def note(machine: Machine, platforms: str = "") -> str | None:
 
 def _check_asked(machine: Machine, asked: list[str]) -> None:
     """Refuse platforms that cannot be had, where no other was named."""
-    cuda, gpu = machine.plugin("cuda"), machine.plugin("cuda") or machine.plugin("rocm")
+    cuda = machine.plugin("cuda")
     named = f"JAX_PLATFORMS={','.join(asked)} asks for a"
     nvidia = asked == ["cuda"] or (asked == ["gpu"] and not machine.plugin("rocm"))
     if asked == ["tpu"] and not machine.plugin("tpu"):
         raise ValueError(f"{named} TPU, and JAX has no plugin for it: {_EXTRAS['TPU']}.")
-    if nvidia and not (cuda if asked == ["cuda"] else gpu):
+    if nvidia and not cuda:
         raise ValueError(f"{named} GPU, and JAX has no plugin for it: {_EXTRAS['GPU']}.")
     if nvidia and not machine.library:
         raise ValueError(
@@ -174,11 +176,15 @@ def sentences():
         if record.levelno < logging.WARNING or os.environ.get("JAXLIN_TRACEBACK"):
             return True
         text = record.getMessage()
-        # A plugin that `block` took away, and an accelerator that `note` has spoken of.
-        if "does not exist" in text or "may be present on this machine" in text:
+        plugin = re.search(r"jax_plugins\.\w+", text)
+        if plugin and sys.modules.get(plugin[0], plugin) is None:  # `block` took it away
             return False
+        if "may be present on this machine" in text:
+            # `note` has spoken of one that no plugin is installed for.
+            kind = "cuda" if "NVIDIA" in text else "tpu"
+            if said or not any(kind in name for name in plugins()):
+                return False
         if record.exc_info and record.exc_info[1] is not None:
-            plugin = re.search(r"jax_plugins\.\w+", text)
             text = (
                 f"{plugin[0] if plugin else 'a plugin of JAX'} cannot be used, and JAX goes on "
                 f"without it: {record.exc_info[1]}"

@@ -38,14 +38,12 @@ def run(options: Options) -> int:
     from jaxlin.cli import accelerators
     from jaxlin.cli.environment import environment
     from jaxlin.cli.output import emit
-    from jaxlin.cli.programs import programs
 
-    kept = programs()
     found = environment() | {
         "memory": [details(device) for device in jax.local_devices()],
         "cards": _cards(),
         **_arithmetic(jax.local_devices()[0]),
-        "programs": {"folder": kept.folder and str(kept.folder), "why": kept.why},
+        "programs": _programs(),
         "note": accelerators.note(accelerators.look(), os.environ.get("JAX_PLATFORMS", "")),
     }
     if options.json:
@@ -89,6 +87,17 @@ def _arithmetic(device) -> dict:
 
     found = arithmetic_of(device)
     return {"float64": found.float64, "unset_precision": found.unset, "proof": proof(device)}
+
+
+def _programs() -> dict:
+    """Where JAX keeps compiled programs, or why nowhere."""
+    import jax
+
+    from jaxlin.cli.programs import programs
+
+    if jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir:
+        return {"folder": jax.config.jax_compilation_cache_dir}
+    return {"folder": None, "why": programs().why}
 
 
 def _cards() -> list[str]:

@@ -109,6 +109,11 @@ def test_a_driver_that_tells_nothing_has_no_version(root):
     assert root(library=False).library is False
 
 
+@pytest.mark.parametrize("library", [True, False])
+def test_linux_in_windows_has_an_nvidia_gpu_if_there_is_the_library(root, library):
+    assert root("dev/dxg", library=library).gpu is library
+
+
 @pytest.mark.parametrize(
     ("machine", "parts"),
     [
@@ -167,7 +172,7 @@ def log(level, text, error=None):
     logging.getLogger("jax._src.xla_bridge").log(level, text, exc_info=error)
 
 
-def test_what_jax_logs_of_its_plugins_is_a_sentence(capfd):
+def test_what_jax_logs_of_its_plugins_is_a_sentence(capfd, monkeypatch):
     with accelerators.sentences():
         try:
             raise RuntimeError("Outdated CUDA installation found.\nInstalled version: 11080")
@@ -182,6 +187,16 @@ def test_what_jax_logs_of_its_plugins_is_a_sentence(capfd):
         "jaxlin: jax_plugins.x cannot be used, and JAX goes on without it: Outdated CUDA "
         "installation found. Installed version: 11080"
     ]
+    with accelerators.sentences():  # `note` has said it
+        log(logging.WARNING, "A Google TPU may be present on this machine, but ...")
+    assert capfd.readouterr().err == ""
+    # Nothing else says that a TPU for which all is installed could not be used.
+    monkeypatch.setattr(accelerators, "plugins", lambda: {"libtpu": "0.0.42"})
+    with accelerators.sentences():
+        log(logging.WARNING, "A Google TPU may be present on this machine, but ...")
+    assert capfd.readouterr().err == (
+        "jaxlin: A Google TPU may be present on this machine, but ...\n"
+    )
     log(logging.WARNING, "afterwards JAX speaks for itself")
     assert "jaxlin" not in capfd.readouterr().err
 
