@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +63,17 @@ def look(root: Path = Path("/"), load: Callable = ctypes.CDLL) -> Machine:
 
 def plugins() -> dict[str, str]:
     """Versions by the names of the installed packages that JAX reaches accelerators with."""
-    named = ((str(d.metadata["Name"]).lower().replace("_", "-"), d) for d in distributions())
-    return {name: d.version for name, d in sorted(named, key=lambda x: x[0]) if _PLUGIN.match(name)}
+    from importlib.metadata import distributions  # not for `--help`
+
+    found = {}
+    for distribution in distributions():
+        # To parse what hundreds of packages tell takes a while.
+        told = distribution.read_text("METADATA") or ""
+        name = re.search(r"^Name: *(\S+)", told, re.MULTILINE)
+        name = name[1].lower().replace("_", "-") if name else ""
+        if _PLUGIN.match(name):
+            found[name] = distribution.version
+    return dict(sorted(found.items()))
 
 
 def _has_tpu(root: Path) -> bool:
