@@ -9,7 +9,7 @@ checkpoints could not be saved), 75 stopped by a signal with everything saved (s
 `--resume auto`), 130 interrupted.
 """
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "WITHOUT_JAX", "main"]
 
 import difflib
 import errno
@@ -31,8 +31,10 @@ COMMANDS = {
     "features": "Describe and check features in files: shards, classes, range.",
     "data": "List, describe, fetch and verify data sets.",
     "lecture": "Reproduce an introductory lecture: every number, table and figure.",
-    "info": "Show versions and devices.",
+    "info": "Show versions, devices, and what they compute with.",
 }
+WITHOUT_JAX = ("data", "features", "report")
+"""Commands that compute nothing on a device."""
 
 _HELP = """\
 usage: jaxlin COMMAND [options]
@@ -50,11 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake costs one sentence."""
     prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    from jaxlin.cli import launch
+    from jaxlin.cli import accelerators, launch
 
     usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
-        code = _run(*argv)
+        with accelerators.sentences():
+            code = _run(*argv)
         sys.stdout.flush()  # a full disk can be told here, and not when the interpreter ends
         return code
     except KeyboardInterrupt:
@@ -70,11 +73,14 @@ def main(argv: list[str] | None = None) -> int:
                 f"{error.filename or 'the disk'}: {error.strerror}. Free some space, start again."
             )
             return 3
-        return _refuse(_sentence(error, argv))
-    except RuntimeError as error:
+        return _refuse(accelerators.refusal(error) or _sentence(error, argv))
+    except (RuntimeError, AssertionError) as error:
         if launch.lost_peer(error):
             return launch.ABANDONED
-        raise
+        sentence = None if os.environ.get("JAXLIN_TRACEBACK") else accelerators.refusal(error)
+        if sentence is None:
+            raise
+        return _refuse(sentence)
     finally:
         warnings.formatwarning = usual
 
@@ -99,7 +105,21 @@ def _run(name: str = "help", *rest: str) -> int:
     options = parse(module.Options, list(rest), command=name)
     if launch.processes(options):
         return launch.supervise([name, *rest])
+    if name not in WITHOUT_JAX:
+        _prepare_jax(quiet=name == "info" or getattr(options, "quiet", False))
     return module.run(options)
+
+
+def _prepare_jax(*, quiet: bool) -> None:
+    """What must be known before JAX starts: what it will find, and where it keeps its programs."""
+    from jaxlin.cli import accelerators, programs
+
+    programs.keep()
+    machine = accelerators.look()
+    note = accelerators.note(machine, os.environ.get("JAX_PLATFORMS", ""))
+    accelerators.block(machine)
+    if note and not quiet:
+        print(f"jaxlin: {note}", file=sys.stderr)
 
 
 def _warning(message, *where) -> str:

@@ -1,6 +1,6 @@
 """Options of the commands that fit models: on which devices, over how many processes, how exact."""
 
-__all__ = ["NOT_ABOUT_THE_RUN", "DeviceOptions", "check_devices", "set_flags", "start"]
+__all__ = ["NOT_ABOUT_THE_RUN", "DeviceOptions", "check_devices", "remarks", "set_flags", "start"]
 
 import os
 import sys
@@ -97,8 +97,12 @@ def set_flags(options: DeviceOptions) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
-def start(options: DeviceOptions):
+def start(options: DeviceOptions, *, proves: bool):
     """Join the other processes, set the precision of products, and return the mesh.
+
+    Args:
+      options: of the command, with its `OutputOptions`.
+      proves: the run certifies its fits; where the devices cannot, a line says so.
 
     Returns:
       A `jaxlin.sharding.mesh`, or `None` where one device does everything.
@@ -107,6 +111,7 @@ def start(options: DeviceOptions):
     import jax
 
     from jaxlin.cli.launch import connect
+    from jaxlin.cli.output import say
     from jaxlin.sharding import mesh
 
     connect(options)
@@ -121,4 +126,21 @@ def start(options: DeviceOptions):
             str(error).replace("`devices`", "--devices").replace("`class_axis`", "--class-devices")
         )
         raise ValueError(text) from None
+    if jax.process_index() == 0:
+        for sentence in remarks(over.devices.flat[0], options.precision, proves=proves):
+            say(f"jaxlin: {sentence}", quiet=options.quiet)
     return over if over.size > 1 else None
+
+
+def remarks(device, precision: str, *, proves: bool) -> list[str]:
+    """What a user should know of the arithmetic that a device lacks, and that a run asks for.
+
+    Args:
+      device: of `jax.devices()`, or alike.
+      precision: of products, as `--precision`.
+      proves: the run certifies its fits.
+    """
+    from jaxlin.platforms import lacking, proof
+
+    found = [lacking(device, precision), proof(device) if proves else None]
+    return [sentence for sentence in found if sentence]

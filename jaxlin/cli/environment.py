@@ -13,13 +13,18 @@ def environment() -> dict:
     """Versions, devices and settings, ready for `env.json`."""
     import jax
 
+    from jaxlin.cli.accelerators import driver, plugins
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "plugins": plugins(),
+        "driver": driver(),
         "backend": jax.default_backend(),
         "devices": [str(device) for device in jax.devices()],
+        "device_kinds": sorted({device.device_kind for device in jax.devices()}),
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
         "x64": bool(jax.config.jax_enable_x64),

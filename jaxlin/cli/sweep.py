@@ -77,7 +77,7 @@ def run(options: Options) -> int:
     options = _with_preset(options)
     train_options.check_options(options)
     _check(options)
-    mesh = start(options)
+    mesh = start(options, proves=train_options.is_full_batch(options))
 
     from jaxlin.cli.hosts import share_output
 

@@ -5,13 +5,13 @@ __all__ = ["Options", "run"]
 from jaxlin.cli.devices import start
 from jaxlin.cli.output import check_out, emit, say
 from jaxlin.cli.surviving import exit_codes, open_run
-from jaxlin.cli.train_options import Options, check_options
+from jaxlin.cli.train_options import Options, check_options, is_full_batch
 
 
 def run(options: Options) -> int:
     """Train as `options` say; return the exit code."""
     check_options(options)
-    over = start(options)
+    over = start(options, proves=is_full_batch(options))
 
     from jaxlin.cli.hosts import share_output
 

@@ -1,0 +1,98 @@
+"""What a platform's arithmetic is, as one table: float64, and products of unstated precision.
+
+A float32 product whose precision nobody states is what its maker chose. On an NVIDIA GPU with
+TensorFloat-32 units (compute capability 8.0 on: A100, H100, RTX 30 and later) operands are rounded
+to 11 bits, on a TPU to the 8 bits of bfloat16 (JAX, `jax.lax.Precision`). And a TPU has no unit for
+float64: XLA computes it in pairs of float32, with errors of more than a hundred units in the last
+place of a product, and with the range of float32.
+"""
+
+__all__ = ["Arithmetic", "arithmetic_of", "lacking", "proof"]
+
+from typing import NamedTuple
+
+
+class Arithmetic(NamedTuple):
+    """What a device computes with."""
+
+    float64: str
+    """"native", "emulated", or "unknown"."""
+    unset: str
+    """What a float32 product of unstated precision rounds its operands to: "float32" (to
+    nothing less), "tf32", "bf16", or "unknown"."""
+    units: tuple[str, ...] | None
+    """Of `jaxlin.precision.PRECISIONS` those it has units for; `None` where that is unknown."""
+
+
+_TABLE = {
+    "cpu": Arithmetic("native", "float32", ("highest",)),
+    "nvidia": Arithmetic("native", "tf32", ("highest", "tf32", "bf16")),
+    "nvidia before 8.0": Arithmetic("native", "float32", ("highest",)),
+    "amd": Arithmetic("native", "unknown", None),
+    "tpu": Arithmetic("emulated", "bf16", ("bf16",)),
+}
+_UNKNOWN = Arithmetic("unknown", "unknown", None)
+
+
+def arithmetic_of(device) -> Arithmetic:
+    """What a device computes with.
+
+    Args:
+      device: of `jax.devices()`, or whatever has its `platform` and, if it is a GPU, its
+        `compute_capability`.
+
+    >>> import jax
+    >>> arithmetic_of(jax.devices("cpu")[0]).float64
+    'native'
+    """
+    return _TABLE.get(_row(device), _UNKNOWN)
+
+
+def _row(device) -> str:
+    if device.platform not in ("gpu", "cuda", "rocm"):
+        return device.platform
+    try:
+        capability = float(getattr(device, "compute_capability", ""))
+    except ValueError:  # AMD's are names, as "gfx942"
+        return "amd"
+    return "nvidia" if capability >= 8 else "nvidia before 8.0"
+
+
+def lacking(device, precision: str) -> str | None:
+    """The sentence for a precision that a device has no units for; `None` if it has them.
+
+    Args:
+      device: as for `arithmetic_of`.
+      precision: one of `jaxlin.precision.PRECISIONS`.
+
+    >>> import jax
+    >>> print(lacking(jax.devices("cpu")[0], "bf16"))
+    cpu has no units for bf16: operands are rounded as asked, and products are no faster for it.
+    """
+    units = arithmetic_of(device).units
+    # "highest" is full float32 everywhere, on a TPU as the sum of six products in bfloat16.
+    if units is None or precision == "highest" or precision in units:
+        return None
+    return (
+        f"{device.device_kind} has no units for {precision}: operands are rounded as asked, and "
+        "products are no faster for it."
+    )
+
+
+def proof(device) -> str | None:
+    """What becomes of proofs where float64 is not native; `None` where it is, or is unknown.
+
+    Bounds are evaluated in float64 where the rows are, and what is taken off them for rounding is
+    that of IEEE arithmetic. Small and sparse problems are computed in NumPy, whatever the one
+    device is; over a mesh all are computed on its devices.
+
+    Args:
+      device: as for `arithmetic_of`.
+    """
+    if arithmetic_of(device).float64 != "emulated":
+        return None
+    return (
+        f"{device.device_kind} has no float64 of its own: on one device, small and sparse "
+        "problems are proved in NumPy on the host; other bounds are evaluated in pairs of "
+        "float32, whose rounding is not taken off, and are no proof. For one set JAX_PLATFORMS=cpu."
+    )
