@@ -38,7 +38,8 @@ def conform(
     _refuse_shape(data, features, image_shape, to)
     if pixels is None or data.pixels is None:
         return data
-    factor = scale_factor(data.pixels, pixels, pictures=image_shape is not None)
+    pictures, rows = image_shape is not None, len(data.inputs)
+    factor = scale_factor(data.pixels, pixels, pictures=pictures, rows=rows)
     if factor is None:
         raise DataError(
             f"{data.name}: holds {_range(data.pixels)}, {to} {_range(pixels)}, and nothing tells "

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 _BLOCK_BYTES = 16 << 20
+_FEW = 32
+_MOST_WHOLE = 65535
+_NARROW = ("bool", "uint8", "int8", "uint16", "int16")
 
 
 class PixelRange(NamedTuple):
@@ -25,6 +28,8 @@ class PixelRange(NamedTuple):
     """`None` where nobody looked: numbers that stay in their files."""
     white: float | None
     """255, 65,535 or 1: the number of a pixel as bright as can be; `None` where nothing tells."""
+    whole: bool = False
+    """Whether all are whole numbers from 0 on, some above 1, whatever their type."""
 
 
 def pixel_range(inputs: np.ndarray, *, white: float | None = None) -> PixelRange:
@@ -40,18 +45,19 @@ def pixel_range(inputs: np.ndarray, *, white: float | None = None) -> PixelRange
       white: what the format of the file says; the numbers are then not looked at.
 
     >>> pixel_range(np.array([[0, 17, 255]], np.uint8))
-    PixelRange(dtype='uint8', low=0.0, high=255.0, white=255.0)
+    PixelRange(dtype='uint8', low=0.0, high=255.0, white=255.0, whole=True)
     >>> pixel_range(np.array([[0, 17, 16]], np.uint8)).white, pixel_range(np.eye(2)).white
     (None, 1.0)
     """
     dtype = np.dtype(inputs.dtype)
     if white is not None:
-        return PixelRange(dtype.name, 0.0, float(white), float(white))
+        return PixelRange(dtype.name, 0.0, float(white), float(white), white > 1)
     low, high = _extremes(inputs)
-    return PixelRange(dtype.name, low, high, _white(inputs, low, high))
+    whole = low >= 0 and 1 < high <= _MOST_WHOLE and _whole(inputs)
+    return PixelRange(dtype.name, low, high, _white(dtype, low, high, whole), whole)
 
 
-def scale_factor(own: PixelRange, to: PixelRange, *, pictures: bool) -> float | None:
+def scale_factor(own: PixelRange, to: PixelRange, *, pictures: bool, rows: int = 1) -> float | None:
     """By what inputs of the range `own` are multiplied to be on the scale of `to`.
 
     Args:
@@ -59,23 +65,27 @@ def scale_factor(own: PixelRange, to: PixelRange, *, pictures: bool) -> float | 
       to: of the training set.
       pictures: whether rows are known to be pictures. Floats that are not have any range
         they like, and are taken as they are.
+      rows: how many there are of `own`: a few pictures may all be dark, many are not.
 
     Returns:
       The factor; 1 where the ranges agree as far as they are known; `None` where the two differ
       and nothing tells how.
     """
     floats = {"float16", "bfloat16", "float32", "float64"} >= {own.dtype, to.dtype}
-    if floats and not pictures:
+    black = own.low == own.high == 0  # on every scale
+    if black or (floats and not pictures):
         return 1.0
     if own.white is not None and to.white is not None:
         return to.white / own.white
-    if not floats and own.dtype != to.dtype:
+    wide = own.dtype not in _NARROW or to.dtype not in _NARROW  # one may hold the other's numbers
+    if not floats and own.dtype != to.dtype and not (own.whole and to.whole and wide):
         return None
     if own.high is None or to.high is None:
         return 1.0
-    if to.white is not None:  # few dark pictures do not show their white
+    if to.white is not None:
         room = 0.1 * to.white if floats else 0.0  # what a resizing filter overshoots
-        return 1.0 if -room <= own.low and own.high <= to.white + room else None
+        inside = -room <= own.low and own.high <= to.white + room
+        return 1.0 if inside and (rows < _FEW or own.high > to.white / 4) else None
     if floats and own.white is not None:
         return None
     return 1.0 if own.high <= 3 * to.high else None
@@ -92,8 +102,7 @@ def scaled(inputs: np.ndarray, factor: float) -> np.ndarray:
     return out
 
 
-def _white(inputs, low: float, high: float) -> float | None:
-    dtype = np.dtype(inputs.dtype)
+def _white(dtype: np.dtype, low: float, high: float, whole: bool) -> float | None:
     if dtype.kind == "b":
         return 1.0
     for kind, white in ((np.uint8, 255.0), (np.uint16, 65535.0)):
@@ -101,17 +110,15 @@ def _white(inputs, low: float, high: float) -> float | None:
             return white if high > white / 2 else None
     if dtype.kind == "f" and low >= 0 and 0.5 < high <= 1:
         return 1.0
-    if dtype.kind in "iuf" and low >= 0 and 127 < high <= 255 and _whole(inputs):
-        return 255.0
-    return None
+    return 255.0 if whole and 127 < high <= 255 and dtype.itemsize > 1 else None
 
 
 def _whole(inputs) -> bool:
     if np.dtype(inputs.dtype).kind in "iu":
-        return np.dtype(inputs.dtype).itemsize > 1
+        return True
     rows = _rows(inputs)
     blocks = (inputs[start : start + rows] for start in range(0, len(inputs), rows))
-    return all((np.floor(block) == block).all() for block in blocks)
+    return np.dtype(inputs.dtype).kind == "f" and all((np.floor(b) == b).all() for b in blocks)
 
 
 def _extremes(inputs) -> tuple[float, float]:

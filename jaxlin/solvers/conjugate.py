@@ -4,7 +4,6 @@ __all__ = ["conjugate_gradients"]
 
 import numpy as np
 
-
 FLAT = float(np.finfo(np.float32).eps)
 """Metrics are made in float32: less than this share of theirs is no curvature but rounding."""
 

@@ -109,11 +109,14 @@ def test_the_digits_are_recognized_on_any_scale(jaxlin, trained, tmp_path):
         ("bytes.npz", np.round(grey * 255 / 16).astype(np.uint8)),
         ("counts.npz", np.round(grey * 255 / 16).astype(np.int64)),
         ("same.npz", grey.astype(np.uint8)),
+        ("sklearn.npz", grey),
     ):
         np.savez(name, inputs=pixels, labels=test.labels)
         # A pixel is rounded by half of 255 levels at most: at most one row may change sides.
         assert accuracy(jaxlin, "run", "--data", name)[0] == pytest.approx(right, abs=1.1 / 355)
     assert accuracy(jaxlin, "run", "--data", "png")[0] == pytest.approx(right, abs=1.1 / 355)
+    np.savez("dark.npz", inputs=np.full_like(grey, 3), labels=test.labels)
+    assert "nothing tells" in jaxlin("evaluate", "run", "--data", "dark.npz").refused()
     np.savez("stars.npz", inputs=grey * 1000, labels=test.labels)
     sentence = jaxlin("evaluate", "run", "--data", "stars.npz").refused()
     assert "from 0 to 16000" in sentence
