@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.precision import jit
+
 GIB = 2**30
 MOST_LANES = 1024  # points in one device call: beyond this nothing is gained
 
@@ -280,13 +282,13 @@ class Function:
         if self.shared:
             self._kernel = partial(_shared_values, carried, spec=spec)
         else:
-            self._kernel = jax.jit(partial(_values_of, (), spec=spec, function=function))
+            self._kernel = jit(partial(_values_of, (), spec=spec, function=function))
 
     def gradient(self, tree):
         """`jax.grad(f)` at a tree; one program for all shared functions of the same shapes."""
         if self.shared:
             return _shared_gradient(self.f, tree)
-        return jax.jit(jax.grad(lambda t: self.f(t)))(tree)
+        return jit(jax.grad(lambda t: self.f(t)))(tree)
 
     def _check_output(self, shape, dtype) -> None:
         if self.scalar and shape != ():
@@ -315,11 +317,11 @@ def _values_of(carried, points, *, spec, function=None):
     return jax.vmap(lambda flat: call(unflatten(flat, leaves, treedef, dtypes=dtypes)))(points)
 
 
-_shared_values = jax.jit(_values_of, static_argnames=("spec", "function"))
+_shared_values = jit(_values_of, static_argnames=("spec", "function"))
 _TRACED: dict = {}  # shapes and sizes of shared functions, by what selects the program
 
 
-@jax.jit
+@jit
 def _shared_gradient(f, tree):
     return jax.grad(lambda t: f(t))(tree)
 

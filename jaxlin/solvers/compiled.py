@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
+from jaxlin.precision import jit
 from jaxlin.solvers.dual_gap import dual_gap
 from jaxlin.solvers.duals import FORMS, form_of
 from jaxlin.solvers.status import Status
@@ -176,7 +177,7 @@ def prove(
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _proofs(static, params, inputs, labels, sample_weight, strength, margin):
     name, free, axes = static
 
@@ -259,7 +260,7 @@ def _no_derivative(static, primals, tangents):
     )
 
 
-_solve = jax.jit(_solved, static_argnums=0)
+_solve = jit(_solved, static_argnums=0)
 
 
 def _uncorrelated(centred, counts):

@@ -5,12 +5,12 @@ __all__ = ["DENSE_FEATURES", "Sample", "covariance_of", "product", "second_momen
 from itertools import pairwise
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.cores import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
+from jaxlin.precision import exact, jit
 from jaxlin.solvers.problem import Problem
 
 DENSE_FEATURES = 4500
@@ -43,7 +43,7 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
 
 def suits_blas(problem: Problem) -> bool:
     """Whether BLAS makes second moments sooner than XLA: half the work, but on its own threads."""
-    return problem.on_host or (jax.default_backend() == "cpu" and blas_threads() > 1)
+    return problem.on_host or (problem.rows.device.platform == "cpu" and blas_threads() > 1)
 
 
 def second_moment(xp, rows):
@@ -62,7 +62,7 @@ def second_moment(xp, rows):
     return upper + xp.triu(upper, 1).T
 
 
-@jax.jit
+@jit
 def _second_moment(rows):
     return second_moment(jnp, rows)
 
@@ -72,4 +72,4 @@ def product(problem: Problem, left, right):
     if problem.on_host:
         return left @ right
     with arithmetic(problem.dtype):
-        return np.asarray(jnp.asarray(left) @ jnp.asarray(right))
+        return np.asarray(exact(jnp.matmul)(left, right))
