@@ -4,7 +4,7 @@ The peak of a function is read off its jaxpr before anything is compiled, so tha
 fit is refused before it starts, and one that fits in parts is cut into parts.
 """
 
-__all__ = ["available_bytes", "parts_within", "peak_bytes", "tree_bytes"]
+__all__ = ["available_bytes", "kept_bytes", "parts_within", "peak_bytes", "tree_bytes"]
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +30,18 @@ def available_bytes(device=None) -> int:
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     return min(_system(), _control_group())
+
+
+def kept_bytes(device, on_cpu: int) -> int:
+    """Bytes that may be kept on a device for as long as a fit takes: `on_cpu` of a CPU.
+
+    Half of what is free on an accelerator, whose memory is there for this; the other half is for
+    what is computed.
+
+    >>> kept_bytes(jax.local_devices(backend="cpu")[0], 1000)
+    1000
+    """
+    return on_cpu if device.platform == "cpu" else available_bytes(device) // 2
 
 
 def tree_bytes(tree) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxlin._dtypes import accumulator
 from jaxlin.core import DataError, LinearParams
 from jaxlin.data.pixels import PixelRange
-from jaxlin.precision import product
+from jaxlin.precision import jit, product
 from jaxlin.prefetch import prefetch
 from jaxlin.preprocess import Preprocessing, apply, fold
 from jaxlin.scores import linear
@@ -103,7 +103,7 @@ def _block_scores(params, preprocessing, block):
     return np.asarray(_jitted_scores(preprocessing.kind, params, arrays, block))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _jitted_scores(kind, params, arrays, block):
     return score_function(Preprocessing(kind, *arrays))(params, block)
 

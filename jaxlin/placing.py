@@ -4,7 +4,7 @@ JAX's own copy of a large array is made by one thread in small pages: 256 MB tak
 passes over them, and a thread for each core, into memory that may have large pages, 0.02 s.
 """
 
-__all__ = ["aligned", "to_device"]
+__all__ = ["aligned", "device_of", "to_device"]
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -35,13 +35,27 @@ def aligned(shape, dtype) -> np.ndarray:
     return raw[first : first + size].view(dtype).reshape(shape)
 
 
+def device_of(array=None):
+    """The device that holds `array`, or its first shard; for all else the one JAX computes on.
+
+    >>> device_of(np.ones(3)) == device_of(jnp.ones(3))
+    True
+    """
+    if isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer):
+        return min(array.sharding.addressable_devices, key=lambda device: device.id)
+    default = jax.config.jax_default_device
+    if default is None or isinstance(default, str):
+        return jax.local_devices(backend=default)[0]
+    return default
+
+
 def to_device(array: np.ndarray) -> jax.Array:
     """A copy of an array (N, ...) on the default device; later changes to `array` do not show.
 
     >>> to_device(np.arange(3, dtype=np.uint8))
     Array([0, 1, 2], dtype=uint8)
     """
-    if jax.default_backend() != "cpu" or array.nbytes < LARGE:
+    if device_of().platform != "cpu" or array.nbytes < LARGE:
         return jnp.array(array)
     own, threads = aligned(array.shape, array.dtype), min(os.cpu_count() or 1, MOST_THREADS)
     edges = np.linspace(0, len(array), threads + 1).astype(int)

@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin.core import LinearParams
+from jaxlin.precision import exact, jit
 from jaxlin.prefetch import prefetch
 
 KINDS = ("none", "scale", "center", "standardize")
@@ -109,6 +110,7 @@ def apply(preprocessing: Preprocessing, inputs: ArrayLike) -> Array:
     return (inputs - shift) * scale
 
 
+@exact
 def fold(preprocessing: Preprocessing, params: LinearParams) -> LinearParams:
     """Parameters that score raw inputs as `params` score preprocessed ones.
 
@@ -177,7 +179,7 @@ def _together(counts, means, squares):
     return count, mean, np.sum(squares, axis=0) + count * between
 
 
-@jax.jit
+@jit
 def _chunk_moments(block):
     """Mean and sum of squares about it of every chunk of rows, float64 (chunks, D)."""
 

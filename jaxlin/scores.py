@@ -14,8 +14,10 @@ from jax.typing import ArrayLike
 from jaxlin._checks import check_linear
 from jaxlin._dtypes import accumulator, widened
 from jaxlin.core import LinearParams
+from jaxlin.precision import exact
 
 
+@exact
 def linear(params: LinearParams, inputs: ArrayLike) -> Array:
     """Scores `inputs @ weights.T + bias`.
 

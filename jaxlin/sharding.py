@@ -46,6 +46,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlin.core import Batch, LinearParams
+from jaxlin.precision import jit
 
 EXCLUDED = -1e30
 """Bias of the classes that fill up an uneven split: their probability and their hinges are 0, and
@@ -255,7 +256,7 @@ def fetch(tree, rows: int | None = None):
 @cache
 def _copied(over: Mesh):
     """Compiled once for a mesh: an array, copied to all of its devices."""
-    return jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(over, PartitionSpec()))
+    return jit(lambda leaf: leaf, out_shardings=NamedSharding(over, PartitionSpec()))
 
 
 def width(batch_size: int, examples: int, shards: int) -> int:

@@ -31,6 +31,7 @@ from jaxlin._dtypes import accumulator, widened
 from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
+from jaxlin.precision import jit
 from jaxlin.sharding import Placed, fetch, place
 
 CHUNK_STEPS = 4096
@@ -233,7 +234,7 @@ def _is_streamed(placed: Placed) -> bool:
     return stream.is_streamed(placed.batch.inputs)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1, 2))
 def run_chunk(descent, length, over, state, data, plan, first, count):
     """`count` <= `length` steps from row `first` of the plan; one compilation for any count.
 

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "jaxlin"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LAYERS = [  # lowest first; modules of one layer do not know each other
     "core cores _checks _dtypes prefetch placing platforms",
-    "scores losses probability regularizers memory precision sharding",
+    "precision blocks",
+    "scores losses probability regularizers memory sharding",
     "objectives passes metrics",
     "gradients landscape data preprocess batches optimizers checkpoint hand_features",
     "stream",
@@ -18,7 +19,7 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "sweep",
     "plots",
     "report",
-    "estimators testing cli",
+    "estimators testing programs cli",
 ]
 LAYER_OF = {name: level for level, row in enumerate(LAYERS) for name in row.split()}
 

@@ -305,6 +305,26 @@ def test_mass_is_moved_until_a_dual_point_balances(loss):
         np.testing.assert_allclose(a.sum(0), 1, rtol=1e-14)
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 1e-14), (np.float32, 1e-6)])
+def test_classes_that_fall_apart_balance_among_themselves(dtype, most):
+    """Mass flows among classes 0 to 2 and, a thousand times less, 3 and 4; class 5 has no rows."""
+    generator = np.random.default_rng(0)
+    form, labels = form_of("squared-hinge"), np.arange(60) % 5
+    own, group = own_of(jnp, labels, 6), np.array([0, 0, 0, 1, 1, 2])
+    a = generator.uniform(0.5, 1.5, (6, 60)) * (group[:, None] == group[labels][None, :])
+    a = jnp.asarray(np.where(own, 0, a * np.where(group == 1, 1e-3, 1)[:, None]), dtype)
+    counts = generator.uniform(0.5, 1.5, 60)
+    counts = jnp.asarray(counts / counts.sum(), dtype)
+
+    def off(a):
+        of_class = np.abs((form.residuals(jnp, a, own) * counts[None, :]).sum(1))
+        return of_class[:3].max(), of_class[3:].max()
+
+    before, after = off(a), off(dual_gap._mixed(form, a, own, labels, counts))
+    assert min(before) > 4 * most
+    assert max(after) < most
+
+
 def test_a_dual_point_that_does_not_balance_proves_less(monkeypatch):
     """With nothing balanced, what is left times the farthest bias keeps the bound true."""
     monkeypatch.setattr(dual_gap, "_balancing_shift", lambda form, scores, *rest: 0 * scores[:, 0])

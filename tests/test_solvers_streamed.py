@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from jaxlin.blocks import CPU
 from jaxlin.data import open_features
 from jaxlin.solvers import Status, minimize
 from jaxlin.solvers.problem import open_problem
@@ -17,7 +18,7 @@ def _in_parts(monkeypatch):
     monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
     monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 1000)
     monkeypatch.setattr("jaxlin.passes.device.PART_BYTES", 0)
-    monkeypatch.setattr("jaxlin.passes.affine.CACHED_BYTES", 256 * 12 * 4)
+    monkeypatch.setattr("jaxlin.blocks.CPU", CPU._replace(chunk_bytes=256 * 12 * 4))
 
 
 @pytest.fixture

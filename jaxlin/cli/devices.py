@@ -115,9 +115,8 @@ def start(options: DeviceOptions, *, proves: bool):
     from jaxlin.sharding import mesh
 
     connect(options)
-    # Without it a GPU would round float32 operands to TF32.
-    exact = "tensorfloat32" if options.precision == "tf32" else "highest"
-    jax.config.update("jax_default_matmul_precision", exact)
+    # The package states the precision of its products; this is for those of others.
+    jax.config.update("jax_default_matmul_precision", "highest")
     count = jax.local_device_count() if options.devices is None else options.devices
     try:
         over = mesh(count, class_axis=options.class_devices)

@@ -223,12 +223,13 @@ def _burned_in(options, loss, inputs, labels, params, steps: int = 100):
     from jaxlin import losses
     from jaxlin.core import Batch
     from jaxlin.gradients import linear_objective
+    from jaxlin.precision import jit
 
     objective = linear_objective(
         losses.named(loss, margin=options.margin), Batch(inputs, labels), strength=options.strength
     )
     rate = 1 / (np.mean(np.sum(np.square(inputs, dtype=np.float64), axis=1)) + 1)
-    step = jax.jit(lambda p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(objective)(p)))
+    step = jit(lambda p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(objective)(p)))
     with jax.enable_x64(options.dtype == "float64"):
         for _ in range(steps):
             params = step(params)
@@ -271,10 +272,11 @@ def _figure(objective, params, data, title, np):
     from jaxlin.gradients import finite_differences
     from jaxlin.gradients.curves import step_curve, taylor_curve
     from jaxlin.plots.gradients import gradcheck
+    from jaxlin.precision import jit
 
     with jax.enable_x64(True):
         wide = LinearParams(*(jax.numpy.asarray(np.asarray(a, np.float64)) for a in params))
-        claim = jax.tree.map(np.asarray, jax.jit(jax.grad(lambda p: objective(p)))(wide))
+        claim = jax.tree.map(np.asarray, jit(jax.grad(lambda p: objective(p)))(wide))
     numeric = finite_differences.gradient(objective, params, method="richardson").value
     largest = float(np.abs(claim.weights).max()) or 1.0
     error = np.abs(claim.weights - numeric.weights) / largest

@@ -24,6 +24,7 @@ from jaxlin.data.telling import of_split
 from jaxlin.objectives import compose
 from jaxlin.plots import landscape as pictures
 from jaxlin.plots.style import literal, save
+from jaxlin.precision import jit
 from jaxlin.report import landscape as pages
 
 _STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 0.1)  # of the page's slider, with the chosen one
@@ -140,7 +141,7 @@ def _directions(job: Job, options, count: int) -> list[landscape.Direction]:
         objective = job.objective()
         return list(landscape.hessian_eigenvectors(keys[0], objective, job.params, count))
     if options.directions == "gradient":
-        gradient = jax.jit(jax.grad(job.objective()))(job.params)
+        gradient = jit(jax.grad(job.objective()))(job.params)
         down = jax.tree.map(jnp.negative, gradient)
         first = landscape.normalize(down, job.params, kind or "global")
         return [first._replace(name="negative gradient"), drawn(keys[1])][:count]

@@ -17,7 +17,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -28,6 +27,7 @@ from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images
 from jaxlin.data.telling import reading_lines
 from jaxlin.metrics import predicted_classes
+from jaxlin.precision import jit
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -100,7 +100,7 @@ def loss_values(loss, scores, labels) -> np.ndarray:
     return np.asarray(_loss_compiled(jnp.asarray(scores), jnp.asarray(labels, np.int32), loss=loss))
 
 
-@partial(jax.jit, static_argnames="loss")
+@partial(jit, static_argnames="loss")
 def _loss_compiled(scores, labels, *, loss):
     return loss(scores, labels)
 

@@ -247,7 +247,7 @@ def _descent(job: SweepJob, examples: int) -> sweep.Descent:
         regularizer=config["regularizer"],
         decoupled=config["optimizer"] == "adamw" and config["regularizer"] == "l2",
         batch_norm=job.preset is not None and job.preset.batch_norm,
-        low_precision=config["precision"] == "bf16",
+        precision=config["precision"],
     )
 
 

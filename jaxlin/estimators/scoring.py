@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_consistent_length
 from jaxlin.estimators.labels import is_familiar, plain_labels
 from jaxlin.estimators.validation import is_device_array
 from jaxlin.passes import arithmetic
+from jaxlin.precision import exact
 
 PREDICTED_ROWS = 8192
 """Raw pixels are converted this many rows at a time."""
@@ -26,7 +27,7 @@ def scores_of(X, coef, intercept):
             # without x64 float32 rows have float32 scores, whatever the coefficients were fitted in
             dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(X.dtype, coef.dtype))
             rows, coef, intercept = (part.astype(dtype) for part in (X, coef, intercept))
-            scores = jnp.dot(rows, coef.T) + intercept[None, :]
+            scores = exact(jnp.dot)(rows, coef.T) + intercept[None, :]
     else:
         with np.errstate(under="ignore"):
             scores = _on_host(X, np.asarray(coef)) + np.asarray(intercept)

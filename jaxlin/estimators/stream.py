@@ -22,6 +22,7 @@ from sklearn.utils import check_random_state
 from jaxlin import losses, objectives, scores
 from jaxlin.core import Batch, LinearParams
 from jaxlin.cores import check_not_forked
+from jaxlin.precision import jit
 
 ROWS = 64
 """Rows of one step. Fewer rows would waste products, more would take fewer steps per pass."""
@@ -99,7 +100,7 @@ def _plain(array):
     return array.item() if array.ndim == 0 else array
 
 
-@partial(jax.jit, static_argnames=("loss", "fit_intercept"))
+@partial(jit, static_argnames=("loss", "fit_intercept"))
 def _step(stream: Stream, batch: Batch, strength, mean, loss, fit_intercept) -> Stream:
     counts = batch.weights
     share = counts.sum() / (mean * ROWS)  # a block of few or light rows is a smaller step

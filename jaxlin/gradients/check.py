@@ -23,7 +23,6 @@ __all__ = ["MODES", "check_gradient"]
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxlin.gradients.claim import claimed, scattered
@@ -36,6 +35,7 @@ from jaxlin.gradients.lines import Trial, generator, scales_of
 from jaxlin.gradients.report import GradientReport
 from jaxlin.gradients.structured import has_structure
 from jaxlin.gradients.working_dtype import prepared
+from jaxlin.placing import device_of
 
 MODES = ("quick", "sampled", "full")
 
@@ -137,7 +137,7 @@ def _value_at(function: Function) -> float:
     # Two eager evaluations round alike, except where an accelerator sums in any order; a compiled
     # one may round differently, and has the randomness of its tracing baked in.
     size = max(abs(value), abs(again[0]))
-    slack = (8 * function.eps if jax.default_backend() == "cpu" else 1e-5) * size
+    slack = (8 * function.eps if device_of().platform == "cpu" else 1e-5) * size
     apart = abs(value - again[0])
     if apart > 1e-3 * size:  # terms that cancel leave nothing but their rounding
         apart = max(0.0, apart - 64 * function.eps * function.terms(size))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.gradients.precision import largest_term, rounding_of
+from jaxlin.precision import jit
 
 GIB = 2**30
 FLOAT64 = float(np.finfo(np.float64).eps)
@@ -329,14 +330,14 @@ class Function:
         if self.shared:
             self._kernel = partial(_shared_values, carried, **settings)
         else:
-            self._kernel = jax.jit(partial(_values_of, (), function=function, **settings))
+            self._kernel = jit(partial(_values_of, (), function=function, **settings))
         return result
 
     def gradient(self, tree):
         """`jax.grad(f)` at a tree; one program for all shared functions of the same shapes."""
         if self.shared:
             return _shared_gradient(self.f, tree)
-        return jax.jit(jax.grad(lambda t: self.f(t)))(tree)
+        return jit(jax.grad(lambda t: self.f(t)))(tree)
 
     def _check_output(self, result) -> None:
         if not hasattr(result, "dtype"):
@@ -378,11 +379,11 @@ def _values_of(carried, points, *, spec, function=None, mapped=True):
     return jax.tree.map(lambda a: jnp.asarray(a)[None], of_one(points[0]))
 
 
-_shared_values = jax.jit(_values_of, static_argnames=("spec", "function", "mapped"))
+_shared_values = jit(_values_of, static_argnames=("spec", "function", "mapped"))
 _TRACED: dict = {}  # shapes and sizes of shared functions, by what selects the program
 
 
-@jax.jit
+@jit
 def _shared_gradient(f, tree):
     return jax.grad(lambda t: f(t))(tree)
 

@@ -24,6 +24,7 @@ from jaxlin.gradients.jacobian_claim import (
 from jaxlin.gradients.lines import scales_of
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import GradientReport
+from jaxlin.precision import jit
 
 
 def check_hessian(
@@ -107,7 +108,7 @@ def check_hvp(
                 "`gradient` is a plain Python function, which JAX cannot differentiate: pass what "
                 "is claimed as `hvp=` or `hessian=`."
             )
-        product = jax.jit(partial(pushforward, base))
+        product = jit(partial(pushforward, base))
     else:
 
         def product(v):

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
-
 from jaxlin.gradients.by_outputs import check_settings, judge
 from jaxlin.gradients.claim import evaluated, is_like
 from jaxlin.gradients.evaluate import GIB
@@ -24,6 +22,7 @@ from jaxlin.gradients.jacobian_claim import (
 from jaxlin.gradients.lines import generator, scales_of
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import GradientReport
+from jaxlin.precision import jit
 
 
 def check_jacobian(
@@ -93,7 +92,7 @@ def check_vjp(
     if vjp is None:
         _need_jax(base, "jacobian")
 
-        pull = jax.jit(partial(pullback, base))
+        pull = jit(partial(pullback, base))
     else:
 
         def pull(u):
@@ -133,7 +132,7 @@ def check_jvp(
     if jvp is None:
         _need_jax(base, "jvp")
 
-        push = jax.jit(partial(pushforward, base))
+        push = jit(partial(pushforward, base))
     else:
 
         def push(v):

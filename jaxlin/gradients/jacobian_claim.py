@@ -22,6 +22,7 @@ from jaxlin.gradients.by_outputs import Rows
 from jaxlin.gradients.lines import EPS, generator
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import Entry, GradientReport, relative_error
+from jaxlin.precision import jit
 
 LINEAR_TOLERANCE = 1e-3  # of the largest entry: a rule may run in float32 without showing it
 
@@ -89,7 +90,7 @@ def _differences(base: Outputs, dtype) -> Callable | None:
     if base.kind == "python":
         return None
     wide, narrow = (
-        Outputs(jax.jit(partial(pullback, base, dtype=d)), base.output_tree(), dtype=d)
+        Outputs(jit(partial(pullback, base, dtype=d)), base.output_tree(), dtype=d)
         for d in (None, dtype)
     )
 

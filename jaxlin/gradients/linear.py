@@ -24,6 +24,7 @@ from jaxlin._checks import check_label_range
 from jaxlin._dtypes import widened
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import without_absent
+from jaxlin.precision import jit
 from jaxlin.scores import linear
 
 ROWS = 1024  # examples in memory as floats at a time
@@ -215,7 +216,7 @@ def margins_near_zero(objective: LinearObjective, params, step: float) -> Margin
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
 
-        @jax.jit
+        @jit
         def count(params, inputs, labels):
             scores = objective.scores(params, inputs)
             is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)

@@ -17,6 +17,8 @@ import numpy as np
 
 from jaxlin.gradients.evaluate import GIB, Function, Leaf, unflatten
 from jaxlin.gradients.lines import random_signs, scales_of
+from jaxlin.placing import device_of
+from jaxlin.precision import jit
 
 BLOCK = 1024  # points looked up together
 NEARBY = 2.0**-7  # displacement, in natural units, that shows how much an output varies
@@ -42,7 +44,7 @@ class Outputs(Function):
         def flat(tree):
             return self._flattened(f(tree))
 
-        run = jax.jit(flat) if hasattr(f, "lower") else flat  # compiled by choice: trace it only
+        run = jit(flat) if hasattr(f, "lower") else flat  # compiled by choice: trace it only
         super().__init__(run, x, dtype=dtype, memory=memory, scalar=False)
 
     def _flattened(self, value):
@@ -97,7 +99,7 @@ class Outputs(Function):
             return
         # Eager evaluations round alike, except where an accelerator sums in any order; a compiled
         # one may round differently, and has the randomness of its tracing baked in.
-        slack = 8 * self.eps if jax.default_backend() == "cpu" else 1e-5
+        slack = 8 * self.eps if device_of().platform == "cpu" else 1e-5
         away = np.abs(first - second) > slack * self.units
         away |= np.abs(first - self.at) > 1e-3 * self.units
         if away.any():

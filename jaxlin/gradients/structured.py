@@ -18,6 +18,7 @@ __all__ = [
     "differences_along_axes",
     "differences_at",
     "has_structure",
+    "sizes",
     "structured_step",
 ]
 
@@ -30,8 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin import losses, regularizers
+from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.gradients.linear import LinearObjective, unwrap
+from jaxlin.placing import device_of
+from jaxlin.precision import jit
 
 GROUP = 16  # rows unrolled in one fused loop; their softmax changes share one logarithm
 
@@ -180,19 +184,20 @@ def differences_along_axes(objective, x, steps) -> np.ndarray:
       (nodes, n), n entries in the order of the flattened parameters.
     """
     loss, margin = unwrap(objective.loss)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with jax.enable_x64(True):
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
         steps = jnp.asarray(steps, jnp.float64)
         classes = (params.weights if isinstance(params, LinearParams) else params).shape[0]
         largest = float(jnp.max(jnp.abs(steps))) * float(_largest_input(objective))
         share = bool(objective.weights is None and GROUP * largest < 300)
         total = jnp.zeros((steps.shape[0], classes, steps.shape[1]), jnp.float64)
-        rows = max(GROUP, (BLOCK_BYTES // (8 * steps.shape[1])) // GROUP * GROUP)
+        blocks = blocks_on(device_of(objective.inputs))
+        together, rows = sizes(blocks, objective.examples, total.shape)
         norm = 0.0
         for start in range(0, objective.examples, rows):
             part = slice(start, start + rows)
             labels = objective.labels[part]
-            short = -len(labels) % GROUP
+            short = -len(labels) % (GROUP * together)
             inputs = jnp.pad(objective.inputs[part], ((0, short), (0, 0)))
             weights = (
                 jnp.ones(len(labels)) if objective.weights is None else (objective.weights[part])
@@ -201,17 +206,30 @@ def differences_along_axes(objective, x, steps) -> np.ndarray:
             weights = jnp.pad(weights.astype(jnp.float64), (0, short))
             labels = jnp.pad(labels, (0, short))
             total = _add_block(
-                total, params, inputs, labels, weights, steps, loss=loss, margin=margin, share=share
-            )
+                total, params, inputs, labels, weights, steps,
+                loss=loss, margin=margin, share=share, together=together,
+            )  # fmt: skip
         total = np.asarray(total) / norm
     return _flat(total + _penalty(objective, x, np.asarray(steps)), x)
 
 
-BLOCK_BYTES = 2**25
+def sizes(blocks: Blocks, examples: int, shape) -> tuple[int, int]:
+    """Groups of rows that are summed together, and rows that are handed over at once.
+
+    Args:
+      blocks: of the device.
+      examples: N.
+      shape: (nodes, K, D') of the differences.
+    """
+    together = max(1, blocks.displaced // (GROUP * int(np.prod(shape))))
+    together = min(together, -(-examples // GROUP))
+    unit = GROUP * together
+    return together, max(unit, blocks.displaced_bytes // (8 * shape[-1]) // unit * unit)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "margin", "share"))
-def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, share):
+@functools.partial(jit, static_argnames=("loss", "margin", "share", "together"))
+def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, share, together):
+    """`total` and the changes of all rows, so many groups of them together."""
     column = COLUMNS[loss]
     inputs, scores = _scores(params, inputs)
     if isinstance(params, LinearParams):
@@ -219,17 +237,12 @@ def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, s
     per_class, per_row = column.statistics(scores, labels, margin)
     is_label = _mask(scores, labels).astype(jnp.float64) * weights[:, None]
 
-    def group(i, total):
-        def rows(a):
-            return jax.lax.dynamic_slice_in_dim(a, i * GROUP, GROUP)
-
-        x, w = rows(inputs), rows(weights)
-        by_class, by_row, own = jax.tree.map(rows, (per_class, per_row, is_label))
+    def group(x, w, by_class, by_row, own):
         prepared = column.prepare(steps[:, None, :] * x[None])  # each (nodes, GROUP, D')
         right = column.right(tuple(s[None, :, :] for s in by_row), prepared)
         if column.logarithm:
             right = jnp.log1p(right)
-        total = total + jnp.einsum("gk,cgd->ckd", own, right)
+        of_own = jnp.einsum("gk,cgd->ckd", own, right)
         changes = 0.0
         for g in range(GROUP):
             change = column.wrong(
@@ -244,9 +257,24 @@ def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, s
                 changes = changes + w[g] * change
         if column.logarithm and share:
             changes = jnp.log1p(changes)
-        return total + changes
+        return of_own, changes
 
-    return jax.lax.fori_loop(0, len(labels) // GROUP, group, total)
+    def add(i, total):
+        def rows(a):
+            return jax.lax.dynamic_slice_in_dim(a, i * GROUP * together, GROUP * together)
+
+        def apart(a):
+            return a.reshape(together, GROUP, *a.shape[1:])
+
+        parts = jax.tree.map(rows, (inputs, weights, per_class, per_row, is_label))
+        if together == 1:
+            of_own, changes = group(*parts)
+        else:
+            found = jax.vmap(group)(*jax.tree.map(apart, parts))
+            of_own, changes = (jnp.sum(part, axis=0) for part in found)
+        return total + of_own + changes
+
+    return jax.lax.fori_loop(0, len(labels) // (GROUP * together), add, total)
 
 
 def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray:
@@ -271,7 +299,7 @@ def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray
     examples = objective.examples
     lanes = int(np.clip(memory // (64 * examples * (offsets.shape[1] + 1)), 1, 256))
     result = np.empty(offsets.shape)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with jax.enable_x64(True):
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
         scores = jnp.concatenate(
             [_scores(params, objective.inputs[i : i + 4096])[1] for i in range(0, examples, 4096)]
@@ -295,7 +323,7 @@ def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray
     return result
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "margin"))
+@functools.partial(jit, static_argnames=("loss", "margin"))
 def _at(scores, inputs, labels, weights, k, d, in_bias, offsets, *, loss, margin):
     column = COLUMNS[loss]
     per_class, per_row = column.statistics(scores, labels, margin)
@@ -313,7 +341,7 @@ def _at(scores, inputs, labels, weights, k, d, in_bias, offsets, *, loss, margin
     return jax.lax.map(change, offsets.T).T
 
 
-@jax.jit
+@jit
 def _scores(params, inputs):
     inputs = inputs.astype(jnp.float64)
     if isinstance(params, LinearParams):

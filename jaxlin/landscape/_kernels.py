@@ -16,16 +16,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlin import losses
+from jaxlin.blocks import Blocks
 from jaxlin.landscape._scores import products
+from jaxlin.precision import jit
 
 _UNROLLED_CLASSES = 32  # an expression of more terms takes long to compile
 _SAFE_RANGE = {4: 60.0, 8: 600.0}  # of exponents, by itemsize; exp underflows at -87 and -708
 _PIECES = 8  # of the second axis, where one is not safe
 _FACTORS = 50  # numbers in [1, 2) multiplied before a logarithm: below 2**50, never overflows
-_BLOCK_BYTES = 5 << 20  # of converted inputs: they stay in the cache between cast and product
-_BLOCK_TERMS = 650_000  # (example, point) pairs of a block
-_CHUNK_ROWS = 5000
-_POINTWISE_TERMS = 200_000
 
 
 class Kernel(NamedTuple):
@@ -38,11 +36,14 @@ class Kernel(NamedTuple):
         return self.function(*block, *self.settings)
 
 
-def choose(loss: Callable, quantity: str, classes: int) -> Kernel:
-    """The fastest kernel that gives `quantity`; an unknown loss is evaluated point by point."""
+def choose(loss: Callable, quantity: str, classes: int, points: int) -> Kernel:
+    """The fastest kernel that gives `quantity`; an unknown loss is evaluated point by point.
+
+    `points`: how many scores of points are evaluated at once (`jaxlin.blocks`).
+    """
     unrolled = classes <= _UNROLLED_CLASSES
     if quantity == "accuracy":
-        return _COUNTS[0] if unrolled else _COUNTS[1]
+        return Kernel(_correct) if unrolled else Kernel(_pointwise, (_is_correct, points))
     base, margin = _base_and_margin(loss)
     sums = {
         losses.weston_watkins_hinge: ("wrong", 1),
@@ -57,7 +58,12 @@ def choose(loss: Callable, quantity: str, classes: int) -> Kernel:
         return Kernel(_sum_of_hinges, (*sums[base], margin))
     if base in largest and unrolled:
         return Kernel(_largest_hinge, (largest[base], margin))
-    return Kernel(_pointwise, (loss,))
+    return Kernel(_pointwise, (loss, points))
+
+
+def _counts(kernel: Kernel) -> bool:
+    """Whether it counts right answers, which are always finite."""
+    return kernel.function is _correct or _is_correct in kernel.settings
 
 
 def _base_and_margin(loss: Callable) -> tuple[Callable, float]:
@@ -70,19 +76,24 @@ def _base_and_margin(loss: Callable) -> tuple[Callable, float]:
     return loss, 1.0
 
 
-def block_sizes(data, shape) -> tuple[int, int]:
-    """Rows of a block, which stays in the cache, and of a chunk, a whole number of blocks."""
+def block_sizes(data, shape, blocks: Blocks) -> tuple[int, int]:
+    """Rows of a block, and of a chunk, a whole number of blocks."""
     points = shape[0] * shape[1]
-    features, itemsize = data.weights.shape[-1], data.weights.dtype.itemsize
-    block = min(_BLOCK_TERMS // points, _BLOCK_BYTES // (features * itemsize), 5 * _FACTORS)
+    (_, classes, features), itemsize = data.weights.shape, data.weights.dtype.itemsize
+    block = min(
+        blocks.slice_terms // points,
+        blocks.slice_bytes // (features * itemsize),
+        blocks.slice_factors // (classes * (shape[0] + shape[1])),
+        blocks.slice_rows,
+    )
     block = min(max(block, 16 if points < 1_000_000 else 1), len(data.labels))
     if block > _FACTORS:
         block -= block % _FACTORS
-    blocks = min(-(-len(data.labels) // block), max(1, _CHUNK_ROWS // block))
-    return block, block * blocks
+    count = min(-(-len(data.labels) // block), max(1, blocks.piece_rows // block))
+    return block, block * count
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) -> Array:
     """Sums over the first `count` rows of a chunk, (T1, T2)."""
 
@@ -90,7 +101,7 @@ def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) ->
         x, y, real = rows
         scores = _scores(maps, x)
         # compiled maxima may drop a NaN, so that what is not finite is looked for here
-        sound = _sound(jnp.where(real[None, :, None], scores, 0), a, b) | (kernel in _COUNTS)
+        sound = _sound(jnp.where(real[None, :, None], scores, 0), a, b) | _counts(kernel)
         sums = kernel(_tamed(scores), y, real, a, b)
         return total + jnp.where(sound, sums, jnp.nan), None
 
@@ -99,14 +110,16 @@ def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) ->
     return lax.scan(step, zero, _blocks(block, inputs, labels, real))[0]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def chunk_losses(loss: Callable, block: int, maps, inputs, labels, count, a, b) -> Array:
+@partial(jit, static_argnums=(0, 1, 2))
+def chunk_losses(
+    loss: Callable, block: int, points: int, maps, inputs, labels, count, a, b
+) -> Array:
     """One loss per example and point, (rows, T1, T2)."""
 
     def step(rows):
         x, y, _ = rows
         scores = _scores(maps, x)
-        values = _at_points(_tamed(scores), a, b, lambda s: loss(s, y))
+        values = _at_points(_tamed(scores), a, b, lambda s: loss(s, y), points)
         sound = jax.vmap(_sound, (1, None, None))(scores, a, b)
         return jnp.where(sound, values.T.reshape(sound.shape), jnp.nan)
 
@@ -265,9 +278,18 @@ def _sum_of_logarithms(x: Array) -> Array:
     """sum over the leading axis of log x, for positive normal numbers, with few logarithms.
 
     A number is 2**exponent times a mantissa in [1, 2). Exponents are added as integers, and the
-    logarithm of many mantissas is taken of their product.
+    logarithm of many mantissas is taken of their product. A TPU, whose float64 is a pair of
+    float32, has no bits of it to be read.
     """
-    wide = x.dtype.itemsize == 8
+    by_bits = partial(_logarithms_by_bits, wide=x.dtype.itemsize == 8)
+    return lax.platform_dependent(x, tpu=_plain_logarithms, default=by_bits)
+
+
+def _plain_logarithms(x: Array) -> Array:
+    return jnp.sum(jnp.log(x), axis=0)
+
+
+def _logarithms_by_bits(x: Array, *, wide: bool) -> Array:
     integer, digits, bias = (jnp.int64, 52, 1023) if wide else (jnp.int32, 23, 127)
     bits = lax.bitcast_convert_type(x, integer)
     exponents = jnp.sum((bits >> digits) - bias, axis=0, dtype=integer)
@@ -283,23 +305,22 @@ def _is_correct(scores, labels) -> Array:
     return right.astype(scores.dtype)
 
 
-def _pointwise(scores, labels, real, a, b, loss: Callable) -> Array:
+def _pointwise(scores, labels, real, a, b, loss: Callable, points: int) -> Array:
     """The sum of any loss, evaluated at every point."""
-    sums = _at_points(
-        scores, a, b, lambda s: jnp.sum(jnp.where(real, loss(s, labels), 0), dtype=s.dtype)
-    )
+
+    def total(s):
+        return jnp.sum(jnp.where(real, loss(s, labels), 0), dtype=s.dtype)
+
+    sums = _at_points(scores, a, b, total, points)
     return sums.reshape(len(a), len(b))
 
 
-def _at_points(scores, a, b, function: Callable) -> Array:
-    """`function` of the scores (C, K) at every point, some points at a time, (T1 * T2, ...)."""
+def _at_points(scores, a, b, function: Callable, points: int) -> Array:
+    """`function` of the scores (C, K) at every point, `points` scores at a time, (T1 * T2, ...)."""
     s0, s1, s2 = scores
 
     def value(i):
         return function(s0 + a[i // len(b)] * s1 + b[i % len(b)] * s2)
 
-    batch = max(1, min(len(a) * len(b), _POINTWISE_TERMS // s0.size))
+    batch = max(1, min(len(a) * len(b), points // s0.size))
     return lax.map(value, jnp.arange(len(a) * len(b)), batch_size=batch)
-
-
-_COUNTS = (Kernel(_correct), Kernel(_pointwise, (_is_correct,)))  # of right answers: always finite

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin._dtypes import accumulator
+from jaxlin.blocks import blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _kernels, _trees
 from jaxlin.landscape._scores import in_units, open_slice, place
@@ -144,7 +145,8 @@ def _slice(
         values = _per_example(data, grids, loss, devices, dtype).reshape(-1, *shape)
         warn_nonfinite(values, start=params)
         return values
-    kernel = _kernels.choose(loss, quantity, data.bias.shape[1])
+    points = blocks_on(devices[0]).points
+    kernel = _kernels.choose(loss, quantity, data.bias.shape[1], points)
     values = (_sums(data, grids, kernel, devices) / len(data.labels)).reshape(shape)
     if quantity == "loss":
         values = values + _penalty(params, trees, steps, float(strength))
@@ -154,7 +156,7 @@ def _slice(
 
 def _sums(data, grids, kernel, devices) -> np.ndarray:
     """Sums over the examples, (T1, T2); the chunks' float32 sums are added up in float64."""
-    block, rows = _kernels.block_sizes(data, [len(g) for g in grids])
+    block, rows = _kernels.block_sizes(data, [len(g) for g in grids], blocks_on(devices[0]))
     total = np.zeros([len(g) for g in grids])
     for part, _ in _run(partial(_kernels.chunk_sums, kernel, block), data, grids, rows, devices):
         total += part
@@ -162,10 +164,10 @@ def _sums(data, grids, kernel, devices) -> np.ndarray:
 
 
 def _per_example(data, grids, loss, devices, dtype) -> np.ndarray:
-    block, rows = _kernels.block_sizes(data, [len(g) for g in grids])
+    block, rows = _kernels.block_sizes(data, [len(g) for g in grids], blocks_on(devices[0]))
     values = np.empty((len(data.labels), len(grids[0]), len(grids[1])), dtype)
     start = 0
-    run = partial(_kernels.chunk_losses, loss, block)
+    run = partial(_kernels.chunk_losses, loss, block, blocks_on(devices[0]).points)
     for part, count in _run(run, data, grids, rows, devices):
         values[start : start + count] = part[:count]
         start += count

@@ -26,6 +26,7 @@ from jax import Array
 
 from jaxlin._dtypes import accumulator, widened
 from jaxlin.landscape import _trees
+from jaxlin.precision import jit
 
 
 class Direction(NamedTuple):
@@ -287,7 +288,7 @@ def hessian_eigenvectors(
     if not 0 < count < flat.size:
         raise ValueError(f"`count` must be in [1, {flat.size - 1}], got {count}.")
 
-    @jax.jit
+    @jit
     def product(vector):
         gradient = jax.grad(lambda x: objective(unravel(x)))
         return jax.jvp(gradient, (flat,), (vector.astype(flat.dtype),))[1]

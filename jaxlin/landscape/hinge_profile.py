@@ -20,12 +20,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxlin import losses
+from jaxlin.blocks import blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _trees
 from jaxlin.landscape._scores import open_slice, place, products
 from jaxlin.landscape.directions import tree_of
+from jaxlin.placing import device_of
+from jaxlin.precision import jit
 
-_BLOCK_BYTES = 5 << 20  # of float64 inputs: they stay in the cache between cast and product
 _BLOCKS = 20
 
 
@@ -169,18 +171,20 @@ def _hinge_and_margin(loss: Callable, margin: float) -> tuple[Callable, float]:
 
 def _scores_in_float64(data) -> tuple[np.ndarray, np.ndarray]:
     """s0 and s1, (N, K) each."""
-    block = max(1, min(len(data.labels), _BLOCK_BYTES // (8 * data.weights.shape[-1])))
+    device = device_of(data.inputs)
+    most = blocks_on(device).slice_bytes // (8 * data.weights.shape[-1])
+    block = max(1, min(len(data.labels), most))
     rows = block * min(-(-len(data.labels) // block), _BLOCKS)
     found = np.empty((len(data.labels), data.bias.size))
     with jax.enable_x64(True):
-        maps = place(data, jax.local_devices()[0])
+        maps = place(data, device)
         for i, (inputs, _, count) in enumerate(data.chunks(rows)):
             found[i * rows : i * rows + count] = _products(maps, inputs, block)[:count]
     classes = data.bias.shape[1]
     return found[:, :classes], found[:, classes:]
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(jit, static_argnums=2)
 def _products(maps, inputs, block):
     blocks = inputs.reshape(-1, block, inputs.shape[1])
     scores = jax.lax.map(lambda rows: products(maps, rows), blocks)

@@ -21,6 +21,7 @@ from jaxlin._dtypes import accumulator, widened
 from jaxlin.landscape import _trees
 from jaxlin.landscape._memory import points_within
 from jaxlin.landscape.directions import tree_of
+from jaxlin.precision import exact, jit
 
 MEMORY_BUDGET = 1 << 30
 _LARGEST_RESULT = 1 << 28  # points; a picture has thousands
@@ -254,8 +255,9 @@ def _evaluate(objective, point, params, steps, memory_budget) -> Array:
     dtype = accumulator(jnp.result_type(*jax.tree.leaves(params)))
     mesh = np.meshgrid(*steps, indexing="ij")
     columns = np.stack([axis.ravel() for axis in mesh], axis=1).astype(dtype)
-    traced_once = jax.jit(objective)
+    traced_once = jit(objective)
 
+    @exact
     def value(a):
         return traced_once(point(*a))
 
@@ -267,7 +269,7 @@ def _evaluate(objective, point, params, steps, memory_budget) -> Array:
         )
     chunk = points_within(value, columns, memory_budget)
     batch = jax.ShapeDtypeStruct((chunk, len(steps)), dtype)
-    evaluate = jax.jit(jax.vmap(value)).lower(batch).compile()
+    evaluate = jit(jax.vmap(value)).lower(batch).compile()
     _say_how_long(evaluate, -(-len(columns) // chunk))
     values = []
     for begin in range(0, len(columns), chunk):

@@ -11,8 +11,6 @@ FAR = 10.0
 """Times their spread by which rows lie away from zero where it is worth taking that off."""
 TYPICAL = 64
 """Rows whose mean is taken for a typical one."""
-CACHED_BYTES = 8 << 20
-"""Of the numbers of a chunk: with four times as many an evaluation takes half as long again."""
 
 
 class Rows:
@@ -75,12 +73,8 @@ class Rows:
         return min(rows, self.size if size is None else size)
 
 
-def chunk_size(size, features, classes, dtype, platform):
-    """Rows of a chunk, and all chunks about even: its features and scores stay in the cache.
-
-    An accelerator has no use for a cache of that size, and wants few and large products.
-    """
-    most = CACHED_BYTES if platform == "cpu" else 32 * CACHED_BYTES
+def chunk_size(size, features, classes, dtype, most):
+    """Rows of a chunk of about `most` bytes of features and scores, and all chunks about even."""
     rows = int(np.clip(most // ((features + classes) * dtype.itemsize), 256, most // 2000))
     return -(-size // max(1, -(-size // rows)))
 

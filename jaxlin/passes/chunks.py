@@ -11,6 +11,7 @@ __all__ = [
     "fused",
     "largest_square",
     "mapped",
+    "placed",
     "scores",
     "total",
     "transpose",
@@ -23,6 +24,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxlin.precision import jit
 
 
 def _chunks(rows, chunk):
@@ -43,7 +46,7 @@ def _read(rows, start, chunk, shift):
     return block - shift[None, :] if jnp.issubdtype(rows.dtype, jnp.floating) else block
 
 
-@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+@partial(jit, static_argnames=("rowwise", "chunk"))
 def fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) -> Any:
     blocks, start_of, fresh = _chunks(rows, chunk)
 
@@ -62,7 +65,7 @@ def fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) 
     return values, products, sums
 
 
-@partial(jax.jit, static_argnames="chunk")
+@partial(jit, static_argnames="chunk")
 def scores(weights, bias, shift, rows, *, chunk):
     blocks, start_of, _ = _chunks(rows, chunk)
 
@@ -75,7 +78,7 @@ def scores(weights, bias, shift, rows, *, chunk):
     return lax.scan(step, empty, jnp.arange(blocks))[0]
 
 
-@partial(jax.jit, static_argnames="chunk")
+@partial(jit, static_argnames="chunk")
 def transpose(residuals, shift, rows, *, chunk):
     blocks, start_of, fresh = _chunks(rows, chunk)
 
@@ -93,10 +96,15 @@ def transpose(residuals, shift, rows, *, chunk):
     return lax.scan(step, zero, jnp.arange(blocks))[0]
 
 
-@jax.jit
+@jit
 def mapped(rows, indices, shift, scale):
     chosen = rows.at[indices].get(mode="promise_in_bounds")
     return (chosen.astype(shift.dtype) - shift[None, :]) * scale[None, :]
+
+
+@partial(jit, donate_argnums=0)
+def placed(whole, rows, start):
+    return lax.dynamic_update_slice_in_dim(whole, rows, start, axis=0)
 
 
 def block_of(by_row, start, length):
@@ -106,7 +114,7 @@ def block_of(by_row, start, length):
     )
 
 
-@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+@partial(jit, static_argnames=("rowwise", "chunk"))
 def total(by_row, extra, *, rowwise, chunk):
     size = by_row[0].shape[-1]
     chunk = min(chunk, size)
@@ -120,7 +128,7 @@ def total(by_row, extra, *, rowwise, chunk):
     return lax.scan(step, sums, jnp.arange(whole))[0]
 
 
-@partial(jax.jit, static_argnames=("rowwise", "chunk"))
+@partial(jit, static_argnames=("rowwise", "chunk"))
 def transpose_total(by_row, extra, shift, rows, at, *, rowwise, chunk):
     size = rows.shape[0]
     whole = size // chunk
@@ -140,7 +148,7 @@ def transpose_total(by_row, extra, shift, rows, at, *, rowwise, chunk):
     return lax.scan(step, rest, jnp.arange(whole))[0]
 
 
-@partial(jax.jit, static_argnames="chunk")
+@partial(jit, static_argnames="chunk")
 def largest_square(rows, shift, squared_scale, *, chunk):
     blocks, start_of, _ = _chunks(rows, chunk)
 

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.blocks import blocks_on
 from jaxlin.cores import check_not_forked
+from jaxlin.memory import kept_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound
-from jaxlin.placing import to_device
+from jaxlin.placing import device_of, to_device
 from jaxlin.prefetch import prefetch
 
 RESIDENT_BYTES = 4 << 30
-"""Memory maps and chunked sources beyond this are read part by part in every pass."""
+"""Memory maps and chunked sources beyond this are read part by part in every pass, on a CPU."""
 PART_BYTES = 256 << 20
 
 
@@ -27,22 +29,28 @@ class DeviceRows(Rows):
     def __init__(self, inputs, classes, shift, scale, dtype):
         check_not_forked()
         super().__init__(inputs, classes, shift, scale, dtype)
-        platform = jax.default_backend()
-        self.chunk = chunk_size(self.size, self.features, classes, self.dtype, platform)
+        self.device = device_of(inputs)
+        self.blocks = blocks_on(self.device)
+        most = self.blocks.chunk_bytes
+        self.chunk = chunk_size(self.size, self.features, classes, self.dtype, most)
         item = np.dtype(inputs.dtype).itemsize
         array = isinstance(inputs, (np.ndarray, jax.Array)) and not isinstance(inputs, np.memmap)
         self._parts = [slice(0, self.size)]
         self._resident = None
-        resident_bytes = getattr(inputs, "resident_bytes", RESIDENT_BYTES)
-        if array or self.size * self.features * item <= resident_bytes:
+        taken = self.size * self.features * item
+        most = getattr(inputs, "resident_bytes", RESIDENT_BYTES)  # of this machine's memory
+        if array or taken <= most:
             self._resident = inputs
             if not isinstance(inputs, jax.Array):
                 self._resident = self._part(self._parts[0])[1]
-        else:
-            rows = max(self.chunk, PART_BYTES // (self.features * item) // self.chunk * self.chunk)
-            self._parts = [
-                slice(start, min(start + rows, self.size)) for start in range(0, self.size, rows)
-            ]
+            return
+        rows = max(self.chunk, PART_BYTES // (self.features * item) // self.chunk * self.chunk)
+        self._parts = [
+            slice(start, min(start + rows, self.size)) for start in range(0, self.size, rows)
+        ]
+        if self.device.platform != "cpu" and taken <= kept_bytes(self.device, most):
+            self._resident = self._gathered()
+            self._parts = [slice(0, self.size)]
 
     @property
     def resident(self) -> bool:
@@ -63,6 +71,14 @@ class DeviceRows(Rows):
         if isinstance(self.inputs, np.memmap) and self.inputs.mode == "r":
             self.inputs._mmap.madvise(mmap.MADV_DONTNEED)
         return part, placed
+
+    def _gathered(self):
+        """All inputs on the device, read part by part: more than this machine may hold."""
+        with arithmetic(self.inputs.dtype):
+            whole = jnp.zeros(self.inputs.shape, self.inputs.dtype)
+            for part, rows in prefetch(self._part, self._parts):
+                whole = chunks.placed(whole, rows, part.start)
+        return whole
 
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -150,8 +166,8 @@ class DeviceRows(Rows):
         return self._mapped_back(products, sums), sums, totals
 
     def _columns(self, by_row):
-        """Rows of a block that is only a block of scores: about a megabyte."""
-        return int(np.clip(400_000 // by_row[0].shape[0], 256, self.size))
+        """Rows of a block that is only a block of scores."""
+        return self.blocks.columns(by_row[0].shape[0], self.size)
 
     def part(self, indices, classes) -> "DeviceRows | None":
         """These rows by themselves; `None` where all are read anew in every pass."""

@@ -17,11 +17,13 @@ import numpy as np
 import scipy.sparse
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxlin.blocks import blocks_on
 from jaxlin.cores import check_not_forked
 from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import arithmetic, chunk_size
 from jaxlin.passes.device import DeviceRows
+from jaxlin.precision import jit
 from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
@@ -74,8 +76,10 @@ class ShardedRows(DeviceRows):
         source = _Filled(inputs, over.shape["data"])
         super(DeviceRows, self).__init__(source, classes, shift, scale, dtype)
         self.over, self._resident = over, None  # `sample` reads the source
-        platform = over.devices.flat[0].platform
-        self.chunk = chunk_size(source.share, self.features, classes, self.dtype, platform)
+        self.device = over.local_devices[0]
+        self.blocks = blocks_on(self.device)
+        most = self.blocks.chunk_bytes
+        self.chunk = chunk_size(source.share, self.features, classes, self.dtype, most)
         with arithmetic(source.dtype):
             self._placed = place_rows(inputs, over)
 
@@ -206,6 +210,6 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
         chunks.largest_square: (largest, (_ROWS, _SAME, _SAME), _SAME),
     }[kernel]
     # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.
-    return jax.jit(
+    return jit(
         jax.shard_map(function, mesh=over, in_specs=arguments, out_specs=results, check_vma=False)
     )

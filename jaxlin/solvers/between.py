@@ -22,13 +22,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxlin.memory import kept_bytes
 from jaxlin.solvers.certificates import Certificate, Dual, bound_of, dual_point, gains_of
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status
 
 KEPT_BYTES = 2 << 30
-"""Scores of two ends beyond this are not kept."""
+"""Scores of two ends beyond this are not kept, on a CPU."""
 CURVING = {"softmax": 1.5e-3, "other": 5e-3}
 """The relative gap that is left between ends a factor e apart, about. It only chooses what is
 tried; what is found is proved. On features of a falling spectrum it was 4e-4 to 1.4e-3 for softmax
@@ -47,7 +48,9 @@ class End(NamedTuple):
 def reach(problem: Problem, tolerance: float) -> float:
     """How far apart, as a difference of logarithms, two solved strengths may lie; 0: no gaps."""
     kept = 2 * problem.rows.size * problem.classes * np.dtype(problem.dtype).itemsize
-    if not problem.form.smooth or problem.l1_strength > 0 or problem.on_host or kept > KEPT_BYTES:
+    if not problem.form.smooth or problem.l1_strength > 0 or problem.on_host:
+        return 0.0
+    if kept > kept_bytes(problem.rows.device, KEPT_BYTES):
         return 0.0
     return (tolerance / CURVING.get(problem.form.name, CURVING["other"])) ** 0.25
 

@@ -24,14 +24,15 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jax import lax
 from scipy.linalg import get_lapack_funcs
 
+from jaxlin.precision import jit
 from jaxlin.solvers.covariance import Sample, product
 from jaxlin.solvers.duals import total
 from jaxlin.solvers.metrics import through_spectrum
@@ -99,7 +100,8 @@ def class_block_metric(
     elif problem.on_host:
         blocks = np.stack([(top * weights[:, None]).T @ top for weights in curvature])
     else:
-        blocks = np.array(_blocks_compiled(top, curvature))
+        together = problem.rows.blocks.class_blocks // top.size
+        blocks = np.array(_blocks_compiled(top, curvature, together=together))
     shrink(blocks, _noise(problem, sample, curvature, chances))
     below = np.asarray(curvature @ rotated[:, leading:] ** 2)
     mean = max(float(blocks[:, -1, -1].mean()), 1e-12)
@@ -175,9 +177,14 @@ def shrink(blocks, noise) -> None:
         inner += np.outer(mean, mean)
 
 
-@jax.jit
-def _blocks_compiled(top, curvature):
-    return lax.map(lambda weights: (top * weights[:, None]).T @ top, jnp.asarray(curvature))
+@partial(jit, static_argnames="together")
+def _blocks_compiled(top, curvature, *, together):
+    """A class at a time, or so many `together`."""
+    return lax.map(
+        lambda weights: (top * weights[:, None]).T @ top,
+        jnp.asarray(curvature),
+        batch_size=together if together > 1 else None,
+    )
 
 
 def _inverses(blocks, ridges):

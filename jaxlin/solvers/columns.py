@@ -11,10 +11,8 @@ from jax import lax
 
 from jaxlin.passes import ShardedRows
 from jaxlin.passes.chunks import block_of
+from jaxlin.precision import jit
 from jaxlin.solvers.problem import Problem, runner
-
-ENTRIES = 400_000
-"""Of a block: it stays in a processor's cache while everything is done with it."""
 
 
 def columnwise(problem: Problem, f, by_row, *extra):
@@ -29,11 +27,11 @@ def columnwise(problem: Problem, f, by_row, *extra):
     if isinstance(problem.rows, ShardedRows):
         return runner(problem)(f, problem.form, *by_row, *extra)
     classes, size = by_row[0].shape
-    chunk = int(np.clip(ENTRIES // classes, min(256, size), size))
+    chunk = problem.rows.blocks.columns(classes, size)
     return _columnwise(tuple(by_row), extra, f=f, form=problem.form, chunk=chunk)
 
 
-@partial(jax.jit, static_argnames=("f", "form", "chunk"))
+@partial(jit, static_argnames=("f", "form", "chunk"))
 def _columnwise(by_row, extra, *, f, form, chunk):
     size = by_row[0].shape[-1]
 
@@ -69,11 +67,11 @@ def lifted(problem: Problem, scores, shift):
     return scores + shift if problem.on_host else _lifted(scores, shift)
 
 
-@partial(jax.jit, donate_argnums=0)
+@partial(jit, donate_argnums=0)
 def _moved(scores, change, length):
     return scores + length * change
 
 
-@partial(jax.jit, donate_argnums=0)
+@partial(jit, donate_argnums=0)
 def _lifted(scores, shift):
     return scores + shift

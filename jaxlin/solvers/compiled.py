@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
+from jaxlin.precision import jit
 from jaxlin.solvers.certificates import losing_bias
 from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
@@ -186,7 +187,7 @@ def prove(
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, margin):
     name, free, axes = static
 
@@ -277,7 +278,7 @@ def _no_derivative(static, primals, tangents):
     )
 
 
-_solve = jax.jit(_solved, static_argnums=0)
+_solve = jit(_solved, static_argnums=0)
 
 
 def _varying(inputs, counts):

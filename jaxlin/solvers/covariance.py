@@ -15,12 +15,12 @@ __all__ = [
 from itertools import pairwise
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.cores import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
+from jaxlin.precision import exact, jit
 from jaxlin.solvers.problem import Problem
 
 DENSE_FEATURES = 4500
@@ -87,7 +87,7 @@ def stiffness(problem: Problem, sample: Sample, variances, curvature) -> np.ndar
 
 def suits_blas(problem: Problem) -> bool:
     """Whether BLAS makes second moments sooner than XLA: half the work, but on its own threads."""
-    return problem.on_host or (jax.default_backend() == "cpu" and blas_threads() > 1)
+    return problem.on_host or (problem.rows.device.platform == "cpu" and blas_threads() > 1)
 
 
 def second_moment(xp, rows):
@@ -106,7 +106,7 @@ def second_moment(xp, rows):
     return upper + xp.triu(upper, 1).T
 
 
-@jax.jit
+@jit
 def _second_moment(rows):
     return second_moment(jnp, rows)
 
@@ -116,4 +116,4 @@ def product(problem: Problem, left, right):
     if problem.on_host:
         return left @ right
     with arithmetic(problem.dtype):
-        return np.asarray(jnp.asarray(left) @ jnp.asarray(right))
+        return np.asarray(exact(jnp.matmul)(left, right))

@@ -27,6 +27,7 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.passes import arithmetic
+from jaxlin.precision import jit
 from jaxlin.solvers.covariance import Sample, product, second_moment, suits_blas
 from jaxlin.solvers.duals import own_of
 from jaxlin.solvers.problem import Problem
@@ -218,6 +219,6 @@ def _with_edges_and_own(hessian, top, edges, own_weights):
     return hessian
 
 
-@jax.jit
+@jit
 def _dense_blocks_compiled(top, bends):
     return dense_blocks(jnp, top, bends)

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 from jax import lax
 
+from jaxlin.precision import jit
 from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
 from jaxlin.solvers.builder import FEW_CLASSES, MetricBuilder
@@ -32,8 +33,6 @@ MISSED = 1.5
 CG_STEPS = 150
 BLOCK = 256
 """Rows of a sample are filled up to a multiple of this."""
-ENTRIES = 1_000_000
-"""Of a block of the sampled rows: it stays in a processor's cache between the two products."""
 USUAL = 8
 """Conjugate gradient steps that a direction is thought to take before any was sought."""
 WORTH = 15
@@ -237,7 +236,7 @@ def _taken(problem: Problem, values, indices):
     return values[:, indices] if problem.on_host else _taken_compiled(values, indices)
 
 
-@jax.jit
+@jit
 def _taken_compiled(values, indices):
     return jnp.take(values, indices, axis=1, mode="clip")
 
@@ -277,12 +276,12 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
             return _curved(np, form, sample.rows, bend, weights, bias)
 
     else:
-        size = bend.labels.shape[0]
+        size, entries = bend.labels.shape[0], problem.rows.blocks.sampled
         rows, more = sample.rows, size - len(sample.rows)
         rows = jnp.asarray(np.pad(rows, ((0, more), (0, 0))) if more else rows)
 
         def curved(weights, bias):
-            return _curved_compiled(form, rows, bend, weights, bias)
+            return _curved_compiled(form, entries, rows, bend, weights, bias)
 
     def product(weights, bias):
         dtype = problem.dtype
@@ -302,14 +301,14 @@ def _curved(xp, form, rows, bend, weights, bias):
     return moved @ rows, moved.sum(1)
 
 
-@partial(jax.jit, static_argnums=0)
-def _curved_compiled(form, rows, bend, weights, bias):
-    """`_curved` in blocks of rows that stay in the cache, with their scores."""
+@partial(jit, static_argnums=(0, 1))
+def _curved_compiled(form, entries, rows, bend, weights, bias):
+    """`_curved` in blocks of rows of about so many `entries`, with their scores."""
     size, classes = rows.shape[0], weights.shape[0]
     across = max(classes, rows.shape[1])
-    chunk = BLOCK * max(1, ENTRIES // (BLOCK * across))
+    chunk = BLOCK * max(1, entries // (BLOCK * across))
     if chunk >= size or size % chunk:
-        chunk = BLOCK if size % BLOCK == 0 and across * size > 2 * ENTRIES else size
+        chunk = BLOCK if size % BLOCK == 0 and across * size > 2 * entries else size
     if chunk == size:
         return _curved(jnp, form, rows, bend, weights, bias)
 

@@ -10,7 +10,6 @@ with the accuracy that is wanted.
 
 __all__ = ["LONG", "SHARE", "part_of"]
 
-import jax
 import numpy as np
 
 from jaxlin.passes import DeviceRows
@@ -31,9 +30,10 @@ FEWEST = 8
 def part_of(problem: Problem) -> Problem | None:
     """The problem on one in `SHARE` rows of every class; `None` where that would save nothing."""
     rows = problem.rows
-    platform = "cpu" if jax.default_backend() == "cpu" else "accelerator"
     work = rows.size * problem.classes * 4.0 * rows.features
-    if type(rows) is not DeviceRows or work < DEAR[platform] or problem.strength == 0:
+    if type(rows) is not DeviceRows or problem.strength == 0:
+        return None
+    if work < DEAR["cpu" if rows.device.platform == "cpu" else "accelerator"]:
         return None
     labels, counted = problem.host_labels, np.flatnonzero(problem.counts > 0)
     if np.bincount(labels[counted], minlength=problem.classes).min() < SHARE * FEWEST:

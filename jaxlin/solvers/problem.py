@@ -22,13 +22,13 @@ __all__ = [
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
 from jaxlin.passes import HostRows, ShardedRows, arithmetic, is_small, open_rows, open_sharded
+from jaxlin.precision import jit
 from jaxlin.sharding import fetch
 from jaxlin.solvers.duals import DualForm, form_of
 
@@ -129,7 +129,7 @@ def rowwise(f, form):
 
 @cache
 def _compiled(f):
-    return jax.jit(partial(f, jnp), static_argnums=0)
+    return jit(partial(f, jnp), static_argnums=0)
 
 
 def open_problem(

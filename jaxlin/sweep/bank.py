@@ -23,6 +23,7 @@ from jaxlin._dtypes import accumulator, widened
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data.rows import take
 from jaxlin.objectives import weighted_mean, without_absent
+from jaxlin.precision import jit, product
 from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.heads import Head
 from jaxlin.train import StepInfo, Trainer, TrainState
@@ -44,8 +45,9 @@ class Descent(NamedTuple):
     """The strength is decoupled weight decay (for "adamw"), not part of the gradient."""
     batch_norm: bool = False
     """Each batch is standardized by its own mean and variance before the heads see it."""
-    low_precision: bool = False
-    """The products are in bfloat16; parameters and sums stay as they are."""
+    precision: str = "highest"
+    """How the operands of the products are rounded, one of `jaxlin.precision.PRECISIONS`;
+    parameters and sums stay as they are."""
 
 
 class BankState(NamedTuple):
@@ -207,20 +209,17 @@ def _inputs(batch: Batch, statistics: _Frozen, descent: Descent, dtype):
     return inputs
 
 
-def _scores(params: LinearParams, inputs, low_precision: bool):
+def _scores(params: LinearParams, inputs, precision: str):
     """(H, K, B): class before example, so that what follows runs along contiguous examples."""
     count, classes, features = params.weights.shape
-    weights, dtype = params.weights.reshape(count * classes, features), params.bias.dtype
-    if low_precision:
-        weights, inputs = weights.astype(jnp.bfloat16), inputs.astype(jnp.bfloat16)
-    product = jnp.matmul(weights, inputs.T, preferred_element_type=dtype)
-    shaped = product.reshape(count, classes, len(inputs))
+    products = product(params.weights.reshape(count * classes, features), inputs, precision)
+    shaped = products.reshape(count, classes, len(inputs))
     return shaped + jnp.broadcast_to(params.bias[:, :, None], shaped.shape)
 
 
 def _losses(groups, descent: Descent, params: LinearParams, inputs, labels):
     """(H, B): the loss of every head on every example."""
-    scores = _scores(params, inputs, descent.low_precision)
+    scores = _scores(params, inputs, descent.precision)
     parts, first = [], 0
     for name, count in groups:
         own = scores if count is None else scores[first : first + count]
@@ -277,12 +276,12 @@ def _filled(block: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([block, np.zeros((rows - len(block), *block.shape[1:]), block.dtype)])
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1, 2))
 def _measure_block(groups, descent, statistics, params, block: Batch):
     dtype, block = params.bias.dtype, without_absent(block)
     inputs = _inputs(block, statistics, descent, dtype)
     labels, counts = block.labels.astype(jnp.int32), block.weights.astype(accumulator(dtype))
-    scores = _scores(params, inputs, descent.low_precision)
+    scores = _scores(params, inputs, descent.precision)
     guesses = jnp.argmax(scores, axis=1)
     right = guesses == jnp.broadcast_to(labels[None, :], guesses.shape)
     right &= ~jnp.isnan(scores).any(axis=1)  # a head that diverged knows nothing

@@ -29,6 +29,7 @@ import numpy as np
 
 from jaxlin import sharding
 from jaxlin.core import LinearParams
+from jaxlin.precision import jit
 from jaxlin.sweep.bank import bank_trainer, start
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.train import TrainState
@@ -202,7 +203,7 @@ def observe(progress: Progress, new, losses, measured, epoch, patience) -> Progr
     )
 
 
-@jax.jit
+@jit
 def _keep(better, new, old):
     def choose(a, b):
         return jnp.where(jnp.broadcast_to(better.reshape(-1, *[1] * (a.ndim - 1)), a.shape), a, b)

@@ -298,3 +298,28 @@ def test_scores_that_are_not_numbers_are_never_right(classes):
             loss=losses.softmax_cross_entropy, quantity="accuracy",
         )  # fmt: skip
         np.testing.assert_array_equal(found, [0.0, 0.0])
+
+
+def test_softmax_where_a_device_has_no_bits_of_float64(monkeypatch):
+    """As on a TPU, with plain logarithms."""
+    taken = []
+
+    def on_a_tpu(*arguments, tpu, default):
+        taken.append(tpu)
+        return tpu(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_a_tpu)
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(130, 3)), np.arange(130) % 4
+    maps = [LinearParams(rng.normal(size=(4, 3)), rng.normal(size=4)) for _ in range(3)]
+    steps = np.linspace(-2, 2, 9), np.linspace(-1, 1, 6)
+    found = affine_plane(*maps, *steps, inputs, labels, loss=losses.softmax_cross_entropy)
+    s0, s1, s2 = (inputs @ m.weights.T + m.bias for m in maps)
+    a, b = (
+        np.reshape(each, shape)
+        for each, shape in zip(steps, [(9, 1, 1, 1), (6, 1, 1)], strict=True)
+    )
+    scores = s0 + a * s1 + b * s2
+    expected = logsumexp(scores, axis=-1) - scores[..., np.arange(130), labels]
+    np.testing.assert_allclose(found, expected.mean(-1), rtol=1e-12)
+    assert taken

@@ -275,3 +275,22 @@ def test_a_head_without_numbers_is_never_right(digits):
     accuracies, _ = measure(heads, params, Descent("sgd", "constant", steps=1), statistics, data)
     # zero scores name class 0, NaN names none
     np.testing.assert_allclose(accuracies, [np.mean(data.labels == 0), 0.0])
+
+
+def test_bfloat16_rounds_operands_and_not_sums():
+    """One step of size 1 from zero weights: minus the gradient, whose terms are known on paper."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(64, 20)).astype(np.float32)
+    labels = np.arange(64, dtype=np.int32) % 4
+    descent = Descent("sgd", "constant", 1, precision="bf16")
+    (fit,) = descend(
+        grid([0.0], step_sizes=[1.0]), Batch(inputs, labels), classes=4, descent=descent, key=KEY,
+        statistics=preprocess.Preprocessing("none", np.zeros(20), np.ones(20)), batch_size=64,
+    )  # fmt: skip
+    # residuals (1/4 - [k = y]) / 64 are numbers of bfloat16, inputs are rounded to it
+    residuals = (0.25 - np.eye(4)[labels]) / 64
+    expected = -residuals.T @ inputs.astype(jnp.bfloat16).astype(np.float64)
+    weights = np.asarray(fit.params.weights)
+    # 64 products, exact in float32, and as many sums: each rounded to 6e-8 of at most 0.2
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=64 * 6e-8 * 0.2)
+    assert (weights != weights.astype(jnp.bfloat16).astype(np.float32)).mean() > 0.9

@@ -1,0 +1,374 @@
+"""The compiled programs of the package at the size of ImageNet: what to check compilers with.
+
+Nothing of that size is made: a program is a function and the shapes of its arguments, and can be
+traced, lowered for a device that is not there (`jax.export`), or compiled ahead of time. Blocks are
+those of an accelerator. Slices and finite differences, which are studied on small pictures, have
+the size of CIFAR-10.
+"""
+
+__all__ = ["SMALL", "Program", "programs"]
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxlin import losses, models, objectives, optimizers, preprocess, steps
+from jaxlin.batches import EpochPlan
+from jaxlin.blocks import ACCELERATOR
+from jaxlin.core import Batch, LinearParams
+from jaxlin.gradients import structured
+from jaxlin.landscape import _kernels
+from jaxlin.landscape._scores import SliceData
+from jaxlin.landscape.hinge_profile import _products
+from jaxlin.passes import chunks, sharded
+from jaxlin.passes.affine import chunk_size
+from jaxlin.solvers import (
+    balance,
+    builder,
+    certificates,
+    class_blocks,
+    columns,
+    compiled,
+    covariance,
+    hessian_blocks,
+    newton,
+    smooth,
+)
+from jaxlin.solvers.duals import FORMS
+from jaxlin.solvers.problem import rowwise
+from jaxlin.sweep import bank, draws, grid
+
+N, D, K = 1_281_167, 768, 1000
+BATCH = 4096
+HALF = np.float16
+SINGLE = np.float32
+DOUBLE = np.float64
+
+SMALL = {
+    "cli.gradcheck._burned_in": "steps on what a gradient check is asked about",
+    "cli.gradcheck._figure": "one gradient",
+    "cli.landscape_job._directions": "one gradient",
+    "cli.runs._loss_compiled": "element-wise work",
+    "estimators.stream._step": "a step of `partial_fit`",
+    "gradients.evaluate.Function._trace": "the function of a user",
+    "gradients.evaluate.Function.gradient": "the function of a user",
+    "gradients.evaluate._shared_gradient": "the function of a user",
+    "gradients.evaluate._shared_values": "the function of a user",
+    "gradients.hessian.check_hvp": "the function of a user",
+    "gradients.jacobian.check_jvp": "the function of a user",
+    "gradients.jacobian.check_vjp": "the function of a user",
+    "gradients.jacobian_claim._differences": "the function of a user",
+    "gradients.outputs.Outputs.__init__": "the function of a user",
+    "gradients.linear.margins_near_zero": "element-wise work",
+    "landscape.directions.hessian_eigenvectors": "the function of a user",
+    "landscape.slices._evaluate": "the function of a user",
+    "passes.chunks.placed": "a copy",
+    "preprocess._chunk_moments": "sums",
+    "sharding._copied": "a copy",
+    "solvers.columns._lifted": "element-wise work",
+    "solvers.columns._moved": "element-wise work",
+    "solvers.newton._taken_compiled": "a copy",
+    "solvers.problem._compiled": "element-wise work, on shards",
+    "sweep.progress._keep": "a copy",
+}
+"""What is compiled and not among the programs, and why not."""
+
+
+class Program(NamedTuple):
+    """A compiled function, and the shapes it meets."""
+
+    name: str
+    """Of the function, below `jaxlin`; with what tells its uses apart after a space."""
+    function: Callable
+    arguments: tuple
+    wide: bool = False
+    """It computes in float64."""
+    narrow: str | None = None
+    """The dtype of the operands of its products, where they are rounded on purpose."""
+    steps: int = 0
+    """Iterations that are its task, such as the steps of an epoch, and not blocks."""
+
+
+def _of(shape, dtype=SINGLE):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def programs() -> Iterator[Program]:
+    """All of them."""
+    yield from _passes()
+    yield from _proofs()
+    yield from _metrics()
+    yield from _minibatches()
+    yield from _compiled_fits()
+    yield from _slices()
+    yield from _differences()
+
+
+def _chunk(dtype) -> int:
+    rows = chunk_size(N, D, K, np.dtype(SINGLE), ACCELERATOR.chunk_bytes)
+    return rows * 4 // np.dtype(dtype).itemsize
+
+
+def _passes():
+    form, labels = FORMS["softmax"], _of((N,), np.int32)
+    for dtype in (SINGLE, DOUBLE):
+        rows, chunk = _of((N, D), HALF), _chunk(dtype)
+        weights, bias, shift = _of((K, D), dtype), _of((K,), dtype), _of((D,), dtype)
+        named = partial(Program, wide=dtype == DOUBLE)
+        yield named(
+            f"passes.chunks.fused {np.dtype(dtype)}",
+            partial(chunks.fused, rowwise=smooth._rowwise_of(form, 1), chunk=chunk),
+            (weights, bias, shift, rows, labels, _of((N,), dtype), (1.0,)),
+        )
+        yield named(
+            f"passes.chunks.scores {np.dtype(dtype)}",
+            partial(chunks.scores, chunk=chunk),
+            (weights, bias, shift, rows),
+        )
+        yield named(
+            f"passes.chunks.transpose {np.dtype(dtype)}",
+            partial(chunks.transpose, chunk=chunk),
+            (_of((K, N), dtype), shift, rows),
+        )
+        yield named(
+            f"passes.chunks.largest_square {np.dtype(dtype)}",
+            partial(chunks.largest_square, chunk=chunk),
+            (rows, shift, shift),
+        )
+    yield Program(
+        "passes.chunks.mapped",
+        chunks.mapped,
+        (rows, _of((20_000,), np.int32), _of((D,)), _of((D,))),
+    )
+    yield Program(
+        "passes.sharded._on_shards",
+        *_sharded(form),
+    )
+
+
+def _sharded(form):
+    over = jax.sharding.AbstractMesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    share = -(-N // 8)
+    run = sharded._on_shards.__wrapped__(
+        chunks.fused, over, min(_chunk(SINGLE), share), smooth._rowwise_of(form, 1), (1,)
+    )
+    rows, labels = _of((8 * share, D), HALF), _of((8 * share,), np.int32)
+    return run, (_of((K, D)), _of((K,)), _of((D,)), rows, labels, _of((8 * share,)), (1.0,))
+
+
+def _proofs():
+    form, labels, shift = FORMS["softmax"], _of((N,), np.int32), _of((K,), DOUBLE)
+    by_row = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0)
+    chunk = ACCELERATOR.columns(K, N)
+    for function, more in (
+        (certificates._loss_at, ()),
+        (balance._bias_newton, ()),
+        (balance._bias_curve, (shift,)),
+        (balance._masses_of, ()),
+    ):
+        yield Program(
+            f"passes.chunks.total {function.__name__}",
+            partial(chunks.total, rowwise=rowwise(function, form), chunk=chunk),
+            (by_row, (shift, *more, 1.0, 1.0)),
+            wide=True,
+        )
+    for name, function, at in (
+        ("one side", rowwise(certificates._dual_point, form), None),
+        ("both sides", certificates._both_sides(form), (_of((K, D), DOUBLE), shift)),
+    ):
+        yield Program(
+            f"passes.chunks.transpose_total {name}",
+            partial(chunks.transpose_total, rowwise=function, chunk=_chunk(DOUBLE)),
+            (
+                by_row,
+                (shift, _of((3, K), DOUBLE), 1.0, 1.0),
+                _of((D,), DOUBLE),
+                _of((N, D), HALF),
+                at,
+            ),
+            wide=True,
+        )
+    yield Program(
+        "solvers.columns._columnwise",
+        partial(columns._columnwise, f=builder._bent_at, form=form, chunk=chunk),
+        ((_of((K, N)), labels), (1.0,)),
+    )
+
+
+def _metrics():
+    """What a solver builds its metric from, of 6,000 sampled rows."""
+    rows, form = 20_480, FORMS["softmax"]
+    bend = newton._SampledBend(_of((K, rows)), _of((rows,)), _of((rows,), np.int32))
+    yield Program(
+        "solvers.newton._curved_compiled",
+        partial(newton._curved_compiled, form, ACCELERATOR.sampled),
+        (_of((rows, D)), bend, _of((K, D)), _of((K,))),
+    )
+    yield Program("solvers.covariance._second_moment", covariance._second_moment, (_of((rows, D)),))
+    yield Program(
+        "solvers.hessian_blocks._dense_blocks_compiled",
+        hessian_blocks._dense_blocks_compiled,
+        (_of((6000, 100)), hessian_blocks.Bends(_of((10, 6000)), _of((10, 6000)), None)),
+    )
+    yield Program(
+        "solvers.class_blocks._blocks_compiled",
+        partial(class_blocks._blocks_compiled, together=ACCELERATOR.class_blocks // (6000 * 100)),
+        (_of((6000, 100)), _of((K, 6000))),
+    )
+
+
+def _minibatches():
+    heads, per_epoch = grid(np.logspace(-6, 2, 96).tolist()), -(-N // BATCH)
+    data = Batch(_of((N, D), HALF), _of((N,), np.int32), None)
+    plan = EpochPlan(_of((per_epoch, BATCH), np.int32), _of((per_epoch, BATCH)))
+    count = _of((), np.int32)
+    statistics = preprocess.Preprocessing("standardize", np.zeros(D), np.ones(D))
+    for precision in ("highest", "bf16"):
+        narrow = "bfloat16" if precision == "bf16" else None
+        descent = bank.Descent(steps=5000, precision=precision)
+        trainer = bank.bank_trainer(heads, descent, statistics)
+        start = LinearParams(_of((len(heads), K, D)), _of((len(heads), K)))
+        state = jax.eval_shape(trainer.init, start)
+        yield Program(
+            f"steps.run_chunk bank {precision}",
+            partial(steps.run_chunk, trainer, per_epoch, None),
+            (state, data, plan, count, count),
+            narrow=narrow,
+            steps=per_epoch,
+        )
+        yield Program(
+            f"sweep.bank._measure_block {precision}",
+            partial(bank._measure_block, (("softmax", None),), descent, bank._Frozen(statistics)),
+            (start, Batch(_of((BATCH, D), HALF), _of((BATCH,), np.int32), _of((BATCH,)))),
+            narrow=narrow,
+        )
+        score = models.score_function(statistics, precision=precision)
+        trainer = steps.trainer(
+            objectives.compose(score, losses.softmax_cross_entropy),
+            optimizers.optimizer("adam", 1e-3),
+        )
+        start = LinearParams(_of((K, D)), _of((K,)))
+        yield Program(
+            f"steps.run_chunk {precision}",
+            partial(steps.run_chunk, trainer, per_epoch, None),
+            (jax.eval_shape(trainer.init, start), data, plan, count, count),
+            narrow=narrow,
+            steps=per_epoch,
+        )
+    yield Program(
+        "models._jitted_scores",
+        partial(models._jitted_scores, "standardize"),
+        (start, (_of((D,)), _of((D,))), _of((BATCH, D), HALF)),
+    )
+
+
+def _compiled_fits():
+    """A bank of few-shot draws."""
+    draws_, rows, classes = 32, 160, 10
+    data = _of((draws_, rows, D)), _of((draws_, rows), np.int32), _of((draws_, rows))
+    params = LinearParams(_of((draws_, classes, D)), _of((draws_, classes)))
+    number = _of(())
+    fit = partial(draws._fit, loss="softmax", classes=classes, one_by_one=False)
+    yield Program(
+        "sweep.draws._fit", fit, (*data, params, number, number, number, _of((), np.int32))
+    )
+    single = LinearParams(_of((classes, D)), _of((classes,)))
+    for loss in ("softmax", "squared-hinge"):
+        yield Program(
+            f"solvers.compiled._solve {loss}",
+            partial(compiled._solve, (loss, True)),
+            (
+                *(_of((rows, D)), _of((rows,), np.int32), _of((rows,)), single),
+                *(_of((), np.int32), number, number, number, _of((rows, classes))),
+            ),
+        )
+        wide = jax.tree.map(lambda a: _of(a.shape, DOUBLE), single)
+        exact = _of((), DOUBLE)
+        yield Program(
+            f"solvers.compiled._proofs {loss}",
+            partial(compiled._proofs, (loss, True, None)),
+            (
+                *(wide, _of((rows, D), DOUBLE), _of((rows,), np.int32)),
+                *(_of((rows,), DOUBLE), exact, _of((rows, classes), DOUBLE), exact),
+            ),
+            wide=True,
+        )
+
+
+def _slices():
+    examples, features, classes, points = 50_000, 3072, 10, (51, 51)
+    every = (losses.softmax_cross_entropy, losses.weston_watkins_hinge, losses.crammer_singer_hinge)
+    for dtype, kinds in ((SINGLE, every), (DOUBLE, every[:1])):
+        data = SliceData(
+            _of((3, classes, features), dtype),
+            _of((3, classes), dtype),
+            None,
+            None,
+            range(examples),
+        )
+        block, rows = _kernels.block_sizes(data, points, ACCELERATOR)
+        arguments = (
+            (_of((3 * classes, features), dtype), data.bias, None),
+            *(_of((rows, features), np.uint8), _of((rows,), np.int32), _of((), np.int32)),
+            *(_of((count,), dtype) for count in points),
+        )
+        for loss in kinds:
+            kernel = _kernels.choose(loss, "loss", classes, ACCELERATOR.points)
+            yield Program(
+                f"landscape._kernels.chunk_sums {loss.__name__} {np.dtype(dtype)}",
+                partial(_kernels.chunk_sums, kernel, block),
+                arguments,
+                wide=dtype == DOUBLE,
+            )
+    yield Program(
+        "landscape._kernels.chunk_losses",
+        partial(_kernels.chunk_losses, losses.softmax_cross_entropy, block, ACCELERATOR.points),
+        arguments,
+        wide=True,
+    )
+    block = ACCELERATOR.slice_bytes // (8 * D)
+    maps = _of((2 * K, D), DOUBLE), _of((2, K), DOUBLE), None
+    yield Program(
+        "landscape.hinge_profile._products",
+        lambda maps, inputs: _products(maps, inputs, block),
+        (maps, _of((20 * block, D), HALF)),
+        wide=True,
+    )
+
+
+def _differences():
+    examples, features, classes, nodes = 50_000, 3072, 10, 2
+    params = LinearParams(_of((classes, features), DOUBLE), _of((classes,), DOUBLE))
+    together, rows = structured.sizes(ACCELERATOR, examples, (nodes, classes, features + 1))
+    labels, weights = _of((rows,), np.int32), _of((rows,), DOUBLE)
+    for loss in (losses.softmax_cross_entropy, losses.weston_watkins_hinge):
+        yield Program(
+            f"gradients.structured._add_block {loss.__name__}",
+            partial(structured._add_block, loss=loss, margin=1.0, share=True, together=together),
+            (
+                *(_of((nodes, classes, features + 1), DOUBLE), params),
+                *(_of((rows, features), np.uint8), labels, weights),
+                _of((nodes, features + 1), DOUBLE),
+            ),
+            wide=True,
+        )
+    chosen = _of((256,), np.int32)
+    yield Program(
+        "gradients.structured._at",
+        partial(structured._at, loss=losses.softmax_cross_entropy, margin=1.0),
+        (
+            *(_of((examples, classes), DOUBLE), _of((examples, features), np.uint8)),
+            *(_of((examples,), np.int32), _of((examples,), DOUBLE)),
+            *(chosen, chosen, _of((256,), bool), _of((256, 2), DOUBLE)),
+        ),
+        wide=True,
+    )
+    yield Program(
+        "gradients.structured._scores",
+        structured._scores,
+        (params, _of((4096, features), np.uint8)),
+        wide=True,
+    )
