@@ -21,6 +21,7 @@ import numpy as np
 from jaxlin.gradients.ladder import RUNG, TOP, Calibration, calibrate, entry_step, measured_order
 from jaxlin.gradients.linear import LinearObjective, margins_near_zero, unwrap, weights_of
 from jaxlin.gradients.lines import EPS, Group, Trial
+from jaxlin.gradients.locality import demoted
 from jaxlin.gradients.patterns import describe
 from jaxlin.gradients.report import Entry, GradientReport
 from jaxlin.gradients.slopes import Slopes, resolve
@@ -75,7 +76,15 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
     else:
         values = np.nan_to_num(trial.claim.values[entries], posinf=0.0, neginf=0.0)
         noise = ladder.noise + EPS * np.abs(values * trial.function.x[entries])
-    found, _ = resolve(trial.along_axes(entries), h, noise, method=method)
+    found, at = resolve(trial.along_axes(entries), h, noise, method=method)
+    claim, rounding = trial.claim.values[entries], trial.claim.rounding[entries]
+    noise = np.broadcast_to(noise, h.shape)
+    if not trial.structured:
+        found, _ = demoted(
+            trial.function,
+            lambda rows, offsets: trial.along_axes(entries[rows])(offsets),
+            at, found, noise, claim, rounding,
+        )  # fmt: skip
     return {
         int(i): entry_of(trial, int(i), found.take(slice(row, row + 1)))
         for row, i in enumerate(entries)

@@ -16,7 +16,9 @@ __all__ = ["MIXED", "along_kinks", "confirmed"]
 import numpy as np
 
 from jaxlin.gradients.assemble import ladder_along
+from jaxlin.gradients.ladder import FLOAT64
 from jaxlin.gradients.lines import Group, Trial, random_signs, scales_of
+from jaxlin.gradients.locality import unfounded
 from jaxlin.gradients.report import Entry
 from jaxlin.gradients.slopes import Slopes, resolve
 
@@ -69,7 +71,11 @@ def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
     ladder = ladder_along(trial, group, line)
     claim, rounding = trial.claim_along(line[None])
     step, noise = np.array([ladder.step]), np.array([ladder.noise])
-    found, _ = resolve(trial.along(line[None]), step, noise, scales=NEARER, method=method)
+    changes = trial.along(line[None])
+    found, at = resolve(changes, step, noise, scales=NEARER, method=method)
+    narrow = trial.function.eps > 2 * FLOAT64
+    if narrow and unfounded(changes, at, found, noise, ~found.kinked)[0]:
+        return None
     if not (found.outside(claim, rounding) > 0)[0] or not np.isfinite(found.numeric[0]):
         return None
     kinked = bool(found.kinked[0])
