@@ -176,14 +176,14 @@ def too_coarse(trial, ladder, magnitude, claim_size, measured, total) -> bool:
     return claim_size > 0 or total > 1e-8 * trial.function.terms(abs(trial.value))
 
 
-def coarse_note(ladders, smallest) -> str:
+def coarse_note(ladders, smallest, steps) -> str:
     """Why error bars are too wide, and what they still let see."""
     seen = max(smallest.values(), default=np.inf)
     noise = max(ladder.noise for ladder in ladders)
     unseen = f"no error of an entry below {seen:.1e} could be seen."
     if np.isinf(noise):
         return "the values of `f` are too coarse to decide: no error of an entry could be seen."
-    if all(8 * ladder.noise / ladder.step < 0.1 * seen for ladder in ladders):
+    if all(8 * noise / steps[path] < 0.1 * smallest[path] for path in steps):
         return f"the slope of `f` changes too fast near the point to decide: {unseen}"
     return f"the values of `f` are too coarse to decide, only good to {noise:.1e}: {unseen}"
 

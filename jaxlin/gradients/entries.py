@@ -86,7 +86,7 @@ def by_entries(
     relative = np.where(found.kinked & (away == 0), 0.0, relative)
     verdict = verdict_of(wrong, kinked, blind or mixed)
     if verdict == "inconclusive":
-        notes.append(coarse_note(ladders, smallest) if blind else MIXED)
+        notes.append(coarse_note(ladders, smallest, steps) if blind else MIXED)
     whole = samples is None
     if len(kinked):
         order = None

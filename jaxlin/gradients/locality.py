@@ -1,17 +1,17 @@
-"""Whether narrow values show the slope at the point, or only something on a wider scale.
+"""Whether coarse values show the slope at the point, or only something on a wider scale.
 
-Where values are rounded to float32 or less, the steps that rise out of the rounding are long, and
-the closer steps that would deny a slope are lost in noise. A sine whose period is shorter than
-the step, a singularity beside the point, a staircase: two steps may agree on a slope that none of
-them has at the point. So the values all across the step are compared with the Taylor model, at
-uneven places, which no period fits. A slope of a function that the model does not describe up to
-its rounding proves nothing.
+Where values are rounded to float32 or less, or carry a large constant, the steps that rise out of
+the rounding are long, and the closer steps that would deny a slope are lost in noise. A sine whose
+period is shorter than the step, a singularity beside the point, a staircase: two steps may agree on
+a slope that none of them has at the point. So the values all across the step are compared with the
+Taylor model, at uneven places, which no period fits. A slope of a function that the model does not
+describe up to its rounding proves nothing.
 
 One thing remains that no value tells: a staircase whose steps hide in the rounding has slope 0.
 A claim of 0 is therefore only wrong where f rises by many times what it deviates from the model.
 """
 
-__all__ = ["demoted", "unfounded"]
+__all__ = ["demoted", "deviation", "unfounded"]
 
 from collections.abc import Callable
 
@@ -22,6 +22,7 @@ from jaxlin.gradients.slopes import Slopes
 
 GOLDEN = (np.sqrt(5) - 1) / 2
 PLACES = np.sort((0.5 + GOLDEN * np.arange(12)) % 1 + 0.04) / 1.04  # of a side, uneven
+SHARP = 1e-3  # error bar by noise of a slope in float64 that closer steps can deny, relative
 TREADS = 64  # a staircase with more of them inside a step, each hidden in rounding, is not seen
 
 
@@ -34,13 +35,13 @@ def _bases() -> tuple[np.ndarray, np.ndarray]:
 
 
 def unfounded(
-    changes: Callable[[np.ndarray], np.ndarray], steps, found: Slopes, noise, zero
+    changes: Callable[[np.ndarray], np.ndarray], steps, found: Slopes, allowed, zero
 ) -> np.ndarray:
     """Which of the slopes along m lines the values across the step do not bear out, (m,).
 
     Args:
       changes: offsets (m, q) -> f(x + offset along line i) - f(x), (m, q).
-      steps, noise: (m,): at which the slopes were found; absolute error of a value of f.
+      steps, allowed: (m,): at which the slopes were found; what the model may be off by.
       found: the slopes.
       zero: (m,), whether slope 0 is what they are held against.
     """
@@ -52,17 +53,31 @@ def unfounded(
             left.append(np.abs(values - fit).max(axis=1))
     with np.errstate(invalid="ignore", over="ignore"):
         misfit = np.where(found.kinked, left[1], left[0])
-        rise = np.abs(found.numeric) * steps
-        # Noise of a narrow dtype counts two units of rounding; one is all that a value may be off.
-        fits = misfit <= noise / 2
-        return ~(fits & (~np.asarray(zero) | (rise > TREADS * misfit)))
+        rise = _steepest(found) * steps
+        return ~((misfit <= allowed) & (~np.asarray(zero) | (rise > TREADS * misfit)))
+
+
+def _steepest(found: Slopes) -> np.ndarray:
+    return np.abs(np.stack([found.numeric, found.left, found.right])).max(axis=0)
+
+
+def deviation(eps: float, found: Slopes, claim, steps, noise) -> np.ndarray:
+    """How far coarse values may be from the Taylor model, (m,); infinite where they are sharp.
+
+    The noise of a narrow dtype counts two units of rounding: one is all that a value may be off.
+    """
+    noise = np.broadcast_to(noise, np.shape(steps))
+    if eps > 2 * FLOAT64:
+        return noise / 2
+    size = np.maximum(np.abs(claim), _steepest(found))
+    return np.where(4 * noise > SHARP * size * steps, noise, np.inf)
 
 
 def demoted(function, changes, steps, found: Slopes, noise, claim, rounding) -> tuple:
     """Slopes whose bars include the claim where narrow values prove neither error nor kink.
 
     Args:
-      function: the function; one whose values are good to float64 keeps its slopes.
+      function: the function.
       changes: rows (r,), offsets (r, q) -> f(x + offset along line i) - f(x), (r, q).
       steps, noise, claim, rounding: (m,).
       found: m slopes, measured with `steps`.
@@ -72,12 +87,14 @@ def demoted(function, changes, steps, found: Slopes, noise, claim, rounding) -> 
     """
     away = found.outside(claim, rounding)
     doubtful = np.zeros(len(claim), bool)
-    rows = np.flatnonzero(((away > 0) | found.kinked) & np.isfinite(claim + found.numeric))
-    if function.eps <= 2 * FLOAT64 or not len(rows):
+    allowed = deviation(function.eps, found, claim, steps, noise)
+    coarse = np.isfinite(allowed + claim + found.numeric)
+    rows = np.flatnonzero(((away > 0) | found.kinked) & coarse)
+    if not len(rows):
         return found, doubtful
     zero = np.abs(claim[rows]) <= rounding[rows]
     doubtful[rows] = unfounded(
-        lambda offsets: changes(rows, offsets), steps[rows], found.take(rows), noise[rows], zero
+        lambda offsets: changes(rows, offsets), steps[rows], found.take(rows), allowed[rows], zero
     )
     size = np.maximum(np.abs(claim - found.numeric), np.abs(found.right - found.left))
     error = np.where(doubtful, found.error + size, found.error)
