@@ -81,7 +81,7 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
     noise = np.broadcast_to(noise, h.shape)
     if not trial.structured:
         found, _ = demoted(
-            trial.function,
+            trial,
             lambda rows, offsets: trial.along_axes(entries[rows])(offsets),
             at, found, noise, claim, rounding,
         )  # fmt: skip

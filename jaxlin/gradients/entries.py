@@ -57,7 +57,7 @@ def by_entries(
     doubtful = np.zeros(len(chosen), bool)
     if not trial.structured:
         found, doubtful = demoted(
-            function,
+            trial,
             lambda rows, offsets: trial.along_axes(chosen[rows])(offsets),
             step, found, noise[chosen], claim, rounding,
         )  # fmt: skip

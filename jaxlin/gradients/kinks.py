@@ -98,7 +98,7 @@ def _separated(trial, rng, entries, center, sign, method) -> tuple[Entry | None,
         found.append(gradient)
         ways.append(way)
         sizes = np.abs(np.array(ways)) @ np.abs(np.array(found)).max(axis=0)
-        if way @ (claim - gradient) > 1e-3 * sizes[-1]:
+        if way @ (claim - gradient) > 1e-6 * sizes[-1]:
             # On every side the gradient there reaches farthest, or else f bends both ways.
             reach = np.array(ways) @ np.array(found).T
             if (reach > np.diag(reach)[:, None] + 1e-3 * sizes[:, None]).any():
@@ -142,7 +142,7 @@ def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
     step, noise = np.array([ladder.step]), np.array([ladder.noise])
     changes = trial.along(line[None])
     found, at = resolve(changes, step, noise, scales=NEARER, method=method)
-    allowed = deviation(trial.function.eps, found, claim, at, noise)
+    allowed = deviation(trial, found, claim, at, noise)
     if np.isfinite(allowed[0]) and unfounded(changes, at, found, allowed, ~found.kinked)[0]:
         return None
     if not (found.outside(claim, rounding) > 0)[0] or not np.isfinite(found.numeric[0]):

@@ -23,6 +23,7 @@ from jaxlin.gradients.slopes import Slopes
 GOLDEN = (np.sqrt(5) - 1) / 2
 PLACES = np.sort((0.5 + GOLDEN * np.arange(12)) % 1 + 0.04) / 1.04  # of a side, uneven
 SHARP = 1e-3  # error bar by noise of a slope in float64 that closer steps can deny, relative
+TINY = float(np.finfo(np.float64).tiny)
 TREADS = 64  # a staircase with more of them inside a step, each hidden in rounding, is not seen
 
 
@@ -61,23 +62,31 @@ def _steepest(found: Slopes) -> np.ndarray:
     return np.abs(np.stack([found.numeric, found.left, found.right])).max(axis=0)
 
 
-def deviation(eps: float, found: Slopes, claim, steps, noise) -> np.ndarray:
+def deviation(trial, found: Slopes, claim, steps, noise) -> np.ndarray:
     """How far coarse values may be from the Taylor model, (m,); infinite where they are sharp.
 
-    The noise of a narrow dtype counts two units of rounding: one is all that a value may be off.
+    That is a unit of rounding, which the noise of a narrow dtype counts twice. Noise beyond that
+    of the terms of f excuses nothing: it may be f itself, on a scale that no step resolves.
     """
+    function = trial.function
     noise = np.broadcast_to(noise, np.shape(steps))
-    if eps > 2 * FLOAT64:
-        return noise / 2
-    size = np.maximum(np.abs(claim), _steepest(found))
-    return np.where(4 * noise > SHARP * size * steps, noise, np.inf)
+    reach = _steepest(found) * steps
+    narrow = function.eps > 2 * FLOAT64
+    size = np.maximum(np.abs(claim) * steps, reach)
+    coarse = (noise > 0) if narrow else (4 * noise > SHARP * size)
+    if not coarse.any():
+        return np.full(noise.shape, np.inf)
+    with np.errstate(invalid="ignore"):
+        terms = np.maximum(function.terms(abs(trial.value)), abs(trial.value) + reach)
+    allowed = np.minimum(noise / 2 if narrow else noise, np.maximum(function.eps * terms, TINY))
+    return np.where(coarse, allowed, np.inf)
 
 
-def demoted(function, changes, steps, found: Slopes, noise, claim, rounding) -> tuple:
+def demoted(trial, changes, steps, found: Slopes, noise, claim, rounding) -> tuple:
     """Slopes whose bars include the claim where narrow values prove neither error nor kink.
 
     Args:
-      function: the function.
+      trial: the case.
       changes: rows (r,), offsets (r, q) -> f(x + offset along line i) - f(x), (r, q).
       steps, noise, claim, rounding: (m,).
       found: m slopes, measured with `steps`.
@@ -87,7 +96,7 @@ def demoted(function, changes, steps, found: Slopes, noise, claim, rounding) -> 
     """
     away = found.outside(claim, rounding)
     doubtful = np.zeros(len(claim), bool)
-    allowed = deviation(function.eps, found, claim, steps, noise)
+    allowed = deviation(trial, found, claim, steps, noise)
     coarse = np.isfinite(allowed + claim + found.numeric)
     rows = np.flatnonzero(((away > 0) | found.kinked) & coarse)
     if not len(rows):
