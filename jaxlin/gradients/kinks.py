@@ -99,13 +99,13 @@ def _separated(trial, rng, entries, center, sign, method) -> tuple[Entry | None,
         ways.append(way)
         sizes = np.abs(np.array(ways)) @ np.abs(np.array(found)).max(axis=0)
         if way @ (claim - gradient) > 1e-6 * sizes[-1]:
-            # On every side the gradient there reaches farthest, or else f bends both ways.
-            reach = np.array(ways) @ np.array(found).T
-            if (reach > np.diag(reach)[:, None] + 1e-3 * sizes[:, None]).any():
-                return None, True
             line = full.copy()
             line[entries] = way * scale
-            return confirmed(trial, line, method), False
+            proof = confirmed(trial, line, method)
+            # On every side the gradient there reaches farthest, or else f bends both ways.
+            reach = np.array(ways) @ np.array(found).T
+            mixed = (reach > np.diag(reach)[:, None] + 1e-3 * sizes[:, None]).any()
+            return (None, True) if proof is not None and mixed else (proof, False)
         way = claim - _nearest(np.array(found), claim)
         if np.abs(way).max() <= 1e-6 * np.abs(claim).max():
             return None, False
@@ -127,9 +127,14 @@ def _beside(trial, entries, way, step) -> np.ndarray:
 def _nearest(points, target) -> np.ndarray:
     """The point of the hull of some (k, n) that is nearest to another one, (n,)."""
     unit = max(np.abs(points).max(), np.abs(target).max())
+    if unit == 0:
+        return target
     heavy = 1e3  # the shares sum to 1
     matrix = np.concatenate([points.T / unit, np.full((1, len(points)), heavy)])
-    shares, _ = nnls(matrix, np.append(target / unit, heavy))
+    try:
+        shares, _ = nnls(matrix, np.append(target / unit, heavy))
+    except RuntimeError:  # it found no end: the search ends here
+        return target
     return shares @ points / shares.sum()
 
 
