@@ -90,7 +90,10 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
     if verdict == "inconclusive" and blind:
         notes.append(coarse_note(ladders, smallest, steps))
     elif verdict == "inconclusive" and not kinks:
-        notes.append("a random direction disagrees, but no single entry could be shown wrong.")
+        notes.append(
+            "a random direction disagrees, but no single entry could be shown wrong: too little to "
+            "decide."
+        )
     if kinked_lines and not kinks and not wrong:
         notes.append("random lines cross kinks near the point; no entry has one at the point.")
     return assemble(
