@@ -47,6 +47,9 @@ ROOT = np.array([0.0, 1.0, -2.0])
 SHAPE = np.sign(ROOT) * np.sqrt(np.abs(ROOT)) * np.sum(np.abs(ROOT) ** 1.5) ** (-1 / 3)
 SOFT = softmax(THREE)
 COS1 = np.cos(1.0)
+SMALL = np.array([1e-3, 1.0, 1.5, 2.0])
+BENDS = 0.02 * np.cos(np.arange(20.0))  # none at 0
+PLANES = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
 
 # (f, x, right, verdicts of the right one, wrong, verdicts of the wrong one)
 CASES = {
@@ -89,6 +92,36 @@ CASES = {
     "exp in float32": (
         lambda x: jnp.sum(jnp.exp(x.astype(jnp.float32))), TWO, np.exp(TWO), "p",
         1.02 * np.exp(TWO), "f",
+    ),
+    "sin in float16, a period in 1/16 of x": (
+        lambda x: np.float16(30 * np.sum(np.sin(100 * x))), ONE, 3000 * np.cos(100.0), PI,
+        -3000 * np.cos(100.0), "fi",
+    ),
+    "sines beside 1e4 in float16": (
+        lambda x: np.float16(1e4 + 20 * np.sum(np.sin(1000 * x))), TWO, 2e4 * np.cos(1e3 * TWO),
+        PI, -2e4 * np.cos(1e3 * TWO), "fi",
+    ),
+    "|x|^1.5 in float32, beside its singularity": (
+        lambda x: np.float32(1 + np.sum(np.abs(x) ** 1.5)), SMALL, 1.5 * np.sqrt(SMALL), PI,
+        -1.5 * np.sqrt(SMALL), "fi",
+    ),
+    "relus beside 1e4 in float32": (
+        lambda x: np.float32(1e4 + np.sum(np.maximum(x - BENDS, 0))), 0 * ONE,
+        float(np.sum(BENDS < 0)), PI, -float(np.sum(BENDS < 0)), "fi",
+    ),
+    "a staircase in float16": (
+        lambda x: np.float16(1 + 0.015 * np.floor(50 * x + 0.37)), ONE, 0.0, PI, 0.2, "fi",
+    ),
+    "a staircase beside 1e4 in float32": (
+        lambda x: np.float32(1e4 + 0.001 * np.sum(np.floor(50 * x + 0.37))), TWO, 0.0, "i",
+        -1.0, "fi",
+    ),
+    "a kink beside 1e12": (
+        lambda x: 1e12 + 0.01 * float(np.abs(x - 1.001)), ONE, -0.01, PI, 0.01, "fi",
+    ),
+    "exp(-x^2) that underflows in float32": (
+        lambda x: np.float32(np.sum(np.exp(-(x**2)))), 15 * TWO, -30 * TWO * np.exp(-225 * TWO**2),
+        PI, 1.0, "fi",
     ),
     # constant: the right gradient is 0, up to its rounding
     "|x / |x||^2": (
@@ -142,6 +175,15 @@ CASES = {
     "Crammer-Singer, all tied": (
         lambda w: np.mean(np.max(1.0 * (np.arange(3) != 0) + w - w[0])), np.zeros(3),
         np.array([-1.0, 0.5, 0.5]), "k", np.array([-2.0, 1.0, 1.0]), "f",
+    ),
+    # subgradients of the largest of four planes are the mixtures of their slopes
+    "max of planes": (
+        lambda x: np.max(PLANES @ x), np.zeros(2), np.array([0.5, 0.2]), "k",
+        np.array([0.9, 0.9]), "f",
+    ),
+    "max of planes, one more variable": (
+        lambda x: np.max(PLANES @ x[:2]) + x[2] ** 2, np.array([0, 0, 2.0]),
+        np.array([0.5, -0.4, 4.0]), "k", np.array([-0.55, 0.5, 4.0]), "f",
     ),
     "norm beside a slope": (
         lambda x: np.hypot(x[0], x[1]) + np.sin(x[2]), np.array([0, 0, 1.0]),

@@ -21,6 +21,7 @@ import numpy as np
 from jaxlin.gradients.ladder import RUNG, TOP, Calibration, calibrate, entry_step, measured_order
 from jaxlin.gradients.linear import LinearObjective, margins_near_zero, unwrap, weights_of
 from jaxlin.gradients.lines import EPS, Group, Trial
+from jaxlin.gradients.locality import demoted
 from jaxlin.gradients.patterns import describe
 from jaxlin.gradients.report import Entry, GradientReport
 from jaxlin.gradients.slopes import Slopes, resolve
@@ -75,7 +76,15 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
     else:
         values = np.nan_to_num(trial.claim.values[entries], posinf=0.0, neginf=0.0)
         noise = ladder.noise + EPS * np.abs(values * trial.function.x[entries])
-    found, _ = resolve(trial.along_axes(entries), h, noise, method=method)
+    found, at = resolve(trial.along_axes(entries), h, noise, method=method)
+    claim, rounding = trial.claim.values[entries], trial.claim.rounding[entries]
+    noise = np.broadcast_to(noise, h.shape)
+    if not trial.structured:
+        found, _ = demoted(
+            trial,
+            lambda rows, offsets: trial.along_axes(entries[rows])(offsets),
+            at, found, noise, claim, rounding,
+        )  # fmt: skip
     return {
         int(i): entry_of(trial, int(i), found.take(slice(row, row + 1)))
         for row, i in enumerate(entries)
@@ -167,14 +176,14 @@ def too_coarse(trial, ladder, magnitude, claim_size, measured, total) -> bool:
     return claim_size > 0 or total > 1e-8 * trial.function.terms(abs(trial.value))
 
 
-def coarse_note(ladders, smallest) -> str:
+def coarse_note(ladders, smallest, steps) -> str:
     """Why error bars are too wide, and what they still let see."""
     seen = max(smallest.values(), default=np.inf)
     noise = max(ladder.noise for ladder in ladders)
     unseen = f"no error of an entry below {seen:.1e} could be seen."
     if np.isinf(noise):
         return "the values of `f` are too coarse to decide: no error of an entry could be seen."
-    if all(8 * ladder.noise / ladder.step < 0.1 * seen for ladder in ladders):
+    if all(8 * noise / steps[path] < 0.1 * smallest[path] for path in steps):
         return f"the slope of `f` changes too fast near the point to decide: {unseen}"
     return f"the values of `f` are too coarse to decide, only good to {noise:.1e}: {unseen}"
 

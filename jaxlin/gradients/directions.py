@@ -73,6 +73,8 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
             kinked_lines += int(found.kinked.sum())
             j = int(np.flatnonzero(found.kinked)[0])
             kinks.update(_name_kinks(trial, rng, group, lines[j], used[j], ladder, method))
+    if kinks and all(e.inside for e in (entries | kinks).values()):
+        kinks.update(_more_kinks(trial, rng, groups, ladders, kinks, method))
     wrong = {i: e for i, e in (entries | kinks).items() if not e.inside}
     if kinks and not wrong:
         sides = [(e.left, e.right) for e in kinks.values()]
@@ -86,9 +88,12 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
     listed = wrong or kinks
     verdict = verdict_of(wrong, kinks, blind or unnamed)
     if verdict == "inconclusive" and blind:
-        notes.append(coarse_note(ladders, smallest))
+        notes.append(coarse_note(ladders, smallest, steps))
     elif verdict == "inconclusive" and not kinks:
-        notes.append("a random direction disagrees, but no single entry could be shown wrong.")
+        notes.append(
+            "a random direction disagrees, but no single entry could be shown wrong: too little to "
+            "decide."
+        )
     if kinked_lines and not kinks and not wrong:
         notes.append("random lines cross kinks near the point; no entry has one at the point.")
     return assemble(
@@ -202,6 +207,16 @@ def _name_kinks(trial, rng, group, line, step, ladder, method) -> dict[int, Entr
         looked = look_closely(trial, some, ladder, group, method)
         kinks = {i: e for i, e in looked.items() if e.kinked}
     return dict(list(kinks.items())[:KINKS_LISTED])
+
+
+def _more_kinks(trial, rng, groups, ladders, known, method) -> dict[int, Entry]:
+    """Further kinked entries: the more there are, the more their lines can tell of a claim."""
+    kinks = {}
+    for group, ladder in zip(groups, ladders, strict=True):
+        others = [i for i in rng.permutation(group.entries).tolist() if i not in known]
+        looked = look_closely(trial, others[:KINKS_LISTED], ladder, group, method)
+        kinks.update({i: e for i, e in looked.items() if e.kinked})
+    return kinks
 
 
 def _not_finite(trial: Trial, limit: int) -> dict[int, Entry]:

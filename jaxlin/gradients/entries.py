@@ -19,6 +19,7 @@ from jaxlin.gradients.finite_differences import NumericGradient
 from jaxlin.gradients.kinks import MIXED, along_kinks
 from jaxlin.gradients.ladder import entry_step, measured_order
 from jaxlin.gradients.lines import EPS, Trial, groups_of, norm, random_signs, scales_of
+from jaxlin.gradients.locality import demoted
 from jaxlin.gradients.report import GradientReport, relative_error
 from jaxlin.gradients.slopes import NODES, Slopes, resolve, slopes
 from jaxlin.gradients.structured import column_steps, differences_along_axes
@@ -53,10 +54,17 @@ def by_entries(
         noise += EPS * np.abs(values) * np.abs(function.x)  # x + h is rounded, too
     found, step = _all_entries(trial, chosen, step, noise, method)
     claim, rounding = trial.claim.values[chosen], trial.claim.rounding[chosen]
+    doubtful = np.zeros(len(chosen), bool)
+    if not trial.structured:
+        found, doubtful = demoted(
+            trial,
+            lambda rows, offsets: trial.along_axes(chosen[rows])(offsets),
+            step, found, noise[chosen], claim, rounding,
+        )  # fmt: skip
     away = found.outside(claim, rounding)
     wrong = np.flatnonzero(away > 0)
     kinked = np.flatnonzero(found.kinked)
-    blind = _blind(trial, chosen, found, claim, rounding, ladders)
+    blind = doubtful.any() or _blind(trial, chosen, found, claim, rounding, ladders)
     notes, mixed = list(trial.claim.notes), False
     _record_entries(trial, chosen, step, found.bars() + rounding, steps, smallest)
     size = np.abs(claim - found.numeric)
@@ -78,7 +86,7 @@ def by_entries(
     relative = np.where(found.kinked & (away == 0), 0.0, relative)
     verdict = verdict_of(wrong, kinked, blind or mixed)
     if verdict == "inconclusive":
-        notes.append(coarse_note(ladders, smallest) if blind else MIXED)
+        notes.append(coarse_note(ladders, smallest, steps) if blind else MIXED)
     whole = samples is None
     if len(kinked):
         order = None

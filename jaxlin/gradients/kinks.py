@@ -14,9 +14,11 @@ Source: Rockafellar, Convex Analysis, theorem 23.2; Clarke, Optimization and Non
 __all__ = ["MIXED", "along_kinks", "confirmed"]
 
 import numpy as np
+from scipy.optimize import nnls
 
 from jaxlin.gradients.assemble import ladder_along
 from jaxlin.gradients.lines import Group, Trial, random_signs, scales_of
+from jaxlin.gradients.locality import deviation, unfounded
 from jaxlin.gradients.report import Entry
 from jaxlin.gradients.slopes import Slopes, resolve
 
@@ -26,6 +28,7 @@ MIXED = (
     "kinks that bend up and kinks that bend down meet at the point; along some lines the claim "
     "is not between the one-sided slopes, which there proves nothing."
 )
+HULL = 12  # kinked entries in whose subspace the hull of the subgradients is looked for
 NAMES = 3  # entries of a line that are written out
 
 
@@ -56,10 +59,83 @@ def along_kinks(trial: Trial, rng, entries, left, right, method) -> tuple[Entry 
             entry = confirmed(trial, lines[int(np.argmax(away))], method)
             if entry is not None:
                 return entry, False
+        elif (regular | ~found.kinked).all():
+            center = (left[kind] + right[kind]) / 2
+            proof, mixed = _separated(trial, rng, entries[kind], center, sign, method)
+            if proof is not None or mixed:
+                return proof, mixed
     if convex.any() and not convex.all():
         lines = _lines(trial, rng, entries, (left + right) / 2)
         return None, bool((_measured(trial, lines, method)[1] > 0).any())
     return None, False
+
+
+def _separated(trial, rng, entries, center, sign, method) -> tuple[Entry | None, bool]:
+    """Search for a line that separates the claim from all subgradients, and measure it.
+
+    Gradients measured beside the point are subgradients at it, in the limit. The line from the
+    nearest point of their hull to the claim is where the claim stands out the most; the gradient
+    on that side is one more subgradient, until the claim lies in the hull or a line has it out.
+    Of many kinked entries some are drawn: what is wrong among them is wrong among all.
+    """
+    if len(entries) > HULL:
+        drawn = np.sort(rng.choice(len(entries), HULL, replace=False))
+        entries, center = entries[drawn], center[drawn]
+    scale = scales_of(trial.function)[entries]
+    claim = sign * trial.claim.values[entries] * scale
+    way, found, ways = claim - sign * center * scale, [], []
+    full = np.zeros(len(trial.function.x))
+    full[entries] = scale
+    ladder = ladder_along(trial, Group(entries, np.abs(full)), full)
+    for _ in range(2 * len(entries) + 8):
+        size = np.abs(way).max()
+        if not np.isfinite(size) or size == 0:
+            return None, False
+        way = way / size
+        gradient = sign * _beside(trial, entries, way * scale, ladder.step / 16)
+        if not np.isfinite(gradient).all():
+            return None, False
+        found.append(gradient)
+        ways.append(way)
+        sizes = np.abs(np.array(ways)) @ np.abs(np.array(found)).max(axis=0)
+        if way @ (claim - gradient) > 1e-6 * sizes[-1]:
+            line = full.copy()
+            line[entries] = way * scale
+            proof = confirmed(trial, line, method)
+            # On every side the gradient there reaches farthest, or else f bends both ways.
+            reach = np.array(ways) @ np.array(found).T
+            mixed = (reach > np.diag(reach)[:, None] + 1e-3 * sizes[:, None]).any()
+            return (None, True) if proof is not None and mixed else (proof, False)
+        way = claim - _nearest(np.array(found), claim)
+        if np.abs(way).max() <= 1e-6 * np.abs(claim).max():
+            return None, False
+    return None, False
+
+
+def _beside(trial, entries, way, step) -> np.ndarray:
+    """The gradient at x + step * way by the kinked entries, in units of their scale."""
+    lines = np.zeros((2 * len(entries), len(trial.function.x)))
+    lines[:, entries] = step * way
+    aside = step / 64 * scales_of(trial.function)[entries]
+    for i, entry in enumerate(entries):
+        lines[2 * i, entry] += aside[i]
+        lines[2 * i + 1, entry] -= aside[i]
+    values = trial.along(lines)(np.ones((len(lines), 1)))[:, 0]
+    return (values[::2] - values[1::2]) / (2 * step / 64)
+
+
+def _nearest(points, target) -> np.ndarray:
+    """The point of the hull of some (k, n) that is nearest to another one, (n,)."""
+    unit = max(np.abs(points).max(), np.abs(target).max())
+    if unit == 0:
+        return target
+    heavy = 1e3  # the shares sum to 1
+    matrix = np.concatenate([points.T / unit, np.full((1, len(points)), heavy)])
+    try:
+        shares, _ = nnls(matrix, np.append(target / unit, heavy))
+    except RuntimeError:  # it found no end: the search ends here
+        return target
+    return shares @ points / shares.sum()
 
 
 def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
@@ -69,7 +145,11 @@ def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
     ladder = ladder_along(trial, group, line)
     claim, rounding = trial.claim_along(line[None])
     step, noise = np.array([ladder.step]), np.array([ladder.noise])
-    found, _ = resolve(trial.along(line[None]), step, noise, scales=NEARER, method=method)
+    changes = trial.along(line[None])
+    found, at = resolve(changes, step, noise, scales=NEARER, method=method)
+    allowed = deviation(trial, found, claim, at, noise)
+    if np.isfinite(allowed[0]) and unfounded(changes, at, found, allowed, ~found.kinked)[0]:
+        return None
     if not (found.outside(claim, rounding) > 0)[0] or not np.isfinite(found.numeric[0]):
         return None
     kinked = bool(found.kinked[0])

@@ -26,6 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxlin.gradients.precision import underflow
+
 RUNG = 8.0  # ratio of neighbouring steps of a ladder
 TOP = 2.0**-3  # its longest step, in units of the scale of the parameters
 RUNGS = 13  # down to 2^-39
@@ -168,7 +170,8 @@ def _noise(steps, minus, plus, value, eps, measured) -> np.ndarray:
         size = np.where(np.isfinite(size), size, 0.0)
         rounding = eps * np.maximum(np.maximum(abs(value), size), size / steps)
     # Few values are rounded in a narrow dtype, each in its own way: a largest one is not known.
-    return np.maximum(2 * rounding if eps > 2 * FLOAT64 else rounding, measured)
+    rounding = 2 * rounding if eps > 2 * FLOAT64 else rounding
+    return np.maximum(np.maximum(rounding, underflow(eps)), measured)
 
 
 def _best_rung(steps, minus, plus, noise, eps) -> int | None:

@@ -1,6 +1,6 @@
 """How the values of a traced function round: the narrowest dtype and the largest term."""
 
-__all__ = ["largest_term", "rounding_of"]
+__all__ = ["largest_term", "rounding_of", "underflow"]
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,21 @@ def _programs(params) -> list:
             if hasattr(getattr(item, "jaxpr", item), "eqns"):
                 found.append(item)
     return found
+
+
+def underflow(eps: float) -> float:
+    """Below which size values of a dtype with this `eps` may become 0.
+
+    Of float16 the smallest number above 0; of the others the smallest normal one, for compiled
+    programs do not bother with less.
+
+    >>> underflow(2.0**-52) < 1e-307 < underflow(2.0**-23) < 1e-37 < underflow(2.0**-10)
+    True
+    """
+    if eps <= jnp.finfo(jnp.float64).eps:
+        return float(jnp.finfo(jnp.float64).tiny)
+    half = eps == jnp.finfo(jnp.float16).eps
+    return float(jnp.finfo(jnp.float16).smallest_subnormal if half else jnp.finfo("float32").tiny)
 
 
 def largest_term(f, point) -> float:

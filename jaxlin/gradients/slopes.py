@@ -189,6 +189,7 @@ def _choose(found: Slopes) -> int:
     if len(kinked):
         closest = kinked[0]
         gap = abs(found.right[closest] - found.left[closest])
+        gap += found.side_error[closest]  # secants short of a kink within the step show no gap
         # A kink shows beyond 20 units of noise, 5 error bars: below that nothing denies it.
         smooth_below = [j for j in smooth if j < closest and found.error[j] < gap / 12]
         if not smooth_below:
