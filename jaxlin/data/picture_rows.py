@@ -1,4 +1,4 @@
-"""Many picture files as rows of one shape and one color mode, decoded by threads.
+"""Many picture files as rows of one shape and one color mode, decoded by threads or processes.
 
 Size and color are decided over all pictures of a source, whichever split is asked for, so that its
 training and test rows agree: the size of the first training picture, and color if any picture of
@@ -21,8 +21,11 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data.picture_files import background_color, decode, is_color, quiet
+from jaxlin.data.picture_workers import Worker
 from jaxlin.data.source import Reading
 
+MANY = 4000
+"""Pictures from which processes are worth their start."""
 MOST_THREADS = 16
 _BLOCK_BYTES, _BLOCK_FILES = 4 << 20, 64
 _ORDER = ("train", "all", "validation", "test")
@@ -107,21 +110,42 @@ def _decoded(paths, size, color, background, others, progress) -> tuple[np.ndarr
 
 
 def _in_order(read, paths: Sequence[str], picture_bytes: int) -> Iterator[_Block]:
-    """Blocks of pictures in order, a few of them ahead in threads: Pillow decodes without the
-    interpreter's lock."""
+    """Blocks of pictures in order, a few of them ahead in threads; of many pictures each thread
+    has a process of its own that decodes them."""
     step = max(1, min(_BLOCK_FILES, _BLOCK_BYTES // picture_bytes))
     blocks = (paths[start : start + step] for start in range(0, len(paths), step))
     threads = max(1, min(MOST_THREADS, os.cpu_count() or 1))
+    workers: list[Worker] = []
+    if len(paths) >= MANY and threads > 1:
+        workers = [Worker() for _ in range(threads)]
+    free = list(workers)
+
+    def made(block):
+        if not workers:
+            return read(block)
+        worker = free.pop()  # there are as many as threads
+        try:
+            return worker(_quietly, read, block)
+        finally:
+            free.append(worker)
+
     pool, ahead = ThreadPoolExecutor(threads, thread_name_prefix="pictures"), deque()
     try:
         for block in blocks:
-            ahead.append(pool.submit(read, block))
+            ahead.append(pool.submit(made, block))
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.close()
+
+
+def _quietly(read, block) -> _Block:
+    with quiet():
+        return read(block)
 
 
 def _block(paths: Sequence[str], *, size, color, background) -> _Block:

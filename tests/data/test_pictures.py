@@ -408,3 +408,20 @@ def test_any_damage_is_a_picture_or_one_sentence_with_the_name(tmp_path, ending)
         path.write_bytes(content[: rng.integers(1, len(content) + 1)].tobytes())
         told = sentence(path)
         assert told is None or (f"x.{ending}: " in told and "\n" not in told)
+
+
+def test_processes_decode_as_threads_do(tmp_path, monkeypatch, refused):
+    rng = np.random.default_rng(0)
+    for row in range(150):  # more than two blocks of files
+        (tmp_path / "ab"[row % 2]).mkdir(exist_ok=True)
+        shape = (4, 5, 3) if row == 140 else (4, 5)
+        pixels = rng.integers(0, 256, shape).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "ab"[row % 2] / f"{row:03}.png")
+    by_threads = load(tmp_path)
+    monkeypatch.setattr("jaxlin.data.picture_rows.MANY", 100)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    by_processes = load(tmp_path)
+    np.testing.assert_array_equal(by_processes.inputs, by_threads.inputs)
+    assert by_processes._replace(inputs=0, labels=0) == by_threads._replace(inputs=0, labels=0)
+    (tmp_path / "a" / "100.png").write_bytes(b"no picture")
+    refused(tmp_path, "100.png: not a picture")
