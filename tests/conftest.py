@@ -39,6 +39,15 @@ def _no_pile_of_programs():
         jax.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def _precision_not_kept():
+    """A command that runs in the process states a precision for all: the next test has its own."""
+    before = jax.config.jax_default_matmul_precision
+    yield
+    if jax.config.jax_default_matmul_precision != before:
+        jax.config.update("jax_default_matmul_precision", before)
+
+
 @pytest.fixture
 def disk_of(tmp_path):
     """A function that makes the folder `disk`, a file system of so many megabytes of its own."""
