@@ -38,6 +38,8 @@ class Blocks(NamedTuple):
     """Rows of finite differences that are handed over at once, in float64."""
     displaced: int
     """(example, entry, step) triples of them that are summed at once."""
+    steps: int
+    """Steps of descent between two questions to the host whether to go on."""
 
     def columns(self, classes: int, size: int) -> int:
         """How many of `size` rows a block has that is only a block of their scores."""
@@ -57,6 +59,7 @@ CPU = Blocks(
     points=200_000,
     displaced_bytes=1 << 25,
     displaced=1,
+    steps=1,
 )
 ACCELERATOR = Blocks(
     chunk_bytes=256 << 20,
@@ -71,6 +74,7 @@ ACCELERATOR = Blocks(
     points=1 << 26,
     displaced_bytes=1 << 30,
     displaced=1 << 28,
+    steps=32,
 )
 AMPLE_BYTES = 32 << 30
 """Memory in which a dozen arrays of float64 of the size of the blocks are no matter."""

@@ -234,7 +234,7 @@ def _minibatches():
         state = jax.eval_shape(trainer.init, start)
         yield Program(
             f"steps.run_chunk bank {precision}",
-            partial(steps.run_chunk, trainer, per_epoch, None),
+            partial(steps.run_chunk, trainer, per_epoch, None, run=ACCELERATOR.steps),
             (state, data, plan, count, count),
             narrow=narrow,
             steps=per_epoch,
@@ -253,7 +253,7 @@ def _minibatches():
         start = LinearParams(_of((K, D)), _of((K,)))
         yield Program(
             f"steps.run_chunk {precision}",
-            partial(steps.run_chunk, trainer, per_epoch, None),
+            partial(steps.run_chunk, trainer, per_epoch, None, run=ACCELERATOR.steps),
             (jax.eval_shape(trainer.init, start), data, plan, count, count),
             narrow=narrow,
             steps=per_epoch,

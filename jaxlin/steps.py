@@ -29,9 +29,12 @@ import optax
 from jaxlin import stream
 from jaxlin._dtypes import accumulator, widened
 from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
+from jaxlin.blocks import blocks_on
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
+from jaxlin.placing import device_of
 from jaxlin.precision import jit
+from jaxlin.prefetch import prefetch
 from jaxlin.sharding import Placed, fetch, place
 
 CHUNK_STEPS = 4096
@@ -109,7 +112,9 @@ def compile_steps(
 ) -> float:
     """Compile what `chunks` will run, take no step, and return the seconds it took."""
     start = time.perf_counter()
-    jax.block_until_ready(run_chunk(*_no_steps(descent, state, data, batch_size, chunk_steps)))
+    arguments = _no_steps(descent, state, data, batch_size, chunk_steps)
+    for run in {1, _steps_unasked(state)}:
+        jax.block_until_ready(run_chunk(*arguments, run=run))
     return time.perf_counter() - start
 
 
@@ -123,7 +128,7 @@ def program(
 ) -> str:
     """The compiled text of what `chunks` runs; `jaxlin.sharding.collectives` reads it."""
     arguments = _no_steps(descent, state, data, batch_size, chunk_steps)
-    return run_chunk.lower(*arguments).compile().as_text()
+    return run_chunk.lower(*arguments, run=_steps_unasked(state)).compile().as_text()
 
 
 def _no_steps(descent, state, data, batch_size, chunk_steps):
@@ -147,7 +152,7 @@ def chunks(
     chunk_steps: int = 4096,
     until: Callable[[int], int] | None = None,
 ) -> Iterator[tuple[TrainState, StepInfo]]:
-    """Train until `state.step == steps`, yielding after each epoch or `chunk_steps` steps.
+    """Train until `state.step == steps`, yielding at each epoch's end, or `chunk_steps` steps at most.
 
     Between two yields everything happens in one compiled call: the rows of a batch are gathered
     on the device, integer pixels are converted there, and nothing returns to the host.
@@ -182,25 +187,25 @@ def chunks(
             until=until,
         )
         return
-    per_epoch = steps_per_epoch(examples, batch_size)
-    length = min(chunk_steps, per_epoch)
-    done, planned = int(state.step), None
-    while done < steps:
-        epoch, first = divmod(done, per_epoch)
-        if planned != epoch:
-            plan, planned = device_plan(key, epoch, examples, batch_size, over), epoch
-        # Chunks lie on a grid in the epoch, wherever the run was cut.
-        count = min(length - first % length, per_epoch - first, steps - done)
-        if until is not None:
-            count = min(count, max(1, until(done) - done))
-        state, infos = run_chunk(descent, length, over, state, data, plan, first, count)
-        done += count
-        yield state, fetch(infos, count)
+    per_epoch, done = steps_per_epoch(examples, batch_size), int(state.step)
+    length, unasked = min(chunk_steps, per_epoch), _steps_unasked(state)
+    planned = partial(device_plan, key, examples=examples, batch_size=batch_size, over=over)
+    # The next epoch's order is drawn while the devices are at work on this one.
+    for plan in prefetch(planned, range(done // per_epoch, -(-steps // per_epoch))):
+        first = done % per_epoch
+        left = min(per_epoch - first, steps - done)
+        while left > 0:
+            # Chunks lie on a grid in the epoch, wherever the run was cut.
+            count, run = _cut(min(length - first % length, left), done, until, unasked)
+            arguments = (descent, length, over, state, data, plan, first, count)
+            state, infos = run_chunk(*arguments, run=run)
+            first, left, done = first + count, left - count, done + count
+            yield state, fetch(infos, count)
 
 
 def _streamed_chunks(descent, state, placed, *, key, steps, batch_size, chunk_steps, until):
     """`chunks` over windows that are read while the ones before them train."""
-    begin, (data, _, over) = int(state.step), placed
+    begin, (data, _, over), unasked = int(state.step), placed, _steps_unasked(state)
     for window in stream.windows(
         data, key=key, start=begin, stop=steps, batch_size=batch_size, over=over
     ):
@@ -208,14 +213,24 @@ def _streamed_chunks(descent, state, placed, *, key, steps, batch_size, chunk_st
         done = 0
         while done < window.steps:
             step, first = int(state.step), window.first + done
-            count = min(length - first % length, window.steps - done)
-            if until is not None:
-                count = min(count, max(1, until(step) - step))
-            state, infos = run_chunk(
-                descent, length, over, state, window.data, window.plan, first, count
-            )
+            most = min(length - first % length, window.steps - done)
+            count, run = _cut(most, step, until, unasked)
+            arguments = (descent, length, over, state, window.data, window.plan, first, count)
+            state, infos = run_chunk(*arguments, run=run)
             done += count
             yield state, fetch(infos, count)
+
+
+def _steps_unasked(state: TrainState) -> int:
+    """How many steps the device of the parameters takes before the host is asked to go on."""
+    return blocks_on(device_of(state.params.bias)).steps
+
+
+def _cut(most: int, step: int, until, unasked: int) -> tuple[int, int]:
+    """How many of at most `most` steps the next call takes, and in runs of how many."""
+    count = most if until is None else min(most, max(1, until(step) - step))
+    run = unasked if count >= unasked else 1
+    return count - count % run, run
 
 
 def placed_for_training(data: Batch | Placed, over=None) -> Placed:
@@ -234,9 +249,12 @@ def _is_streamed(placed: Placed) -> bool:
     return stream.is_streamed(placed.batch.inputs)
 
 
-@partial(jit, static_argnums=(0, 1, 2))
-def run_chunk(descent, length, over, state, data, plan, first, count):
+@partial(jit, static_argnums=(0, 1, 2), static_argnames="run")
+def run_chunk(descent, length, over, state, data, plan, first, count, *, run=1):
     """`count` <= `length` steps from row `first` of the plan; one compilation for any count.
+
+    Before an iteration of a loop whose length it does not know a GPU waits for the host, so that
+    the steps lie in runs of a length that it knows.
 
     Args:
       descent: from `trainer`.
@@ -244,6 +262,7 @@ def run_chunk(descent, length, over, state, data, plan, first, count):
       over: the mesh over which rows are placed, or `None`.
       state, data, plan: as `chunks` has them.
       first, count: which rows of the plan.
+      run: steps in a run; `count` is a multiple of it.
     """
 
     def body(i, carry):
@@ -253,5 +272,9 @@ def run_chunk(descent, length, over, state, data, plan, first, count):
 
     bias = state.params.bias  # (K,), or (H, K) for a bank of heads: an info a head and step
     zeros = jnp.zeros((length, *bias.shape[:-1]), accumulator(bias.dtype))
-    state, losses, norms = jax.lax.fori_loop(0, count, body, (state, zeros, zeros))
+
+    def several(i, carry):
+        return jax.lax.fori_loop(0, run, lambda j, carry: body(i * run + j, carry), carry)
+
+    state, losses, norms = jax.lax.fori_loop(0, count // run, several, (state, zeros, zeros))
     return state, StepInfo(losses, norms)

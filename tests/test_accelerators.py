@@ -93,6 +93,16 @@ def test_a_program_suits_accelerators(program):
                 assert set(lacking_on_a_tpu(text)) == set()
 
 
+def test_most_steps_of_descent_are_taken_without_asking_the_host():
+    """Before an iteration of a loop whose length it does not know, a GPU waits for its host."""
+    descents = [program for program in PROGRAMS if program.name.startswith("steps.run_chunk")]
+    assert descents
+    for program in descents:
+        jaxpr = jax.make_jaxpr(program.function)(*program.arguments).jaxpr
+        fixed = [e.params["length"] for e, _ in equations(jaxpr) if e.primitive.name == "scan"]
+        assert max(fixed, default=0) >= 16
+
+
 def test_functions_that_are_handed_out_state_the_precision_of_their_products():
     params, inputs = LinearParams(np.zeros((3, 4)), np.zeros(3)), np.ones((5, 4), np.float32)
     batch = Batch(inputs, np.zeros(5, np.int32), None)

@@ -7,16 +7,19 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxlin import losses
+from jaxlin import losses, train
 from jaxlin.blocks import CPU, blocks_for, blocks_on
 from jaxlin.core import Batch, LinearParams
 from jaxlin.gradients import finite_differences, linear_objective
 from jaxlin.landscape import affine_plane, hinge_profile
 from jaxlin.memory import kept_bytes
+from jaxlin.objectives import compose
 from jaxlin.passes import open_rows
 from jaxlin.placing import device_of
+from jaxlin.scores import linear
 from jaxlin.solvers import Status, minimize
 
 GPU = SimpleNamespace(
@@ -28,7 +31,7 @@ GPU = SimpleNamespace(
 def on_a_gpu(monkeypatch):
     """What asks for the device of an array is told of a GPU; the CPU computes all the same."""
     monkeypatch.setattr("jaxlin.passes.device.device_of", lambda array=None: GPU)
-    for name in ("landscape.affine", "landscape.hinge_profile", "gradients.structured"):
+    for name in ("landscape.affine", "landscape.hinge_profile", "gradients.structured", "steps"):
         module = sys.modules[f"jaxlin.{name}"]
         monkeypatch.setattr(module, "blocks_on", lambda device: blocks_on(GPU))
 
@@ -130,3 +133,28 @@ def test_profiles_and_differences_in_large_blocks_are_those_in_small_ones(exampl
     request.getfixturevalue("on_a_gpu")
     # sums of 3,000 terms in another order; what cancels in a difference is left out on paper
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), found(), small)
+
+
+def test_steps_in_runs_are_the_steps_one_by_one(examples, request):
+    inputs, labels = examples
+    descent = train.trainer(compose(linear, losses.softmax_cross_entropy), optax.adam(1e-2))
+    state = descent.init(LinearParams(jnp.zeros((4, 6)), jnp.zeros(4)))
+
+    def taken():
+        return [
+            (int(new.step), new.params, infos)
+            for new, infos in train.chunks(
+                descent, state, Batch(inputs, labels), key=jax.random.key(0), steps=130,
+                batch_size=40, until=lambda step: 100 if step < 100 else 131,
+            )
+        ]  # fmt: skip
+
+    singly = taken()
+    request.getfixturevalue("on_a_gpu")
+    in_runs = taken()
+    assert [step for step, *_ in singly] == [75, 100, 130]
+    assert [step for step, *_ in in_runs] == [64, 75, 100, 130]
+    for a, b in zip(singly[-1][1], in_runs[-1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    losses_of = [np.concatenate([info.loss for *_, info in each]) for each in (singly, in_runs)]
+    np.testing.assert_array_equal(*losses_of)
