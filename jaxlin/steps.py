@@ -152,7 +152,7 @@ def chunks(
     chunk_steps: int = 4096,
     until: Callable[[int], int] | None = None,
 ) -> Iterator[tuple[TrainState, StepInfo]]:
-    """Train until `state.step == steps`, yielding at each epoch's end, or `chunk_steps` steps at most.
+    """Train until `state.step == steps`, yielding after at most `chunk_steps` steps or an epoch.
 
     Between two yields everything happens in one compiled call: the rows of a batch are gathered
     on the device, integer pixels are converted there, and nothing returns to the host.
