@@ -126,8 +126,10 @@ def own_rows(examples: int, process: int, processes: int) -> slice:
     return slice(min(process * share, examples), min((process + 1) * share, examples))
 
 
-def place_rows(array, over: Mesh, size: int = 0) -> jax.Array:
+def place_rows(array, over: Mesh, size: int = 0, *, last: bool = False) -> jax.Array:
     """`array` (N, ...), its rows split along `data`, filled up with zero rows to `size` or more.
+
+    Or, with `last`, with copies of the last row.
 
     `array` may be anything with `shape`, `dtype` and row slices, such as a memory map. Only the
     rows of this process's devices are read.
@@ -143,7 +145,10 @@ def place_rows(array, over: Mesh, size: int = 0) -> jax.Array:
         start, stop, _ = index[0].indices(size)
         rows = np.asarray(array[min(start, len(array)) : min(stop, len(array))], dtype)
         missing = stop - start - len(rows)
-        return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+        if not missing:
+            return rows
+        filler = np.asarray(array[len(array) - 1 :] if last else np.zeros((1, *shape[1:])), dtype)
+        return np.concatenate([rows, np.repeat(filler, missing, axis=0)])
 
     return jax.make_array_from_callback(shape, _along(over, "data"), block)
 
