@@ -45,12 +45,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxlin.core import Batch, LinearParams
+from jaxlin.core import EXCLUDED, Batch, LinearParams
 from jaxlin.precision import jit
-
-EXCLUDED = -1e30
-"""Bias of the classes that fill up an uneven split: their probability and their hinges are 0, and
-so are their gradients."""
 
 
 class Placed(NamedTuple):
@@ -187,8 +183,7 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
     """Parameters on a mesh: copied along `data`, their leading axis split along `class`.
 
     An uneven number of classes is filled up with classes that can never win (weights 0, bias
-    -1e30): no loss sees them, but label smoothing would. `fetch(params, classes)` takes them off
-    again.
+    -1e30): no loss sees them. `fetch(params, classes)` takes them off again.
     """
     missing = _filled(len(params.bias), over.shape["class"]) - len(params.bias)
 
