@@ -21,8 +21,8 @@ from jaxlin.estimators.validation import (
 from jaxlin.solvers import Status, minimize, relative_gap
 
 _REMEDY = {
-    Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, or raise `tol` if "
-    "this gap will do.",
+    Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, raise `tol` if "
+    "this gap will do, or regularize more (a smaller `C`, a larger `strength`).",
     Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap{wider}, "
     "or regularize more (a smaller `C`, a larger `strength`).",
     Status.SEPARABLE: "because the classes, or parts of them, are separable and nothing is "

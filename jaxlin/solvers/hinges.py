@@ -68,9 +68,10 @@ def minimize_hinge(
     if problem.strength == 0:
         return minimize_unregularized(problem, weights, bias, report, *ends)
     if carried is None and suits_interior(problem):
-        fit = minimize_small_hinge(problem, report, on_pass)
-        if fit is not None:
+        fit, done = minimize_small_hinge(problem, report, on_pass)
+        if done:
             return fit
+        weights, bias = fit.weights, fit.bias
     with arithmetic(problem.dtype):
         return _minimize(problem, weights, bias, report, *ends)
 
