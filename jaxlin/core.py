@@ -4,12 +4,16 @@ N examples, D features, K classes. All are `NamedTuple`s, hence pytrees: they pa
 `jax.jit`, `jax.vmap` and `jax.grad` as they are.
 """
 
-__all__ = ["Batch", "DataError", "LinearParams", "Solution"]
+__all__ = ["EXCLUDED", "Batch", "DataError", "LinearParams", "Solution"]
 
 from typing import NamedTuple
 
 from jax import Array
 from jax.typing import ArrayLike
+
+EXCLUDED = -1e30
+"""Score of a class that is not there: its probability and its hinges are 0, and so are their
+gradients. No smoothed label has a share for it."""
 
 
 class LinearParams(NamedTuple):

@@ -44,6 +44,7 @@ from jax.typing import ArrayLike
 
 from jaxlin._checks import check_scores_and_labels
 from jaxlin._dtypes import widened
+from jaxlin.core import EXCLUDED
 
 
 def softmax_cross_entropy(
@@ -60,7 +61,8 @@ def softmax_cross_entropy(
       labels: (...), integer, in [0, K).
       label_smoothing: the share e in [0, 1] of the truth that is spread evenly over all K
         classes, the true one included: the loss is (1 - e) times that of the label + e times the
-        mean of those of all classes. May be traced.
+        mean of those of all classes. Classes that are masked, at a score of -1e30 or -infinity,
+        are not among the K. May be traced.
       ignore_index: a label, say -100, that stands for "unknown": the loss of its rows is 0
         and so is their gradient, whatever the scores hold. Bound with `functools.partial`, the
         mean of `jaxlin.objectives.compose` leaves these rows out too.
@@ -236,8 +238,10 @@ def _cross_entropy(scores, labels, smoothing) -> Array:
             raise ValueError(f"`label_smoothing` must be in [0, 1], got {smoothing}.")
         if smoothing == 0:
             return losses
+    there = scores > EXCLUDED / 2
+    mean = jnp.where(there, scores, 0).sum(-1) / jnp.maximum(there.sum(-1), 1)
     # mean of logsumexp(s) - s_k over the classes k, less that of the label
-    return losses + jnp.asarray(smoothing, losses.dtype) * (own - jnp.mean(scores, axis=-1))
+    return losses + jnp.asarray(smoothing, losses.dtype) * (own - mean)
 
 
 def _score_of(labels: Array, scores: Array) -> Array:

@@ -45,12 +45,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxlin.core import Batch, LinearParams
+from jaxlin.core import EXCLUDED, Batch, LinearParams
 from jaxlin.precision import jit
-
-EXCLUDED = -1e30
-"""Bias of the classes that fill up an uneven split: their probability and their hinges are 0, and
-so are their gradients."""
 
 
 class Placed(NamedTuple):
@@ -126,8 +122,10 @@ def own_rows(examples: int, process: int, processes: int) -> slice:
     return slice(min(process * share, examples), min((process + 1) * share, examples))
 
 
-def place_rows(array, over: Mesh, size: int = 0) -> jax.Array:
+def place_rows(array, over: Mesh, size: int = 0, *, last: bool = False) -> jax.Array:
     """`array` (N, ...), its rows split along `data`, filled up with zero rows to `size` or more.
+
+    Or, with `last`, with copies of the last row.
 
     `array` may be anything with `shape`, `dtype` and row slices, such as a memory map. Only the
     rows of this process's devices are read.
@@ -143,7 +141,10 @@ def place_rows(array, over: Mesh, size: int = 0) -> jax.Array:
         start, stop, _ = index[0].indices(size)
         rows = np.asarray(array[min(start, len(array)) : min(stop, len(array))], dtype)
         missing = stop - start - len(rows)
-        return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+        if not missing:
+            return rows
+        filler = np.asarray(array[len(array) - 1 :] if last else np.zeros((1, *shape[1:])), dtype)
+        return np.concatenate([rows, np.repeat(filler, missing, axis=0)])
 
     return jax.make_array_from_callback(shape, _along(over, "data"), block)
 
@@ -182,8 +183,7 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
     """Parameters on a mesh: copied along `data`, their leading axis split along `class`.
 
     An uneven number of classes is filled up with classes that can never win (weights 0, bias
-    -1e30): no loss sees them, but label smoothing would. `fetch(params, classes)` takes them off
-    again.
+    -1e30): no loss sees them. `fetch(params, classes)` takes them off again.
     """
     missing = _filled(len(params.bias), over.shape["class"]) - len(params.bias)
 

@@ -102,11 +102,13 @@ def values():
     )
 
     def all_losses(params, batch):
+        named = {name: losses.named(name) for name in losses.LOSSES}
+        named["smoothed"] = partial(losses.softmax_cross_entropy, label_smoothing=0.1)
         found = {}
-        for loss in losses.LOSSES:
-            objective = partial(compose(scores.linear, losses.named(loss)), strength=0.1)
+        for name, loss in named.items():
+            objective = partial(compose(scores.linear, loss), strength=0.1)
             value, gradient = jax.value_and_grad(objective)(params, batch)
-            found[loss] = value, optax.tree.norm(gradient)
+            found[name] = value, optax.tree.norm(gradient)
         return found
 
     def measured(over):

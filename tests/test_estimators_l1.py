@@ -1,13 +1,21 @@
 """The lasso and the elastic net are scikit-learn's, with a proof."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import scale
 from sklearn.svm import LinearSVC
 
-from jaxlin.estimators import MulticlassSVMClassifier, SoftmaxClassifier
+from jaxlin.estimators import (
+    MulticlassSVMClassifier,
+    MulticlassSVMClassifierCV,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+)
 
 X, Y = load_iris(return_X_y=True)
 X = scale(X)
@@ -102,3 +110,35 @@ def test_what_cannot_be_used_is_named(model, error, words):
 def test_steps_on_pieces_do_not_know_it():
     with pytest.raises(ValueError, match="knows squares alone"):
         SoftmaxClassifier(l1_ratio=0.5).partial_fit(X, Y, classes=[0, 1, 2])
+
+
+def test_cross_validation_chooses_among_elastic_nets_as_scikit_learn_does():
+    """Each is the optimum of the same objectives on the same folds, so that they score alike."""
+    ratios, grid = [0.5, 1.0], [0.03, 0.3]
+    folds = [(np.arange(150) % 3 != f, np.arange(150) % 3 == f) for f in range(3)]
+    folds = [tuple(map(np.flatnonzero, fold)) for fold in folds]
+    settings = dict(Cs=grid, l1_ratios=ratios, cv=folds, scoring="neg_log_loss")
+    ours = SoftmaxClassifierCV(tol=1e-8, **settings).fit(X, Y)
+    assert ours.scores_.shape == ours.gaps_.shape == (3, 2, 2)
+    assert ours.gaps_.max() <= 1e-8
+    for (r, ratio), (t, C) in itertools.product(enumerate(ratios), enumerate(grid)):
+        theirs = LogisticRegression(solver="saga", tol=1e-6, max_iter=10_000, C=C, l1_ratio=ratio)
+        for f, (train, test) in enumerate(folds):
+            fitted = theirs.fit(X[train], Y[train])
+            expected = -log_loss(Y[test], fitted.predict_proba(X[test]))
+            assert ours.scores_[f, r, t] == pytest.approx(expected, abs=1e-3)
+    best = np.unravel_index(ours.scores_.mean(0).argmax(), (2, 2))
+    assert (ours.l1_ratio_, ours.C_) == (ratios[best[0]], pytest.approx(grid[best[1]]))
+    final = SoftmaxClassifier(C=ours.C_, l1_ratio=ours.l1_ratio_, tol=1e-8).fit(X, Y)
+    assert ours.objective_ == pytest.approx(final.objective_, rel=1e-7)
+
+
+def test_ratios_to_try_are_checked():
+    with pytest.raises(ValueError, match="`l1_ratios` must be between 0 and 1"):
+        SoftmaxClassifierCV(l1_ratios=[0.5, 2.0]).fit(X, Y)
+    with pytest.raises(ValueError, match="`l1_ratios` above 0 needs a loss without kinks"):
+        MulticlassSVMClassifierCV(l1_ratios=[0.5]).fit(X, Y)
+    with pytest.raises(ValueError, match="give `l1_ratios` at least one value"):
+        SoftmaxClassifierCV(l1_ratios=[]).fit(X, Y)
+    with pytest.raises(TypeError, match="`l1_ratios` must be a number, got None"):
+        SoftmaxClassifierCV(l1_ratios=None).fit(X, Y)

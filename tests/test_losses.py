@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import hinge_loss, log_loss
 
 from jaxlin import losses
+from jaxlin.core import EXCLUDED
 
 SCORES, CAT = [-96.8, 437.9, 60.75], 0  # the course's cat, dog and ship; the picture is a cat
 
@@ -188,6 +189,23 @@ def test_label_smoothing_spreads_a_share_over_all_classes(share, batch):
     smooth = optax.smooth_labels(jax.nn.one_hot(batch[1], 10), share)
     theirs = optax.softmax_cross_entropy(batch[0], smooth)
     np.testing.assert_allclose(found, theirs, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float16])
+def test_classes_that_are_masked_have_no_share_of_a_smoothed_label(batch, dtype):
+    """Value and gradient are those of the scores without them, of which the masked have none."""
+    scores, labels = batch[0].astype(dtype), batch[1]
+
+    def mean(scores):
+        return losses.softmax_cross_entropy(scores, labels, label_smoothing=0.3).mean()
+
+    value, gradient = jax.value_and_grad(mean)(scores)
+    for mask in (EXCLUDED, -jnp.inf):  # in half precision both are infinite
+        padded = jnp.pad(scores, ((0, 0), (0, 2)), constant_values=mask)
+        found, its_gradient = jax.value_and_grad(mean)(padded)
+        np.testing.assert_allclose(found, value, rtol=1e-6)
+        expected = np.pad(gradient, ((0, 0), (0, 2)))
+        np.testing.assert_allclose(its_gradient, expected, atol=float(jnp.finfo(dtype).eps))
 
 
 def test_label_smoothing_may_be_traced_and_stays_in_its_range(batch):

@@ -349,3 +349,37 @@ def test_a_bias_that_no_row_bends_is_no_obstacle(strength):
     assert fit.status == Status.CONVERGED
     # No weights at all cost a margin for each of the three wrong classes.
     assert fit.lower_bound <= fit.objective <= min(fit.lower_bound * (1 + 1e-4), 3.0)
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("loss", ["hinge", "one-vs-rest", "squared-crammer-singer"])
+def test_next_to_no_penalty_of_a_loss_with_kinks_still_ends_at_the_optimum(loss, free):
+    """Where rounding hides any proof the status says so, and a wider penalty finds nothing better.
+
+    With weights W of another strength s the objective at 1e-30 is theirs less s |W|^2, but for
+    1e-30 |W|^2; their own is within 1e-6 of what their penalty leaves.
+    """
+    rng = np.random.default_rng(3)
+    labels = np.arange(60) % 3
+    inputs = rng.normal(size=(3, 2))[labels] + 2 * rng.normal(size=(60, 2))
+    inputs = np.hstack([inputs, inputs[:, :1]])  # of features that are alike only a sum is known
+    settings = dict(loss=loss, fit_intercept=free)
+    faint = minimize(inputs, labels, strength=1e-30, **settings)
+    other = minimize(inputs, labels, strength=1e-8, tolerance=1e-7, **settings)
+    assert faint.status == Status.PRECISION
+    least = other.objective - 1e-8 * np.sum(other.params.weights**2)
+    assert faint.objective == pytest.approx(least, rel=1e-6)
+
+
+def test_a_feature_that_varies_in_its_last_digits_is_fitted_as_what_varies():
+    """Its values less 7 are exact, and without a penalty their scale changes nothing."""
+    inputs, labels = load_iris(return_X_y=True)
+    inputs, labels = inputs[50:], labels[50:] - 1
+    noise = np.random.default_rng(0).normal(size=(100, 1))
+    far = 7 * (1 + 1e-13 * noise)
+    near = minimize(np.hstack([inputs, 2.0**40 * (far - 7)]), labels, strength=0.0)
+    found = minimize(np.hstack([inputs, far]), labels, strength=0.0)
+    # weights of 1e12 are handed back with a bias of 1e13, whose rounding is 1e-3 of a score: its
+    # square, of a share of the rows, is what the objective is off
+    assert found.objective == pytest.approx(near.objective, rel=1e-4)
+    assert found.iterations < 200

@@ -21,8 +21,8 @@ from jaxlin.estimators.validation import (
 from jaxlin.solvers import Status, minimize, relative_gap
 
 _REMEDY = {
-    Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, or raise `tol` if "
-    "this gap will do.",
+    Status.MAX_ITERATIONS: "at `max_iter`={max_iter} steps. Raise `max_iter`, raise `tol` if "
+    "this gap will do, or regularize more (a smaller `C`, a larger `strength`).",
     Status.PRECISION: "at the limit of the arithmetic. Raise `tol` above this gap{wider}, "
     "or regularize more (a smaller `C`, a larger `strength`).",
     Status.SEPARABLE: "because the classes, or parts of them, are separable and nothing is "
@@ -80,9 +80,12 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         """
         return 1.0 if len(self.classes_) == 2 and not self._separate() else 2.0
 
-    def _penalty(self, strength) -> dict:
-        """What the solver is asked for where this strength is that of the whole penalty."""
-        return {"strength": strength}
+    def _penalty(self, strength, ratio) -> tuple[float, float]:
+        """Strengths of |W|^2 and of |W|_1 where this one is that of the whole penalty.
+
+        It is (1 - r) / 2 |w|^2 + r |w|_1, over C N, as scikit-learn has it: of the rows of W.
+        """
+        return (1 - ratio) * strength, self._halves() * ratio * strength
 
     def _settings(self) -> dict:
         """What every fit of this estimator is asked for, checked."""
@@ -109,13 +112,15 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(one_class(self.classes_[occurring]))
         return occurring
 
-    def _solve(self, X, labels, counts, strength, init) -> Solution:
+    def _solve(self, X, labels, counts, strength, ratio, init) -> Solution:
         """The certified solution; labels in [0, K), of which at least two count."""
         settings, occurring = self._settings(), self._occurring(labels, counts)
+        squares, sizes = self._penalty(strength, ratio)
         solution = minimize(
             X,
             labels,
-            **self._penalty(strength),
+            strength=squares,
+            l1_strength=sizes,
             sample_weight=counts,
             init=init,
             callback=_printer(type(self).__name__) if self.verbose else None,

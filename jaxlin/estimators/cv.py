@@ -10,6 +10,7 @@ __all__ = ["MulticlassSVMClassifierCV", "SoftmaxClassifierCV"]
 
 import inspect
 import warnings
+from itertools import chain
 from numbers import Integral
 
 import jax
@@ -30,6 +31,7 @@ from jaxlin.estimators.validation import (
     checked_training_data,
     classes_and_labels,
     counts_of,
+    ratio_of,
     regularization_of,
 )
 from jaxlin.solvers import minimize_path, relative_gap
@@ -66,9 +68,11 @@ class _CrossValidated(CertifiedClassifier):
         grid, known = self._grid(), y if is_familiar(y) else labels
         splitter = self._splitter(known)
         folds = list(splitter.split(np.zeros(len(y)), known, **routed.splitter.split))
-        paths = self._paths(X, labels, [_only(train, counts) for train, _ in folds], grid)
+        inside, ratios = [_only(train, counts) for train, _ in folds], self._ratios()
+        by_ratio = [self._paths(X, labels, inside, grid, ratio) for ratio in ratios]
+        paths = [list(chain(*parts)) for parts in zip(*by_ratio, strict=True)]
         scorer, failures = self._scorer_of_all_classes(), []
-        scores = np.full((len(folds), len(grid)), np.nan)
+        scores = np.full((len(folds), len(ratios) * len(grid)), np.nan)
         for fold, ((_, test), path) in enumerate(zip(folds, paths, strict=True)):
             kept = {name: _rows_of(part, test) for name, part in routed.scorer.score.items()}
             held_out = X[test], y[test]
@@ -78,12 +82,14 @@ class _CrossValidated(CertifiedClassifier):
                 except Exception as failure:  # a user's function may raise whatever it likes
                     failures.append(failure)
 
-        self.scores_ = scores
-        self.gaps_ = np.array([[relative_gap(s) for s in path] for path in paths])
+        several = (len(ratios), len(grid)) if len(ratios) > 1 else (len(grid),)
+        gaps = np.array([[relative_gap(s) for s in path] for path in paths])
+        self.scores_, self.gaps_ = (part.reshape(-1, *several) for part in (scores, gaps))
         best = _best(scores, failures)
         start = jax.tree.map(lambda *parts: np.mean(parts, 0), *[p[best].params for p in paths])
-        strength = self._strength_at(grid[best], counts.sum())
-        solution = self._solve(X, labels, counts, strength, start)
+        self.l1_ratios_, self.l1_ratio_ = np.array(ratios), ratios[best // len(grid)]
+        strength = self._strength_at(grid[best % len(grid)], counts.sum())
+        solution = self._solve(X, labels, counts, strength, self.l1_ratio_, start)
         self._adopt(solution, strength, counts.sum(), like=X)
         setattr(self, "Cs_" if self.strengths is None else "strengths_", grid)
         self._warn_unless_converged(solution)
@@ -138,6 +144,13 @@ class _CrossValidated(CertifiedClassifier):
             raise ValueError("The grid is empty: give `Cs` or `strengths` at least one value.")
         return grid
 
+    def _ratios(self) -> list[float]:
+        """Shares of absolute values in the penalty, as they were given."""
+        ratios = [ratio_of("l1_ratios", r) for r in np.atleast_1d(self.l1_ratios).tolist()]
+        if not ratios:
+            raise ValueError("The grid is empty: give `l1_ratios` at least one value, such as 0.")
+        return ratios
+
     def _strength_at(self, value, total) -> float:
         C, strength = (value, None) if self.strengths is None else (None, value)
         return regularization_of(C, strength, total, self._halves())
@@ -177,11 +190,13 @@ class _CrossValidated(CertifiedClassifier):
         sign = getattr(scorer, "_sign", 1)
         return make_scorer(function, response_method=answers, greater_is_better=sign > 0, **told)
 
-    def _paths(self, X, labels, weightings, grid) -> list:
+    def _paths(self, X, labels, weightings, grid, ratio) -> list:
         """For each fold the solutions along the grid, warm along it, all folds side by side."""
         settings = self._settings()
         occurring = [self._occurring(labels, inside) for inside in weightings]
         strengths = [[self._strength_at(c, inside.sum()) for c in grid] for inside in weightings]
+        penalties = [[self._penalty(s, ratio) for s in fold] for fold in strengths]
+        squares, sizes = np.moveaxis(np.array(penalties), -1, 0)
 
         def tell(fold, t, solution) -> None:
             print(
@@ -192,7 +207,8 @@ class _CrossValidated(CertifiedClassifier):
         paths = minimize_path(
             X,
             labels,
-            strengths=strengths,
+            strengths=squares,
+            l1_strength=sizes,
             sample_weight=np.stack(weightings),
             callback=tell if self.verbose else None,
             **settings,
@@ -232,6 +248,7 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
     Args:
       Cs: values of `C` to try, or how many between 1e-4 and 1e4. Default 10.
       strengths: values of `strength` to try, instead of `Cs`.
+      l1_ratios: values of `l1_ratio` to try: 0 is a penalty on squares, 1 the lasso.
       cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
       scoring: a scorer or its name; default accuracy. Values of the grid at which it is undefined
         (NaN, or an exception) are not chosen.
@@ -240,9 +257,10 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
 
     Attributes:
       C_, strength_: the best of the grid, in both units for all rows.
+      l1_ratio_: the best of `l1_ratios_`, (R,).
       Cs_ or strengths_: (G,), the grid, from the strongest regularization to the weakest.
-      scores_: (folds, G), on the rows held out.
-      gaps_: (folds, G), the certified relative gap of each fit on the path.
+      scores_: (folds, G), on the rows held out; (folds, R, G) with several `l1_ratios`.
+      gaps_: of the same shape, the certified relative gap of each fit on the path.
       coef_, intercept_, classes_, objective_, lower_bound_, gap_, converged_, n_iter_,
         n_features_in_, feature_names_in_: of the final fit, as for `SoftmaxClassifier`.
 
@@ -258,6 +276,7 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
         Cs=None,
         *,
         strengths=None,
+        l1_ratios=(0.0,),
         cv=None,
         scoring=None,
         fit_intercept=True,
@@ -269,6 +288,7 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
     ):
         self.Cs = Cs
         self.strengths = strengths
+        self.l1_ratios = l1_ratios
         self.cv = cv
         self.scoring = scoring
         self.fit_intercept = fit_intercept
@@ -288,6 +308,7 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
     Args:
       Cs: values of `C` to try, or how many between 1e-4 and 1e4. Default 10.
       strengths: values of `strength` to try, instead of `Cs`.
+      l1_ratios: values of `l1_ratio` to try: 0 is a penalty on squares, 1 the lasso.
       loss: which hinge, as for `MulticlassSVMClassifier`.
       cv: number of stratified folds (default 5), a splitter, or pairs of train and test rows.
       scoring: a scorer or its name; default accuracy. Values of the grid at which it is undefined
@@ -310,6 +331,7 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
         Cs=None,
         *,
         strengths=None,
+        l1_ratios=(0.0,),
         loss="hinge",
         cv=None,
         scoring=None,
@@ -322,6 +344,7 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
     ):
         self.Cs = Cs
         self.strengths = strengths
+        self.l1_ratios = l1_ratios
         self.loss = loss
         self.cv = cv
         self.scoring = scoring

@@ -10,13 +10,13 @@ from jaxlin.estimators.labels import plain_labels
 from jaxlin.estimators.scoring import accuracy_of
 from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
-    check_number,
     check_total,
     checked_training_data,
     classes_and_labels,
     counts_of,
     equivalent_C,
     one_class,
+    ratio_of,
     regularization_of,
 )
 
@@ -50,7 +50,7 @@ class PlainClassifier(CertifiedClassifier):
         init = self._warm_start(classes)
         self.classes_ = classes
         strength = self._strength(counts.sum())
-        solution = self._solve(X, labels, counts, strength, init)
+        solution = self._solve(X, labels, counts, strength, self._l1_ratio(), init)
         vars(self).pop("_stream", None)
         self._adopt(solution, strength, counts.sum(), like=X)
         self._warn_unless_converged(solution)
@@ -141,19 +141,8 @@ class PlainClassifier(CertifiedClassifier):
     def _strength(self, total) -> float:
         return regularization_of(self.C, self.strength, total, self._halves())
 
-    def _penalty(self, strength) -> dict:
-        """(1 - r) / 2 |w|^2 + r |w|_1, over C N, as scikit-learn has it: of the rows of W."""
-        ratio = self._l1_ratio()
-        return {
-            "strength": (1 - ratio) * strength,
-            "l1_strength": self._halves() * ratio * strength,
-        }
-
     def _l1_ratio(self) -> float:
-        check_number("l1_ratio", self.l1_ratio)
-        if not 0 <= self.l1_ratio <= 1:
-            raise ValueError(f"`l1_ratio` must be between 0 and 1, got {self.l1_ratio!r}.")
-        return float(self.l1_ratio)
+        return ratio_of("l1_ratio", self.l1_ratio)
 
     def _warm_start(self, classes) -> LinearParams | None:
         """The last coefficients, if they speak of the same classes and features."""

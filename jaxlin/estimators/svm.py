@@ -18,18 +18,22 @@ class SVMLoss:
             raise ValueError(f"`loss` must be one of {', '.join(HINGES)}, got {self.loss!r}.")
         return self.loss
 
-    def _solve(self, X, labels, counts, strength, init):
+    def _solve(self, X, labels, counts, strength, ratio, init):
         if strength == 0 and not self._loss().startswith("squared"):
             raise ValueError(
                 f"loss={self.loss!r} has kinks and needs a penalty; an infinite `C`, or a "
                 "`strength` of 0, is none. Set a finite `C`, such as 1e4."
             )
-        if getattr(self, "l1_ratio", 0) and self._loss() not in WITHOUT_KINKS:
+        return super()._solve(X, labels, counts, strength, ratio, init)
+
+    def _penalty(self, strength, ratio):
+        if ratio and self._loss() not in WITHOUT_KINKS:
+            name = "l1_ratio" if hasattr(self, "l1_ratio") else "l1_ratios"
             raise ValueError(
-                f"`l1_ratio` above 0 needs a loss without kinks, {' or '.join(WITHOUT_KINKS)}, got "
-                f"loss={self.loss!r}. Set l1_ratio=0, or another `loss`."
+                f"`{name}` above 0 needs a loss without kinks, {' or '.join(WITHOUT_KINKS)}, got "
+                f"loss={self.loss!r}. Set {name} to 0, or another `loss`."
             )
-        return super()._solve(X, labels, counts, strength, init)
+        return super()._penalty(strength, ratio)
 
     def _separate(self):
         return self._loss().endswith("one-vs-rest")

@@ -230,6 +230,14 @@ def regularization_of(C, strength, total: float, halves: float) -> float:
     return strength
 
 
+def ratio_of(name, value) -> float:
+    """A share of absolute values in the penalty, checked."""
+    check_number(name, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be between 0 and 1, got {value!r}.")
+    return float(value)
+
+
 def equivalent_C(strength: float, total: float, halves: float) -> float:
     """The `C` of this strength."""
     with np.errstate(all="ignore"):

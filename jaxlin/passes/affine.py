@@ -1,16 +1,19 @@
 """The affine map of the rows, their chunks, and how deep sums over them are: what readers share."""
 
-__all__ = ["Rows", "arithmetic", "chunk_size", "norm_bound"]
+__all__ = ["Rows", "arithmetic", "arithmetic_dtype", "chunk_size", "norm_bound"]
 
 import copy
 
 import jax
 import numpy as np
+import scipy.sparse
 
 FAR = 10.0
-"""Times their spread by which rows lie away from zero where it is worth taking that off."""
+"""Times its spread by which a feature lies away from zero where it is worth taking that off."""
 TYPICAL = 64
-"""Rows whose mean is taken for a typical one."""
+"""Rows that tell where a feature lies."""
+WHOLE = 2**24
+"""Whole numbers up to which float32 has them all."""
 
 
 class Rows:
@@ -29,7 +32,7 @@ class Rows:
                 )
         self.chunk = self.size
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
-        self._radius = self._centred = None
+        self._radius, self._moved = None, False
 
     @property
     def resident(self) -> bool:
@@ -39,28 +42,28 @@ class Rows:
     def rescaled(self, factors):
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)
-        other.scale, other._radius, other._centred = self.scale * factors, None, None
+        other.scale, other._radius = self.scale * factors, None
         return other
 
     def centred(self):
-        """The same rows less a typical one, and that row (D,), where that makes them much smaller.
+        """The same rows less a typical one, and that row (D,): 0 in features that lie near zero.
 
-        Else these rows and zeros. Sparse rows stay as they are, and so do integers on a device,
-        from which nothing is subtracted before they are multiplied.
+        With a free bias it is the same problem, whose numbers keep their digits: what is near
+        another number is subtracted from it exactly (Sterbenz, 1974, theorem 4.3.1).
         """
-        if self._centred is None:
-            self._centred = self, np.zeros(self.features)
-            step = -(-self.size // TYPICAL)
-            if self.subtracts:
-                some = self.sample(np.arange(0, self.size, step), np.float64)
-                center = some.mean(0)
-                spread = np.sqrt(((some - center) ** 2).sum(1).mean())
-                if np.linalg.norm(center) > FAR * spread:
-                    other = self.rescaled(1.0)
-                    moved = np.divide(center, self.scale, where=self.scale != 0, out=0 * center)
-                    other.shift = self.shift + moved
-                    self._centred = other, (other.shift - self.shift) * self.scale
-        return self._centred
+        center = self._typical()
+        if not center.any():
+            return self, center
+        other = self.rescaled(1.0)
+        moved = np.divide(center, self.scale, where=self.scale != 0, out=0 * center)
+        other.shift, other._moved = self.shift + moved, True
+        return other, (other.shift - self.shift) * self.scale
+
+    def _typical(self):
+        """(D,): the median of some rows, a value that occurs; 0 in features that lie near zero."""
+        some = self.sample(np.arange(0, self.size, -(-self.size // TYPICAL)), np.float64)
+        center = np.sort(some, axis=0)[len(some) // 2]
+        return np.where(np.abs(center) > FAR * np.abs(some - center).mean(0), center, 0.0)
 
     @property
     def depth(self) -> int:
@@ -71,6 +74,30 @@ class Rows:
         """Rows of a chunk whose numbers are of this dtype: no more than `size`."""
         rows = max(1, self.chunk * self.dtype.itemsize // max(np.dtype(dtype).itemsize, 4))
         return min(rows, self.size if size is None else size)
+
+
+def arithmetic_dtype(inputs, dtype=None) -> np.dtype:
+    """float64 for float64 inputs and whole numbers that float32 rounds, else float32; or `dtype`.
+
+    Raises:
+      ValueError: `dtype` is narrower than such whole numbers ask for.
+
+    >>> arithmetic_dtype(np.ones((1, 1), np.int64)), arithmetic_dtype(np.array([[2**24 + 1]]))
+    (dtype('float32'), dtype('float64'))
+    """
+    kind = np.dtype(inputs.dtype)
+    wide = kind.kind in "iu" and kind.itemsize > 2
+    if (wide and isinstance(inputs, (np.ndarray, jax.Array))) or scipy.sparse.issparse(inputs):
+        values = inputs.data if scipy.sparse.issparse(inputs) else inputs
+        wide = wide and bool(values.size) and max(int(values.max()), -int(values.min())) > WHOLE
+    if dtype is None:
+        return np.dtype(np.float64 if wide or kind == np.float64 else np.float32)
+    if wide and np.dtype(dtype).itemsize < 8:
+        raise ValueError(
+            f"`inputs` are {kind} and may hold whole numbers beyond {WHOLE:,}, which {dtype} "
+            "rounds. Leave `dtype` out, or give the inputs as floats."
+        )
+    return np.dtype(dtype)
 
 
 def chunk_size(size, features, classes, dtype, most):

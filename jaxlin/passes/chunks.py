@@ -4,6 +4,8 @@ There are two ways to end where the chunks do not divide the rows. Where rows ar
 chunk overlaps the one before it, and the rows seen twice weigh 0 the second time, so that no copy
 is padded and every chunk has one shape. Where the caller's function makes sums, the rest is a chunk
 of its own.
+
+`shift` is what rows are read less, (D,), in the dtype of the arithmetic; (0,) for nothing.
 """
 
 __all__ = [
@@ -43,7 +45,7 @@ def _chunks(rows, chunk):
 
 def _read(rows, start, chunk, shift):
     block = lax.dynamic_slice_in_dim(rows, start, chunk).astype(shift.dtype)
-    return block - shift[None, :] if jnp.issubdtype(rows.dtype, jnp.floating) else block
+    return block - shift[None, :] if len(shift) else block
 
 
 @partial(jit, static_argnames=("rowwise", "chunk"))

@@ -56,6 +56,12 @@ class DeviceRows(Rows):
     def resident(self) -> bool:
         return self._resident is not None
 
+    @property
+    def _placing(self):
+        """A dtype whose arithmetic keeps the inputs' digits on the way to the device."""
+        floating = jnp.issubdtype(self.inputs.dtype, jnp.floating)
+        return self.inputs.dtype if floating else self.dtype
+
     def _each(self):
         if self._resident is not None:
             yield self._parts[0], self._resident
@@ -66,7 +72,7 @@ class DeviceRows(Rows):
         """One part of the inputs on the device, in their dtype; a map's pages are given back."""
         rows = self.inputs[part]
         own = hasattr(self.inputs, "read_into")  # read for us: the device may take it over
-        with arithmetic(rows.dtype):
+        with arithmetic(self._placing):
             placed = jax.device_put(rows) if own else to_device(np.asarray(rows))
         if isinstance(self.inputs, np.memmap) and self.inputs.mode == "r":
             self.inputs._mmap.madvise(mmap.MADV_DONTNEED)
@@ -74,7 +80,7 @@ class DeviceRows(Rows):
 
     def _gathered(self):
         """All inputs on the device, read part by part: more than this machine may hold."""
-        with arithmetic(self.inputs.dtype):
+        with arithmetic(self._placing):
             whole = jnp.zeros(self.inputs.shape, self.inputs.dtype)
             for part, rows in prefetch(self._part, self._parts):
                 whole = chunks.placed(whole, rows, part.start)
@@ -95,7 +101,7 @@ class DeviceRows(Rows):
         products, sums = 0.0, 0.0
         with arithmetic(dtype):
             residuals = jnp.asarray(residuals, dtype)
-            shift = jnp.asarray(self._subtracted(), dtype)
+            shift = jnp.asarray(self._subtracted(dtype))
             for part, rows in self._each():
                 block = residuals if self._resident is not None else residuals[:, part]
                 found = chunks.transpose(
@@ -103,7 +109,7 @@ class DeviceRows(Rows):
                 )
                 products += np.asarray(found[0], np.float64)
                 sums += np.asarray(found[1], np.float64)
-        return self._mapped_back(products, sums), sums
+        return self._mapped_back(products, sums, dtype), sums
 
     def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -127,7 +133,7 @@ class DeviceRows(Rows):
                 value += np.asarray(found[0], np.float64).sum(0)
                 products += np.asarray(found[1], np.float64)
                 sums += np.asarray(found[2], np.float64)
-        return value, self._mapped_back(products, sums), sums
+        return value, self._mapped_back(products, sums, dtype), sums
 
     def total(self, rowwise, by_row, *extra):
         """Sums over the rows of what `rowwise` makes of each block of columns.
@@ -163,7 +169,7 @@ class DeviceRows(Rows):
                 products += np.asarray(found[0], np.float64)
                 sums += np.asarray(found[1], np.float64)
                 totals = found[2] if totals is None else jax.tree.map(jnp.add, totals, found[2])
-        return self._mapped_back(products, sums), sums, totals
+        return self._mapped_back(products, sums, dtype), sums, totals
 
     def _columns(self, by_row):
         """Rows of a block that is only a block of scores."""
@@ -173,9 +179,11 @@ class DeviceRows(Rows):
         """These rows by themselves; `None` where all are read anew in every pass."""
         if self._resident is None:
             return None
-        with arithmetic(self._resident.dtype):
+        with arithmetic(self._placing):
             rows = jnp.take(self._resident, jnp.asarray(indices), axis=0)
-        return DeviceRows(rows, classes, self.shift, self.scale, self.dtype)
+        other = DeviceRows(rows, classes, self.shift, self.scale, self.dtype)
+        other._moved = self._moved
+        return other
 
     def sample(self, indices, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -192,17 +200,14 @@ class DeviceRows(Rows):
     def radius(self) -> float:
         if self._radius is None:
             # an upper bound all the same: D products and sums, each rounded
-            dtype = (
-                np.promote_types(self.dtype, self.inputs.dtype) if self.subtracts else self.dtype
-            )
-            taken = self._subtracted().astype(dtype)
-            largest = self._largest_square(taken, dtype)
+            dtype = np.promote_types(self.dtype, self.inputs.dtype)
+            largest = self._largest_square(self._subtracted(dtype), dtype)
             largest *= 1 + (self.features + 8) * float(np.finfo(dtype).eps)
-            self._radius = norm_bound(largest, (self.shift - taken) * self.scale)
+            self._radius = norm_bound(largest, self._folded(dtype) * self.scale)
         return self._radius
 
     def _largest_square(self, taken, dtype) -> float:
-        """Of the norms of the scaled rows less `taken` (D,), as computed in this dtype."""
+        """Of the norms of the scaled rows less `taken`, as computed in this dtype."""
         largest = 0.0
         with arithmetic(dtype):
             vectors = jnp.asarray(taken), jnp.asarray(self.scale**2, dtype)
@@ -212,27 +217,33 @@ class DeviceRows(Rows):
                 largest = float(np.maximum(largest, found))  # NaN stays NaN
         return largest
 
-    @property
-    def subtracts(self) -> bool:
-        """Whether the shift is taken off the rows before they are multiplied."""
-        return bool(jnp.issubdtype(self.inputs.dtype, jnp.floating))
+    def _subtracted(self, dtype):
+        """What rows are read less: nothing, (0,), or the shift, (D,), in this dtype.
 
-    def _subtracted(self):
-        """Integers take the shift folded into the bias; floats lose digits so, and subtract it."""
-        return self.shift if self.subtracts else np.zeros(self.features)
+        Integers near zero take theirs folded into the bias, at no cost; the others lose digits so.
+        """
+        taken = self._moved or jnp.issubdtype(self.inputs.dtype, jnp.floating)
+        return (self.shift if taken and self.shift.any() else np.zeros(0)).astype(dtype)
+
+    def _folded(self, dtype):
+        """The rest of the shift, (D,), which the bias takes."""
+        subtracted = self._subtracted(dtype)
+        return self.shift - (subtracted if len(subtracted) else 0.0)
 
     def _arguments(self, weights, bias, dtype):
         weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
-        raw_weights, subtracted = weights * self.scale, self._subtracted()
-        raw_bias = bias - raw_weights @ (self.shift - subtracted)
-        return tuple(jnp.asarray(a, dtype) for a in (raw_weights, raw_bias, subtracted))
+        raw_weights = weights * self.scale
+        raw_bias = bias - raw_weights @ self._folded(dtype)
+        return tuple(
+            jnp.asarray(a, dtype) for a in (raw_weights, raw_bias, self._subtracted(dtype))
+        )
 
     def _at(self, at, dtype):
         """Parameters as the programs take them, or `None`, and what rows are read less."""
         if at is None:
-            return None, jnp.asarray(self._subtracted(), dtype)
+            return None, jnp.asarray(self._subtracted(dtype))
         *at, shift = self._arguments(*at, dtype)
         return tuple(at), shift
 
-    def _mapped_back(self, products, sums):
-        return (products - np.outer(sums, self.shift - self._subtracted())) * self.scale
+    def _mapped_back(self, products, sums, dtype):
+        return (products - np.outer(sums, self._folded(dtype))) * self.scale

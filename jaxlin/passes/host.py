@@ -30,10 +30,23 @@ class HostRows(Rows):
         other._mapped = {}
         return other
 
-    @property
-    def subtracts(self) -> bool:
-        """Whether the shift is taken off the rows before they are multiplied."""
-        return not scipy.sparse.issparse(self.inputs)
+    def centred(self):
+        """See `Rows.centred`; of sparse rows, the features whose entries are all stored.
+
+        The others have a zero, as far from the rest as they lie from zero.
+        """
+        if not scipy.sparse.issparse(self.inputs):
+            return super().centred()
+        rows = self.inputs.astype(np.float64, copy=True)
+        rows.sum_duplicates()
+        full = np.bincount(rows.indices, minlength=self.features) == self.size
+        center = np.where(full, self._typical(), 0.0) if full.any() else np.zeros(self.features)
+        if not center.any():
+            return self, center
+        moved = np.divide(center, self.scale, where=self.scale != 0, out=0 * center)
+        rows.data -= moved[rows.indices]
+        other = HostRows(rows, 1, None, self.scale, self.dtype)
+        return other, moved * self.scale
 
     def _rows(self, dtype):
         """The mapped rows (sparse ones unscaled: their scale is folded into the weights)."""

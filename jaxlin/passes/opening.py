@@ -5,6 +5,7 @@ __all__ = ["SMALL_PROBLEM", "is_small", "open_rows"]
 import numpy as np
 import scipy.sparse
 
+from jaxlin.passes.affine import arithmetic_dtype
 from jaxlin.passes.device import DeviceRows
 from jaxlin.passes.host import HostRows
 
@@ -20,7 +21,8 @@ def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=
         or any object with `shape`, `dtype` and slices that NumPy can read (a chunked source).
       classes: K, for the size of a chunk.
       shift, scale: (D,) or `None`.
-      dtype: of the arithmetic; default float64 for float64 inputs, else float32.
+      dtype: of the arithmetic; default float64 for float64 inputs and for whole numbers beyond
+        2^24, else float32.
       host: `True` for NumPy, `False` for XLA, `None` chooses by size.
 
     Returns:
@@ -32,8 +34,7 @@ def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=
     """
     size, features = inputs.shape
     sparse = scipy.sparse.issparse(inputs)
-    if dtype is None:
-        dtype = np.float64 if np.dtype(inputs.dtype) == np.float64 else np.float32
+    dtype = arithmetic_dtype(inputs, dtype)
     if host is None:
         host = sparse or is_small(size, features, classes)
     if sparse and shift is not None and np.any(np.asarray(shift)):
@@ -42,7 +43,7 @@ def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=
             "Scale it without shift, or pass a dense array."
         )
     reader = HostRows if host or sparse else DeviceRows
-    return reader(inputs, classes, shift, scale, np.dtype(dtype))
+    return reader(inputs, classes, shift, scale, dtype)
 
 
 def is_small(size: int, features: int, classes: int, times: float = 1.0) -> bool:

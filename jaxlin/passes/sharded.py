@@ -21,7 +21,7 @@ from jaxlin.blocks import blocks_on
 from jaxlin.cores import check_not_forked
 from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
-from jaxlin.passes.affine import arithmetic, chunk_size
+from jaxlin.passes.affine import arithmetic, arithmetic_dtype, chunk_size
 from jaxlin.passes.device import DeviceRows
 from jaxlin.precision import jit
 from jaxlin.sharding import fetch, place_rows
@@ -48,9 +48,7 @@ def open_sharded(inputs, classes: int, over: Mesh, *, shift=None, scale=None, dt
             "a dense array, or no mesh."
         )
     _check_memory(inputs, over)
-    if dtype is None:
-        dtype = np.float64 if np.dtype(inputs.dtype) == np.float64 else np.float32
-    return ShardedRows(inputs, classes, over, shift, scale, np.dtype(dtype))
+    return ShardedRows(inputs, classes, over, shift, scale, arithmetic_dtype(inputs, dtype))
 
 
 def _check_memory(inputs, over: Mesh) -> None:
@@ -80,8 +78,8 @@ class ShardedRows(DeviceRows):
         self.blocks = blocks_on(self.device)
         most = self.blocks.chunk_bytes
         self.chunk = chunk_size(source.share, self.features, classes, self.dtype, most)
-        with arithmetic(source.dtype):
-            self._placed = place_rows(inputs, over)
+        with arithmetic(self._placing):
+            self._placed = place_rows(inputs, over, last=True)
 
     @property
     def depth(self) -> int:
@@ -115,11 +113,11 @@ class ShardedRows(DeviceRows):
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
-            shift = np.asarray(self._subtracted(), dtype)
+            shift = self._subtracted(dtype)
             run = _on_shards(chunks.transpose, self.over, self._chunk(dtype, self.inputs.share))
             products, sums = run(jnp.asarray(residuals, dtype), shift, self._placed)
         sums = np.asarray(sums, np.float64)
-        return self._mapped_back(np.asarray(products, np.float64), sums), sums
+        return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums
 
     def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
@@ -131,7 +129,7 @@ class ShardedRows(DeviceRows):
             values, products, sums = run(*arguments, self._placed, labels, counts, extra)
         sums = np.asarray(sums, np.float64)
         value = fetch(values).astype(np.float64).sum(0)
-        return value, self._mapped_back(np.asarray(products, np.float64), sums), sums
+        return value, self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums
 
     def total(self, rowwise, by_row, *extra):
         chunk, axes = self._columns(by_row), tuple(np.ndim(a) for a in by_row)
@@ -146,7 +144,7 @@ class ShardedRows(DeviceRows):
             run = _on_shards(chunks.transpose_total, self.over, chunk, rowwise, axes)
             products, sums, totals = run(tuple(by_row), extra, shift, self._placed, at)
         sums = np.asarray(sums, np.float64)
-        return self._mapped_back(np.asarray(products, np.float64), sums), sums, totals
+        return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums, totals
 
     def _largest_square(self, taken, dtype) -> float:
         with arithmetic(dtype):
@@ -157,7 +155,7 @@ class ShardedRows(DeviceRows):
 
 
 class _Filled:
-    """A source of rows with zero rows behind it."""
+    """A source of rows with its last row behind it again: that is never farther than the others."""
 
     def __init__(self, source, parts):
         self.source, self.dtype = source, np.dtype(source.dtype)
@@ -165,10 +163,7 @@ class _Filled:
         self.shape = (self.share * parts, source.shape[1])
 
     def __getitem__(self, indices):
-        there = indices < self.source.shape[0]
-        rows = np.zeros((len(indices), self.shape[1]), self.dtype)
-        rows[there] = np.asarray(self.source[indices[there]])
-        return rows
+        return np.asarray(self.source[np.minimum(indices, self.source.shape[0] - 1)])
 
 
 @cache

@@ -25,7 +25,7 @@ import numpy as np
 from jaxlin.memory import kept_bytes
 from jaxlin.solvers.certificates import Certificate, Dual, bound_of, dual_point, gains_of
 from jaxlin.solvers.duals import own_of
-from jaxlin.solvers.problem import Problem, penalty
+from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.status import Fit, Status
 
 KEPT_BYTES = 2 << 30
@@ -69,16 +69,14 @@ def fill(problem: Problem, left: End, right: End) -> Fit | None:
       problem: at the strength that is wanted.
       left, right: of the same rows, counts and loss.
     """
-    strength, dtype = problem.strength, problem.result_dtype
+    strength = problem.strength
     place = np.log(strength / left.strength) / np.log(right.strength / left.strength)
 
     def between(a, b, share):
         return (1 - share) * a + share * b
 
-    weights, bias = (
-        between(a, b, place).astype(dtype).astype(np.float64)
-        for a, b in ((left.weights, right.weights), (left.bias, right.bias))
-    )
+    ends = (left.weights, right.weights), (left.bias, right.bias)
+    weights, bias = rounded(problem, *(between(a, b, place) for a, b in ends))
     one, other = left.dual, right.dual
     rest, change = one.products + 2 * strength * weights, other.products - one.products
     share = float(np.clip(-np.sum(rest * change) / max(np.sum(change**2), 1e-300), 0, 1))
@@ -109,9 +107,9 @@ def _at_most(problem: Problem, loss: float, left: End, right: End) -> float:
         np.finfo(dtype).eps / 2
         for dtype in (problem.result_dtype, left.dual.scores.dtype, right.dual.scores.dtype)
     )
+    radius = problem.rows.radius() + float(np.linalg.norm(problem.center))
     size = max(
-        float(np.linalg.norm(end.weights, axis=1).max()) * problem.rows.radius()
-        + float(np.abs(end.bias).max())
+        float(np.linalg.norm(end.weights, axis=1).max()) * radius + float(np.abs(end.bias).max())
         for end in (left, right)
     )
     moved = 2 * unit * size * (1 + 1e-3)

@@ -163,7 +163,7 @@ class MetricBuilder:
                 mean = (weights @ rows / weights.sum()).astype(np.float64)
         centred = rows - mean.astype(problem.dtype)[None, :]
         if problem.fit_intercept:
-            centred[:, constant_features(rows)] = 0
+            centred[:, constant_features(rows, problem.center)] = 0
         return Sample(indices, centred, weights, mean)
 
     def scores(self, sample: Sample, weights, bias):

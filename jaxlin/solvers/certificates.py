@@ -22,14 +22,8 @@ multiplies the optimal bias, bounded by Jensen's inequality over the rows of a c
 b_j - b_k <= P / c(k) + sqrt(2 P / strength) radius, where P is any objective that was reached. All
 are subtracted from the bound.
 
-Both errors grow with the norms of the rows. Where the bias is free these may be taken from any
-center m: with b' = b + W m,
-
-    W x + b = W (x - m) + b',     sum_i c_i r(a_i) (x_i - m)^T = G - rho m^T,
-
-so that the problem over the rows x - m has the same objectives, at W and b', and the same optimum.
-Rows far from zero lose their digits in G but not there, a subtraction being rounded relative to
-what is left.
+Both errors grow with the norms of the rows, which is why those of a problem lie near zero
+(`jaxlin.solvers.problem`).
 """
 
 __all__ = [
@@ -124,9 +118,6 @@ def certify(
         these, and the rows are read once, for both sides.
     """
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
-    problem, center = _centred(problem)
-    offset = weights @ center
-    bias = bias + offset
     form, extra = problem.form, (problem.margin, smoothing, anchor)
     dtype = np.dtype(np.float64) if problem.on_host else np.dtype(dtype)
     at, scores = (weights, bias), known
@@ -161,15 +152,7 @@ def certify(
     cost = 1.0 + (dtype == np.float64)  # two products, of which the second is float64
     gradient = products + 2 * problem.strength * weights
     dual = Dual(scores, shift, mixing, products, sums, size, exact and known is None)
-    return Certificate(objective, bias - offset, bound, gradient, cost, dual)
-
-
-def _centred(problem: Problem) -> tuple[Problem, np.ndarray]:
-    """The problem over rows less their center, (D,): 0 where that would not make them smaller."""
-    if not problem.fit_intercept:
-        return problem, np.zeros(problem.features)
-    rows, center = problem.rows.centred()
-    return (problem if rows is problem.rows else problem._replace(rows=rows)), center
+    return Certificate(objective, bias, bound, gradient, cost, dual)
 
 
 def bound_of(problem: Problem, products, sums, gains, size, objective) -> float:
@@ -180,7 +163,7 @@ def bound_of(problem: Problem, products, sums, gains, size, objective) -> float:
       gains: what `gains_of` says of the rows.
       objective: one that was reached.
     """
-    rows, strength, l1 = _centred(problem)[0].rows, problem.strength, problem.l1_strength
+    rows, strength, l1 = problem.rows, problem.strength, problem.l1_strength
     gain, terms = gains
     if strength == 0 and l1 == 0:
         return 0.0
@@ -266,10 +249,8 @@ def gains_of(xp, form, a, counts, margin):
 
 def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
     """The objective in float64, and a bias at which a further class would cost nothing."""
-    problem, center = _centred(problem)
-    offset = np.asarray(weights, np.float64) @ center
     with jax.enable_x64(True):
-        scores = problem.rows.scores(weights, bias + offset, np.float64)
+        scores = problem.rows.scores(weights, bias, np.float64)
         data = (scores, problem.labels, problem.xp.asarray(problem.counts))
         extra = (problem.margin, 1.0, 0.0)
         zero = np.zeros(problem.classes)

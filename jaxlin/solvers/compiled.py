@@ -54,11 +54,10 @@ def minimize_compiled(
     problems of unequal size share a program after padding.
 
     In float64 the gap is that of `minimize`: a dual feasible point's value, with the worst rounding
-    error of its evaluation taken off; it is taken on inputs that were centred, which is the same
-    problem up to their rounding. In float32 it is an estimate: it adds the statistical size of the
-    rounding errors, and was never seen below the true gap, but that is not proved. `prove`, called
-    outside of the trace, proves it in float64 from the inputs as they are. float32 ends near a
-    relative gap of 1e-5, sooner if the strength is weak; the status says so.
+    error of its evaluation taken off. In float32 it is an estimate: it adds the statistical size of
+    the rounding errors, and was never seen below the true gap, but that is not proved. `prove`,
+    called outside of the trace, proves it in float64 from the inputs as they are. float32 ends near
+    a relative gap of 1e-5, sooner if the strength is weak; the status says so.
 
     Traced values cannot be checked. Labels outside [0, K), weights that are negative or all zero,
     NaN or infinity in the inputs, and a negative strength give a meaningless result whose status
@@ -194,9 +193,11 @@ def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, ma
     def one(params, inputs, labels, sample_weight, strength, offsets):
         counts = _normalized(sample_weight, inputs)
         present = _present(labels, counts, len(params.bias), free=free)
+        rows, mean = _centred(inputs, counts, free=free)
+        weights, bias = params
         return dual_gap(
-            FORMS[name], inputs, labels, counts, present, *params, strength, margin,
-            _by_class(offsets, inputs.dtype), free=free,
+            FORMS[name], rows, labels, counts, present, weights, bias + weights @ mean, strength,
+            margin, _by_class(offsets, inputs.dtype), free=free,
         )  # fmt: skip
 
     arguments = params, inputs, labels, sample_weight, strength, offsets
@@ -222,8 +223,7 @@ def _solved(
     form, classes = FORMS[name], len(init.bias)
     counts = _normalized(sample_weight, inputs)
     present = _present(labels, counts, classes, free=free)
-    mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
-    centred = inputs - mean[None, :]
+    centred, mean = _centred(inputs, counts, free=free)
     centred = jnp.where(_varying(inputs, counts)[None, :], centred, 0) if free else centred
     rotated, variances, basis = _uncorrelated(centred, counts)
     fixed = _by_class(offsets, inputs.dtype)
@@ -255,8 +255,8 @@ def _solved(
     weights = point.weights @ basis.T
     bias = point.bias - weights @ mean if free else point.bias
     if free:
-        reach = jnp.sqrt((inputs**2).sum(1).max())
-        losing = losing_bias(jnp, weights, bias, present, reach, margin)
+        reach = jnp.sqrt((centred**2).sum(1).max())
+        losing = losing_bias(jnp, weights, point.bias, present, reach, margin)
         least = jnp.minimum(_costless(form, data, point, margin), losing)
         bias = jnp.where(present, bias, least - 2 * jnp.abs(fixed).max())
     status = jnp.where(steps >= limit, int(Status.MAX_ITERATIONS), int(Status.PRECISION))
@@ -279,6 +279,12 @@ def _no_derivative(static, primals, tangents):
 
 
 _solve = jit(_solved, static_argnums=0)
+
+
+def _centred(inputs, counts, *, free):
+    """Rows less their mean, and that mean: the same problem where the bias is free."""
+    mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
+    return inputs - mean[None, :], mean
 
 
 def _varying(inputs, counts):
@@ -363,6 +369,8 @@ def _scalar(name, value, dtype):
 
 def _checked(inputs, labels, sample_weight, init, classes):
     """Arrays of the dtype of the arithmetic, whose shapes fit together."""
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu":
+        inputs = inputs.astype(np.float32)  # JAX would cut 64 bits to 32
     inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
     if inputs.ndim != 2 or 0 in inputs.shape:
         raise ValueError(

@@ -55,23 +55,23 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
         return np.asarray(_second_moment(rows))
 
 
-def constant_features(rows) -> np.ndarray:
-    """The indices of features whose values, (m, D), differ by their rounding at most.
+def constant_features(rows, center) -> np.ndarray:
+    """The indices of features whose values, (m, D) + center, differ by their rounding at most.
 
-    Of these the bias knows all. What centering leaves of them is rounding of the mean: where the
-    penalty is next to nothing, it would be taken for a signal to be magnified without end.
+    Of these the bias knows all. What centering leaves of them is rounding: where the penalty is
+    next to nothing, it would be taken for a signal to be magnified without end.
     """
-    some = np.flatnonzero(_alike(rows[:FIRST]))
-    return some[_alike(rows[:, some])] if len(some) else some
+    some = np.flatnonzero(_alike(rows[:FIRST], center))
+    return some[_alike(rows[:, some], center[some])] if len(some) else some
 
 
-def _alike(rows):
-    return same_value(np, rows.min(0), rows.max(0))
+def _alike(rows, center):
+    return same_value(np, rows.min(0), rows.max(0), center)
 
 
-def same_value(xp, least, most):
-    """Whether two numbers of floating type, least <= most, are one but for rounding."""
-    sizes = xp.maximum(xp.abs(least), xp.abs(most))
+def same_value(xp, least, most, center=0.0):
+    """Whether numbers of floating type, least <= most, are one but for rounding, with `center`."""
+    sizes = xp.maximum(xp.abs(least), xp.abs(most)) + xp.abs(center)
     return most - least <= ROUNDINGS * xp.finfo(least.dtype).eps * sizes
 
 
@@ -81,7 +81,7 @@ def stiffness(problem: Problem, sample: Sample, variances, curvature) -> np.ndar
     The gradient of a constant feature is `mean` times that of the bias, but for rounding. Stiff as
     if it varied by all of its mean, it all but ignores that.
     """
-    least = curvature * sample.mean**2
+    least = curvature * (sample.mean + problem.center) ** 2
     return 2 * problem.strength + np.where(variances > 0, 0.0, least)
 
 

@@ -25,6 +25,7 @@ from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, objective_at, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
+from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.duals import own_of, settled, total
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep
@@ -67,9 +68,10 @@ def minimize_hinge(
     if problem.strength == 0:
         return minimize_unregularized(problem, weights, bias, report, *ends)
     if carried is None and suits_interior(problem):
-        fit = minimize_small_hinge(problem, report, on_pass)
-        if fit is not None:
+        fit, done = minimize_small_hinge(problem, report, on_pass)
+        if done:
             return fit
+        weights, bias = fit.weights, fit.bias
     with arithmetic(problem.dtype):
         return _minimize(problem, weights, bias, report, *ends)
 
@@ -112,9 +114,10 @@ def minimize_unregularized(
 def _units(problem: Problem):
     """(D,): by what to multiply each feature, so that it has unit variance over some rows."""
     step = -(-problem.rows.size // SEEN)
-    variances = problem.rows.sample(np.arange(0, problem.rows.size, step)).var(0, dtype=np.float64)
-    most = variances.max()
-    return 1 / np.sqrt(np.where(variances > 1e-12 * most, variances, most or 1.0))
+    rows = problem.rows.sample(np.arange(0, problem.rows.size, step))
+    variances = rows.var(0, dtype=np.float64)
+    variances[constant_features(rows, problem.center)] = 0
+    return 1 / np.sqrt(np.where(variances > 0, variances, variances.max() or 1.0))
 
 
 def separated(problem: Problem, fit: Fit, lead: float) -> Fit:

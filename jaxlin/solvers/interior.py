@@ -29,6 +29,16 @@ TRUSTED = 1e4
 With less, small errors of the scores would move them, which features of a large scale magnify."""
 
 
+ROUNDED = 1e-3
+"""Of the tolerance: where even so small a gap is not proved, the proof sees only rounding."""
+
+
+SLIGHT = 1e-13
+"""A gap below it says nothing: slacks lie next to a margin of 1, and have its rounding."""
+RIDGES = 0.0, 1e-14, 1e-12, 1e-10
+"""Of the diagonal: what is added to it where rounding hides that the system is definite."""
+
+
 class _Point(NamedTuple):
     weights: np.ndarray
     bias: np.ndarray
@@ -50,8 +60,11 @@ def suits_interior(problem: Problem) -> bool:
     return problem.on_host and few and problem.strength > 0
 
 
-def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> Fit | None:
-    """Minimize to a certified gap; `None` if the arithmetic fails before that.
+def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> tuple[Fit, bool]:
+    """Minimize to a certified gap; and whether the fit is final.
+
+    It is not if the arithmetic failed on the way. At the optimum by its own gap, with only rounding
+    between it and a proof, it is, whatever other steps would do.
 
     `on_pass()` is called before each step; an exception that it raises ends the fit.
     """
@@ -62,6 +75,11 @@ def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> Fit | None
     shape = _SHAPES[form.name]
     point = _start(problem, own, inside, rows, shape)
     best, lower, passes, norm = (np.inf, point.weights, point.bias), 0.0, 0.0, np.inf
+    gap = np.inf
+
+    def ended(status):
+        return Fit(best[1], best[2], lower, norm, iteration, passes, status)
+
     for iteration in range(min(STEPS, problem.max_iterations) + 1):
         on_pass()
         scores = point.weights @ rows.T + point.bias[:, None]
@@ -69,7 +87,7 @@ def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> Fit | None
         loss = float(problem.counts @ form.loss(np, z, own)) + penalty(problem, point.weights)
         passes += 1
         if not np.isfinite(loss):
-            return None
+            break
         if loss < best[0]:
             best = (loss, point.weights, point.bias)
         report(passes, best[0], lower)
@@ -88,16 +106,16 @@ def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> Fit | None
                 best = (proof.objective, point.weights, proof.bias)
             report(passes, best[0], lower)
             if best[0] - lower <= problem.tolerance * best[0]:
-                return Fit(best[1], best[2], lower, norm, iteration, passes, Status.CONVERGED)
+                return ended(Status.CONVERGED), True
         if iteration == problem.max_iterations:
-            return Fit(best[1], best[2], lower, norm, iteration, passes, Status.MAX_ITERATIONS)
+            return ended(Status.MAX_ITERATIONS), True
         if gap < 1e-15 * (1 + best[0]):
-            return None
+            break
         moved = _step(problem, point, own, inside, rows, shape, gap)
         if moved is None:
-            return None
+            break
         point, norm = moved
-    return None
+    return ended(Status.PRECISION), max(gap, SLIGHT) <= ROUNDED * problem.tolerance * best[0]
 
 
 _SHAPES = {
@@ -283,12 +301,21 @@ def _factor(problem: Problem, bend, room, own, rows):
     side = top.shape[1]
     ridge = np.full(side, 2 * problem.strength)
     biases = np.arange(classes) * side + side - 1
-    # pairs do not see a common shift of all biases; features of another scale are not asked
     ridge[-1] = 1e-13 * hessian[biases, biases].mean() if problem.fit_intercept else 1.0
     if not problem.fit_intercept:
         hessian[biases, :] = 0
         hessian[:, biases] = 0
     hessian[np.diag_indices_from(hessian)] += np.tile(ridge, classes)
-    if problem.fit_intercept and problem.form.geometry == "pairs":
-        hessian[np.ix_(biases, biases)] += hessian[biases, biases].mean() / classes
-    return scipy.linalg.cho_factor(hessian, lower=True, check_finite=False)
+    diagonal = np.diag(hessian).copy()
+    if problem.form.geometry == "pairs":  # which do not see a common shift of all classes
+        own, ones = np.arange(side), np.ones((classes, classes))
+        shifts = ones[:, :, None] * diagonal.reshape(classes, side).mean(0) / classes
+        blocks = hessian.reshape(classes, side, classes, side)
+        blocks[:, own, :, own] += np.moveaxis(shifts, -1, 0)
+    for more in RIDGES:  # features that are alike, with next to no penalty
+        hessian[np.diag_indices_from(hessian)] += more * diagonal
+        try:
+            return scipy.linalg.cho_factor(hessian, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            pass
+    raise np.linalg.LinAlgError

@@ -35,7 +35,7 @@ def minimize_path(
     loss="softmax",
     tolerance: float = 1e-4,
     sample_weight=None,
-    l1_strength: float = 0.0,
+    l1_strength=0.0,
     fit_intercept: bool = True,
     init: LinearParams | None = None,
     max_iterations: int = 1000,
@@ -60,6 +60,7 @@ def minimize_path(
       strengths: sequence of T numbers; with (F, N) weights also (F, T), a path each.
       sample_weight: (N,), or (F, N) for F paths over the same rows, such as folds in which the
         rows held out weigh 0. Smooth losses of more than a few rows are fitted side by side.
+      l1_strength: a number for all, or one for each of `strengths`, of the same shape.
       init: for the largest strength.
       callback: called as (t, solution), or (f, t, solution) with (F, N) weights, when the fit for
         `strengths[t]` is done.
@@ -68,7 +69,7 @@ def minimize_path(
       on_carried: called as (make,) before `callback` where the path may be left after it; `make()`
         returns what to give as `carried`. Not with (F, N) weights.
       on_pass: as for `minimize`; an exception ends the path.
-      loss, tolerance, l1_strength, fit_intercept, max_iterations, preprocessing, classes, dtype,
+      loss, tolerance, fit_intercept, max_iterations, preprocessing, classes, dtype,
         margin, mesh: as for `minimize`, the same for all.
 
     Returns:
@@ -86,14 +87,21 @@ def minimize_path(
     if folds and (carried is not None or on_carried is not None):
         raise ValueError("`carried` is of one path. Leave it out, or give (N,) weights.")
     weightings = sample_weight if folds else [sample_weight]
-    strengths = _strengths(strengths, len(weightings))
+    strengths = _strengths("strengths", strengths, len(weightings))
+    l1_strengths = _strengths("l1_strength", l1_strength, len(weightings))
+    if l1_strengths.shape[1] not in (1, strengths.shape[1]):
+        raise ValueError(
+            "`l1_strength` must be a number, or one for each of the "
+            f"{strengths.shape[1]} `strengths`, got {l1_strengths.shape[1]}."
+        )
+    l1_strengths = np.broadcast_to(l1_strengths, strengths.shape)
     opened = _opened(
         weightings,
         dict(
             inputs=inputs,
             labels=labels,
             loss=loss,
-            l1_strength=l1_strength,
+            l1_strength=float(l1_strengths.max()),
             tolerance=tolerance,
             max_iterations=max_iterations,
             margin=margin,
@@ -110,26 +118,28 @@ def minimize_path(
     with quiet_blas():
         paths = together(
             [
-                _walk(opened[f], strengths[f], init, _told(callback, f, folds), *ends)
-                for f in range(len(opened))
+                _walk(problem, *each, init, _told(callback, f, folds), *ends)
+                for f, (problem, *each) in enumerate(
+                    zip(opened, strengths, l1_strengths, strict=True)
+                )
             ],
             on_pass,
         )
     return paths if folds else paths[0]
 
 
-def _strengths(strengths, folds) -> np.ndarray:
+def _strengths(name, strengths, folds) -> np.ndarray:
     """(F, T), checked."""
     values = np.asarray(strengths, np.float64)
     if not values.size or values.ndim > 2 or (values.ndim == 2 and len(values) != folds):
         raise ValueError(
-            f"`strengths` must be (T,), or (F, T) with (F, N) weights, got {values.shape} for "
+            f"`{name}` must be (T,), or (F, T) with (F, N) weights, got {values.shape} for "
             f"{folds} weightings."
         )
     if not np.isfinite(values).all() or values.min() < 0:
         wrong = values[~np.isfinite(values) | (values < 0)][0]
-        raise ValueError(f"`strengths` must be nonnegative and finite, got {wrong:g}.")
-    return np.broadcast_to(values, (folds, values.shape[-1]))
+        raise ValueError(f"`{name}` must be nonnegative and finite, got {wrong:g}.")
+    return np.broadcast_to(values, (folds, values.shape[-1] if values.ndim else 1))
 
 
 def _opened(weightings, settings, strength) -> list:
@@ -149,7 +159,7 @@ def _told(callback, fold, folds):
     return (lambda t, solution: callback(fold, t, solution)) if folds else callback
 
 
-def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
+def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, on_pass):
     """One path, as a generator for `together`: the solutions in the order of `strengths`.
 
     Where strengths lie close together only some are solved, to a smaller gap, and those between
@@ -158,7 +168,7 @@ def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
     problem, occurring, count = opened
     weights, bias = start_of(init, count, occurring, problem)
     solutions: list[Solution | None] = [None] * len(strengths)
-    order, far = np.argsort(strengths, kind="stable")[::-1], reach(problem, problem.tolerance)
+    order, far = np.lexsort((strengths, l1_strengths))[::-1], reach(problem, problem.tolerance)
     falling = strengths[order]
     warmth, left, at = None, None, -1
     if carried is not None:
@@ -174,7 +184,8 @@ def _walk(opened, strengths, init, callback, carried, on_carried, on_pass):
         right = at + (1 if left is None else _stride(falling, at, far))
         shared = right > at + 1 or _stride(falling, right, far) > 1
         aim = problem.tolerance * (END_SHARE if shared else 1)
-        here = problem._replace(strength=float(falling[right]), tolerance=aim)
+        l1 = float(l1_strengths[order[right]])
+        here = problem._replace(strength=float(falling[right]), l1_strength=l1, tolerance=aim)
         before = weights, bias, warmth
         fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass, ends=shared)
         weights, bias = fit.weights, fit.bias

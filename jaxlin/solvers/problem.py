@@ -2,17 +2,26 @@
 
     minimize over W, b   sum_i c_i loss(W x_i + b, y_i) + strength |W|^2 + l1_strength |W|_1,
 
-with c = sample weights / their sum and x = (inputs - shift) * scale.
+with c = sample weights / their sum and x = (inputs - shift) * scale. Where the bias is free, it is
+that of the rows less their center m, whatever solves or certifies the problem:
+
+    W x + b = W (x - m) + b',     b' = b + W m.
+
+The objectives are the same at W and b', and so is the optimum; but rows far from zero lose their
+digits in scores and gradients, which x - m does not, a subtraction being rounded relative to what
+is left. `start_of` takes parameters there, `handed_back` brings them back.
 """
 
 __all__ = [
     "Problem",
     "beside",
     "examples_of",
+    "handed_back",
     "newton_suits",
     "open_problem",
     "penalty",
     "reweighted",
+    "rounded",
     "rowwise",
     "runner",
     "summing_runner",
@@ -45,7 +54,10 @@ class Problem(NamedTuple):
     """A checked problem over the classes that occur."""
 
     rows: Any
-    """`jaxlin.passes.HostRows` or `DeviceRows`, or `ShardedRows`: the mapped inputs."""
+    """`jaxlin.passes.HostRows` or `DeviceRows`, or `ShardedRows`: the mapped inputs less
+    `center`."""
+    center: np.ndarray
+    """(D,) m: 0 in features that lie near zero, and where the bias is fixed."""
     labels: Any
     """(N,) int32 in [0, classes), where the rows are computed."""
     counts: np.ndarray
@@ -63,7 +75,8 @@ class Problem(NamedTuple):
     result_dtype: np.dtype
     """Of the parameters handed back; `dtype` is the arithmetic's."""
     set_aside: float = 0.0
-    """The largest norm of a row of weight 0 that is not among `rows`, where a class is absent."""
+    """A bound on the norms of the rows of weight 0 that are not among `rows`, where a class is
+    absent."""
 
     @property
     def host_labels(self) -> np.ndarray:
@@ -94,6 +107,19 @@ def penalty(problem: Problem, weights) -> float:
     return value + (
         problem.l1_strength * float(np.abs(weights).sum()) if problem.l1_strength else 0
     )
+
+
+def handed_back(problem: Problem, weights, bias):
+    """Parameters as users get them: of the rows with their center, in the dtype of the result."""
+    weights = weights.astype(problem.result_dtype)
+    bias = bias - weights.astype(np.float64) @ problem.center
+    return weights, bias.astype(problem.result_dtype)
+
+
+def rounded(problem: Problem, weights, bias):
+    """What is left, in float64, of parameters that are handed back."""
+    weights, bias = (part.astype(np.float64) for part in handed_back(problem, weights, bias))
+    return weights, bias + weights @ problem.center
 
 
 def runner(problem: Problem):
@@ -208,6 +234,10 @@ def open_problem(
             )
             labels, weights = labels[kept], weights[kept]
     _check_range(rows)
+    center = np.zeros(rows.features)
+    if fit_intercept:
+        rows, center = rows.centred()
+        set_aside += float(np.linalg.norm(center)) if set_aside else 0.0
     renumbered = np.searchsorted(occurring, labels).astype(np.int32)
     renumbered = np.minimum(renumbered, len(occurring) - 1)  # rows of weight 0 only
     counts = weights / weights.sum()
@@ -216,6 +246,7 @@ def open_problem(
     masses = np.bincount(renumbered, weights=counts, minlength=len(occurring))
     problem = Problem(
         rows,
+        center,
         beside(rows, renumbered),
         counts,
         len(occurring),

@@ -13,6 +13,7 @@ import scipy.optimize
 import scipy.sparse
 
 from jaxlin.sharding import fetch
+from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.problem import Problem, examples_of
 
 MOST_ENTRIES = 500_000
@@ -69,11 +70,12 @@ def _some_apart(problem: Problem) -> bool:
 
 def _leads(problem: Problem, rows, labels):
     """The map from (K - 1) (D + 1) unknowns, class 0 being 0, to each example's N (K - 1) leads."""
-    largest = np.abs(rows).max(0)
+    alike = constant_features(rows, problem.center) if problem.fit_intercept else []
     if problem.fit_intercept:
         rows = rows - rows.mean(0)
+    rows[:, alike] = 0
     spread = np.abs(rows).max(0)
-    rows = rows / np.where(spread > ROUNDING * largest, spread, np.inf)  # what is constant is not
+    rows = rows / np.where(spread > 0, spread, 1.0)
     if problem.fit_intercept:
         rows = np.hstack([rows, np.ones((len(rows), 1))])
     example, other = np.nonzero(labels[:, None] != np.arange(problem.classes))

@@ -10,7 +10,7 @@ from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
 from jaxlin.solvers.certificates import losing_bias, objective_at
 from jaxlin.solvers.hinges import minimize_hinge
-from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.problem import handed_back, open_problem, rounded
 from jaxlin.solvers.proximal import minimize_proximal
 from jaxlin.solvers.small_softmax import minimize_small, suits_small
 from jaxlin.solvers.smooth import minimize_smooth
@@ -69,8 +69,8 @@ def minimize(
         exp(-80)), which is the optimum for it: a further class only adds to a loss. The bias is so
         low that it wins no row of the training set, rows of weight 0 included; for all losses but
         one-vs-rest it wins nowhere. With a fixed bias it is a class like the others.
-      dtype: of the arithmetic; float64 for float64 inputs, else float32 (the certificate is
-        always float64).
+      dtype: of the arithmetic; float64 for float64 inputs and for whole numbers beyond 2^24, else
+        float32 (the certificate is always float64).
       margin: of the hinges.
       mesh: from `jaxlin.sharding.mesh`, to spread dense rows over its devices.
       callback: called with (evaluations, objective, lower_bound) while the fit goes on. Where it is
@@ -153,6 +153,7 @@ def start_of(init, count, occurring, problem):
         raise ValueError("`init` holds NaN or infinity. Leave it out to start from zero.")
     weights = weights[occurring]
     bias = bias[occurring] if problem.fit_intercept else np.zeros(problem.classes)
+    bias = bias + weights @ problem.center
     if problem.form.geometry == "one-vs-rest" or problem.l1_strength > 0:
         return weights, bias
     # a common shift of all classes changes no loss, and squares are least without one
@@ -161,11 +162,12 @@ def start_of(init, count, occurring, problem):
 
 def solution_of(problem, fit: Fit, occurring, count) -> Solution:
     """Round to the problem's dtype, evaluate there, and give absent classes their parameters."""
-    weights, bias = fit.weights.astype(problem.result_dtype), fit.bias.astype(problem.result_dtype)
+    weights, bias = handed_back(problem, fit.weights, fit.bias)
+    centred = rounded(problem, fit.weights, fit.bias)
     if fit.proof is not None and problem.classes == count:
         objective, lowest = fit.proof.objective, None
     else:
-        objective, lowest = objective_at(problem, weights, bias)
+        objective, lowest = objective_at(problem, *centred)
     full = LinearParams(
         np.zeros((count, problem.features), problem.result_dtype),
         np.zeros(count, problem.result_dtype),
@@ -175,7 +177,7 @@ def solution_of(problem, fit: Fit, occurring, count) -> Solution:
         absent = np.setdiff1d(np.arange(count), occurring)
         reach = max(problem.rows.radius(), problem.set_aside)
         present = np.ones(len(bias), bool)
-        losing = losing_bias(np, weights, bias, present, reach, problem.margin)
+        losing = losing_bias(np, *centred, present, reach, problem.margin)
         full.bias[absent] = min(lowest, losing)
     lower = min(fit.lower_bound, objective)
     gap = objective - lower

@@ -23,7 +23,7 @@ from scipy.linalg import lapack
 from jaxlin.cores import sharing
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.conjugate import conjugate_gradients
-from jaxlin.solvers.problem import Problem, newton_suits
+from jaxlin.solvers.problem import Problem, newton_suits, rounded
 from jaxlin.solvers.small_blocks import (
     Space,
     coefficients_of,
@@ -109,7 +109,7 @@ def _newton(
         if not np.isfinite(point.gap):
             return None, False
         if point.gap <= target * point.value or steps >= most or stale >= PATIENCE:
-            parameters = _rounded(parameters_of(space, point.coefficients), problem.result_dtype)
+            parameters = rounded(problem, *parameters_of(space, point.coefficients))
             proof = certify(problem, *parameters, exact=True)
             evaluations, lower = evaluations + proof.evaluations, max(lower, proof.lower_bound)
             report(evaluations, proof.objective, lower)
@@ -144,11 +144,6 @@ def _start(problem: Problem, space: Space, weights, bias) -> _Point:
     coefficients = coefficients_of(space, weights - weights.mean(0), bias - bias.mean())
     scores = _scores(space, coefficients)
     return _point(problem, space, coefficients, scores, _loss(problem, space, scores))
-
-
-def _rounded(parameters, dtype):
-    """What is left of parameters in the dtype of the result, float64."""
-    return tuple(part.astype(dtype).astype(np.float64) for part in parameters)
 
 
 def _scores(space: Space, coefficients) -> list[np.ndarray]:

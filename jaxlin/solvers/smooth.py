@@ -35,7 +35,7 @@ from jaxlin.solvers.lbfgs import (
 from jaxlin.solvers.leading import corrected
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.parts import LONG, SHARE, part_of
-from jaxlin.solvers.problem import Problem, penalty
+from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.prospects import CLOSE, corrected_prospect, prospect_of
 from jaxlin.solvers.separation import parted
 from jaxlin.solvers.status import Fit, Status, silent
@@ -278,7 +278,8 @@ def descend(
                 proof_point = proof_point + scaled_step(memory, along, plain.gradient)[0]
             promise = last.gap if due else promise
             milestone = min(milestone, plain.gap / value) / MILESTONES
-            w, b = unpack(_rounded(proof_point, problem.result_dtype) if due else proof_point)
+            w, b = unpack(proof_point)
+            w, b = rounded(problem, w, b) if due else (w, b)
             known = None if ends else scores
             proof = certify(problem, w, b, dtype=precision, exact=due, known=known)
             evaluations += proof.evaluations
@@ -354,11 +355,6 @@ def descend(
     return Fit(w, b, lower, norm, iterations, evaluations, status, final), left
 
 
-def _rounded(point, dtype):
-    """What is left of a point in the dtype of the result, float64."""
-    return point.astype(dtype).astype(np.float64)
-
-
 def _stalled(decrements, noise) -> bool:
     """Whether the expected decrease is below rounding, and has not halved for some steps."""
     if decrements[-1] >= noise or len(decrements) <= PATIENCE:
@@ -367,10 +363,9 @@ def _stalled(decrements, noise) -> bool:
 
 
 def _sizes(sample: Sample):
-    """(D,): the root mean squares of the features; 1 where the sample has nothing."""
+    """(D,): the root mean squares of the features; 1 where the sample has one value."""
     variances = np.einsum("m,md->d", sample.weights, sample.rows.astype(np.float64) ** 2)
-    squares = sample.mean**2 + variances
-    return np.sqrt(np.where(squares > 0, squares, 1.0))
+    return np.sqrt(np.where(variances > 0, sample.mean**2 + variances, 1.0))
 
 
 def _unregularized(problem, weights, bias, slope, bias_slope, value, sizes):

@@ -7,7 +7,7 @@ met, and differences of gradients say nothing about the next step.
 
 __all__ = ["minimize_squared", "suits_squared"]
 
-from jaxlin.solvers.certificates import smallest_lead
+from jaxlin.solvers.certificates import objective_at, smallest_lead
 from jaxlin.solvers.hinges import minimize_unregularized, separated
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.problem import Problem
@@ -43,7 +43,8 @@ def minimize_squared(
     if problem.strength == 0:
         fit = minimize_unregularized(problem, first.weights, first.bias, told, **asked)
     else:
-        fit = minimize_small_hinge(problem, told, on_pass)
-    if fit is None:
-        fit = minimize_smooth(problem, first.weights, first.bias, told, **asked)
+        fit, done = minimize_small_hinge(problem, told, on_pass)
+        if not done:
+            best = min(first, fit, key=lambda f: objective_at(problem, f.weights, f.bias)[0])
+            fit = minimize_smooth(problem, best.weights, best.bias, told, **asked)
     return fit.after(first)

@@ -22,7 +22,8 @@ _WORDS = {
     Status.CONVERGED: "converged: the certified relative gap is within `tolerance`",
     Status.MAX_ITERATIONS: (
         "stopped at `max_iterations` before the gap was within `tolerance`: raise "
-        "`max_iterations`, or raise `tolerance` (`tol`) if the gap will do"
+        "`max_iterations`, raise `tolerance` (`tol`) if the gap will do, or raise `strength` "
+        "(lower `C`): with next to none rounding hides any proof"
     ),
     Status.PRECISION: (
         "stopped at the limit of the arithmetic before the gap was within `tolerance`: raise "
