@@ -83,7 +83,7 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
         found, _ = demoted(
             trial,
             lambda rows, offsets: trial.along_axes(entries[rows])(offsets),
-            at, found, noise, claim, rounding,
+            at, group.scale[entries], found, noise, claim, rounding,
         )  # fmt: skip
     return {
         int(i): entry_of(trial, int(i), found.take(slice(row, row + 1)))

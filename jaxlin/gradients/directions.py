@@ -16,6 +16,7 @@ from jaxlin.gradients.assemble import (
 from jaxlin.gradients.kinks import MIXED, along_kinks, confirmed
 from jaxlin.gradients.ladder import entry_step, measured_order
 from jaxlin.gradients.lines import Trial, groups_of, norm, random_signs
+from jaxlin.gradients.locality import unfounded
 from jaxlin.gradients.report import Entry, GradientReport, relative_error
 from jaxlin.gradients.search import find_entries
 from jaxlin.gradients.slopes import NODES, Slopes, resolve, slopes
@@ -54,6 +55,11 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
         size = trial.size_of_claim(group.scale)
         blind |= too_coarse(trial, ladder, magnitude, size, measured.min(), widths.min())
         blind |= not np.isfinite(widths).all()
+        if not (away > 0).any() and not found.kinked.any() and not trial.structured:
+            blind |= unfounded(
+                trial, lambda _, t, line=lines[:1]: trial.along(line)(t), used[:1], np.ones(1),
+                found.take([0]), ladder.noise, claim[:1], rounding[:1],
+            )[0]  # fmt: skip
         sharp = np.sort(bars)[directions - directions // 6 - 1]  # a line that met kinks sees less
         worst = max(worst, _relative(claim, found, magnitude, np.where(bars > sharp, 0, widths)))
         _record(trial, group, ladder, 2 * float(sharp), steps, smallest)

@@ -59,7 +59,7 @@ def by_entries(
         found, doubtful = demoted(
             trial,
             lambda rows, offsets: trial.along_axes(chosen[rows])(offsets),
-            step, found, noise[chosen], claim, rounding,
+            step, scales_of(function)[chosen], found, noise[chosen], claim, rounding,
         )  # fmt: skip
     away = found.outside(claim, rounding)
     wrong = np.flatnonzero(away > 0)

@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 
 from jaxlin.gradients.assemble import ladder_along
 from jaxlin.gradients.lines import Group, Trial, random_signs, scales_of
-from jaxlin.gradients.locality import deviation, unfounded
+from jaxlin.gradients.locality import unfounded
 from jaxlin.gradients.report import Entry
 from jaxlin.gradients.slopes import Slopes, resolve
 
@@ -147,8 +147,9 @@ def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
     step, noise = np.array([ladder.step]), np.array([ladder.noise])
     changes = trial.along(line[None])
     found, at = resolve(changes, step, noise, scales=NEARER, method=method)
-    allowed = deviation(trial, found, claim, at, noise)
-    if np.isfinite(allowed[0]) and unfounded(changes, at, found, allowed, ~found.kinked)[0]:
+    if unfounded(
+        trial, lambda _, t: changes(t), at, np.ones(1), found, noise, claim, rounding,
+    )[0]:  # fmt: skip
         return None
     if not (found.outside(claim, rounding) > 0)[0] or not np.isfinite(found.numeric[0]):
         return None

@@ -4,107 +4,132 @@ Where values are rounded to float32 or less, or carry a large constant, the step
 the rounding are long, and the closer steps that would deny a slope are lost in noise. A sine whose
 period is shorter than the step, a singularity beside the point, a staircase: two steps may agree on
 a slope that none of them has at the point. So the values all across the step are compared with the
-Taylor model, at uneven places, which no period fits. A slope of a function that the model does not
-describe up to its rounding proves nothing.
+Taylor model, at uneven places, which no period fits. They may be off it by the rounding of a value,
+and by as much as values scatter right beside the point, where nothing but rounding acts: what is
+off by more is f itself, on a scale that the step does not resolve, and a slope across it neither
+proves a claim nor disproves it.
 
-One thing remains that no value tells: a staircase whose steps hide in the rounding has slope 0.
-A claim of 0 is therefore only wrong where f rises by many times what it deviates from the model.
+What no value tells is what rounding would do as well: ripples of a unit of rounding in height, or
+shorter than the rounding of x in the dtype of the values. Stairs that hide in it have slope 0, so
+that a claim of 0 is only wrong where f rises by many times what it deviates from the model.
 """
 
-__all__ = ["demoted", "deviation", "unfounded"]
+__all__ = ["demoted", "unfounded"]
 
 from collections.abc import Callable
 
 import numpy as np
 
 from jaxlin.gradients.ladder import FLOAT64
+from jaxlin.gradients.precision import underflow
 from jaxlin.gradients.slopes import Slopes
 
 GOLDEN = (np.sqrt(5) - 1) / 2
-PLACES = np.sort((0.5 + GOLDEN * np.arange(12)) % 1 + 0.04) / 1.04  # of a side, uneven
+SIDE = np.sort((0.5 + GOLDEN * np.arange(12)) % 1 + 0.04) / 1.04  # uneven
+PLACES = np.concatenate([-SIDE, SIDE])  # in units of the step
 SHARP = 1e-3  # error bar by noise of a slope in float64 that closer steps can deny, relative
 TINY = float(np.finfo(np.float64).tiny)
-TREADS = 64  # a staircase with more of them inside a step, each hidden in rounding, is not seen
-
-
-def _bases() -> tuple[np.ndarray, np.ndarray]:
-    """The Taylor model at all places, (24, k): of a smooth function, and with a kink at x."""
-    t = np.concatenate([-PLACES, PLACES])
-    smooth = np.stack([t, t**2, t**3], axis=1)
-    sides = [np.stack([t, t**2], axis=1) * (side * t > 0)[:, None] for side in (-1, 1)]
-    return smooth, np.concatenate(sides, axis=1)
+CLOSE = 64  # units of rounding of x: beside the point, where only rounding acts
+NEAR = 2.0**-10  # of x: beyond it f may move, too
+ROUNDED = 0.8  # units: a rounded value is half of one off, which the fit tilts by a little
+LIKE = 2.0  # the largest of 24 deviations and that of 24 more of the same noise: within this ratio
+AGREED = 8  # slopes that agree with the claim and are looked at all the same
+TREADS = 4096  # a staircase with more of them inside a step, each hidden in rounding, is not seen
 
 
 def unfounded(
-    changes: Callable[[np.ndarray], np.ndarray], steps, found: Slopes, allowed, zero
+    trial,
+    changes: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    steps: np.ndarray,
+    units: np.ndarray,
+    found: Slopes,
+    noise,
+    claim: np.ndarray,
+    rounding: np.ndarray,
 ) -> np.ndarray:
-    """Which of the slopes along m lines the values across the step do not bear out, (m,).
+    """Which slopes along m lines the values across the step do not bear out, (m,).
+
+    Looked at are coarse ones that disagree with the claim or show a kink, and in float64 some that
+    agree: noise of a narrow dtype counts twice, which covers what could hide behind it.
 
     Args:
-      changes: offsets (m, q) -> f(x + offset along line i) - f(x), (m, q).
-      steps, allowed: (m,): at which the slopes were found; what the model may be off by.
+      trial: the case.
+      changes: rows (r,), offsets (r, q) -> f(x + offset along line i) - f(x), (r, q).
+      steps, noise, claim, rounding: (m,), of the slopes: what they were measured with and
+        are held against.
+      units: (m,), displacements along the lines that are as large as x.
       found: the slopes.
-      zero: (m,), whether slope 0 is what they are held against.
     """
-    values = changes(np.outer(steps, np.concatenate([-PLACES, PLACES])))
-    left = []
-    for basis in _bases():
-        with np.errstate(invalid="ignore", over="ignore"):
-            fit = values @ np.linalg.pinv(basis).T @ basis.T
-            left.append(np.abs(values - fit).max(axis=1))
+    function = trial.function
+    narrow = function.eps > 2 * FLOAT64
+    noise = np.broadcast_to(noise, np.shape(steps))
+    reach = np.maximum(np.abs(claim), _steepest(found)) * steps
+    coarse = (noise > 0) if narrow else (4 * noise > SHARP * reach)
+    coarse &= np.isfinite(claim + found.numeric + noise)
+    disputed = (found.outside(claim, rounding) > 0) | found.kinked
+    agreed = np.flatnonzero(coarse & ~disputed & ~narrow)
+    every = max(1, -(-len(agreed) // AGREED))
+    rows = np.append(np.flatnonzero(coarse & disputed), agreed[::every])
+    result = np.zeros(len(steps), bool)
+    if not len(rows):
+        return result
+    claim, rounding, steps, noise = (part[rows] for part in (claim, rounding, steps, noise))
+    found, disputed = found.take(rows), disputed[rows]
+    close = max(function.eps, min(CLOSE * function.eps, NEAR))
+    close = np.minimum(close * units[rows], steps)
+    values = changes(rows, np.hstack([np.outer(steps, PLACES), np.outer(close, PLACES)]))
     with np.errstate(invalid="ignore", over="ignore"):
-        misfit = np.where(found.kinked, left[1], left[0])
-        rise = _steepest(found) * steps
-        return ~((misfit <= allowed) & (~np.asarray(zero) | (rise > TREADS * misfit)))
+        misfit, scatter = (_misfit(part, found.kinked) for part in np.split(values, 2, axis=1))
+        largest = abs(trial.value) + np.abs(values).max(axis=1)
+        terms = np.maximum(function.terms(abs(trial.value)), largest)
+        unit = _unit(largest if function.opaque else terms, function.eps)
+        excused = LIKE * scatter
+        if narrow:  # it rounds x as coarsely: closer values may show f, not only its rounding
+            excused = np.minimum(excused, function.eps * terms)
+        allowed = np.maximum(np.maximum(ROUNDED * unit, excused), underflow(function.eps))
+        # What agrees may bend as far as its error bar says.
+        bend = found.error * steps - 4 * noise
+        bend = np.maximum(bend, noise)
+        allowed = np.where(disputed, allowed, np.maximum(allowed, bend))
+        rises = _steepest(found) * steps > TREADS * misfit
+    stairs = disputed & (np.abs(claim) <= rounding) & ~rises
+    result[rows] = ~(misfit <= allowed) | stairs
+    return result
+
+
+def _misfit(values: np.ndarray, kinked: np.ndarray) -> np.ndarray:
+    """How far values at `PLACES`, (m, 24), are from a Taylor model, with a kink where there is one.
+
+    Returns:
+      The largest deviation from the model that fits best, (m,).
+    """
+    smooth = np.stack([PLACES, PLACES**2, PLACES**3], axis=1)
+    sides = [smooth[:, :2] * (side * PLACES > 0)[:, None] for side in (-1, 1)]
+    off = []
+    for basis in (smooth, np.hstack(sides)):
+        fit = values @ np.linalg.pinv(basis).T @ basis.T
+        off.append(np.abs(values - fit).max(axis=1))
+    return np.where(kinked, off[1], off[0])
+
+
+def _unit(size: np.ndarray, eps: float) -> np.ndarray:
+    """The spacing of numbers of a size, in a dtype where it is `eps` at 1."""
+    return eps * 2.0 ** np.floor(np.log2(np.maximum(size, TINY)))
 
 
 def _steepest(found: Slopes) -> np.ndarray:
     return np.abs(np.stack([found.numeric, found.left, found.right])).max(axis=0)
 
 
-def deviation(trial, found: Slopes, claim, steps, noise) -> np.ndarray:
-    """How far coarse values may be from the Taylor model, (m,); infinite where they are sharp.
+def demoted(trial, changes, steps, units, found: Slopes, noise, claim, rounding) -> tuple:
+    """Slopes whose bars include the claim where coarse values prove neither error nor kink.
 
-    That is a unit of rounding, which the noise of a narrow dtype counts twice. Noise beyond that
-    of the terms of f excuses nothing: it may be f itself, on a scale that no step resolves.
-    """
-    function = trial.function
-    noise = np.broadcast_to(noise, np.shape(steps))
-    reach = _steepest(found) * steps
-    narrow = function.eps > 2 * FLOAT64
-    size = np.maximum(np.abs(claim) * steps, reach)
-    coarse = (noise > 0) if narrow else (4 * noise > SHARP * size)
-    if not coarse.any():
-        return np.full(noise.shape, np.inf)
-    with np.errstate(invalid="ignore"):
-        terms = np.maximum(function.terms(abs(trial.value)), abs(trial.value) + reach)
-    allowed = np.minimum(noise / 2 if narrow else noise, np.maximum(function.eps * terms, TINY))
-    return np.where(coarse, allowed, np.inf)
-
-
-def demoted(trial, changes, steps, found: Slopes, noise, claim, rounding) -> tuple:
-    """Slopes whose bars include the claim where narrow values prove neither error nor kink.
-
-    Args:
-      trial: the case.
-      changes: rows (r,), offsets (r, q) -> f(x + offset along line i) - f(x), (r, q).
-      steps, noise, claim, rounding: (m,).
-      found: m slopes, measured with `steps`.
+    Arguments are those of `unfounded`.
 
     Returns:
       The slopes, and which of them were demoted, (m,).
     """
-    away = found.outside(claim, rounding)
-    doubtful = np.zeros(len(claim), bool)
-    allowed = deviation(trial, found, claim, steps, noise)
-    coarse = np.isfinite(allowed + claim + found.numeric)
-    rows = np.flatnonzero(((away > 0) | found.kinked) & coarse)
-    if not len(rows):
-        return found, doubtful
-    zero = np.abs(claim[rows]) <= rounding[rows]
-    doubtful[rows] = unfounded(
-        lambda offsets: changes(rows, offsets), steps[rows], found.take(rows), allowed[rows], zero
-    )
+    doubtful = unfounded(trial, changes, steps, units, found, noise, claim, rounding)
     size = np.maximum(np.abs(claim - found.numeric), np.abs(found.right - found.left))
     error = np.where(doubtful, found.error + size, found.error)
     return found._replace(error=error, kinked=found.kinked & ~doubtful), doubtful

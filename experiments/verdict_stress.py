@@ -1,0 +1,173 @@
+"""Does a ripple or a staircase that hides near the rounding of the values get a false verdict?
+
+Functions of 1 to 7 variables carry a sine, a saw, a sine on a parabola ("chirp") or stairs whose
+periods are 1/3000 to 1/3 of x and whose heights are 1 to 1,000 units of rounding, in float64,
+float32 and float16. Their gradients are known on paper. The right one and a wrong one go to
+`check_gradient`, in quick and in full mode. False are: FAIL or KINK of the right one; KINK of the
+wrong one, or PASS where it is off by more than the report says could have been seen.
+
+    python experiments/verdict_stress.py --seeds 600 --out runs/stress
+
+Printed is a table: family, dtype, verdicts of right and of wrong gradients, the false ones. A false
+one counts as hidden where no value can tell: the ripple of an entry is at most one unit of rounding
+high, or shorter than 16 units of rounding of x in the dtype of the values.
+"""
+
+import dataclasses
+import json
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tyro
+
+from jaxlin.gradients import check_gradient
+
+FAMILIES = ("sin", "stairs", "saw", "chirp")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Count false verdicts on functions whose slope hides near the rounding of their values."""
+
+    seeds: int = 600
+    """Functions, each checked four times."""
+    first: int = 0
+    """The first seed."""
+    out: Path | None = None
+    """Folder for stress.json and stress.md."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+
+
+class Ripple(NamedTuple):
+    """A function, and what is known of it."""
+
+    family: str
+    dtype: str
+    f: object
+    x: np.ndarray
+    right: np.ndarray
+    wrong: np.ndarray
+    hidden: np.ndarray
+    """(n,): whether the ripple of an entry does nothing that rounding would not do, too."""
+
+
+def ripple(seed: int) -> Ripple:
+    """The function of a seed."""
+    rng = np.random.default_rng(10**6 + seed)
+    n, s = int(rng.integers(1, 8)), 10.0 ** rng.integers(-3, 4)
+    x = s * rng.normal(size=n)
+    dtype = np.dtype(str(rng.choice(["f8", "f4", "f2"])))
+    eps = float(np.finfo(dtype).eps)
+    offset = 10.0 ** rng.integers(0, 4)
+    size = offset * eps * 10 ** rng.uniform(0, 3)
+    a = size * rng.normal(size=n)
+    period = s * 10 ** rng.uniform(-3.5, -0.5)
+    family = str(rng.choice(FAMILIES))
+    smooth, height = 0 * a, np.abs(a)
+    if family == "stairs":
+        wave, slope = (lambda t: np.floor(t + 0.3)), 0 * a
+    elif family == "saw":
+        wave = lambda t: np.abs((t + 0.3) % 2 - 1)  # noqa: E731
+        slope = np.where((x / period + 0.3) % 2 > 1, a, -a) / period
+    else:
+        wave, slope, height = np.sin, a * np.cos(x / period) / period, 2 * height
+        smooth = 3 * a / s**2 if family == "chirp" else smooth
+    right = slope + 2 * smooth * x
+
+    def f(x):
+        return dtype.type(offset + np.sum(a * wave(x / period)) + np.sum(smooth * x**2))
+
+    wrongs = (0 * x, right + np.abs(a).max() / period * rng.choice([-1, 1], n), 6 * a * x / s**2)
+    hidden = (height <= np.spacing(np.abs(f(x)))) | (period <= 16 * eps * s)
+    return Ripple(family, dtype.name, f, x, right, wrongs[rng.integers(0, 3)], hidden)
+
+
+def judged(case: Ripple, mode: str, seed: int) -> dict:
+    """The verdicts on both gradients; which of them are false, and whether no value could tell."""
+    right = check_gradient(case.f, case.x, case.right, mode=mode, key=seed)
+    wrong = check_gradient(case.f, case.x, case.wrong, mode=mode, key=seed)
+    off = np.abs(case.wrong - case.right)
+    seen = max(wrong.smallest_error.values())
+    named = [e.index[0] for e in right.entries if e.index]
+    alarm = right.verdict in ("fail", "kink")
+    missed = wrong.verdict in ("pass", "kink") and off.max() > seen
+    told = (alarm and not case.hidden[named].all()) or (
+        missed and not case.hidden[off > seen].all()
+    )
+    return {
+        "right": right.verdict,
+        "wrong": wrong.verdict,
+        "false": bool(alarm or missed),
+        "hidden": bool((alarm or missed) and not told),
+    }
+
+
+def run(options: Options) -> dict:
+    """All functions, both modes."""
+    rows: dict[tuple, Counter] = {}
+    cases = []
+    for seed in range(options.first, options.first + options.seeds):
+        case = ripple(seed)
+        if not np.isfinite(case.f(case.x)):
+            continue
+        for mode in ("quick", "full"):
+            found = judged(case, mode, seed)
+            count = rows.setdefault((case.family, case.dtype), Counter())
+            count.update([f"right {found['right']}", f"wrong {found['wrong']}"])
+            count.update(name for name in ("false", "hidden") if found[name])
+            if found["false"]:
+                head = {"seed": seed, "family": case.family, "dtype": case.dtype, "mode": mode}
+                cases.append(head | found)
+    table = [{"family": family, "dtype": dtype, **count} for (family, dtype), count in rows.items()]
+    return {
+        "checks": 2 * sum(row[f"right {v}"] for row in rows.values() for v in VERDICTS),
+        "false": len(cases),
+        "hidden": sum(case["hidden"] for case in cases),
+        "table": sorted(table, key=lambda row: (row["family"], row["dtype"])),
+        "cases": cases,
+    }
+
+
+VERDICTS = ("pass", "inconclusive", "kink", "fail")
+
+
+def markdown(result: dict) -> str:
+    """The table for people."""
+    columns = [f"{claim} {v}" for claim in ("right", "wrong") for v in VERDICTS]
+    columns += ["false", "hidden"]
+    lines = ["| family | dtype | " + " | ".join(columns) + " |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+    for row in result["table"]:
+        cells = [row["family"], row["dtype"], *(str(row.get(name, 0)) for name in columns)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    options = tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # float16 overflows far from the point
+        result = run(options)
+    print(markdown(result), file=sys.stderr)
+    print(
+        f"{result['false']} false verdicts of {result['checks']}, "
+        f"{result['hidden']} of them hidden in rounding",
+        file=sys.stderr,
+    )
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=2) + "\n"
+        (options.out / "stress.json").write_text(text, encoding="utf-8")
+        (options.out / "stress.md").write_text(markdown(result), encoding="utf-8")
+    if options.json:
+        print(json.dumps(result))
+    return 0 if result["false"] == result["hidden"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
