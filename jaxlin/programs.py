@@ -34,6 +34,7 @@ from jaxlin.solvers import (
     compiled,
     covariance,
     hessian_blocks,
+    implicit,
     newton,
     smooth,
 )
@@ -284,6 +285,14 @@ def _compiled_fits():
                 *(_of((rows, D)), _of((rows,), np.int32), _of((rows,)), single),
                 *(_of((), np.int32), number, number, number, _of((rows, classes))),
             ),
+        )
+        setting = implicit.Setting(
+            *(_of((rows, D)), _of((rows,)), number, number, _of((rows, classes)))
+        )
+        yield Program(
+            f"solvers.implicit._influence {loss}",
+            partial(implicit._influence, (loss, True)),
+            (single, _of((rows,), np.int32), setting, single),
         )
         wide = jax.tree.map(lambda a: _of(a.shape, DOUBLE), single)
         exact = _of((), DOUBLE)

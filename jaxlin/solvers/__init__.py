@@ -6,6 +6,7 @@ __all__ = [
     "Status",
     "certify",
     "describe",
+    "influence",
     "minimize",
     "minimize_compiled",
     "minimize_path",
@@ -16,6 +17,7 @@ __all__ = [
 from jaxlin.core import Solution
 from jaxlin.solvers.certificates import Certificate, certify
 from jaxlin.solvers.compiled import minimize_compiled, prove
+from jaxlin.solvers.implicit import influence
 from jaxlin.solvers.path import minimize_path
 from jaxlin.solvers.single import minimize
 from jaxlin.solvers.status import Status, describe, relative_gap

@@ -10,7 +10,15 @@ Source: Steihaug (1983), doi:10.1137/0720042, for stopping the inner iterations 
 Newton); the metric is that of `jaxlin.solvers.metrics`.
 """
 
-__all__ = ["Data", "Point", "conjugate_gradients", "evaluate", "line_minimum", "newton"]
+__all__ = [
+    "Data",
+    "Point",
+    "conjugate_gradients",
+    "curvatures",
+    "evaluate",
+    "line_minimum",
+    "newton",
+]
 
 from typing import NamedTuple
 
@@ -179,17 +187,17 @@ def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
     sums = sums if free else jnp.zeros_like(bias)
     gap = jnp.vdot(slope, slope) / (4 * data.strength)
     if free:  # what a Newton step in the bias would gain, twice
-        bent, _ = _curvatures(form, data, a, own)
+        bent, _ = curvatures(form, data.counts, a, own)
         gap = gap + (sums**2 / (bent + jnp.finfo(bias.dtype).tiny)).sum()
     return Point(weights, bias, scores, value, (slope, sums), gap)
 
 
-def _curvatures(form: DualForm, data: Data, a, own):
+def curvatures(form: DualForm, counts, a, own):
     """Second derivatives of the mean loss in each class's bias, (K,), and the `Bend`."""
     bend = form.bend(jnp, a, 1.0)
-    weighted = data.counts[None, :] * bend.diagonal
+    weighted = counts[None, :] * bend.diagonal
     pull = form.pull(jnp, bend, own)
-    second = weighted - (data.counts * bend.kappa)[None, :] * pull**2
+    second = weighted - (counts * bend.kappa)[None, :] * pull**2
     if form.geometry == "pairs":
         second = second + own * total(jnp, weighted)[None, :]
     return second.sum(1), bend
@@ -199,7 +207,7 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
     """The Newton step, inexactly, the change of the scores along it, and the products taken."""
     own = own_of(jnp, data.labels, len(point.bias))
     z = form.shortfalls(jnp, point.scores, own, data.margin)
-    bent, bend = _curvatures(form, data, form.maximizer(jnp, z, 1.0, 0.0), own)
+    bent, bend = curvatures(form, data.counts, form.maximizer(jnp, z, 1.0, 0.0), own)
     tiny = jnp.finfo(point.value.dtype).tiny
     curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + tiny
     metric = curvature * data.variances + 2 * data.strength + tiny

@@ -1,0 +1,318 @@
+r"""Derivatives of a fit: how its optimum moves with what it was asked.
+
+At the optimum the gradient in the parameters p vanishes, whatever the rest, t, may be (strength,
+weights of the examples, inputs, margin, offsets). Differentiating g(p(t), t) = 0 along a change dt,
+
+    H dp = -(dg/dt) dt,      H = dg/dp, the Hessian of the objective at the optimum,
+
+the implicit function theorem (Krantz and Parks, 2013, chapter 1; of fits: Bengio, 2000,
+doi:10.1162/089976600300015187). H is symmetric, and where the strength is positive it is positive
+definite but for a common shift of all biases, which changes nothing and is left where it is. One
+solve by conjugate gradients serves a derivative of all parameters along dt; transposed, one solve
+serves the derivatives of one function of the parameters in all of t.
+
+A squared hinge has no second derivative where a margin is met exactly. Everywhere else what is
+computed is the derivative; there it is that of one side.
+"""
+
+__all__ = [
+    "Setting",
+    "influence",
+    "moved",
+    "normalized",
+    "objective",
+    "occurring",
+    "uncorrelated",
+]
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxlin.core import LinearParams
+from jaxlin.precision import jit
+from jaxlin.solvers.duals import DualForm, form_of, own_of
+from jaxlin.solvers.truncated_newton import LOW, conjugate_gradients, curvatures
+
+PRODUCTS = 1000
+"""Products of the Hessian that a derivative may take; on digits it takes some 60."""
+ACCURACY = 64
+"""Units of rounding to which the system is solved, in the norm of the preconditioner."""
+ENOUGH = 1e-3
+"""Relative residual above which what was found is no derivative."""
+
+
+class Setting(NamedTuple):
+    """What the optimum depends on."""
+
+    inputs: Any
+    """(N, D)."""
+    sample_weight: Any
+    """(N,), of any sum."""
+    strength: Any
+    margin: Any
+    offsets: Any
+    """(N, K), or 0."""
+
+
+class _System(NamedTuple):
+    """The Hessian at a point, and what is near its inverse."""
+
+    form: DualForm
+    inputs: Any
+    """(N, D): centred where the bias is free."""
+    own: Any
+    counts: Any
+    present: Any
+    bend: Any
+    strength: Any
+    free: bool
+    basis: Any
+    """(D, r): eigenvectors of the covariance of the inputs."""
+    metric: Any
+    """(r,): about the curvature along these."""
+    level: Any
+    """About the curvature along a bias."""
+
+
+def moved(form: DualForm, params: LinearParams, labels, present, setting, change, *, free):
+    """How the optimum moves along a change of the setting: linear in it, and transposable.
+
+    Args:
+      form: smooth.
+      params: the optimum.
+      labels: (N,).
+      present: (K,) bool, the classes that the optimum is about; the parameters of others stay.
+      setting: `Setting`, of arrays.
+      change: of the `setting`, such as the tangents of `jax.jvp`.
+      free: whether the bias was.
+
+    Returns:
+      `LinearParams`: the derivative of the parameters along `change`; NaN where the strength is 0.
+    """
+    gradient = partial(_gradient, form, labels=labels, present=present, free=free)
+    _, pull = jax.jvp(lambda setting: gradient(params, setting), (setting,), (change,))
+    system, center = _system(form, params, labels, present, setting, free=free)
+    determined = jnp.where(setting.strength > 0, -1.0, jnp.nan).astype(center.dtype)
+    right = _to_center(tuple(determined * part for part in pull), center)
+    found = lax.custom_linear_solve(
+        lambda step: _joined(*_product(system, _split(step))),
+        _joined(*right),  # one array: all of it depends on the change, or nothing does
+        lambda _, right: _joined(*_solve(system, _split(right))),
+        symmetric=True,
+    )
+    return LinearParams(*_from_center(_split(found), center))
+
+
+def influence(
+    params: LinearParams,
+    inputs,
+    labels,
+    *,
+    gradient: LinearParams,
+    strength,
+    loss="softmax",
+    sample_weight=None,
+    fit_intercept: bool = True,
+    margin=1.0,
+    offsets=None,
+) -> jax.Array:
+    """How a function of the parameters changes with the weight of each training example.
+
+    The derivative through the fit, of all examples at once, for the price of one solve and one pass
+    over the rows. Minus an entry times the example's weight is, to first order, what leaving the
+    example out adds to the function: its influence (Koh and Liang, 2017, arXiv:1703.04730).
+
+    Args:
+      params: of a fit, such as `minimize(...).params`; the closer to the optimum, the better.
+      inputs, labels, strength, loss, sample_weight, fit_intercept, margin, offsets: of that fit,
+        as given to `minimize_compiled`. The strength is positive, the loss is smooth.
+      gradient: of the function at `params`, for example of the loss on other examples.
+
+    Returns:
+      (N,): the derivative of the function in every example's weight.
+
+    Raises:
+      ValueError: a loss with kinks, or a strength that is not positive: the parameters have no
+        derivative.
+
+    >>> import numpy as np
+    >>> from jaxlin.solvers import minimize
+    >>> inputs, labels = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
+    >>> params = minimize(inputs, labels, strength=0.1, tolerance=1e-12).params
+    >>> slope = LinearParams(np.array([[0.0], [1.0]]), np.zeros(2))  # of the weight of class 1
+    >>> effect = influence(params, inputs, labels, gradient=slope, strength=0.1)
+    >>> [bool(part > 0) for part in effect]  # rows 1 and 2 are on the other class's side
+    [True, False, False, True]
+    """
+    form = form_of(loss)
+    if not form.smooth:
+        raise ValueError(
+            f"`loss` must be smooth, got {form.name!r}: its optimum moves in jumps. Use "
+            '"softmax", "squared-hinge" or "squared-one-vs-rest".'
+        )
+    if not isinstance(strength, jax.core.Tracer) and not strength > 0:
+        raise ValueError(f"`strength` must be positive, got {strength}: else H has no inverse.")
+    inputs = jnp.asarray(inputs)
+    wide = jnp.promote_types(inputs.dtype, jnp.float32)
+    inputs = inputs.astype(wide if jnp.issubdtype(inputs.dtype, jnp.floating) else jnp.float32)
+    to_dtype = partial(jnp.asarray, dtype=inputs.dtype)
+    params, gradient = (LinearParams(*map(to_dtype, each)) for each in (params, gradient))
+    weights = jnp.ones(inputs.shape[0]) if sample_weight is None else sample_weight
+    offsets = 0.0 if offsets is None else offsets
+    setting = Setting(inputs, *map(to_dtype, (weights, strength, margin, offsets)))
+    return _influence(
+        (form.name, bool(fit_intercept)), params, jnp.asarray(labels), setting, gradient
+    )
+
+
+@partial(jit, static_argnums=0)
+def _influence(static, params, labels, setting, gradient):
+    name, free = static
+    form = form_of(name)
+    present = occurring(labels, setting.sample_weight, len(params.bias), free=free)
+
+    still = jax.tree.map(jnp.zeros_like, setting)
+
+    def along(change):
+        change = still._replace(sample_weight=change)
+        return moved(form, params, labels, present, setting, change, free=free)
+
+    (found,) = jax.linear_transpose(along, setting.sample_weight)(gradient)
+    return found
+
+
+def objective(form, params, labels, present, setting):
+    """The weighted mean of the losses + strength |W|^2, as a function of all of its arguments."""
+    own = own_of(jnp, labels, len(params.bias))
+    scores = _scores(params, setting.inputs, setting.offsets, present)
+    z = form.shortfalls(jnp, scores, own, setting.margin)
+    value = (normalized(setting.sample_weight) * form.loss(jnp, z, own)).sum()
+    return value + setting.strength * jnp.vdot(params.weights, params.weights)
+
+
+def normalized(sample_weight):
+    """Weights that sum to one."""
+    return sample_weight / sample_weight.sum()
+
+
+def occurring(labels, sample_weight, classes, *, free):
+    """(K,) bool: the classes that count. Only a free bias can push away one that no row has."""
+    if not free:
+        return jnp.ones(classes, bool)
+    return jnp.zeros(classes, bool).at[labels].max(sample_weight > 0)
+
+
+def uncorrelated(centred, counts):
+    """Rows in the eigenvectors of their covariance, its eigenvalues, and these vectors (D, r).
+
+    With fewer rows than features the weights lie in the span of the rows, and r = N.
+    """
+    rows, span = centred, None
+    if centred.shape[0] < centred.shape[1]:
+        span, triangle = jnp.linalg.qr(centred.T)
+        rows = triangle.T
+    covariance = rows.T @ (counts[:, None] * rows)
+    variances, vectors = jnp.linalg.eigh(covariance)
+    basis = vectors if span is None else span @ vectors
+    return rows @ vectors, jnp.maximum(variances, 0), basis
+
+
+def _scores(params, inputs, offsets, present):
+    found = params.weights @ inputs.T + params.bias[:, None] + jnp.asarray(offsets).T
+    return jnp.where(present[:, None], found, LOW)
+
+
+def _gradient(form, params, setting, *, labels, present, free):
+    """Of the objective in the parameters, (K, D) and (K,), as a function of the setting."""
+    own = own_of(jnp, labels, len(params.bias))
+    scores = _scores(params, setting.inputs, setting.offsets, present)
+    z = form.shortfalls(jnp, scores, own, setting.margin)
+    residuals = form.residuals(jnp, form.maximizer(jnp, z, 1.0, 0.0), own)
+    residuals = residuals * normalized(setting.sample_weight)[None, :]
+    sums = residuals.sum(1) if free else jnp.zeros_like(params.bias)
+    return residuals @ setting.inputs + 2 * setting.strength * params.weights, sums
+
+
+def _system(form, params, labels, present, setting, *, free):
+    """The Hessian, in parameters of centred inputs where the bias is free, and the center (D,)."""
+    own, counts = own_of(jnp, labels, len(params.bias)), normalized(setting.sample_weight)
+    scores = _scores(params, setting.inputs, setting.offsets, present)
+    z = form.shortfalls(jnp, scores, own, setting.margin)
+    second, bend = curvatures(form, counts, form.maximizer(jnp, z, 1.0, 0.0), own)
+    center = counts @ setting.inputs if free else jnp.zeros_like(setting.inputs[0])
+    centred = setting.inputs - center[None, :]
+    _, variances, basis = uncorrelated(centred, counts)
+    tiny = jnp.finfo(centred.dtype).tiny
+    level = second.sum() / jnp.maximum(present.sum(), 1) + tiny
+    metric = level * variances + 2 * setting.strength + tiny
+    arrays = centred, own, counts, present, bend, setting.strength
+    near = lax.stop_gradient((basis, metric, level))  # helps to solve, and is no part of what is
+    return _System(form, *arrays, free, *near), center
+
+
+def _product(system: _System, step):
+    """The Hessian times a step, (K, D) and (K,)."""
+    form, there = system.form, system.present[:, None]
+    changes = step[0] @ system.inputs.T + float(system.free) * step[1][:, None]
+    changes = jnp.where(there, changes, 0)
+    curved = system.counts[None, :] * form.curve(jnp, system.bend, system.own, changes)
+    curved = jnp.where(there, curved, 0)
+    sums = curved.sum(1) if system.free else step[1]  # of a fixed bias: 1 times nothing
+    return curved @ system.inputs + 2 * system.strength * step[0], sums
+
+
+def _solve(system: _System, right):
+    """A step whose product is `right`, by conjugate gradients; NaN if they did not get there."""
+    right = right[0], _without_shift(system, right[1])
+
+    def precondition(residual):
+        inside = residual[0] @ system.basis
+        rest = residual[0] - inside @ system.basis.T
+        found = (inside / system.metric[None, :]) @ system.basis.T + rest / (2 * system.strength)
+        return found, residual[1] / system.level
+
+    enough = (ACCURACY * jnp.finfo(right[0].dtype).eps) ** 2
+    weights, bias = found = conjugate_gradients(
+        partial(_product, system),
+        precondition,
+        right,
+        lambda _, square, start: square <= enough * start,
+        PRODUCTS,
+    )[0]
+    left = tuple(b - a for a, b in zip(_product(system, found), right, strict=True))
+    most, least = (sum(map(jnp.vdot, each, precondition(each))) for each in (right, left))
+    solved = jnp.where(least <= ENOUGH**2 * most, 1.0, jnp.nan).astype(bias.dtype)
+    there = system.present[:, None]
+    return jnp.where(there, solved * weights, 0), solved * _without_shift(system, bias)
+
+
+def _without_shift(system: _System, bias):
+    """Without the common shift of all biases, where it changes nothing."""
+    if system.form.geometry == "one-vs-rest":
+        return jnp.where(system.present, bias, 0)
+    mean = jnp.where(system.present, bias, 0).sum() / jnp.maximum(system.present.sum(), 1)
+    return jnp.where(system.present, bias - mean, 0)
+
+
+def _joined(weights, bias):
+    return jnp.concatenate([weights, bias[:, None]], axis=1)
+
+
+def _split(joined):
+    return joined[:, :-1], joined[:, -1]
+
+
+def _to_center(gradient, center):
+    """A gradient in the parameters of the inputs, as one in those of centred inputs."""
+    weights, bias = gradient
+    return weights - bias[:, None] * center[None, :], bias
+
+
+def _from_center(params, center):
+    """Parameters of centred inputs as those of the inputs: W (x - m) + b = W x + (b - W m)."""
+    weights, bias = params
+    return weights, bias - weights @ center
