@@ -38,10 +38,16 @@ class Blocks(NamedTuple):
     """Rows of finite differences that are handed over at once, in float64."""
     displaced: int
     """(example, entry, step) triples of them that are summed at once."""
+    tile: int
+    """Rows of a block are a multiple of it: others an accelerator's units for products fill up."""
 
     def columns(self, classes: int, size: int) -> int:
         """How many of `size` rows a block has that is only a block of their scores."""
-        return min(max(self.scores // classes, 256), size)
+        return min(self.tiled(max(self.scores // classes, 256)), size)
+
+    def tiled(self, rows: int) -> int:
+        """The next multiple of the tile."""
+        return -(-rows // self.tile) * self.tile
 
 
 CPU = Blocks(
@@ -57,6 +63,7 @@ CPU = Blocks(
     points=200_000,
     displaced_bytes=1 << 25,
     displaced=1,
+    tile=1,
 )
 ACCELERATOR = Blocks(
     chunk_bytes=256 << 20,
@@ -71,6 +78,7 @@ ACCELERATOR = Blocks(
     points=1 << 26,
     displaced_bytes=1 << 30,
     displaced=1 << 28,
+    tile=256,
 )
 AMPLE_BYTES = 32 << 30
 """Memory in which a dozen arrays of float64 of the size of the blocks are no matter."""
@@ -95,7 +103,7 @@ def blocks_for(platform: str, memory: int | None = None) -> Blocks:
         **{
             name: max(least, int(share * most))
             for name, least, most in zip(Blocks._fields, CPU, ACCELERATOR, strict=True)
-            if most > least
+            if most > least and name != "tile"
         }
     )
 

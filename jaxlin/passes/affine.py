@@ -7,6 +7,8 @@ import copy
 import jax
 import numpy as np
 
+from jaxlin.blocks import Blocks
+
 FAR = 10.0
 """Times their spread by which rows lie away from zero where it is worth taking that off."""
 TYPICAL = 64
@@ -73,10 +75,11 @@ class Rows:
         return min(rows, self.size if size is None else size)
 
 
-def chunk_size(size, features, classes, dtype, most):
-    """Rows of a chunk of about `most` bytes of features and scores, and all chunks about even."""
+def chunk_size(size, features, classes, dtype, blocks: Blocks):
+    """Rows of a chunk of features and scores, and all chunks about even."""
+    most = blocks.chunk_bytes
     rows = int(np.clip(most // ((features + classes) * dtype.itemsize), 256, most // 2000))
-    return -(-size // max(1, -(-size // rows)))
+    return min(blocks.tiled(-(-size // max(1, -(-size // rows)))), size)
 
 
 def norm_bound(largest_square, off=0.0):

@@ -1,0 +1,369 @@
+"""Does every program of jaxlin compile for an accelerator that is not there, and what bounds it?
+
+Compiles all of `jaxlin.programs`, at the size of ImageNet, with the device's own compiler, each in
+a process of its own with a time limit, and reads from what comes out how much memory it takes, how
+many kernels it launches and how much there is to do. No device is needed, and none is used: no time
+in the table was measured but the compiler's. The compilers exclude each other, so that each wants
+an environment of its own:
+
+    pip install -e '.[ahead-cuda]' && python experiments/ahead_of_time.py --target h100
+    pip install -e '.[ahead-tpu]'  && python experiments/ahead_of_time.py --target tpu-v5e
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+from compiled_text import Device, cost
+
+TABLES = Path(__file__).parent / "tables"
+H100_DESCRIPTION = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84929347584 registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  cuda_compute_capability { major: 9 }
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } runtime_version { major: 12 minor: 9 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+
+class Target(NamedTuple):
+    """A device to compile for, and how its compiler is reached."""
+
+    device: Device
+    platform: str
+    """As `jaxlin.blocks` names it."""
+    extra: str
+    """Of the package, that brings the compiler."""
+    plugins: tuple[str, ...]
+    """Modules of which one is the compiler."""
+    distributions: tuple[str, ...]
+    """The names under which these are installed."""
+    environment: dict[str, str]
+    topology: dict[int, dict]
+    """How one or eight devices are described to `jax.experimental.topologies`."""
+    sources: str
+
+
+def _cuda(devices):
+    return {
+        "platform": "cuda",
+        "target_config": H100_DESCRIPTION,
+        "topology": f"1x1x{devices}",
+    }
+
+
+TARGETS = {
+    "h100": Target(
+        Device(
+            "NVIDIA H100 SXM, 80 GB",
+            memory=80 * 10**9,
+            bandwidth=3.35e12,
+            products={"f64": 66.9e12, "f32": 66.9e12, "tf32": 494.7e12, "bf16": 989.4e12},
+            elements={"f64": 16.7e12, "f32": 33.5e12},
+            function={"f64": 40, "f32": 12},
+            unset="tf32",
+            launch=3e-6,
+            iteration=5e-6,
+        ),
+        "gpu",
+        "ahead-cuda",
+        ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"),
+        ("jax-cuda12-plugin", "jax-cuda13-plugin"),
+        {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": "--xla_gpu_autotune_level=0"},
+        {devices: _cuda(devices) for devices in (1, 8)},
+        "Peaks: NVIDIA H100 Tensor Core GPU datasheet (2023), dense. Kernels of products are those "
+        "that XLA takes unless it can try them on the device.",
+    ),
+    "tpu-v5e": Target(
+        Device(
+            "TPU v5e, 16 GB",
+            memory=16 * 10**9,
+            bandwidth=0.82e12,
+            products={"f32": 197e12 / 6, "tf32": 197e12 / 3, "bf16": 197e12, "f64": 197e12 / 6},
+            elements={"f32": 6.1e12, "f64": 6.1e12},
+            function={"f32": 12, "f64": 12},
+            unset="bf16",
+            launch=0.0,
+            iteration=0.0,
+        ),
+        "tpu",
+        "ahead-tpu",
+        ("libtpu",),
+        ("libtpu",),
+        {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_WORKER_ID": "0",
+            "TPU_LOG_DIR": "disabled",
+        },
+        {
+            1: {"platform": "tpu", "topology_name": "v5e:2x2"},
+            8: {"platform": "tpu", "topology_name": "v5e:2x4"},
+        },
+        'Peaks: Google Cloud, "TPU v5e" (2024); a float32 product is six in bfloat16. Its vector '
+        "unit: 8 x 128 lanes with four units at 1.5 GHz (Austin et al., How to Scale Your Model, "
+        "2025). float64 is a pair of float32 there, and its operations are those of the pairs. A "
+        "TPU runs a program as a whole, so that no launches are counted.",
+    ),
+}
+
+
+def missing(target: Target) -> str | None:
+    """The sentence for a compiler that is not installed; `None` if it is."""
+    for plugin in target.plugins:
+        try:
+            if importlib.util.find_spec(plugin):
+                return None
+        except ModuleNotFoundError:  # the package around it
+            continue
+    return (
+        f"the compiler for the {target.device.name} is not installed here ({target.plugins[0]}). "
+        f"In an environment of its own: pip install -e '.[{target.extra}]'."
+    )
+
+
+def compiler(target: Target) -> str:
+    """Its name and version, and JAX's."""
+    for name in target.distributions:
+        try:
+            return f"{name} {metadata.version(name)} and JAX {metadata.version('jax')}"
+        except metadata.PackageNotFoundError:
+            continue
+    return f"JAX {metadata.version('jax')}"
+
+
+def registry(target: Target) -> dict:
+    """Every program by its name, on a mesh of the target's devices where it needs several."""
+    import jax
+    from jax.experimental import topologies
+
+    from jaxlin.blocks import blocks_for
+    from jaxlin.programs import EIGHT, programs
+
+    devices = topologies.get_topology_desc(**target.topology[EIGHT]).devices
+    over = jax.make_mesh((EIGHT,), ("data",), (jax.sharding.AxisType.Auto,), devices=devices)
+    blocks = blocks_for(target.platform, target.device.memory)
+    return {program.name: program for program in programs(over, blocks)}
+
+
+def compile_one(program, target: Target, text: Path | None = None) -> dict:
+    """What became of one program, compiled in this process."""
+    import jax
+    from jax.experimental import topologies
+
+    arguments = program.arguments
+    if program.devices == 1:  # those of several say where they are
+        topology = topologies.get_topology_desc(**target.topology[1])
+        there = jax.sharding.SingleDeviceSharding(topology.devices[0])
+        arguments = jax.tree.map(
+            lambda a: a.update(sharding=there) if isinstance(a, jax.ShapeDtypeStruct) else a,
+            arguments,
+        )
+    function, settings = program.function, {}
+    while isinstance(function, partial):  # down to what is compiled, with its donated arguments
+        arguments, settings = (*function.args, *arguments), function.keywords | settings
+        function = function.func
+    function = function if hasattr(function, "lower") else jax.jit(function)
+    start, busy = time.perf_counter(), time.process_time()
+    try:
+        with jax.enable_x64(program.wide):
+            compiled = function.lower(*arguments, **settings).compile()
+    except jax.errors.JaxRuntimeError as error:
+        return {"compiles": False, "sentence": sentence(str(error))}
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    if text:
+        text.write_text(compiled.as_text(), encoding="utf-8")
+    memory = compiled.memory_analysis()
+    epoch = program.name.startswith("steps.")  # a loop over as many steps as it is told
+    work = cost(compiled.as_text(), target.device, program.steps if epoch else 1)
+    return {
+        "compiles": True,
+        "seconds_to_compile": round(seconds, 1),
+        "processor_seconds_to_compile": round(busy, 1),
+        "argument_bytes": memory.argument_size_in_bytes,
+        "result_bytes": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "kernels": work.kernels,
+        "iterations": work.iterations,
+        "loops_of_unknown_length": work.endless - epoch,
+        "moved_bytes": work.bytes,
+        "products": dict(work.products),
+        "roofline_seconds": work.seconds,
+        "launch_seconds": work.kernels * target.device.launch
+        + work.iterations * target.device.iteration,
+    }
+
+
+def sentence(error: str) -> str:
+    """The first lines of a compiler's complaint, as one."""
+    return re.sub(r"\s+", " ", error).strip()[:300]
+
+
+def compile_apart(name: str, options) -> dict:
+    """What became of one program, compiled in a process of its own within the time limit."""
+    command = [sys.executable, __file__, "--target", options.target, "--program", name]
+    command += ["--limit", str(options.limit)]
+    if options.texts:
+        command += ["--texts", str(options.texts)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return {"compiles": False, "sentence": f"not within {options.limit} s of the processor"}
+    try:
+        return json.loads(ended.stdout.splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        last = ended.stderr.strip().splitlines()[-1:] or ["no word"]
+        return {
+            "compiles": False,
+            "sentence": f"the compiler ended with code {ended.returncode}: {sentence(last[0])}",
+        }
+
+
+def markdown(found: dict, target: Target) -> str:
+    """The table, with what is counted and what is assumed at its head."""
+    device, rows = target.device, found["programs"]
+    fail = [name for name, row in rows.items() if not row["compiles"]]
+    launches = device.launch > 0
+    text = (
+        f"# {device.name}: compiled ahead of time, not run\n\n"
+        f"{len(rows) - len(fail)} of {len(rows)} programs of `jaxlin.programs` compile with "
+        f"{found['compiler']}, each in a process of its own"
+        f"{': all but ' + ', '.join(fail) if fail else ''}. Only seconds to compile are measured "
+        f"(on {found['cores']} cores that were shared with other work; in brackets those of the "
+        "processor). 1,281,167 x 768 features in float16 and 1,000 classes, or for slices and "
+        "gradient checks 50,000 pictures of 3,072 pixels and 10 classes.\n\n"
+        "**Counted**, from the compiled text: kernels, with loops as long as the text says; bytes "
+        "that a kernel reads from memory and writes to it; operations of products; element-wise "
+        "instructions. The roofline of a kernel is the longest of bytes / bandwidth, products / "
+        "their peak at the precision they run in, and instructions / their peak; a program's is "
+        "the sum over its kernels. Memory is arguments, results and temporaries.\n\n"
+        "**Assumed**: of conditions the first branch (a plane's scores are within range); "
+        "loops of unknown length (iterative fits, marked *) go round once, but those over "
+        "the steps of an epoch as often as it has steps; an exponential, logarithm or power is "
+        f"{device.function['f32']:g} instructions in float32 and {device.function['f64']:g} in "
+        f"float64, a division 0.4 and a root 0.5 of that. "
+        + (
+            f"A launch takes {1e6 * device.launch:g} us and an iteration "
+            f"{1e6 * device.iteration:g} us more; they are hidden by work where their share of "
+            "the roofline is below 1. "
+            if launches
+            else ""
+        )
+        + "Peaks, a second: "
+        + ", ".join(f"{rate / 1e12:.3g} T {kind}" for kind, rate in device.products.items())
+        + f" in products; {device.elements['f32'] / 1e12:.3g} T float32 and "
+        f"{device.elements['f64'] / 1e12:.3g} T float64 instructions; "
+        f"{device.bandwidth / 1e12:.3g} TB. {target.sources}\n\n"
+        "| program | compiles in s | GB of "
+        f"{device.memory / 1e9:.0f} | kernels | iterations | moved GB | TFLOP "
+        + (
+            "| launches ms | roofline ms | launches / roofline |\n"
+            if launches
+            else "| roofline ms |\n"
+        )
+        + "|---" * (10 if launches else 8)
+        + "|\n"
+    )
+    return text + "".join(_line(name, row, launches) for name, row in rows.items())
+
+
+def _line(name, row, launches):
+    if not row["compiles"]:
+        return (
+            f"| `{name}` | no: {row['sentence'].replace('|', '/')}"
+            + " |" * (9 if launches else 7)
+            + "\n"
+        )
+    took = f"{row['seconds_to_compile']:.1f} ({row['processor_seconds_to_compile']:.1f})"
+    memory = sum(row[f"{kind}_bytes"] for kind in ("argument", "result", "temporary")) / 1e9
+    products = ", ".join(f"{n / 1e12:.3g} {kind}" for kind, n in row["products"].items())
+    mark = " *" if row["loops_of_unknown_length"] else ""
+    line = (
+        f"| `{name}`{mark} | {took} | {memory:.2f} | {row['kernels']:,.0f} "
+        f"| {row['iterations']:,.0f} | {row['moved_bytes'] / 1e9:.3g} | {products} "
+    )
+    roofline = f"| {1e3 * row['roofline_seconds']:.3g} "
+    if not launches:
+        return line + roofline + "|\n"
+    share = row["launch_seconds"] / row["roofline_seconds"]
+    return line + f"| {1e3 * row['launch_seconds']:.3g} {roofline}| {share:.2g} |\n"
+
+
+def written(path: Path, rows: dict, target: Target) -> dict:
+    """The table of these rows, as JSON at `path` and as Markdown beside it."""
+    found = {
+        "device": target.device.name,
+        "compiler": compiler(target),
+        "cores": os.cpu_count(),
+        "programs": rows,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(found, target), encoding="utf-8")
+    return found
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--target", required=True, choices=TARGETS)
+    parser.add_argument("--only", default="", help="of a program's name; other rows stay")
+    parser.add_argument("--limit", type=int, default=300, help="processor seconds for each")
+    parser.add_argument("--texts", type=Path, help="a folder for what the compiler wrote")
+    parser.add_argument("--out", type=Path, default=TABLES)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--program", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    target = TARGETS[options.target]
+    if lack := missing(target):
+        print(lack, file=sys.stderr)
+        return 2
+    os.environ.update(target.environment, JAX_PLATFORMS="cpu")
+    if options.texts:
+        options.texts.mkdir(parents=True, exist_ok=True)
+    if options.program:
+        # of the processor's, so that other work on the machine makes no difference
+        resource.setrlimit(resource.RLIMIT_CPU, (options.limit, options.limit + 5))
+        known = registry(target)
+        name = re.sub(r"\W+", "_", f"{options.target} {options.program}")
+        text = options.texts and options.texts / f"{name}.txt"
+        print(json.dumps(compile_one(known[options.program], target, text)))
+        return 0
+    from jaxlin.programs import programs
+
+    known = [program.name for program in programs()]  # a TPU's compiler is one process's at a time
+    chosen = [name for name in known if options.only in name]
+    if not chosen:
+        print(f"no program's name has {options.only!r} in it: {', '.join(known)}.", file=sys.stderr)
+        return 2
+    name = f"ahead_{options.target.removeprefix('tpu-')}"
+    path = options.out / f"{name}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["programs"] if path.is_file() else {}
+    for each in chosen:
+        rows[each] = compile_apart(each, options)
+        if not options.json:
+            print(_line(each, rows[each], target.device.launch > 0), end="", flush=True)
+        found = written(path, {name: rows[name] for name in known if name in rows}, target)
+    if options.json:
+        print(json.dumps(found))
+    return int(not all(row["compiles"] for row in found["programs"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
