@@ -230,6 +230,11 @@ def _metrics(blocks):
         partial(class_blocks._blocks_compiled, together=blocks.class_blocks // (6000 * 100)),
         (_of((6000, 100)), _of((K, 6000))),
     )
+    yield Program(
+        "solvers.class_blocks._inverses_compiled",
+        class_blocks._inverses_compiled,
+        (_of((K, 171, 171)), _of((171,))),
+    )
 
 
 def _minibatches():
