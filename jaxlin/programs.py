@@ -23,7 +23,7 @@ from jaxlin.core import Batch, LinearParams
 from jaxlin.gradients import structured
 from jaxlin.landscape import _kernels
 from jaxlin.landscape._scores import SliceData
-from jaxlin.landscape.hinge_profile import _products
+from jaxlin.landscape.hinge_profile import _products, _sizes
 from jaxlin.passes import chunks, sharded
 from jaxlin.passes.affine import chunk_size
 from jaxlin.solvers import (
@@ -342,12 +342,12 @@ def _slices(blocks):
             # a piece of the steps, of which scores out of range need many, has a block's work
             steps=51 * (arguments[1].shape[0] // block) if loss is every[0] else 0,
         )
-    block = blocks.slice_bytes // (8 * D)
+    block, rows = _sizes(N, D, blocks)
     maps = _of((2 * K, D), DOUBLE), _of((2, K), DOUBLE), None
     yield Program(
         "landscape.hinge_profile._products",
         lambda maps, inputs: _products(maps, inputs, block),
-        (maps, _of((20 * block, D), HALF)),
+        (maps, _of((rows, D), HALF)),
         wide=True,
     )
 
