@@ -23,107 +23,11 @@ import time
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
-from compiled_text import Device, cost
+from ahead_targets import TARGETS, Target
+from compiled_text import cost
 
 TABLES = Path(__file__).parent / "tables"
-H100_DESCRIPTION = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84929347584 registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  cuda_compute_capability { major: 9 }
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } runtime_version { major: 12 minor: 9 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
-
-
-class Target(NamedTuple):
-    """A device to compile for, and how its compiler is reached."""
-
-    device: Device
-    platform: str
-    """As `jaxlin.blocks` names it."""
-    extra: str
-    """Of the package, that brings the compiler."""
-    plugins: tuple[str, ...]
-    """Modules of which one is the compiler."""
-    distributions: tuple[str, ...]
-    """The names under which these are installed."""
-    environment: dict[str, str]
-    topology: dict[int, dict]
-    """How one or eight devices are described to `jax.experimental.topologies`."""
-    sources: str
-
-
-def _cuda(devices):
-    return {
-        "platform": "cuda",
-        "target_config": H100_DESCRIPTION,
-        "topology": f"1x1x{devices}",
-    }
-
-
-TARGETS = {
-    "h100": Target(
-        Device(
-            "NVIDIA H100 SXM, 80 GB",
-            memory=80 * 10**9,
-            bandwidth=3.35e12,
-            products={"f64": 66.9e12, "f32": 66.9e12, "tf32": 494.7e12, "bf16": 989.4e12},
-            elements={"f64": 16.7e12, "f32": 33.5e12},
-            function={"f64": 40, "f32": 12},
-            unset="tf32",
-            launch=3e-6,
-            iteration=5e-6,
-        ),
-        "gpu",
-        "ahead-cuda",
-        ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"),
-        ("jax-cuda12-plugin", "jax-cuda13-plugin"),
-        {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": "--xla_gpu_autotune_level=0"},
-        {devices: _cuda(devices) for devices in (1, 8)},
-        "Peaks: NVIDIA H100 Tensor Core GPU datasheet (2023), dense. Kernels of products are those "
-        "that XLA takes unless it can try them on the device.",
-    ),
-    "tpu-v5e": Target(
-        Device(
-            "TPU v5e, 16 GB",
-            memory=16 * 10**9,
-            bandwidth=0.82e12,
-            products={"f32": 197e12 / 6, "tf32": 197e12 / 3, "bf16": 197e12, "f64": 197e12 / 6},
-            elements={"f32": 6.1e12, "f64": 6.1e12},
-            function={"f32": 12, "f64": 12},
-            unset="bf16",
-            launch=0.0,
-            iteration=0.0,
-        ),
-        "tpu",
-        "ahead-tpu",
-        ("libtpu",),
-        ("libtpu",),
-        {
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            "TPU_WORKER_ID": "0",
-            "TPU_LOG_DIR": "disabled",
-        },
-        {
-            1: {"platform": "tpu", "topology_name": "v5e:2x2"},
-            8: {"platform": "tpu", "topology_name": "v5e:2x4"},
-        },
-        'Peaks: Google Cloud, "TPU v5e" (2024); a float32 product is six in bfloat16. Its vector '
-        "unit: 8 x 128 lanes with four units at 1.5 GHz (Austin et al., How to Scale Your Model, "
-        "2025). float64 is a pair of float32 there, and its operations are those of the pairs. A "
-        "TPU runs a program as a whole, so that no launches are counted.",
-    ),
-}
 
 
 def missing(target: Target) -> str | None:
@@ -281,7 +185,25 @@ def markdown(found: dict, target: Target) -> str:
         + "|---" * (10 if launches else 8)
         + "|\n"
     )
-    return text + "".join(_line(name, row, launches) for name, row in rows.items())
+    text += "".join(_line(name, row, launches) for name, row in rows.items())
+    return text + "".join(_tasks(rows, target.tasks))
+
+
+def _tasks(rows, tasks):
+    """What whole tasks take of these programs, by the longer of launches and roofline."""
+    lines = []
+    for what, wanted, parts in tasks:
+        found = [rows.get(name, {"compiles": False}) for name, _ in parts]
+        if all(row["compiles"] for row in found):
+            seconds = sum(
+                times * max(row["launch_seconds"], row["roofline_seconds"])
+                for row, (_, times) in zip(found, parts, strict=True)
+            )
+            lines.append(f"| {what} | {number(1e3 * seconds)} | {number(1e3 * wanted)} |\n")
+    if lines:
+        yield "\nWhole tasks, each program as long as its launches or its roofline:\n\n"
+        yield "| task | ms | wanted ms |\n|---|---|---|\n"
+    yield from lines
 
 
 def _line(name, row, launches):
@@ -297,13 +219,18 @@ def _line(name, row, launches):
     mark = " *" if row["loops_of_unknown_length"] else ""
     line = (
         f"| `{name}`{mark} | {took} | {memory:.2f} | {row['kernels']:,.0f} "
-        f"| {row['iterations']:,.0f} | {row['moved_bytes'] / 1e9:.3g} | {products} "
+        f"| {row['iterations']:,.0f} | {number(row['moved_bytes'] / 1e9)} | {products} "
     )
-    roofline = f"| {1e3 * row['roofline_seconds']:.3g} "
+    roofline = f"| {number(1e3 * row['roofline_seconds'])} "
     if not launches:
         return line + roofline + "|\n"
     share = row["launch_seconds"] / row["roofline_seconds"]
-    return line + f"| {1e3 * row['launch_seconds']:.3g} {roofline}| {share:.2g} |\n"
+    return line + f"| {number(1e3 * row['launch_seconds'])} {roofline}| {number(share)} |\n"
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def written(path: Path, rows: dict, target: Target) -> dict:

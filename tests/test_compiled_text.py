@@ -18,6 +18,12 @@ def experiment(name, monkeypatch):
     return module
 
 
+def of_time(monkeypatch):
+    for name in ("compiled_text", "ahead_targets"):
+        experiment(name, monkeypatch)
+    return experiment("ahead_of_time", monkeypatch)
+
+
 @pytest.fixture
 def reader(monkeypatch):
     return experiment("compiled_text", monkeypatch)
@@ -178,8 +184,7 @@ def test_a_text_without_a_program_is_refused(reader, device):
 
 
 def test_the_table_says_what_did_not_compile(monkeypatch, tmp_path):
-    experiment("compiled_text", monkeypatch)
-    ahead = experiment("ahead_of_time", monkeypatch)
+    ahead = of_time(monkeypatch)
     rows = {
         "good": {
             "compiles": True,
@@ -206,8 +211,7 @@ def test_the_table_says_what_did_not_compile(monkeypatch, tmp_path):
 
 
 def test_a_compiler_that_is_not_there_is_named(monkeypatch, capsys):
-    experiment("compiled_text", monkeypatch)
-    ahead = experiment("ahead_of_time", monkeypatch)
+    ahead = of_time(monkeypatch)
     target = ahead.TARGETS["h100"]._replace(plugins=("a_package.that_is_not", "nor_this"))
     monkeypatch.setitem(ahead.TARGETS, "h100", target)
     assert ahead.main(["--target", "h100"]) == 2
