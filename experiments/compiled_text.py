@@ -345,8 +345,8 @@ def _multiplications(each, here):
 
 def _library_call(each, here, device):
     """Of a product, a factorization or a triangular solution of a library."""
-    operands = [next(_arrays(_type(here, name)), None) for name in each.operands]
-    if not operands or operands[0] is None:
+    operands = [array for name in each.operands for array in _arrays(_type(here, name))]
+    if not operands:
         return Counter()
     target = re.search(r'custom_call_target="([^"]+)"', each.rest)[1].lower()
     dtype, shape, _ = operands[0]
@@ -361,5 +361,6 @@ def _library_call(each, here, device):
     if "syev" in target:
         return Counter({kind: 9 * _product(shape) * shape[-1]})
     if "trsm" in target or "triangular" in target:
-        return Counter({kind: _product(operands[1][1]) * shape[-1]})
+        right = operands[1 if len(operands) > 1 else 0]  # without one, of all columns
+        return Counter({kind: _product(right[1]) * shape[-1]})
     return Counter()

@@ -166,6 +166,25 @@ def test_products_are_rated_at_the_precision_they_run_in(reader, device, text, p
     assert reader.cost(text, device).products == {precision: 2 * 6 * 2 * 5}
 
 
+@pytest.mark.parametrize(
+    ("target", "operands", "operations"),
+    [
+        ("cusolver_potrf_ffi", "%a", 2 * 6**3 // 3),
+        ("cublas_trsm_ffi", "%a, %b", 2 * 6 * 6 * 3),
+        ("InvertDiagBlocksUpperTriangular", "%a", 2 * 6**3),
+        ("Sharding", "%a", 0),
+    ],
+)
+def test_factorizations_of_a_library_are_counted(reader, device, target, operands, operations):
+    text = (
+        "ENTRY %main (a: f32[2,6,6], b: f32[2,6,3]) -> f32[2,6,6] {\n"
+        "  %a = f32[2,6,6]{2,1,0} parameter(0)\n  %b = f32[2,6,3]{2,1,0} parameter(1)\n"
+        f'  ROOT %c = f32[2,6,6]{{2,1,0}} custom-call({operands}), custom_call_target="{target}"\n'
+        "}\n"
+    )
+    assert sum(reader.cost(text, device).products.values()) == operations
+
+
 def test_what_stays_on_the_chip_costs_no_memory(reader, device):
     text = (
         "ENTRY %main (a: f32[8,128]) -> f32[8,128] {\n"
