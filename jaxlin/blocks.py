@@ -82,7 +82,7 @@ ACCELERATOR = Blocks(
 )
 TPU = ACCELERATOR._replace(chunk_bytes=16 << 20, scores=1 << 21)
 """It runs a program as a whole, without launches, has 128 MiB beside its units, and its compiler
-takes five times as long over the blocks of a GPU."""
+takes two to five times as long over the blocks of a GPU."""
 AMPLE_BYTES = 32 << 30
 """Memory in which a dozen arrays of float64 of the size of the blocks are no matter."""
 
