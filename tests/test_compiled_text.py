@@ -218,11 +218,13 @@ def test_the_table_says_what_did_not_compile(monkeypatch, tmp_path):
             "roofline_seconds": 1e-3,
             "launch_seconds": 4e-4,
         },
-        "bad": {"compiles": False, "sentence": "out of memory | 20 GB"},
+        "bad": {"compiles": False, "sentence": "no: out of memory | 20 GB"},
+        "new": {"compiles": None, "sentence": "not tried yet"},
     }
     ahead.written(tmp_path / "ahead_h100.json", rows, ahead.TARGETS["h100"])
     text = (tmp_path / "ahead_h100.md").read_text(encoding="utf-8")
-    assert "1 of 2 programs" in text
+    assert "1 of 3 programs" in text
+    assert "; these do not: bad; not tried yet: new." in text
     assert "| `good` | 2.0 (1.0) | 3.00 | 100 | 20 | 1 | 1 f32 | 0.4 | 1 | 0.4 |\n" in text
     assert "| `bad` | no: out of memory / 20 GB |" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
