@@ -29,11 +29,16 @@ from jaxlin.precision import PRECISIONS, product
 
 # Dense peaks, operations and bytes a second. H100 SXM: NVIDIA H100 Tensor Core GPU datasheet
 # (2023); A100 SXM 80 GB: NVIDIA A100 datasheet (2021); TPU v5e: Google Cloud, "TPU v5e" (2024),
-# where float32 products are passes in bfloat16, six for full precision.
+# where float32 products are passes in bfloat16, six for full precision. float64 is that of
+# element-wise work, which is all that is in float64 here: tensor cores, of twice the peak, are for
+# products. A TPU has none: some twenty float32 operations on pairs, at 6.1 T a second.
 PEAKS = {
-    "H100": {"highest": 66.9e12, "tf32": 494.7e12, "bf16": 989.4e12, "bytes": 3.35e12},
-    "A100": {"highest": 19.5e12, "tf32": 156e12, "bf16": 312e12, "bytes": 2.04e12},
-    "TPU v5 lite": {"highest": 33e12, "tf32": 66e12, "bf16": 197e12, "bytes": 0.82e12},
+    name: dict(zip(("float64", *PRECISIONS, "bytes"), rates, strict=True))
+    for name, rates in {
+        "H100": (33.5e12, 66.9e12, 494.7e12, 989.4e12, 3.35e12),
+        "A100": (9.7e12, 19.5e12, 156e12, 312e12, 2.04e12),
+        "TPU v5 lite": (0.3e12, 33e12, 66e12, 197e12, 0.82e12),
+    }.items()
 }
 STRENGTHS = 96
 
@@ -65,10 +70,13 @@ def row(what, seconds, operations, moved, peaks, precision="highest"):
 
 
 def gemm(size, precision):
-    """Seconds of a square product."""
-    left = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    multiply = jax.jit(partial(product, precision=precision))
-    return least(lambda: multiply(left, left))
+    """Seconds of a square product: "float64", or one of `PRECISIONS` in float32."""
+    wide = precision == "float64"
+    with jax.enable_x64(wide):
+        dtype = jnp.float64 if wide else jnp.float32
+        left = jax.random.normal(jax.random.key(0), (size, size), dtype)
+        multiply = jax.jit(partial(product, precision="highest" if wide else precision))
+        return least(lambda: multiply(left, left))
 
 
 def copy(size):
@@ -89,7 +97,7 @@ def peaks_of(device, small):
         if name in device.device_kind:
             return peaks, f"published for {name}"
     sizes = (512,) if small else (512, 1024, 2048)
-    found = {p: max(2 * n**3 / gemm(n, p) for n in sizes) for p in PRECISIONS}
+    found = {p: max(2 * n**3 / gemm(n, p) for n in sizes) for p in ("float64", *PRECISIONS)}
     return found | {"bytes": copy(1 << (22 if small else 26))}, "measured here"
 
 
@@ -176,7 +184,7 @@ def measure(options):
     # Every entry moves one class's scores at four points: 500 exponentials and sums each.
     entries = 4 * classes * features * 500
     what = f"a full gradient check, {classes * features:,} entries, 500 rows ({start_up.verdict})"
-    found.append(row(what, seconds, 4 * entries, 4 * entries // 100, peaks))
+    found.append(row(what, seconds, 4 * entries, 4 * entries // 100, peaks, "float64"))
     return {
         "device": f"{device.device_kind} ({device.platform})",
         "peaks": peaks,
@@ -193,7 +201,7 @@ def estimates(found):
     for case in found["rows"]:
         if case["what"].startswith("GEMM"):
             continue
-        precision = "tf32"
+        precision = case["precision"]
         floor = max(case["operations"] / peaks[precision], case["bytes"] / peaks["bytes"])
         lines.append((case["what"], precision, floor, floor / min(case["share"], 1)))
     count, features, classes = 1_281_167, 768, 1000
@@ -202,19 +210,15 @@ def estimates(found):
     products = 4 * count * features * classes * STRENGTHS
     # Scores and their slopes, float32, written and read once each, beside the rows themselves.
     moved = 16 * count * classes * STRENGTHS + 2 * count * features
-    floor = max(products / peaks["tf32"], moved / peaks["bytes"])
-    added = products / peaks["tf32"] + moved / peaks["bytes"]  # products and passes never overlap
-    return lines, {
-        "pass at the roofline": floor,
-        "pass without overlap": added,
-        "pass without overlap at the measured share": added / share,
-        "passes in 10 minutes at the roofline": 600 / floor,
-        "passes in 10 minutes without overlap": 600 / added,
-        "passes in 10 minutes without overlap at the measured share": 600 * share / added,
-        "share": share,
-        "operations": products,
-        "bytes": moved,
-    }
+    passes = {}
+    for precision in PRECISIONS:
+        times = products / peaks[precision], moved / peaks["bytes"]
+        passes[precision] = {
+            "at the roofline": max(times),
+            "without overlap": sum(times),  # products and passes over scores take turns
+            "without overlap, at the measured share": sum(times) / share,
+        }
+    return lines, {"passes": passes, "share": share, "operations": products, "bytes": moved}
 
 
 def markdown(found):
@@ -222,7 +226,8 @@ def markdown(found):
     peaks = found["peaks"]
     text = (
         f"# {found['device']}\n\nPeaks {found['origin']}: {peaks['highest'] / 1e9:,.0f} GFLOP/s "
-        f"in float32, {peaks['bytes'] / 1e9:,.1f} GB/s. Least of several, warm, compilation "
+        f"in float32, {peaks['float64'] / 1e9:,.0f} in float64, {peaks['bytes'] / 1e9:,.1f} GB/s. "
+        "Least of several, warm, compilation "
         "apart. Sums are float32 always; tf32 and bf16 say how operands are rounded.\n\n"
         "| what | precision | s | GFLOP/s | roofline s | bound by | share of the roofline |\n"
         "|---|---|---|---|---|---|---|\n"
@@ -236,8 +241,9 @@ def markdown(found):
     lines, sweep = estimates(found)
     text += (
         "\n# NVIDIA H100 SXM: estimates, nothing here was measured\n\n"
-        "From the published peaks, with products in tf32; the last column assumes the share of "
-        "the roofline that was measured above.\n\n"
+        "From the published peaks, each row at the precision that it ran in; the last column "
+        "assumes the share of the roofline that was measured above. What XLA's compiler makes of "
+        "the programs for that device is in [ahead_h100.md](ahead_h100.md).\n\n"
         "| what | precision | s at the roofline | s at the measured share |\n|---|---|---|---|\n"
     )
     for what, precision, floor, likely in lines:
@@ -248,15 +254,11 @@ def markdown(found):
         f"TFLOP and {sweep['bytes'] / 1e12:.1f} TB of scores and slopes. "
         "Without overlap the products and the passes over scores take turns. An epoch of minibatch "
         "descent costs a pass, too.\n\n"
-        "| assumption | s a pass | passes in 10 minutes |\n|---|---|---|\n"
+        "| precision | assumption | s a pass | passes in 10 minutes |\n|---|---|---|---|\n"
     )
-    for name in (
-        "at the roofline",
-        "without overlap",
-        "without overlap at the measured share",
-    ):
-        each, many = sweep[f"pass {name}"], sweep[f"passes in 10 minutes {name}"]
-        text += f"| {name} | {each:.2f} | {many:,.0f} |\n"
+    for precision, times in sweep["passes"].items():
+        for name, each in times.items():
+            text += f"| {precision} | {name} | {each:.2f} | {600 / each:,.0f} |\n"
     return text
 
 

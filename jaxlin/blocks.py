@@ -2,10 +2,10 @@
 
 A processor wants blocks that stay in its cache between one operation and the next. An accelerator
 wants few blocks: each costs it some ten launches of a few microseconds, whatever its size, and what
-it computes meanwhile should take longer than that.
+it computes meanwhile should take longer than that. A TPU has no launches.
 """
 
-__all__ = ["ACCELERATOR", "CPU", "Blocks", "blocks_for", "blocks_on"]
+__all__ = ["ACCELERATOR", "CPU", "TPU", "Blocks", "blocks_for", "blocks_on"]
 
 from typing import NamedTuple
 
@@ -40,10 +40,16 @@ class Blocks(NamedTuple):
     """(example, entry, step) triples of them that are summed at once."""
     steps: int
     """Steps of descent between two questions to the host whether to go on."""
+    tile: int
+    """Rows of a block are a multiple of it: others an accelerator's units for products fill up."""
 
     def columns(self, classes: int, size: int) -> int:
         """How many of `size` rows a block has that is only a block of their scores."""
-        return min(max(self.scores // classes, 256), size)
+        return min(self.tiled(max(self.scores // classes, 256)), size)
+
+    def tiled(self, rows: int) -> int:
+        """The next multiple of the tile."""
+        return -(-rows // self.tile) * self.tile
 
 
 CPU = Blocks(
@@ -60,6 +66,7 @@ CPU = Blocks(
     displaced_bytes=1 << 25,
     displaced=1,
     steps=1,
+    tile=1,
 )
 ACCELERATOR = Blocks(
     chunk_bytes=256 << 20,
@@ -75,7 +82,11 @@ ACCELERATOR = Blocks(
     displaced_bytes=1 << 30,
     displaced=1 << 28,
     steps=32,
+    tile=256,
 )
+TPU = ACCELERATOR._replace(chunk_bytes=16 << 20, scores=1 << 21)
+"""It runs a program as a whole, without launches, has 128 MiB beside its units, and its compiler
+takes two to five times as long over the blocks of a GPU."""
 AMPLE_BYTES = 32 << 30
 """Memory in which a dozen arrays of float64 of the size of the blocks are no matter."""
 
@@ -89,17 +100,18 @@ def blocks_for(platform: str, memory: int | None = None) -> Blocks:
 
     >>> blocks_for("cpu").scores, blocks_for("gpu", 80 << 30).scores
     (400000, 67108864)
-    >>> blocks_for("tpu", 8 << 30).scores
+    >>> blocks_for("gpu", 8 << 30).scores
     16777216
     """
     if platform == "cpu":
         return CPU
+    ample = TPU if platform == "tpu" else ACCELERATOR
     share = 1.0 if memory is None else min(1.0, memory / AMPLE_BYTES)
-    return ACCELERATOR._replace(
+    return ample._replace(
         **{
             name: max(least, int(share * most))
-            for name, least, most in zip(Blocks._fields, CPU, ACCELERATOR, strict=True)
-            if most > least
+            for name, least, most in zip(Blocks._fields, CPU, ample, strict=True)
+            if most > least and name != "tile"
         }
     )
 

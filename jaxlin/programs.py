@@ -14,15 +14,16 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh, AxisType
 
 from jaxlin import losses, models, objectives, optimizers, preprocess, steps
 from jaxlin.batches import EpochPlan
-from jaxlin.blocks import ACCELERATOR
+from jaxlin.blocks import ACCELERATOR, Blocks
 from jaxlin.core import Batch, LinearParams
 from jaxlin.gradients import structured
 from jaxlin.landscape import _kernels
 from jaxlin.landscape._scores import SliceData
-from jaxlin.landscape.hinge_profile import _products
+from jaxlin.landscape.hinge_profile import _products, _sizes
 from jaxlin.passes import chunks, sharded
 from jaxlin.passes.affine import chunk_size
 from jaxlin.solvers import (
@@ -44,6 +45,7 @@ from jaxlin.sweep import bank, draws, grid
 
 N, D, K = 1_281_167, 768, 1000
 BATCH = 4096
+EIGHT = 8
 HALF = np.float16
 SINGLE = np.float32
 DOUBLE = np.float64
@@ -91,32 +93,42 @@ class Program(NamedTuple):
     """The dtype of the operands of its products, where they are rounded on purpose."""
     steps: int = 0
     """Iterations that are its task, such as the steps of an epoch, and not blocks."""
+    devices: int = 1
+    """It runs on so many at once."""
 
 
 def _of(shape, dtype=SINGLE):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def programs() -> Iterator[Program]:
-    """All of them."""
-    yield from _passes()
-    yield from _proofs()
-    yield from _metrics()
+def programs(over=None, blocks: Blocks = ACCELERATOR) -> Iterator[Program]:
+    """All of them.
+
+    Args:
+      blocks: of the device.
+      over: the mesh of eight devices, along an axis `data`, for the program that runs on several;
+        a compiler wants real ones. Without it an abstract mesh is enough to trace and lower it.
+    """
+    if over is None:
+        over = AbstractMesh((EIGHT,), ("data",), axis_types=(AxisType.Auto,))
+    yield from _passes(over, blocks)
+    yield from _proofs(blocks)
+    yield from _metrics(blocks)
     yield from _minibatches()
     yield from _compiled_fits()
-    yield from _slices()
-    yield from _differences()
+    yield from _slices(blocks)
+    yield from _differences(blocks)
 
 
-def _chunk(dtype) -> int:
-    rows = chunk_size(N, D, K, np.dtype(SINGLE), ACCELERATOR.chunk_bytes)
+def _chunk(dtype, blocks) -> int:
+    rows = chunk_size(N, D, K, np.dtype(SINGLE), blocks)
     return rows * 4 // np.dtype(dtype).itemsize
 
 
-def _passes():
+def _passes(over, blocks):
     form, labels = FORMS["softmax"], _of((N,), np.int32)
     for dtype in (SINGLE, DOUBLE):
-        rows, chunk = _of((N, D), HALF), _chunk(dtype)
+        rows, chunk = _of((N, D), HALF), _chunk(dtype, blocks)
         weights, bias, shift = _of((K, D), dtype), _of((K,), dtype), _of((D,), dtype)
         named = partial(Program, wide=dtype == DOUBLE)
         yield named(
@@ -136,7 +148,7 @@ def _passes():
         )
         yield named(
             f"passes.chunks.largest_square {np.dtype(dtype)}",
-            partial(chunks.largest_square, chunk=chunk),
+            partial(chunks.largest_square, chunk=chunk_size(N, D, 0, np.dtype(dtype), blocks)),
             (rows, shift, shift),
         )
     yield Program(
@@ -146,24 +158,24 @@ def _passes():
     )
     yield Program(
         "passes.sharded._on_shards",
-        *_sharded(form),
+        *_sharded(form, over, blocks),
+        devices=EIGHT,
     )
 
 
-def _sharded(form):
-    over = jax.sharding.AbstractMesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    share = -(-N // 8)
+def _sharded(form, over, blocks):
+    share = -(-N // EIGHT)
     run = sharded._on_shards.__wrapped__(
-        chunks.fused, over, min(_chunk(SINGLE), share), smooth._rowwise_of(form, 1), (1,)
+        chunks.fused, over, min(_chunk(SINGLE, blocks), share), smooth._rowwise_of(form, 1), (1,)
     )
-    rows, labels = _of((8 * share, D), HALF), _of((8 * share,), np.int32)
-    return run, (_of((K, D)), _of((K,)), _of((D,)), rows, labels, _of((8 * share,)), (1.0,))
+    rows, labels = _of((EIGHT * share, D), HALF), _of((EIGHT * share,), np.int32)
+    return run, (_of((K, D)), _of((K,)), _of((D,)), rows, labels, _of((EIGHT * share,)), (1.0,))
 
 
-def _proofs():
+def _proofs(blocks):
     form, labels, shift = FORMS["softmax"], _of((N,), np.int32), _of((K,), DOUBLE)
     by_row = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0)
-    chunk = ACCELERATOR.columns(K, N)
+    chunk = blocks.columns(K, N)
     for function, more in (
         (certificates._loss_at, ()),
         (balance._bias_newton, ()),
@@ -182,7 +194,7 @@ def _proofs():
     ):
         yield Program(
             f"passes.chunks.transpose_total {name}",
-            partial(chunks.transpose_total, rowwise=function, chunk=_chunk(DOUBLE)),
+            partial(chunks.transpose_total, rowwise=function, chunk=_chunk(DOUBLE, blocks)),
             (
                 by_row,
                 (shift, _of((3, K), DOUBLE), 1.0, 1.0),
@@ -199,13 +211,13 @@ def _proofs():
     )
 
 
-def _metrics():
+def _metrics(blocks):
     """What a solver builds its metric from, of 6,000 sampled rows."""
     rows, form = 20_480, FORMS["softmax"]
     bend = newton._SampledBend(_of((K, rows)), _of((rows,)), _of((rows,), np.int32))
     yield Program(
         "solvers.newton._curved_compiled",
-        partial(newton._curved_compiled, form, ACCELERATOR.sampled),
+        partial(newton._curved_compiled, form, blocks.sampled),
         (_of((rows, D)), bend, _of((K, D)), _of((K,))),
     )
     yield Program("solvers.covariance._second_moment", covariance._second_moment, (_of((rows, D)),))
@@ -216,8 +228,13 @@ def _metrics():
     )
     yield Program(
         "solvers.class_blocks._blocks_compiled",
-        partial(class_blocks._blocks_compiled, together=ACCELERATOR.class_blocks // (6000 * 100)),
+        partial(class_blocks._blocks_compiled, together=blocks.class_blocks // (6000 * 100)),
         (_of((6000, 100)), _of((K, 6000))),
+    )
+    yield Program(
+        "solvers.class_blocks._inverses_compiled",
+        class_blocks._inverses_compiled,
+        (_of((K, 171, 171)), _of((171,))),
     )
 
 
@@ -307,25 +324,12 @@ def _compiled_fits():
         )
 
 
-def _slices():
-    examples, features, classes, points = 50_000, 3072, 10, (51, 51)
+def _slices(blocks):
     every = (losses.softmax_cross_entropy, losses.weston_watkins_hinge, losses.crammer_singer_hinge)
     for dtype, kinds in ((SINGLE, every), (DOUBLE, every[:1])):
-        data = SliceData(
-            _of((3, classes, features), dtype),
-            _of((3, classes), dtype),
-            None,
-            None,
-            range(examples),
-        )
-        block, rows = _kernels.block_sizes(data, points, ACCELERATOR)
-        arguments = (
-            (_of((3 * classes, features), dtype), data.bias, None),
-            *(_of((rows, features), np.uint8), _of((rows,), np.int32), _of((), np.int32)),
-            *(_of((count,), dtype) for count in points),
-        )
+        block, arguments = _plane(blocks, 50_000, 3072, 10, np.uint8, dtype)
         for loss in kinds:
-            kernel = _kernels.choose(loss, "loss", classes, ACCELERATOR.points)
+            kernel = _kernels.choose(loss, "loss", 10, blocks.points)
             yield Program(
                 f"landscape._kernels.chunk_sums {loss.__name__} {np.dtype(dtype)}",
                 partial(_kernels.chunk_sums, kernel, block),
@@ -334,24 +338,45 @@ def _slices():
             )
     yield Program(
         "landscape._kernels.chunk_losses",
-        partial(_kernels.chunk_losses, losses.softmax_cross_entropy, block, ACCELERATOR.points),
+        partial(_kernels.chunk_losses, losses.softmax_cross_entropy, block, blocks.points),
         arguments,
         wide=True,
     )
-    block = ACCELERATOR.slice_bytes // (8 * D)
+    block, arguments = _plane(blocks, N, D, K, HALF, SINGLE)
+    for loss in every:
+        yield Program(
+            f"landscape._kernels.chunk_sums {loss.__name__} {K} classes",
+            partial(_kernels.chunk_sums, _kernels.choose(loss, "loss", K, blocks.points), block),
+            arguments,
+            # a piece of the steps, of which scores out of range need many, has a block's work
+            steps=51 * (arguments[1].shape[0] // block) if loss is every[0] else 0,
+        )
+    block, rows = _sizes(N, D, blocks)
     maps = _of((2 * K, D), DOUBLE), _of((2, K), DOUBLE), None
     yield Program(
         "landscape.hinge_profile._products",
         lambda maps, inputs: _products(maps, inputs, block),
-        (maps, _of((20 * block, D), HALF)),
+        (maps, _of((rows, D), HALF)),
         wide=True,
     )
 
 
-def _differences():
-    examples, features, classes, nodes = 50_000, 3072, 10, 2
+def _plane(blocks, examples, features, classes, stored, dtype):
+    """Rows of a block, and the arguments of the sums over a plane of 51 x 51 points."""
+    points = (51, 51)
+    weights, bias = _of((3, classes, features), dtype), _of((3, classes), dtype)
+    data = SliceData(weights, bias, None, None, range(examples))
+    block, rows = _kernels.block_sizes(data, points, blocks)
+    maps = _of((3 * classes, features), dtype), bias, None
+    inputs, labels = _of((rows, features), stored), _of((rows,), np.int32)
+    steps = (_of((count,), dtype) for count in points)
+    return block, (maps, inputs, labels, _of((), np.int32), *steps)
+
+
+def _differences(blocks):
+    examples, features, classes, nodes = 50_000, 3072, 10, 4
     params = LinearParams(_of((classes, features), DOUBLE), _of((classes,), DOUBLE))
-    together, rows = structured.sizes(ACCELERATOR, examples, (nodes, classes, features + 1))
+    together, rows = structured.sizes(blocks, examples, (nodes, classes, features + 1))
     labels, weights = _of((rows,), np.int32), _of((rows,), DOUBLE)
     for loss in (losses.softmax_cross_entropy, losses.weston_watkins_hinge):
         yield Program(

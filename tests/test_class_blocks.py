@@ -1,11 +1,13 @@
 """Blocks made of few rows: what they have in common by chance alone is shrunk."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.class_blocks import _noise, shrink, thinned
+from jaxlin.solvers.class_blocks import _noise, class_block_metric, shrink, thinned
 from jaxlin.solvers.hessian_blocks import bends_of
 from jaxlin.solvers.problem import open_problem
 
@@ -121,3 +123,27 @@ def test_the_noise_of_drawn_rows_is_one_over_their_number(monkeypatch):
     np.testing.assert_allclose(dense, (1 - 1 / 20) / 300, rtol=0.2)  # drawn by leverage, too
     sparse = _noise(problem, sample, *thinned(bends.own_weights, seed=0))
     np.testing.assert_allclose(sparse, dense, rtol=1e-5)
+
+
+def test_blocks_inverted_together_are_those_inverted_one_by_one(monkeypatch):
+    """As a device does, to which a thousand small factorizations are a thousand launches."""
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
+    problem, sample, bends = bent(60, 600, 1000, monkeypatch)
+    curvature = np.array(bends.own_weights)
+    curvature[7] = 0  # a class that nothing is known of
+    curvature[8] *= np.arange(600) < 2  # two rows for six unknowns
+    curvature[9] *= 1e24 * (np.arange(600) < 2)  # indefinite, as rounded, with the ridge as well
+    metrics = []
+    for device in (problem.rows.device, SimpleNamespace(platform="gpu")):
+        monkeypatch.setattr(problem.rows, "device", device)
+        spectrum = MetricBuilder(problem).spectrum()
+        metrics.append(class_block_metric(problem, spectrum, sample, curvature))
+    rng = np.random.default_rng(5)
+    gradient = rng.normal(size=(60, 5)), rng.normal(size=60)
+    found = [metric(*gradient) for metric in metrics]
+    for steps, biases in found:  # positive definite all the same
+        assert gradient[0][9] @ steps[9] + gradient[1][9] * biases[9] > 0
+    (alone, bias), (together, same) = ([np.delete(a, 9, 0) for a in each] for each in found)
+    # float64 blocks, of condition 1e3 where two rows know a class and at most 10 elsewhere
+    np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-9 * np.abs(alone).max())
+    np.testing.assert_allclose(same, bias, rtol=1e-9, atol=1e-9 * np.abs(bias).max())

@@ -41,9 +41,8 @@ def choose(loss: Callable, quantity: str, classes: int, points: int) -> Kernel:
 
     `points`: how many scores of points are evaluated at once (`jaxlin.blocks`).
     """
-    unrolled = classes <= _UNROLLED_CLASSES
     if quantity == "accuracy":
-        return Kernel(_correct) if unrolled else Kernel(_pointwise, (_is_correct, points))
+        return Kernel(_correct)
     base, margin = _base_and_margin(loss)
     sums = {
         losses.weston_watkins_hinge: ("wrong", 1),
@@ -56,14 +55,14 @@ def choose(loss: Callable, quantity: str, classes: int, points: int) -> Kernel:
         return Kernel(_softmax)
     if base in sums:
         return Kernel(_sum_of_hinges, (*sums[base], margin))
-    if base in largest and unrolled:
+    if base in largest:
         return Kernel(_largest_hinge, (largest[base], margin))
     return Kernel(_pointwise, (loss, points))
 
 
 def _counts(kernel: Kernel) -> bool:
     """Whether it counts right answers, which are always finite."""
-    return kernel.function is _correct or _is_correct in kernel.settings
+    return kernel.function is _correct
 
 
 def _base_and_margin(loss: Callable) -> tuple[Callable, float]:
@@ -184,7 +183,10 @@ def _largest_hinge(scores, labels, real, a, b, power: int, margin: float) -> Arr
     used = real[:, None] & ~is_label
     lines = jnp.where(used, lines, 0)  # the label's line is the 0 of max(0, .)
     lines = lines.at[0].add(jnp.where(used, jnp.asarray(margin, lines.dtype), 0))
-    worst = reduce(jnp.maximum, _each_class(lines, a, b))
+    if lines.shape[-1] <= _UNROLLED_CLASSES:
+        worst = reduce(jnp.maximum, _each_class(lines, a, b))
+    else:
+        worst = jnp.max(_all_classes(lines, a, b), axis=1)
     return jnp.sum(worst**power, axis=0)
 
 
@@ -195,10 +197,22 @@ def _correct(scores, labels, real, a, b) -> Array:
     first = classes[None, :] < labels[:, None]  # wins a tie against the label
     right = jnp.broadcast_to(real[:, None, None], (len(labels), len(a), len(b)))
     lines = jnp.where(is_label[None] & ~jnp.isnan(lines), 0, lines)  # a NaN is never right
-    for k, line in enumerate(_each_class(lines, a, b)):
-        ahead = jnp.where(first[:, k, None, None], line >= 0, line > 0)
-        right &= ~ahead & ~jnp.isnan(line)
+    if lines.shape[-1] <= _UNROLLED_CLASSES:
+        for k, line in enumerate(_each_class(lines, a, b)):
+            right &= jnp.where(first[:, k, None, None], line < 0, line <= 0)
+    else:
+        ahead, after = (jnp.where(chosen, lines, 0) for chosen in (first, ~first))
+        ahead = ahead.at[0].add(jnp.where(first, 0, -1))
+        right &= jnp.max(_all_classes(ahead, a, b), axis=1) < 0
+        right &= jnp.max(_all_classes(after, a, b), axis=1) <= 0
+        right &= ~jnp.isnan(lines).any(axis=(0, 2))[:, None, None]  # maxima may drop it
     return jnp.sum(right, axis=0).astype(a.dtype)
+
+
+def _all_classes(lines, a, b):
+    """The lines' values (C, K, T1, T2), for a maximum over the classes: never all made."""
+    z0, z1, z2 = lines[..., None, None]
+    return (z0 + z1 * a[None, None, :, None]) + z2 * b[None, None, None, :]
 
 
 def _each_class(lines, a, b):
@@ -298,11 +312,6 @@ def _logarithms_by_bits(x: Array, *, wide: bool) -> Array:
     groups = mantissas.reshape(-1, min(len(x), _FACTORS), *x.shape[1:])
     logarithms = jnp.sum(jnp.log(jnp.prod(groups, axis=1)), axis=0)
     return logarithms + exponents.astype(x.dtype) * jnp.log(jnp.asarray(2, x.dtype))
-
-
-def _is_correct(scores, labels) -> Array:
-    right = (jnp.argmax(scores, axis=-1) == labels) & ~jnp.isnan(scores).any(axis=-1)
-    return right.astype(scores.dtype)
 
 
 def _pointwise(scores, labels, real, a, b, loss: Callable, points: int) -> Array:

@@ -20,15 +20,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxlin import losses
-from jaxlin.blocks import blocks_on
+from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _trees
 from jaxlin.landscape._scores import open_slice, place, products
 from jaxlin.landscape.directions import tree_of
 from jaxlin.placing import device_of
 from jaxlin.precision import jit
-
-_BLOCKS = 20
 
 
 class HingeProfile(NamedTuple):
@@ -172,9 +170,7 @@ def _hinge_and_margin(loss: Callable, margin: float) -> tuple[Callable, float]:
 def _scores_in_float64(data) -> tuple[np.ndarray, np.ndarray]:
     """s0 and s1, (N, K) each."""
     device = device_of(data.inputs)
-    most = blocks_on(device).slice_bytes // (8 * data.weights.shape[-1])
-    block = max(1, min(len(data.labels), most))
-    rows = block * min(-(-len(data.labels) // block), _BLOCKS)
+    block, rows = _sizes(len(data.labels), data.weights.shape[-1], blocks_on(device))
     found = np.empty((len(data.labels), data.bias.size))
     with jax.enable_x64(True):
         maps = place(data, device)
@@ -182,6 +178,12 @@ def _scores_in_float64(data) -> tuple[np.ndarray, np.ndarray]:
             found[i * rows : i * rows + count] = _products(maps, inputs, block)[:count]
     classes = data.bias.shape[1]
     return found[:, :classes], found[:, classes:]
+
+
+def _sizes(examples: int, features: int, blocks: Blocks) -> tuple[int, int]:
+    """Rows of a block, and rows that are handed over at once, in whole blocks."""
+    block = max(1, min(examples, blocks.slice_bytes // (8 * features)))
+    return block, block * min(-(-examples // block), max(1, blocks.piece_rows // block))
 
 
 @partial(jit, static_argnums=2)

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import scipy.sparse
 
+from jaxlin.blocks import Blocks
+
 FAR = 10.0
 """Times its spread by which a feature lies away from zero where it is worth taking that off."""
 TYPICAL = 64
@@ -100,10 +102,11 @@ def arithmetic_dtype(inputs, dtype=None) -> np.dtype:
     return np.dtype(dtype)
 
 
-def chunk_size(size, features, classes, dtype, most):
-    """Rows of a chunk of about `most` bytes of features and scores, and all chunks about even."""
+def chunk_size(size, features, classes, dtype, blocks: Blocks):
+    """Rows of a chunk of features and scores, and all chunks about even."""
+    most = blocks.chunk_bytes
     rows = int(np.clip(most // ((features + classes) * dtype.itemsize), 256, most // 2000))
-    return -(-size // max(1, -(-size // rows)))
+    return min(blocks.tiled(-(-size // max(1, -(-size // rows)))), size)
 
 
 def norm_bound(largest_square, off=0.0):

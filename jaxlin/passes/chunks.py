@@ -156,6 +156,6 @@ def largest_square(rows, shift, squared_scale, *, chunk):
 
     def step(largest, i):
         block = _read(rows, start_of(i), chunk, shift)
-        return jnp.maximum(largest, (block**2 @ squared_scale).max()), None
+        return jnp.maximum(largest, block**2 @ squared_scale), None
 
-    return lax.scan(step, jnp.zeros((), squared_scale.dtype), jnp.arange(blocks))[0]
+    return lax.scan(step, jnp.zeros(chunk, squared_scale.dtype), jnp.arange(blocks))[0].max()

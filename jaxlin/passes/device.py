@@ -31,8 +31,7 @@ class DeviceRows(Rows):
         super().__init__(inputs, classes, shift, scale, dtype)
         self.device = device_of(inputs)
         self.blocks = blocks_on(self.device)
-        most = self.blocks.chunk_bytes
-        self.chunk = chunk_size(self.size, self.features, classes, self.dtype, most)
+        self.chunk = chunk_size(self.size, self.features, classes, self.dtype, self.blocks)
         item = np.dtype(inputs.dtype).itemsize
         array = isinstance(inputs, (np.ndarray, jax.Array)) and not isinstance(inputs, np.memmap)
         self._parts = [slice(0, self.size)]
@@ -208,11 +207,11 @@ class DeviceRows(Rows):
 
     def _largest_square(self, taken, dtype) -> float:
         """Of the norms of the scaled rows less `taken`, as computed in this dtype."""
-        largest = 0.0
+        largest, dtype = 0.0, np.dtype(dtype)
         with arithmetic(dtype):
             vectors = jnp.asarray(taken), jnp.asarray(self.scale**2, dtype)
             for _, rows in self._each():
-                chunk = self._chunk(dtype, rows.shape[0])
+                chunk = chunk_size(rows.shape[0], self.features, 0, dtype, self.blocks)
                 found = float(chunks.largest_square(rows, *vectors, chunk=chunk))
                 largest = float(np.maximum(largest, found))  # NaN stays NaN
         return largest

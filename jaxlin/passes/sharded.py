@@ -76,8 +76,7 @@ class ShardedRows(DeviceRows):
         self.over, self._resident = over, None  # `sample` reads the source
         self.device = over.local_devices[0]
         self.blocks = blocks_on(self.device)
-        most = self.blocks.chunk_bytes
-        self.chunk = chunk_size(source.share, self.features, classes, self.dtype, most)
+        self.chunk = chunk_size(source.share, self.features, classes, self.dtype, self.blocks)
         with arithmetic(self._placing):
             self._placed = place_rows(inputs, over, last=True)
 
@@ -147,10 +146,10 @@ class ShardedRows(DeviceRows):
         return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums, totals
 
     def _largest_square(self, taken, dtype) -> float:
+        dtype = np.dtype(dtype)
+        chunk = chunk_size(self.inputs.share, self.features, 0, dtype, self.blocks)
         with arithmetic(dtype):
-            run = _on_shards(
-                chunks.largest_square, self.over, self._chunk(dtype, self.inputs.share)
-            )
+            run = _on_shards(chunks.largest_square, self.over, chunk)
             return float(run(self._placed, taken, np.asarray(self.scale**2, dtype)))
 
 

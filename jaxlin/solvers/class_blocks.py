@@ -32,6 +32,7 @@ import scipy.sparse
 from jax import lax
 from scipy.linalg import get_lapack_funcs
 
+from jaxlin.passes import arithmetic
 from jaxlin.precision import jit
 from jaxlin.solvers.covariance import Sample, product
 from jaxlin.solvers.duals import total
@@ -106,7 +107,12 @@ def class_block_metric(
     below = np.asarray(curvature @ rotated[:, leading:] ** 2)
     mean = max(float(blocks[:, -1, -1].mean()), 1e-12)
     free = 1e-3 * mean if problem.fit_intercept else 1.0
-    inverses = _inverses(blocks, np.append(spectrum.ridges[:leading], free))
+    ridges = np.append(spectrum.ridges[:leading], free).astype(blocks.dtype)
+    if problem.on_host or problem.rows.device.platform == "cpu":
+        inverses = _inverses(blocks, ridges)
+    else:
+        with arithmetic(blocks.dtype):
+            inverses = np.array(_inverses_compiled(blocks, ridges))
     below = 1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12)
 
     def solve(turned, bias_gradient):
@@ -190,7 +196,7 @@ def _blocks_compiled(top, curvature, *, together):
 def _inverses(blocks, ridges):
     """Of blocks + diag(ridges), in place; more is added where rounding has made one indefinite."""
     potrf, potri = get_lapack_funcs(("potrf", "potri"), (blocks,))
-    diagonal, ridges = np.arange(len(ridges)), ridges.astype(blocks.dtype)
+    diagonal = np.arange(len(ridges))
     for block in blocks:
         plain = block[diagonal, diagonal] + ridges
         for more in ROUNDED:
@@ -201,3 +207,29 @@ def _inverses(blocks, ridges):
         upper = np.triu(potri(factor)[0])
         block[:] = upper + np.triu(upper, 1).T
     return blocks
+
+
+@jit
+def _inverses_compiled(blocks, ridges):
+    """The same of all blocks at once, for a device to which a thousand small ones are launches."""
+    identity = jnp.eye(len(ridges), dtype=blocks.dtype)
+    largest = (jnp.diagonal(blocks, axis1=1, axis2=2) + ridges[None, :]).max(1)
+    unit = jnp.finfo(blocks.dtype).eps * largest
+    plain = blocks + (identity * ridges[:, None])[None, :, :]
+
+    def factored(tries):
+        more = jnp.asarray(ROUNDED, blocks.dtype)[tries] * unit
+        return tries, jnp.linalg.cholesky(plain + more[:, None, None] * identity[None, :, :])
+
+    def failed(state):
+        return jnp.isnan(state[1]).any((1, 2)) & (state[0] < len(ROUNDED) - 1)
+
+    _, factors = lax.while_loop(
+        lambda state: failed(state).any(),
+        lambda state: factored(state[0] + failed(state)),
+        factored(jnp.zeros(len(blocks), jnp.int32)),
+    )
+    inner = lax.linalg.triangular_solve(
+        factors, jnp.broadcast_to(identity, blocks.shape), left_side=True, lower=True
+    )
+    return jnp.einsum("kji,kjl->kil", inner, inner)
