@@ -7,7 +7,7 @@ float64: XLA computes it in pairs of float32, with errors of more than a hundred
 place of a product, and with the range of float32.
 """
 
-__all__ = ["Arithmetic", "arithmetic_of", "lacking", "proof"]
+__all__ = ["Arithmetic", "arithmetic_of", "lacking", "proof", "with_float64"]
 
 from typing import NamedTuple
 
@@ -79,20 +79,50 @@ def lacking(device, precision: str) -> str | None:
     )
 
 
-def proof(device) -> str | None:
+def with_float64(device):
+    """The device, or where it computes float64 in pairs of float32 this machine's processors.
+
+    Raises:
+      ValueError: JAX was started without the processors.
+
+    >>> import jax
+    >>> with_float64(jax.devices()[0]).platform
+    'cpu'
+    """
+    import jax
+
+    if arithmetic_of(device).float64 != "emulated":
+        return device
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise ValueError(
+            f"{device.device_kind} has no float64 of its own, in which bounds are proved, and "
+            f"`JAX_PLATFORMS` leaves out the processors, which have it. Add cpu to it, as in "
+            f"JAX_PLATFORMS={device.platform},cpu."
+        ) from None
+
+
+def proof(device, processes: int = 1) -> str | None:
     """What becomes of proofs where float64 is not native; `None` where it is, or is unknown.
 
-    Bounds are evaluated in float64 where the rows are, and what is taken off them for rounding is
-    that of IEEE arithmetic. Small and sparse problems are computed in NumPy, whatever the one
-    device is; over a mesh all are computed on its devices.
+    What is taken off a bound for rounding is that of IEEE arithmetic. So sums in float64 are taken
+    on this machine's processors, from the rows as they are. Rows that are spread over processes
+    stay where they are, and so do their sums.
 
     Args:
       device: as for `arithmetic_of`.
+      processes: that share the rows.
     """
     if arithmetic_of(device).float64 != "emulated":
         return None
+    if processes == 1:
+        return (
+            f"{device.device_kind} has no float64 of its own: bounds are proved on this machine's "
+            "processors, and take their time."
+        )
     return (
-        f"{device.device_kind} has no float64 of its own: on one device, small and sparse "
-        "problems are proved in NumPy on the host; other bounds are evaluated in pairs of "
-        "float32, whose rounding is not taken off, and are no proof. For one set JAX_PLATFORMS=cpu."
+        f"{device.device_kind} has no float64 of its own, and rows are spread over {processes} "
+        "processes: bounds are evaluated in pairs of float32, whose rounding is not taken off, "
+        "and are no proof. Fit in one process for one."
     )

@@ -14,6 +14,7 @@ from jaxlin import (
     batches,
     losses,
     models,
+    platforms,
     preprocess,
     scores,
     sharding,
@@ -28,6 +29,7 @@ from jaxlin.core import Batch, LinearParams
 from jaxlin.data import load
 from jaxlin.data.rows import RowView
 from jaxlin.objectives import compose
+from jaxlin.passes import chunks
 from jaxlin.sweep import full_batch
 
 KEY = jax.random.key(0)
@@ -221,6 +223,37 @@ def plan_is_the_epoch():
     return seen == meant
 
 
+def proved_elsewhere():
+    """Fits on devices that are said to have no float64, against the fit on one that has it."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(1500, 320)).astype(np.float32) + 100
+    labels = np.argmax(inputs[:, :10] + generator.normal(size=(1500, 10)), 1)
+    fit = partial(solvers.minimize, inputs, labels, strength=1e-3, tolerance=1e-4)
+    over = sharding.mesh(jax.devices()[5:])
+    first, *_ = jax.devices()
+    real = platforms.arithmetic_of
+    emulated = real(first)._replace(float64="emulated")
+    platforms.arithmetic_of = lambda device: real(device) if device == first else emulated
+    places, walked = set(), chunks.transpose_total
+
+    def watched(*arguments, **settings):
+        found = walked(*arguments, **settings)
+        if found[0].dtype == np.float64:
+            spread = isinstance(found[0], jax.core.Tracer)
+            places.add("a mesh" if spread else min(device.id for device in found[0].devices()))
+        return found
+
+    chunks.transpose_total = watched
+    try:
+        with jax.default_device(jax.devices()[5]):
+            there = [fit(), fit(mesh=over)]
+    finally:
+        platforms.arithmetic_of, chunks.transpose_total = real, walked
+    here = [fit(), fit(mesh=over)]
+    bounds = [[each.objective, each.lower_bound] for each in here + there]
+    return {"bounds": bounds, "places": list(places)}
+
+
 def command(out):
     return main(
         ["train", "--out", out, "--devices", "8", "--class-devices", "2", "--steps", "60", "-q"]
@@ -240,6 +273,7 @@ if __name__ == "__main__":
         "streamed": streamed,
         "many classes": many_classes,
         "plan is the epoch's": plan_is_the_epoch,
+        "proved elsewhere": proved_elsewhere,
         "command": partial(command, sys.argv[1]),
     }
     found = {}

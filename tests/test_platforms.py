@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlin.platforms import arithmetic_of, lacking, proof
+from jaxlin.platforms import arithmetic_of, lacking, proof, with_float64
 
 
 class Device(NamedTuple):
@@ -64,5 +64,19 @@ def test_only_a_precision_without_units_is_remarked_on(device, lacks):
 
 
 def test_a_proof_is_remarked_on_where_float64_is_emulated():
-    assert "TPU v5 lite has no float64 of its own" in proof(V5E)
+    assert "proved on this machine's processors" in proof(V5E)
+    assert "are no proof" in proof(V5E, processes=2)
     assert [proof(device) for device in (H100, T4, MI300, jax.devices("cpu")[0])] == [None] * 4
+
+
+def test_what_a_device_cannot_compute_in_float64_the_processors_do(monkeypatch):
+    (processors, *_) = jax.local_devices(backend="cpu")
+    assert with_float64(V5E) is processors
+    assert with_float64(H100) is H100
+
+    def without(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", without)
+    with pytest.raises(ValueError, match=r"TPU v5 lite has no float64 .* JAX_PLATFORMS=tpu,cpu"):
+        with_float64(V5E)

@@ -139,7 +139,10 @@ def remarks(device, precision: str, *, proves: bool) -> list[str]:
       precision: of products, as `--precision`.
       proves: the run certifies its fits.
     """
+    import jax
+
     from jaxlin.platforms import lacking, proof
 
-    found = [lacking(device, precision), proof(device) if proves else None]
+    said = proof(device, jax.process_count()) if proves else None
+    found = [lacking(device, precision), said]
     return [sentence for sentence in found if sentence]

@@ -34,7 +34,7 @@ class Rows:
                 )
         self.chunk = self.size
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
-        self._radius, self._moved = None, False
+        self._radius, self._moved, self._proving = None, False, None
 
     @property
     def resident(self) -> bool:
@@ -44,7 +44,7 @@ class Rows:
     def rescaled(self, factors):
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)
-        other.scale, other._radius = self.scale * factors, None
+        other.scale, other._radius, other._proving = self.scale * factors, None, None
         return other
 
     def centred(self):

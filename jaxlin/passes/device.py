@@ -1,8 +1,11 @@
 """Rows in XLA programs, resident on a device or handed to it part by part."""
 
-__all__ = ["DeviceRows"]
+__all__ = ["DeviceRows", "exactly"]
 
+import inspect
 import mmap
+from collections.abc import Callable
+from functools import wraps
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +17,41 @@ from jaxlin.memory import kept_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound
 from jaxlin.placing import device_of, to_device
+from jaxlin.platforms import with_float64
 from jaxlin.prefetch import prefetch
+from jaxlin.sharding import fetch
 
 RESIDENT_BYTES = 4 << 30
 """Memory maps and chunked sources beyond this are read part by part in every pass, on a CPU."""
 PART_BYTES = 256 << 20
+
+
+def exactly(method: Callable) -> Callable:
+    """A method of `DeviceRows` whose float64 is IEEE arithmetic, as the bounds of proofs take it.
+
+    Where the device computes float64 in pairs of float32, the same rows on this machine's
+    processors do what is asked in float64.
+    """
+    signature = inspect.signature(method)
+    asked = signature.parameters.get("dtype")
+    default = np.float64 if asked is None else asked.default  # without one it is float64 always
+
+    @wraps(method)
+    def routed(self, *arguments, **settings):
+        given = signature.bind(self, *arguments, **settings).arguments
+        dtype = given.get("dtype", default)
+        rows = self.proving if np.dtype(dtype or self.dtype) == np.float64 else self
+        if rows is self:
+            return method(self, *arguments, **settings)
+        arguments, settings = jax.tree.map(_from_device, (arguments, settings))
+        with jax.default_device(rows.device):
+            return getattr(rows, method.__name__)(*arguments, **settings)
+
+    return routed
+
+
+def _from_device(value):
+    return fetch(value) if isinstance(value, jax.Array) else value
 
 
 class DeviceRows(Rows):
@@ -29,7 +62,7 @@ class DeviceRows(Rows):
     def __init__(self, inputs, classes, shift, scale, dtype):
         check_not_forked()
         super().__init__(inputs, classes, shift, scale, dtype)
-        self.device = device_of(inputs)
+        self.classes, self.device = classes, device_of(inputs)
         self.blocks = blocks_on(self.device)
         self.chunk = chunk_size(self.size, self.features, classes, self.dtype, self.blocks)
         item = np.dtype(inputs.dtype).itemsize
@@ -61,6 +94,22 @@ class DeviceRows(Rows):
         floating = jnp.issubdtype(self.inputs.dtype, jnp.floating)
         return self.inputs.dtype if floating else self.dtype
 
+    @property
+    def proving(self) -> "DeviceRows":
+        """The same rows where float64 is IEEE arithmetic: here, or on this machine's processors.
+
+        Rows that are spread over processes stay where they are.
+        """
+        device = self.device if jax.process_count() > 1 else with_float64(self.device)
+        if device is self.device:
+            return self
+        if self._proving is None:
+            with jax.default_device(device):
+                rows = _from_device(self.inputs)
+                rows = DeviceRows(rows, self.classes, self.shift, self.scale, self.dtype)
+            rows._moved, self._proving = self._moved, rows
+        return self._proving
+
     def _each(self):
         if self._resident is not None:
             yield self._parts[0], self._resident
@@ -85,6 +134,7 @@ class DeviceRows(Rows):
                 whole = chunks.placed(whole, rows, part.start)
         return whole
 
+    @exactly
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
@@ -95,6 +145,7 @@ class DeviceRows(Rows):
             ]
             return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
 
+    @exactly
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         products, sums = 0.0, 0.0
@@ -110,6 +161,7 @@ class DeviceRows(Rows):
                 sums += np.asarray(found[1], np.float64)
         return self._mapped_back(products, sums, dtype), sums
 
+    @exactly
     def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         value, products, sums = 0.0, 0.0, 0.0
@@ -134,6 +186,7 @@ class DeviceRows(Rows):
                 sums += np.asarray(found[2], np.float64)
         return value, self._mapped_back(products, sums, dtype), sums
 
+    @exactly
     def total(self, rowwise, by_row, *extra):
         """Sums over the rows of what `rowwise` makes of each block of columns.
 
@@ -146,6 +199,7 @@ class DeviceRows(Rows):
         with arithmetic(np.float64):
             return chunks.total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
 
+    @exactly
     def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
         """residuals @ rows, the sums of the residuals, and further sums, in one pass.
 
@@ -205,6 +259,7 @@ class DeviceRows(Rows):
             self._radius = norm_bound(largest, self._folded(dtype) * self.scale)
         return self._radius
 
+    @exactly
     def _largest_square(self, taken, dtype) -> float:
         """Of the norms of the scaled rows less `taken`, as computed in this dtype."""
         largest, dtype = 0.0, np.dtype(dtype)

@@ -22,7 +22,7 @@ from jaxlin.cores import check_not_forked
 from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import arithmetic, arithmetic_dtype, chunk_size
-from jaxlin.passes.device import DeviceRows
+from jaxlin.passes.device import DeviceRows, exactly
 from jaxlin.precision import jit
 from jaxlin.sharding import fetch, place_rows
 
@@ -73,7 +73,7 @@ class ShardedRows(DeviceRows):
         check_not_forked()
         source = _Filled(inputs, over.shape["data"])
         super(DeviceRows, self).__init__(source, classes, shift, scale, dtype)
-        self.over, self._resident = over, None  # `sample` reads the source
+        self.classes, self.over, self._resident = classes, over, None  # `sample` reads the source
         self.device = over.local_devices[0]
         self.blocks = blocks_on(self.device)
         self.chunk = chunk_size(source.share, self.features, classes, self.dtype, self.blocks)
@@ -102,6 +102,7 @@ class ShardedRows(DeviceRows):
             spread = NamedSharding(self.over, _COLUMNS)
             return jax.make_array_from_callback(values.shape, spread, values.__getitem__)
 
+    @exactly
     def scores(self, weights, bias, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
@@ -109,6 +110,7 @@ class ShardedRows(DeviceRows):
             run = _on_shards(chunks.scores, self.over, self._chunk(dtype, self.inputs.share))
             return run(*arguments, self._placed)
 
+    @exactly
     def transpose(self, residuals, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
@@ -118,6 +120,7 @@ class ShardedRows(DeviceRows):
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums
 
+    @exactly
     def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
@@ -130,11 +133,13 @@ class ShardedRows(DeviceRows):
         value = fetch(values).astype(np.float64).sum(0)
         return value, self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums
 
+    @exactly
     def total(self, rowwise, by_row, *extra):
         chunk, axes = self._columns(by_row), tuple(np.ndim(a) for a in by_row)
         with arithmetic(np.float64):
             return _on_shards(chunks.total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
 
+    @exactly
     def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
         axes = tuple(np.ndim(a) for a in by_row)
         with arithmetic(np.float64):
@@ -145,6 +150,7 @@ class ShardedRows(DeviceRows):
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums, totals
 
+    @exactly
     def _largest_square(self, taken, dtype) -> float:
         dtype = np.dtype(dtype)
         chunk = chunk_size(self.inputs.share, self.features, 0, dtype, self.blocks)
@@ -162,6 +168,8 @@ class _Filled:
         self.shape = (self.share * parts, source.shape[1])
 
     def __getitem__(self, indices):
+        if isinstance(indices, slice):
+            indices = np.arange(*indices.indices(self.shape[0]))
         return np.asarray(self.source[np.minimum(indices, self.source.shape[0] - 1)])
 
 

@@ -16,6 +16,8 @@ from jax import lax
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
+from jaxlin.placing import device_of
+from jaxlin.platforms import with_float64
 from jaxlin.precision import jit
 from jaxlin.solvers.certificates import losing_bias
 from jaxlin.solvers.covariance import same_value
@@ -54,11 +56,12 @@ def minimize_compiled(
     takes as many steps as its slowest. Rows of weight 0 do not count, so folds are weights, and
     problems of unequal size share a program after padding.
 
-    In float64 the gap is that of `minimize`: a dual feasible point's value, with the worst rounding
-    error of its evaluation taken off. In float32 it is an estimate: it adds the statistical size of
-    the rounding errors, and was never seen below the true gap, but that is not proved. `prove`,
-    called outside of the trace, proves it in float64 from the inputs as they are. float32 ends near
-    a relative gap of 1e-5, sooner if the strength is weak; the status says so.
+    In float64, where the device has it, the gap is that of `minimize`: a dual feasible point's
+    value, with the worst rounding error of its evaluation taken off. In float32 it is an estimate:
+    it adds the statistical size of the rounding errors, and was never seen below the true gap, but
+    that is not proved. `prove`, called outside of the trace, proves it in float64 from the inputs
+    as they are. float32 ends near a relative gap of 1e-5, sooner if the strength is weak; the
+    status says so.
 
     Traced values cannot be checked. Labels outside [0, K), weights that are negative or all zero,
     NaN or infinity in the inputs, and a negative strength give a meaningless result whose status
@@ -182,7 +185,7 @@ def prove(
         axes.append(0 if own else None)
     params = jax.tree.map(lambda a: a.astype(np.float64), solution.params)
     static = form.name, bool(fit_intercept), tuple(axes) if batched else None
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.default_device(with_float64(device_of())):
         found = _proofs(static, params, *(array for array, _ in arrays), np.float64(margin))
     objective, gap = (np.asarray(part) for part in found)
     met = gap <= tolerance * objective
