@@ -16,9 +16,10 @@ written out, so that it is the same on every device; on units made for it the pr
 and fast, elsewhere it costs the rounding. The gradient's products round their operands likewise.
 """
 
-__all__ = ["PRECISIONS", "exact", "jit", "product"]
+__all__ = ["PRECISIONS", "exact", "float64", "jit", "product"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 
 import jax
@@ -26,6 +27,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlin._dtypes import widened
+from jaxlin.placing import device_of
+from jaxlin.platforms import with_float64
 
 PRECISIONS = ("highest", "tf32", "bf16")
 
@@ -55,6 +58,26 @@ def jit(function: Callable, **settings) -> Callable:
     5
     """
     return jax.jit(exact(function), **settings)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Inside, JAX computes in float64: where it is, or on this machine's processors.
+
+    These have it where the device computes float64 in pairs of float32, whose errors are larger
+    than those that bounds and error bars allow for. Arrays that were put on a device on purpose
+    stay there.
+
+    >>> with float64():
+    ...     print(jnp.ones(1, jnp.float64).dtype)
+    float64
+    """
+    device = device_of()
+    capable = with_float64(device)
+    # to name the default device would compile anew what was compiled without
+    place = nullcontext() if capable is device else jax.default_device(capable)
+    with jax.enable_x64(True), place:
+        yield
 
 
 def product(inputs: Array, weights: Array, precision: str) -> Array:

@@ -15,6 +15,7 @@ from jaxlin import (
     losses,
     models,
     platforms,
+    precision,
     preprocess,
     scores,
     sharding,
@@ -29,7 +30,7 @@ from jaxlin.core import Batch, LinearParams
 from jaxlin.data import load
 from jaxlin.data.rows import RowView
 from jaxlin.objectives import compose
-from jaxlin.passes import chunks
+from jaxlin.passes import chunks, open_rows
 from jaxlin.sweep import full_batch
 
 KEY = jax.random.key(0)
@@ -247,11 +248,14 @@ def proved_elsewhere():
     try:
         with jax.default_device(jax.devices()[5]):
             there = [fit(), fit(mesh=over)]
+            arithmetic = open_rows(inputs, 10, host=False).arithmetic
+            with precision.float64():
+                places.update(device.id for device in jnp.ones(3).devices())
     finally:
         platforms.arithmetic_of, chunks.transpose_total = real, walked
     here = [fit(), fit(mesh=over)]
     bounds = [[each.objective, each.lower_bound] for each in here + there]
-    return {"bounds": bounds, "places": list(places)}
+    return {"bounds": bounds, "places": list(places), "arithmetic": arithmetic}
 
 
 def command(out):

@@ -153,6 +153,7 @@ def test_a_device_without_float64_has_its_bounds_proved_by_one_that_has_it(found
     """On one device and on a mesh; sums in float64 were all taken on device 0."""
     alone, spread, *there = found["proved elsewhere"]["bounds"]
     assert found["proved elsewhere"]["places"] == [0]
+    assert found["proved elsewhere"]["arithmetic"] == "float64 on cpu"
     assert there[0] == alone  # of the same steps, taken by the same programs
     # on the mesh a bound is summed in another order, and is off by its rounding
     np.testing.assert_allclose(there[1], spread, rtol=1e-9)

@@ -26,6 +26,7 @@ from jaxlin.gradients.patterns import describe
 from jaxlin.gradients.report import Entry, GradientReport
 from jaxlin.gradients.slopes import Slopes, resolve
 from jaxlin.gradients.structured import structured_step
+from jaxlin.placing import device_of
 
 CHUNK = 256  # entries searched together for a value that is not finite
 
@@ -238,7 +239,8 @@ def assemble(
             "`f` cannot be mapped over points (a host callback without `vmap_method`, perhaps): "
             "it was evaluated one point at a time."
         )
-    device = jax.devices()[0]
+    with function.context():
+        device = device_of()
     how = "one point at a time by Python" if function.kind == "python" else device.device_kind
     margins = None
     if isinstance(function.f, LinearObjective):

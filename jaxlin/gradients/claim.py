@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.gradients.evaluate import Function
+from jaxlin.precision import float64
 
 
 class Claim(NamedTuple):
@@ -128,7 +129,7 @@ def _autodiff(function: Function, dtype=None):
             tree = function.tree(np.array(x, function._flat_dtype))
             return jax.tree.map(np.asarray, function.gradient(tree))
     wide = dtype == np.float64
-    with jax.enable_x64(wide):
+    with float64() if wide else jax.enable_x64(False):
         flat = jnp.asarray(x, jnp.float64 if wide else jnp.float32)
         leaves = [flat[a.start : a.stop].reshape(a.shape).astype(dtype) for a in function.leaves]
         tree = jax.tree_util.tree_unflatten(function.treedef, leaves)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.gradients.precision import largest_term, rounding_of
-from jaxlin.precision import jit
+from jaxlin.precision import float64, jit
 
 GIB = 2**30
 FLOAT64 = float(np.finfo(np.float64).eps)
@@ -135,7 +135,8 @@ class Function:
     def context(self):
         """Evaluate inside this: float64 switched on if it is used, exact matrix products."""
         stack = ExitStack()
-        stack.enter_context(jax.enable_x64(self._flat_dtype == np.float64 or self._ambient))
+        wide = self._flat_dtype == np.float64 or self._ambient
+        stack.enter_context(float64() if wide else jax.enable_x64(False))
         stack.enter_context(jax.default_matmul_precision("highest"))
         return stack
 

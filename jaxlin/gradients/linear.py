@@ -24,7 +24,7 @@ from jaxlin._checks import check_label_range
 from jaxlin._dtypes import widened
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import without_absent
-from jaxlin.precision import jit
+from jaxlin.precision import float64, jit
 from jaxlin.scores import linear
 
 ROWS = 1024  # examples in memory as floats at a time
@@ -166,7 +166,7 @@ def linear_objective(
         check_label_range(labels, None, weights=weights)
         narrow = labels.astype(np.int32)
         labels = narrow if (narrow == labels).all() else labels
-    with jax.enable_x64(True):  # keep float64 data as they are, whatever the caller's setting
+    with float64():  # keep float64 data as they are, whatever the caller's setting
         device = [None if a is None else jnp.asarray(a) for a in (inputs, labels, weights)]
     return LinearObjective(loss, *device, float(strength), regularizer)
 
@@ -213,7 +213,7 @@ def margins_near_zero(objective: LinearObjective, params, step: float) -> Margin
     largest = float(jnp.max(jnp.abs(objective.inputs.astype(jnp.float32))))
     reach = step * max(largest, 1.0)
 
-    with jax.enable_x64(True):
+    with float64():
         params = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
 
         @jit

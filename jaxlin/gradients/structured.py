@@ -35,7 +35,7 @@ from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.gradients.linear import LinearObjective, unwrap
 from jaxlin.placing import device_of
-from jaxlin.precision import jit
+from jaxlin.precision import float64, jit
 
 GROUP = 16  # rows unrolled in one fused loop; their softmax changes share one logarithm
 
@@ -184,7 +184,7 @@ def differences_along_axes(objective, x, steps) -> np.ndarray:
       (nodes, n), n entries in the order of the flattened parameters.
     """
     loss, margin = unwrap(objective.loss)
-    with jax.enable_x64(True):
+    with float64():
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
         steps = jnp.asarray(steps, jnp.float64)
         classes = (params.weights if isinstance(params, LinearParams) else params).shape[0]
@@ -299,7 +299,7 @@ def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray
     examples = objective.examples
     lanes = int(np.clip(memory // (64 * examples * (offsets.shape[1] + 1)), 1, 256))
     result = np.empty(offsets.shape)
-    with jax.enable_x64(True):
+    with float64():
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
         scores = jnp.concatenate(
             [_scores(params, objective.inputs[i : i + 4096])[1] for i in range(0, examples, 4096)]

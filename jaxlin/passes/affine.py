@@ -41,6 +41,11 @@ class Rows:
         """Whether all rows are in one memory, rather than read anew in every pass."""
         return True
 
+    @property
+    def arithmetic(self) -> str:
+        """What sums in float64 are computed with."""
+        return "float64 in NumPy"
+
     def rescaled(self, factors):
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)

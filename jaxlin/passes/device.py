@@ -17,7 +17,7 @@ from jaxlin.memory import kept_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound
 from jaxlin.placing import device_of, to_device
-from jaxlin.platforms import with_float64
+from jaxlin.platforms import arithmetic_of, with_float64
 from jaxlin.prefetch import prefetch
 from jaxlin.sharding import fetch
 
@@ -109,6 +109,12 @@ class DeviceRows(Rows):
                 rows = DeviceRows(rows, self.classes, self.shift, self.scale, self.dtype)
             rows._moved, self._proving = self._moved, rows
         return self._proving
+
+    @property
+    def arithmetic(self) -> str:
+        device = self.proving.device
+        pairs = arithmetic_of(device).float64 == "emulated"
+        return f"{'pairs of float32' if pairs else 'float64'} on {device.device_kind}"
 
     def _each(self):
         if self._resident is not None:

@@ -96,7 +96,7 @@ def fill(problem: Problem, left: End, right: End) -> Fit | None:
     if not objective - lower <= problem.tolerance * objective:
         return None
     gradient = products + 2 * strength * weights
-    proof = Certificate(objective, bias, lower, gradient, 0.0, None)
+    proof = Certificate(objective, bias, lower, gradient, 0.0, None, problem.rows.arithmetic)
     norm = float(np.linalg.norm(gradient))
     return Fit(weights, bias, lower, norm, 0, 0.0, Status.CONVERGED, proof)
 

@@ -72,6 +72,8 @@ class Certificate(NamedTuple):
     """(K, D): G + 2 strength W at the balanced dual point, float64."""
     evaluations: float
     dual: "Dual"
+    arithmetic: str
+    """What it was computed with, such as "float64 on cpu"; pairs of float32 prove nothing."""
 
 
 class Dual(NamedTuple):
@@ -152,7 +154,7 @@ def certify(
     cost = 1.0 + (dtype == np.float64)  # two products, of which the second is float64
     gradient = products + 2 * problem.strength * weights
     dual = Dual(scores, shift, mixing, products, sums, size, exact and known is None)
-    return Certificate(objective, bias, bound, gradient, cost, dual)
+    return Certificate(objective, bias, bound, gradient, cost, dual, problem.rows.arithmetic)
 
 
 def bound_of(problem: Problem, products, sums, gains, size, objective) -> float:

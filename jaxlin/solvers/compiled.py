@@ -16,9 +16,7 @@ from jax import lax
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
-from jaxlin.placing import device_of
-from jaxlin.platforms import with_float64
-from jaxlin.precision import jit
+from jaxlin.precision import float64, jit
 from jaxlin.solvers.certificates import losing_bias
 from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
@@ -185,7 +183,7 @@ def prove(
         axes.append(0 if own else None)
     params = jax.tree.map(lambda a: a.astype(np.float64), solution.params)
     static = form.name, bool(fit_intercept), tuple(axes) if batched else None
-    with jax.enable_x64(True), jax.default_device(with_float64(device_of())):
+    with float64():
         found = _proofs(static, params, *(array for array, _ in arrays), np.float64(margin))
     objective, gap = (np.asarray(part) for part in found)
     met = gap <= tolerance * objective
