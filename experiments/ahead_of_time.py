@@ -23,6 +23,7 @@ import time
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 from ahead_targets import TARGETS, Target
 from compiled_text import cost
@@ -52,6 +53,10 @@ def compiler(target: Target) -> str:
         except metadata.PackageNotFoundError:
             continue
     return f"JAX {metadata.version('jax')}"
+
+
+ELSEWHERE = {"compiles": "elsewhere", "sentence": "by the host's processors, which have float64"}
+"""Of a program that the device is not asked to run."""
 
 
 def registry(target: Target) -> dict:
@@ -116,6 +121,13 @@ def compile_one(program, target: Target, text: Path | None = None) -> dict:
     }
 
 
+def has_float64(target: Target) -> bool:
+    """Whether it computes in float64; what asks for it is else done by the host's processors."""
+    from jaxlin.platforms import arithmetic_of
+
+    return arithmetic_of(SimpleNamespace(platform=target.platform)).float64 != "emulated"
+
+
 def sentence(error: str) -> str:
     """The first lines of a compiler's complaint, as one."""
     return re.sub(r"\s+", " ", error).strip()[:300]
@@ -147,13 +159,15 @@ def markdown(found: dict, target: Target) -> str:
         [name for name, row in rows.items() if row["compiles"] is state]
         for state in (True, False, None)
     )
+    rest = [name for name, row in rows.items() if row == ELSEWHERE]
     launches = device.launch > 0
     text = (
         f"# {device.name}: compiled ahead of time, not run\n\n"
-        f"{len(good)} of {len(rows)} programs of `jaxlin.programs` compile with "
+        f"{len(good)} of {len(good + fail + untried)} programs of `jaxlin.programs` compile with "
         f"{found['compiler']}, each in a process of its own"
         f"{'; these do not: ' + ', '.join(fail) if fail else ''}"
-        f"{'; not tried yet: ' + ', '.join(untried) if untried else ''}. "
+        f"{'; not tried yet: ' + ', '.join(untried) if untried else ''}"
+        f"{'; in float64 run on the host: ' + ', '.join(rest) if rest else ''}. "
         "Only seconds to compile are measured "
         f"(on {found['cores']} cores that were shared with other work; in brackets those of the "
         "processor). 1,281,167 x 768 features in float16 and 1,000 classes, or for slices and "
@@ -199,7 +213,7 @@ def _tasks(rows, tasks):
     lines = []
     for what, wanted, parts in tasks:
         found = [rows.get(name, {"compiles": False}) for name, _ in parts]
-        if all(row["compiles"] for row in found):
+        if all(row["compiles"] is True for row in found):
             seconds = sum(
                 times * max(row["launch_seconds"], row["roofline_seconds"])
                 for row, (_, times) in zip(found, parts, strict=True)
@@ -212,7 +226,7 @@ def _tasks(rows, tasks):
 
 
 def _line(name, row, launches):
-    if not row["compiles"]:  # False, or None where it was not tried
+    if row["compiles"] is not True:  # `None` where it was not tried
         return (
             f"| `{name}` | {row['sentence'].replace('|', '/')}"
             + " |" * (9 if launches else 7)
@@ -279,7 +293,8 @@ def main(arguments=None):
         return 0
     from jaxlin.programs import programs
 
-    known = [program.name for program in programs()]  # a TPU's compiler is one process's at a time
+    # without devices: a TPU's compiler is one process's at a time
+    known = {program.name: program.wide and not has_float64(target) for program in programs()}
     chosen = [name for name in known if options.only in name]
     if not chosen:
         print(f"no program's name has {options.only!r} in it: {', '.join(known)}.", file=sys.stderr)
@@ -288,7 +303,7 @@ def main(arguments=None):
     path = options.out / f"{name}.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["programs"] if path.is_file() else {}
     for each in chosen:
-        rows[each] = compile_apart(each, options)
+        rows[each] = ELSEWHERE if known[each] else compile_apart(each, options)
         if not options.json:
             print(_line(each, rows[each], target.device.launch > 0), end="", flush=True)
         untried = {"compiles": None, "sentence": "not tried yet"}

@@ -125,7 +125,7 @@ TARGETS = {
         },
         'Peaks: Google Cloud, "TPU v5e" (2024); a float32 product is six in bfloat16. Its vector '
         "unit: 8 x 128 lanes with four units at 1.5 GHz (Austin et al., How to Scale Your Model, "
-        "2025). float64 is a pair of float32 there, and its operations are those of the pairs. A "
+        "2025). float64 is a pair of float32 there, so that what needs it is done by the host. A "
         "TPU runs a program as a whole, so that no launches are counted.",
     ),
 }

@@ -26,6 +26,7 @@ from jaxlin.core import LinearParams
 from jaxlin.landscape import _kernels, _trees
 from jaxlin.landscape._scores import in_units, open_slice, place
 from jaxlin.landscape.slices import check_slice, warn_nonfinite
+from jaxlin.platforms import with_float64
 
 _QUANTITIES = ("loss", "accuracy", "losses")
 _PENDING = 4  # chunks under way at once on each device
@@ -141,6 +142,8 @@ def _slice(
     grids = [jnp.asarray(unit * s, dtype) for unit, s in zip(units, steps, strict=True)]
     grids += [jnp.zeros(1, dtype)] * (2 - len(grids))
     devices = devices or jax.local_devices()
+    if dtype == np.float64:
+        devices = list(dict.fromkeys(map(with_float64, devices)))
     if quantity == "losses":
         values = _per_example(data, grids, loss, devices, dtype).reshape(-1, *shape)
         warn_nonfinite(values, start=params)

@@ -26,6 +26,7 @@ from jaxlin.landscape import _trees
 from jaxlin.landscape._scores import open_slice, place, products
 from jaxlin.landscape.directions import tree_of
 from jaxlin.placing import device_of
+from jaxlin.platforms import with_float64
 from jaxlin.precision import jit
 
 
@@ -169,7 +170,7 @@ def _hinge_and_margin(loss: Callable, margin: float) -> tuple[Callable, float]:
 
 def _scores_in_float64(data) -> tuple[np.ndarray, np.ndarray]:
     """s0 and s1, (N, K) each."""
-    device = device_of(data.inputs)
+    device = with_float64(device_of(data.inputs))
     block, rows = _sizes(len(data.labels), data.weights.shape[-1], blocks_on(device))
     found = np.empty((len(data.labels), data.bias.size))
     with jax.enable_x64(True):
