@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin.gradients.evaluate import GIB, Function, flatten
+from jaxlin.gradients.evaluate import GIB, Function
+from jaxlin.gradients.leaves import flatten
 from jaxlin.gradients.structured import column_steps, differences_along_axes, has_structure
 
 METHODS = ("forward", "central", "richardson")

@@ -3,7 +3,6 @@
 __all__ = ["check_hessian", "check_hvp"]
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,17 +13,16 @@ from jaxlin.gradients.claim import evaluated, is_like
 from jaxlin.gradients.evaluate import GIB
 from jaxlin.gradients.jacobian import opened
 from jaxlin.gradients.jacobian_claim import (
+    acting,
     action_rows,
     array_rows,
     linear_map,
-    point_like,
     pushforward,
     with_nonlinear,
 )
 from jaxlin.gradients.lines import scales_of
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import GradientReport
-from jaxlin.precision import jit
 
 
 def check_hessian(
@@ -102,21 +100,15 @@ def check_hvp(
     base, first = _opened(f, x, gradient, memory, settings)
     if base is None:
         return first._replace(subject="hvp")
-    if hvp is None:
-        if not base.differentiable():
-            raise ValueError(
-                "`gradient` is a plain Python function, which JAX cannot differentiate: pass what "
-                "is claimed as `hvp=` or `hessian=`."
-            )
-        product = jit(partial(pushforward, base))
-    else:
-
-        def product(v):
-            return hvp(point_like(base, v), v)
-
+    if hvp is None and not base.differentiable():
+        raise ValueError(
+            "`gradient` is a plain Python function, which JAX cannot differentiate: pass what is "
+            "claimed as `hvp=` or `hessian=`."
+        )
     operator, broken = linear_map(
-        product, base.tree(base.x), base.leaves, units=scales_of(base), key=settings.get("key"),
-        memory=memory, result="a tree like `x`",
+        acting(base, hvp, pushforward), base.tree(base.x), base.leaves,
+        units=scales_of(base), key=settings.get("key"), memory=memory,
+        result="a tree like `x`",
         called="forward over reverse mode" if hvp is None else "`hvp`",
     )  # fmt: skip
     report = _judged(base, first, action_rows(operator, base, transposed=True), "hvp", settings)

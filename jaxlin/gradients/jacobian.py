@@ -3,17 +3,16 @@
 __all__ = ["check_jacobian", "check_jvp", "check_vjp", "opened"]
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from jaxlin.gradients.by_outputs import check_settings, judge
 from jaxlin.gradients.claim import evaluated, is_like
 from jaxlin.gradients.evaluate import GIB
 from jaxlin.gradients.jacobian_claim import (
+    acting,
     action_rows,
     array_rows,
     linear_map,
-    point_like,
     product_rows,
     pullback,
     pushforward,
@@ -22,7 +21,6 @@ from jaxlin.gradients.jacobian_claim import (
 from jaxlin.gradients.lines import generator, scales_of
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import GradientReport
-from jaxlin.precision import jit
 
 
 def check_jacobian(
@@ -91,16 +89,10 @@ def check_vjp(
     base = opened(f, x, memory, settings)
     if vjp is None:
         _need_jax(base, "jacobian")
-
-        pull = jit(partial(pullback, base))
-    else:
-
-        def pull(u):
-            return vjp(point_like(base, u), u)
-
     operator, broken = linear_map(
-        pull, base.output_tree(), base.leaves, units=base.units, key=settings.get("key"),
-        memory=memory, result="a tree like `x`",
+        acting(base, vjp, pullback), base.output_tree(), base.leaves,
+        units=base.units, key=settings.get("key"), memory=memory,
+        result="a tree like `x`",
         called="reverse mode, jax.vjp(f, x)," if vjp is None else "`vjp`",
     )  # fmt: skip
     report = judge(base, action_rows(operator, base), subject="vjp", **settings)
@@ -131,16 +123,10 @@ def check_jvp(
     base = opened(f, x, memory, settings)
     if jvp is None:
         _need_jax(base, "jvp")
-
-        push = jit(partial(pushforward, base))
-    else:
-
-        def push(v):
-            return jvp(point_like(base, v), v)
-
     operator, broken = linear_map(
-        push, base.tree(base.x), base.layout, units=scales_of(base), key=settings.get("key"),
-        memory=memory, result="a tree like f(x)",
+        acting(base, jvp, pushforward), base.tree(base.x), base.layout,
+        units=scales_of(base), key=settings.get("key"), memory=memory,
+        result="a tree like f(x)",
         called="forward mode, jax.jvp(f, x, v)," if jvp is None else "`jvp`",
     )  # fmt: skip
     report = judge(base, product_rows(operator, base), subject="jvp", **settings)

@@ -1,10 +1,10 @@
 """The Jacobian that is on trial: an array, or a function that multiplies by it from either side."""
 
 __all__ = [
+    "acting",
     "action_rows",
     "array_rows",
     "linear_map",
-    "point_like",
     "product_rows",
     "pullback",
     "pushforward",
@@ -122,7 +122,7 @@ def _product(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.stack([row[row != 0] @ matrix[row != 0] for row in weights])
 
 
-def point_like(base: Outputs, tree, dtype=None):
+def _point_like(base: Outputs, tree, dtype=None):
     """x in the working dtype of `base`, of JAX arrays where `tree` holds some."""
     flat = np.array(base.x, base._flat_dtype if dtype is None else np.float64)
     point = base.tree(flat)
@@ -135,15 +135,22 @@ def point_like(base: Outputs, tree, dtype=None):
 
 def pullback(base: Outputs, cotangent, dtype=None):
     """u^T J by `jax.vjp`."""
-    result, back = jax.vjp(base.of, point_like(base, cotangent, dtype))
+    result, back = jax.vjp(base.of, _point_like(base, cotangent, dtype))
     return back(jax.tree.map(lambda u, y: jnp.asarray(u).astype(y.dtype), cotangent, result))[0]
 
 
 def pushforward(base: Outputs, tangent):
     """J v by `jax.jvp`."""
-    point = point_like(base, tangent)
+    point = _point_like(base, tangent)
     tangent = jax.tree.map(lambda v, a: v.astype(a.dtype), tangent, point)
     return jax.jvp(base.of, (point,), (tangent,))[1]
+
+
+def acting(base: Outputs, rule: Callable | None, own: Callable) -> Callable:
+    """What a rule makes of a direction at the point; `own` is JAX's, (base, direction) -> tree."""
+    if rule is None:
+        return jit(partial(own, base))
+    return lambda direction: rule(_point_like(base, direction), direction)
 
 
 def linear_map(

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlin.gradients.precision import underflow
+from jaxlin.gradients.rounding import underflow
 
 RUNG = 8.0  # ratio of neighbouring steps of a ladder
 TOP = 2.0**-3  # its longest step, in units of the scale of the parameters

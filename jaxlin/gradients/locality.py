@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxlin.gradients.ladder import FLOAT64
-from jaxlin.gradients.precision import underflow
+from jaxlin.gradients.rounding import underflow
 from jaxlin.gradients.slopes import Slopes
 
 GOLDEN = (np.sqrt(5) - 1) / 2

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin.gradients.evaluate import GIB, Function, Leaf, unflatten
+from jaxlin.gradients.evaluate import GIB, Function
+from jaxlin.gradients.leaves import Leaf, unflatten
 from jaxlin.gradients.lines import random_signs, scales_of
 from jaxlin.placing import device_of
 from jaxlin.precision import jit
