@@ -39,13 +39,14 @@ def _no_pile_of_programs():
         jax.clear_caches()
 
 
+PRECISION = jax.config.jax_default_matmul_precision
+
+
 @pytest.fixture(autouse=True)
 def _precision_not_kept():
-    """A command that runs in the process states a precision for all: the next test has its own."""
-    before = jax.config.jax_default_matmul_precision
-    yield
-    if jax.config.jax_default_matmul_precision != before:
-        jax.config.update("jax_default_matmul_precision", before)
+    """A command in this process, run by a test or a fixture, states one for all that follows."""
+    if jax.config.jax_default_matmul_precision != PRECISION:
+        jax.config.update("jax_default_matmul_precision", PRECISION)
 
 
 @pytest.fixture
