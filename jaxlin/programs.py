@@ -63,7 +63,7 @@ SMALL = {
     "gradients.jacobian_claim.acting": "the function of a user",
     "gradients.jacobian_claim._differences": "the function of a user",
     "gradients.outputs.Outputs.__init__": "the function of a user",
-    "gradients.linear.margins_near_zero": "element-wise work",
+    "gradients.linear._near_zero": "element-wise work",
     "landscape.directions.hessian_eigenvectors": "the function of a user",
     "landscape.slices._evaluate": "the function of a user",
     "passes.chunks.placed": "a copy",

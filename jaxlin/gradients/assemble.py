@@ -19,7 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.gradients.ladder import RUNG, TOP, Calibration, calibrate, entry_step, measured_order
-from jaxlin.gradients.linear import LinearObjective, margins_near_zero, unwrap, weights_of
+from jaxlin.gradients.linear import (
+    LinearObjective,
+    margins_near_zero,
+    scores_of,
+    unwrap,
+    weights_of,
+)
 from jaxlin.gradients.lines import EPS, Group, Trial
 from jaxlin.gradients.locality import demoted
 from jaxlin.gradients.patterns import describe
@@ -112,9 +118,7 @@ def structured_scale(trial) -> tuple[np.ndarray, np.ndarray]:
                 top,
                 float(
                     np.abs(
-                        np.asarray(
-                            objective.scores(jax.tree.map(lambda a: jnp.asarray(a), x), block)
-                        )
+                        np.asarray(scores_of(jax.tree.map(lambda a: jnp.asarray(a), x), block))
                     ).max()
                 ),
             )

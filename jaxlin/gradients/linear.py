@@ -72,12 +72,6 @@ class LinearObjective:
     def examples(self) -> int:
         return self.inputs.shape[0]
 
-    def scores(self, params, inputs) -> Array:
-        if isinstance(params, LinearParams):
-            return linear(params, inputs)
-        zero = jnp.zeros(params.shape[0], params.dtype)
-        return linear(LinearParams(params, zero), inputs)
-
     def block(self, start, size: int):
         """Rows `start` to `start + size` (which may be traced): inputs, labels, weights."""
         rows = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
@@ -95,7 +89,7 @@ class LinearObjective:
         def of_block(first):
             start = jnp.minimum(first, self.examples - size)  # the last block overlaps: mask it
             inputs, labels, weights = self.block(start, size)
-            values = widened(self.loss(self.scores(params, inputs), labels))
+            values = widened(self.loss(scores_of(params, inputs), labels))
             weights = jnp.where(start + jnp.arange(size) >= first, weights, 0).astype(values.dtype)
             return jnp.sum(weights * jnp.where(weights == 0, 0, values)), jnp.sum(weights)
 
@@ -171,6 +165,12 @@ def linear_objective(
     return LinearObjective(loss, *device, float(strength), regularizer)
 
 
+def scores_of(params, inputs) -> Array:
+    if isinstance(params, LinearParams):
+        return linear(params, inputs)
+    return linear(LinearParams(params, jnp.zeros(params.shape[0], params.dtype)), inputs)
+
+
 def weights_of(params) -> Array:
     return params.weights if isinstance(params, LinearParams) else params
 
@@ -210,26 +210,29 @@ def margins_near_zero(objective: LinearObjective, params, step: float) -> Margin
     kind = HINGES.get(loss)
     if kind is None:
         return None
-    largest = float(jnp.max(jnp.abs(objective.inputs.astype(jnp.float32))))
+    inputs, labels = objective.inputs, objective.labels
+    largest = float(jnp.max(jnp.abs(inputs.astype(jnp.float32))))
     reach = step * max(largest, 1.0)
 
     with float64():
         params = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
 
-        @jit
-        def count(params, inputs, labels):
-            scores = objective.scores(params, inputs)
-            is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
-            own = jnp.take_along_axis(scores, labels[:, None], axis=1)
-            if kind == "all":
-                gaps = margin + jnp.where(is_label, -scores, scores)
-            else:
-                gaps = jnp.where(is_label, jnp.inf, scores - own + margin)
-            return jnp.sum(jnp.abs(gaps) <= reach)
-
         near = sum(
-            int(count(params, objective.inputs[i : i + ROWS], objective.labels[i : i + ROWS]))
-            for i in range(0, objective.examples, ROWS)
+            int(_near_zero(params, inputs[rows], labels[rows], margin, reach, kind=kind))
+            for rows in (slice(i, i + ROWS) for i in range(0, objective.examples, ROWS))
         )
     classes = weights_of(params).shape[0]
     return MarginCount(near, objective.examples * (classes - (kind == "pairs")), reach)
+
+
+@functools.partial(jit, static_argnames="kind")
+def _near_zero(params, inputs, labels, margin, reach, *, kind):
+    """How many arguments of a hinge's maxima are within `reach` of zero, on these rows."""
+    scores = scores_of(params, inputs)
+    is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
+    own = jnp.take_along_axis(scores, labels[:, None], axis=1)
+    if kind == "all":
+        gaps = margin + jnp.where(is_label, -scores, scores)
+    else:
+        gaps = jnp.where(is_label, jnp.inf, scores - own + margin)
+    return jnp.sum(jnp.abs(gaps) <= reach)
