@@ -3,6 +3,8 @@
 `.pytest_cache/programs` keeps compiled programs; a second run of the suite takes half the time.
 """
 
+import fcntl
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -47,6 +49,23 @@ def _precision_not_kept():
     """A command in this process, run by a test or a fixture, states one for all that follows."""
     if jax.config.jax_default_matmul_precision != PRECISION:
         jax.config.update("jax_default_matmul_precision", PRECISION)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """A function (name, make) that returns what `make()` found, made once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def found(name, make):
+        path = folder / f"{name}.json"
+        with open(folder / f"{name}.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                path.write_text(json.dumps(make()), encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return found
 
 
 @pytest.fixture

@@ -23,7 +23,10 @@ from jaxlin.scores import linear
 from jaxlin.solvers import Status, minimize
 
 GPU = SimpleNamespace(
-    platform="gpu", id=0, memory_stats=lambda: {"bytes_limit": 80 << 30, "bytes_in_use": 20 << 30}
+    platform="gpu",
+    device_kind="NVIDIA H100",
+    id=0,
+    memory_stats=lambda: {"bytes_limit": 80 << 30, "bytes_in_use": 20 << 30},
 )
 
 

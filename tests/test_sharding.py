@@ -22,17 +22,17 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    out = tmp_path_factory.mktemp("eight") / "run"
-    script = Path(__file__).with_name("eight_devices.py")
-    environment = os.environ | {"XLA_FLAGS": EIGHT, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, script, out], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) | {
-        "env": json.loads((out / "env.json").read_text(encoding="utf-8"))
-    }
+def found(once, tmp_path_factory):
+    def eight():
+        out = tmp_path_factory.mktemp("eight") / "run"
+        words = [sys.executable, Path(__file__).with_name("eight_devices.py"), out]
+        environment = os.environ | {"XLA_FLAGS": EIGHT, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        written = json.loads((out / "env.json").read_text(encoding="utf-8"))
+        return json.loads(done.stdout) | {"env": written}
+
+    return once("eight_devices", eight)
 
 
 def test_training_reaches_the_objective_of_one_device(found):

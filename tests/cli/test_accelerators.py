@@ -308,8 +308,7 @@ def test_remarks_are_on_what_was_asked_for():
         assert remarks(device, "highest", proves=True) == []
     assert remarks(tpu, "highest", proves=False) == []
     (said,) = remarks(tpu, "highest", proves=True)
-    assert "float64" in said
-    assert "JAX_PLATFORMS=cpu" in said
+    assert "bounds are proved on this machine's processors" in said
     assert len(remarks(cpu, "bf16", proves=False)) == 1
     assert remarks(gpu, "bf16", proves=False) == []
 
