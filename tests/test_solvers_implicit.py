@@ -143,3 +143,19 @@ def test_what_has_no_derivative_is_refused_or_nan(asked):
     _, slope = value_and_slope(asked | {"strength": jnp.asarray(0.0)})
     assert np.isnan(slope["sample_weight"]).all()
     assert np.isnan(slope["inputs"]).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"gradient": LinearParams(np.zeros((2, 3)), np.zeros(2))}, "`gradient.weights` must have"),
+        ({"sample_weight": np.ones(5)}, r"`sample_weight` must have shape \(24,\)"),
+        ({"offsets": np.zeros((24, 2))}, "`offsets` must have shape"),
+        ({"labels": LABELS + 1}, r"must be .* got 3"),
+    ],
+)
+def test_what_does_not_fit_is_named(asked, wrong, message):
+    params = LinearParams(np.zeros((3, 3)), np.zeros(3))
+    settings = {"labels": LABELS, "gradient": params, "strength": 0.1} | wrong
+    with pytest.raises(ValueError, match=message):
+        influence(params, asked["inputs"], **settings)

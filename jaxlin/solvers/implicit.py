@@ -30,8 +30,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from jaxlin._checks import check_label_range, check_labels
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
 from jaxlin.solvers.duals import DualForm, form_of, own_of
@@ -137,7 +139,7 @@ def influence(
 
     Raises:
       ValueError: a loss with kinks, or a strength that is not positive: the parameters have no
-        derivative.
+        derivative; or shapes that do not fit, or a label out of range.
 
     >>> import numpy as np
     >>> from jaxlin.solvers import minimize
@@ -156,17 +158,28 @@ def influence(
         )
     if not isinstance(strength, jax.core.Tracer) and not strength > 0:
         raise ValueError(f"`strength` must be positive, got {strength}: else H has no inverse.")
-    inputs = jnp.asarray(inputs)
+    inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
     wide = jnp.promote_types(inputs.dtype, jnp.float32)
     inputs = inputs.astype(wide if jnp.issubdtype(inputs.dtype, jnp.floating) else jnp.float32)
     to_dtype = partial(jnp.asarray, dtype=inputs.dtype)
     params, gradient = (LinearParams(*map(to_dtype, each)) for each in (params, gradient))
-    weights = jnp.ones(inputs.shape[0]) if sample_weight is None else sample_weight
+    rows, classes = inputs.shape[0], len(params.bias)
+    weights = jnp.ones(rows) if sample_weight is None else sample_weight
+    shaped = {
+        "params.weights": (params.weights, (classes, inputs.shape[-1])),
+        "gradient.weights": (gradient.weights, params.weights.shape),
+        "gradient.bias": (gradient.bias, params.bias.shape),
+        "sample_weight": (weights, (rows,)),
+        "offsets": (np.zeros((rows, classes)) if offsets is None else offsets, (rows, classes)),
+    }
+    for name, (value, shape) in shaped.items():
+        if np.shape(value) != shape:
+            raise ValueError(f"`{name}` must have shape {shape} here, got {np.shape(value)}.")
+    check_labels(labels, rows)
+    check_label_range(labels, classes)
     offsets = 0.0 if offsets is None else offsets
     setting = Setting(inputs, *map(to_dtype, (weights, strength, margin, offsets)))
-    return _influence(
-        (form.name, bool(fit_intercept)), params, jnp.asarray(labels), setting, gradient
-    )
+    return _influence((form.name, bool(fit_intercept)), params, labels, setting, gradient)
 
 
 @partial(jit, static_argnums=0)
