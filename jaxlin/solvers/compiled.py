@@ -21,7 +21,15 @@ from jaxlin.solvers.certificates import losing_bias
 from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
 from jaxlin.solvers.duals import FORMS, form_of
-from jaxlin.solvers.implicit import Setting, moved, normalized, objective, occurring, uncorrelated
+from jaxlin.solvers.implicit import (
+    Setting,
+    less_mean,
+    moved,
+    normalized,
+    objective,
+    occurring,
+    uncorrelated,
+)
 from jaxlin.solvers.status import Status
 from jaxlin.solvers.truncated_newton import Data, evaluate, newton
 
@@ -203,7 +211,7 @@ def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, ma
     def one(params, inputs, labels, sample_weight, strength, offsets):
         counts = normalized(_weights(sample_weight, inputs))
         present = occurring(labels, counts, len(params.bias), free=free)
-        rows, mean = _centred(inputs, counts, free=free)
+        rows, mean = less_mean(inputs, counts, free=free)
         weights, bias = params
         return dual_gap(
             FORMS[name], rows, labels, counts, present, weights, bias + weights @ mean, strength,
@@ -233,7 +241,7 @@ def _solved(
     form, classes = FORMS[name], len(init.bias)
     counts = normalized(_weights(sample_weight, inputs))
     present = occurring(labels, counts, classes, free=free)
-    centred, mean = _centred(inputs, counts, free=free)
+    centred, mean = less_mean(inputs, counts, free=free)
     centred = jnp.where(_varying(inputs, counts)[None, :], centred, 0) if free else centred
     rotated, variances, basis = uncorrelated(centred, counts)
     fixed = _by_class(offsets, inputs.dtype)
@@ -312,12 +320,6 @@ def _no_tangent(value):
 
 
 _solve = jit(_solved, static_argnums=0)
-
-
-def _centred(inputs, counts, *, free):
-    """Rows less their mean, and that mean: the same problem where the bias is free."""
-    mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
-    return inputs - mean[None, :], mean
 
 
 def _varying(inputs, counts):

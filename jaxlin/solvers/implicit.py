@@ -18,6 +18,7 @@ computed is the derivative; there it is that of one side.
 __all__ = [
     "Setting",
     "influence",
+    "less_mean",
     "moved",
     "normalized",
     "objective",
@@ -200,9 +201,7 @@ def _influence(static, params, labels, setting, gradient):
 
 def objective(form, params, labels, present, setting):
     """The weighted mean of the losses + strength |W|^2, as a function of all of its arguments."""
-    own = own_of(jnp, labels, len(params.bias))
-    scores = _scores(params, setting.inputs, setting.offsets, present)
-    z = form.shortfalls(jnp, scores, own, setting.margin)
+    own, z = _shortfalls(form, params, labels, present, setting)
     value = (normalized(setting.sample_weight) * form.loss(jnp, z, own)).sum()
     return value + setting.strength * jnp.vdot(params.weights, params.weights)
 
@@ -217,6 +216,12 @@ def occurring(labels, sample_weight, classes, *, free):
     if not free:
         return jnp.ones(classes, bool)
     return jnp.zeros(classes, bool).at[labels].max(sample_weight > 0)
+
+
+def less_mean(inputs, counts, *, free):
+    """Rows less their mean, and that mean: the same problem where the bias is free."""
+    mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
+    return inputs - mean[None, :], mean
 
 
 def uncorrelated(centred, counts):
@@ -234,16 +239,17 @@ def uncorrelated(centred, counts):
     return rows @ vectors, jnp.maximum(variances, 0), basis
 
 
-def _scores(params, inputs, offsets, present):
-    found = params.weights @ inputs.T + params.bias[:, None] + jnp.asarray(offsets).T
-    return jnp.where(present[:, None], found, LOW)
+def _shortfalls(form, params, labels, present, setting):
+    """The true class of every row, (K, N) bool, and what the loss is a function of, (K, N)."""
+    own = own_of(jnp, labels, len(params.bias))
+    scores = params.weights @ setting.inputs.T + params.bias[:, None]
+    scores = jnp.where(present[:, None], scores + jnp.asarray(setting.offsets).T, LOW)
+    return own, form.shortfalls(jnp, scores, own, setting.margin)
 
 
 def _gradient(form, params, setting, *, labels, present, free):
     """Of the objective in the parameters, (K, D) and (K,), as a function of the setting."""
-    own = own_of(jnp, labels, len(params.bias))
-    scores = _scores(params, setting.inputs, setting.offsets, present)
-    z = form.shortfalls(jnp, scores, own, setting.margin)
+    own, z = _shortfalls(form, params, labels, present, setting)
     residuals = form.residuals(jnp, form.maximizer(jnp, z, 1.0, 0.0), own)
     residuals = residuals * normalized(setting.sample_weight)[None, :]
     sums = residuals.sum(1) if free else jnp.zeros_like(params.bias)
@@ -252,12 +258,10 @@ def _gradient(form, params, setting, *, labels, present, free):
 
 def _system(form, params, labels, present, setting, *, free):
     """The Hessian, in parameters of centred inputs where the bias is free, and the center (D,)."""
-    own, counts = own_of(jnp, labels, len(params.bias)), normalized(setting.sample_weight)
-    scores = _scores(params, setting.inputs, setting.offsets, present)
-    z = form.shortfalls(jnp, scores, own, setting.margin)
+    own, z = _shortfalls(form, params, labels, present, setting)
+    counts = normalized(setting.sample_weight)
     second, bend = curvatures(form, counts, form.maximizer(jnp, z, 1.0, 0.0), own)
-    center = counts @ setting.inputs if free else jnp.zeros_like(setting.inputs[0])
-    centred = setting.inputs - center[None, :]
+    centred, center = less_mean(setting.inputs, counts, free=free)
     _, variances, basis = uncorrelated(centred, counts)
     tiny = jnp.finfo(centred.dtype).tiny
     level = second.sum() / jnp.maximum(present.sum(), 1) + tiny
