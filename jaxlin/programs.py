@@ -36,8 +36,8 @@ from jaxlin.solvers import (
     covariance,
     hessian_blocks,
     implicit,
+    mean_loss,
     newton,
-    smooth,
 )
 from jaxlin.solvers.duals import FORMS
 from jaxlin.solvers.problem import rowwise
@@ -131,7 +131,7 @@ def _passes(over, blocks):
         named = partial(Program, wide=dtype == DOUBLE)
         yield named(
             f"passes.chunks.fused {np.dtype(dtype)}",
-            partial(chunks.fused, rowwise=smooth._rowwise_of(form, 1), chunk=chunk),
+            partial(chunks.fused, rowwise=mean_loss._rowwise_of(form, 1), chunk=chunk),
             (weights, bias, shift, rows, labels, _of((N,), dtype), (1.0,)),
         )
         yield named(
@@ -164,7 +164,7 @@ def _passes(over, blocks):
 def _sharded(form, over, blocks):
     share = -(-N // EIGHT)
     run = sharded._on_shards.__wrapped__(
-        chunks.fused, over, min(_chunk(SINGLE, blocks), share), smooth._rowwise_of(form, 1), (1,)
+        chunks.fused, over, min(_chunk(SINGLE, blocks), share), mean_loss._rowwise_of(form, 1), (1,)
     )
     rows, labels = _of((EIGHT * share, D), HALF), _of((EIGHT * share,), np.int32)
     return run, (_of((K, D)), _of((K,)), _of((D,)), rows, labels, _of((EIGHT * share,)), (1.0,))

@@ -9,8 +9,9 @@ from jaxlin.passes import open_rows
 from jaxlin.sharding import mesh
 from jaxlin.solvers import Status, leading, minimize, minimize_path, prospects, smooth
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.lbfgs import Memory
+from jaxlin.solvers.history import empty_history
 from jaxlin.solvers.leading import Leading, corrected, leading_of
+from jaxlin.solvers.mean_loss import mean_loss
 from jaxlin.solvers.problem import open_problem
 
 pytestmark = pytest.mark.usefixtures("as_if_large")
@@ -46,8 +47,8 @@ def objective_of(weights, bias):
     return losses.mean() + STRENGTH * np.sum(weights**2)
 
 
-def moved(problem, weights, bias, along, mean_loss=smooth.mean_loss, **changed):
-    wanted = dict(lengths=(), gap=0.0, dtype=np.dtype(np.float64)) | changed
+def moved(problem, weights, bias, along, mean_loss=mean_loss, **changed):
+    wanted = dict(lengths=np.full(3, np.nan), gap=0.0, dtype=np.dtype(np.float64)) | changed
     point = np.concatenate([weights.ravel(), bias])
     point, scores = corrected(problem, along, mean_loss, point, **wanted)
     there = point[: weights.size].reshape(weights.shape), point[weights.size :]
@@ -85,7 +86,7 @@ def test_many_steps_lead_to_the_optimum_of_the_subspace(host, intercept, monkeyp
 
 
 def gradient_of(problem, weights, bias):
-    _, found, _ = smooth.mean_loss(problem, weights, bias, np.float64)
+    _, found, _ = mean_loss(problem, weights, bias, np.float64)
     return found + 2 * STRENGTH * weights
 
 
@@ -202,9 +203,9 @@ def test_a_correction_is_for_gradients_that_are_nearly_all_along_the_directions(
     gradient[1] /= np.linalg.norm(gradient[1])
     gradient = np.append(gradient, np.zeros(CLASSES))
     point, unit = np.append(weights, bias), 1 / (4 * STRENGTH)
-    plain = prospects.prospect_of(problem, Memory(), point, gradient)
+    plain = prospects.prospect_of(problem, empty_history(weights.size + CLASSES), point, gradient)
     assert plain.gap == pytest.approx((1 + square) * unit)
-    known = problem, along.metric, Memory(), point, gradient
+    known = problem, along.metric, empty_history(weights.size + CLASSES), point, gradient
     found = prospects.corrected_prospect(*known, value=1e9, plain=plain)
     assert (found.leading is not None) == worth
     assert found.gap == pytest.approx(2.5 * unit if worth else plain.gap)

@@ -5,11 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxlin.solvers import minimize, smooth
 from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.lbfgs import Memory, lowest_along, remember, scaled_step, step_from
+from jaxlin.solvers.history import empty_history, pushed, scaled_step, step_from
+from jaxlin.solvers.lbfgs import GOING, State, accepted, arrived, shortened, trial_of
+from jaxlin.solvers.mean_loss import mean_loss
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.smooth import advance, begin, question
 
 FEW, MANY = 4, 60
 
@@ -40,15 +42,16 @@ def test_a_batch_of_gradients_has_the_steps_of_each(classes, kind, features, mon
 
 
 def pairs_of(hessian, count, rng):
-    memory = Memory(size=count)
-    for point in rng.normal(size=(count + 2, len(hessian))):  # the first two are forgotten
-        memory = remember(memory, point, hessian @ point)
-    return memory
+    history = empty_history(len(hessian), count)
+    for point in rng.normal(size=(count + 2, len(hessian))):  # the first two are overwritten
+        history = pushed(history, point, hessian @ point)
+    assert history.count == count
+    return history
 
 
-def inverse_of(memory, start):
-    """Nocedal and Wright (2006), equation 7.16, pair by pair."""
-    for s, y in zip(memory.points, memory.gradients, strict=True):
+def inverse_of(history, start):
+    """Nocedal and Wright (2006), equation 7.16, pair by pair, oldest first."""
+    for s, y in zip(history.points[history.rows()], history.gradients[history.rows()], strict=True):
         turn = np.eye(len(s)) - np.outer(s, y) / (s @ y)
         start = turn @ start @ turn.T + np.outer(s, s) / (s @ y)
     return start
@@ -58,69 +61,75 @@ def test_a_step_is_minus_the_updated_inverse_times_the_gradient():
     rng = np.random.default_rng(1)
     roots = rng.normal(size=(2, 7, 7))
     hessian, metric = (root @ root.T + np.eye(7) for root in roots)
-    memory, gradient = pairs_of(hessian, 4, rng), rng.normal(size=7)
-    found = step_from(memory, lambda vector: metric @ vector, gradient)
-    np.testing.assert_allclose(found, -inverse_of(memory, metric) @ gradient, rtol=1e-10)
+    history, gradient = pairs_of(hessian, 5, rng), rng.normal(size=7)
+    found = step_from(history, lambda vector: metric @ vector, gradient)
+    np.testing.assert_allclose(found, -inverse_of(history, metric) @ gradient, rtol=1e-10)
 
     # scaled by the geometric mean of s'y / y'My over the youngest three
     lengths = [
         (s @ y) / (y @ metric @ y)
-        for s, y in zip(memory.points[-3:], memory.gradients[-3:], strict=True)
+        for s, y in zip(*(part[history.rows()[-3:]] for part in history[:2]), strict=True)
     ]
     scale = np.prod(lengths) ** (1 / 3)
-    step, after = scaled_step(memory, lambda vectors: vectors @ metric, gradient)
-    np.testing.assert_allclose(step, -inverse_of(memory, scale * metric) @ gradient, rtol=1e-10)
+    step, after = scaled_step(history, lambda vectors: vectors @ metric, gradient)
+    np.testing.assert_allclose(step, -inverse_of(history, scale * metric) @ gradient, rtol=1e-10)
     np.testing.assert_allclose(after.lengths, lengths, rtol=1e-12)
     again, _ = scaled_step(after, lambda vectors: vectors @ metric, gradient)
     np.testing.assert_allclose(again, step, rtol=1e-10)  # known lengths are kept
 
 
 def test_a_pair_without_curvature_is_left_out():
-    memory = remember(Memory(), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
-    assert memory.points == ()
+    history = pushed(empty_history(2), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+    assert history.count == 0
 
 
-def answered(search, function):
-    """What a search returns whose questions `function` answers, and where it asked."""
-    asked, answer = [], None
+def searched(function, start, step, length=1.0):
+    """The state where a search along a step ends, and the lengths that it tried."""
+    value, gradient = function(start)
+    nothing = np.zeros_like(start)
+    state = State(**dict.fromkeys(State._fields, 0.0))._replace(
+        point=start, best=start, step=step, gradient=gradient, history=empty_history(start.size),
+        value=value, least=value, length=length, trial=0, built=nothing, precise=True,
+    )  # fmt: skip
+    tried = []
     while True:
-        try:
-            asked.append(search.send(answer))
-        except StopIteration as stop:
-            return stop.value, asked
-        answer = function(asked[-1])
+        tried.append(state.length)
+        there = trial_of(state)
+        value, gradient = function(there)
+        if accepted(state, value, gradient, noise=0.0):
+            return arrived(state, there, value, gradient), tried
+        state = shortened(state, value)
 
 
 @pytest.mark.parametrize(("first", "trials"), [(1.0, [1.0, 0.1]), (0.15, [0.15])])
 def test_a_search_begins_at_the_length_it_is_given(first, trials):
-    def evaluate(point):
-        return (yield point)
-
     def parabola(point):  # the step from 1 to -9 is ten times too long
         return float(point[0] ** 2), 2 * point
 
     start, step = np.array([1.0]), np.array([-10.0])
-    search = lowest_along(evaluate, start, 1.0, 2 * start, step, noise=0.0, length=first)
-    (there, value, gradient, length), asked = answered(search, parabola)
-    np.testing.assert_allclose([(p[0] - 1) / -10 for p in asked], trials)
-    assert (length, value, gradient) == (trials[-1], there[0] ** 2, 2 * there[0])
+    state, tried = searched(parabola, start, step, first)
+    np.testing.assert_allclose(tried, trials)
+    there = 1 - 10 * trials[-1]
+    np.testing.assert_allclose([state.point[0], state.value], [there, there**2], atol=1e-12)
+    assert state.gradient == 2 * state.point
+    assert state.history.count == 1
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_after_a_step_that_was_cut_the_next_is_tried_somewhat_longer(monkeypatch):
-    seen = []
-
-    def spied(*asked, length, **more):
-        found = yield from lowest_along(*asked, length=length, **more)
-        seen.append((length, found[3]))
-        return found
-
-    monkeypatch.setattr(smooth, "lowest_along", spied)
+def test_after_a_step_that_was_cut_the_next_is_tried_somewhat_longer():
     rng = np.random.default_rng(3)
     inputs = rng.normal(size=(8000, 30)) * np.linspace(3, 0.1, 30) ** 2
     scores = inputs @ rng.normal(size=(30, 10))  # classes almost apart
     labels = (scores + 0.02 * scores.std() * rng.normal(size=scores.shape)).argmax(1)
-    minimize(inputs, labels, strength=1e-8, tolerance=1e-4)
-    assert min(found for _, found in seen) < 1
-    for (_, before), (length, _) in itertools.pairwise(seen):
-        assert length == min(1.0, 1.5 * before)
+    problem = open_problem(inputs, labels, strength=1e-8, tolerance=1e-4)[0]
+    lengths, fitting = [[]], begin(problem, np.zeros((10, 30)), np.zeros(10))
+    while fitting.state.status == GOING and len(lengths) < 60:
+        steps = fitting.state.iterations
+        lengths[-1].append(fitting.state.length)
+        fitting = advance(fitting, mean_loss(*question(fitting)))
+        if fitting.state.iterations > steps:
+            lengths.append([])
+    tried = [each for each in lengths[1:] if each]
+    assert min(each[-1] for each in tried) < 1
+    for before, after in itertools.pairwise(tried):
+        assert after[0] == min(1.0, 1.5 * before[-1])

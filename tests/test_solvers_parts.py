@@ -59,7 +59,7 @@ def test_the_proof_is_of_all_rows_which_the_part_came_near_to(data, monkeypatch)
     assert max(begun.lower_bound, whole.lower_bound) <= min(begun.objective, whole.objective)
     evaluations, objectives, bounds = np.array(seen).T
     assert (bounds <= whole.objective).all()
-    # what is told on the way is of all rows, summed in float32 (smooth.descend's 8 roundings); the
+    # what is told on the way is of all rows, summed in float32 (8 roundings: lbfgs.noise_of); the
     # passes over the part are counted by its share
     rounding = 8 * np.finfo(np.float32).eps
     assert (objectives >= whole.lower_bound * (1 - rounding)).all()

@@ -138,8 +138,8 @@ def one_evaluation(inputs, labels, seen, rows, strength):
     import jax
     import jax.numpy as jnp
 
+    from jaxlin.solvers.mean_loss import mean_loss
     from jaxlin.solvers.problem import open_problem
-    from jaxlin.solvers.smooth import mean_loss
 
     problem = open_problem(inputs, labels, strength=strength, preprocessing=seen)[0]
     weights = np.zeros((problem.classes, problem.features))

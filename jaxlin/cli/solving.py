@@ -17,7 +17,7 @@ from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.train_options import Options
 from jaxlin.core import LinearParams, Solution
-from jaxlin.solvers import unfinished
+from jaxlin.solvers import states
 
 SILENCE = 3.0
 """Seconds without a line of progress."""
@@ -74,7 +74,7 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
 
         def packed(make) -> tuple:
             carried = make()
-            now = _Before(seconds(), tuple(records), fit=unfinished.shapes_of(carried))
+            now = _Before(seconds(), tuple(records), fit=states.shapes_of(carried))
             return carried, {"solver": now._asdict()}
 
         carries = False
@@ -142,12 +142,12 @@ def _beginning(job, out: Path, watch: Watch) -> tuple:
     (examples, features), classes = job.train.inputs.shape, len(job.train.class_names)
     dtype, l1 = _dtype(job.config), job.config["regularizer"] == "l1"
     sizes = {"examples": examples, "features": features, "classes": classes, "dtype": dtype}
-    checkpoint.check_space(out, unfinished.largest(job.config["loss"], l1=l1, **sizes))
+    checkpoint.check_space(out, states.largest(job.config["loss"], l1=l1, **sizes))
     if watch.found is None:
         return None, _Before()
     before = _Before(**watch.found.record["solver"])
     params = LinearParams(np.zeros((classes, features), dtype), np.zeros(classes, dtype))
-    like = params if before.fit is None else unfinished.blank(before.fit)
+    like = params if before.fit is None else states.blank(before.fit)
     return hosts.load(watch.found, like), before
 
 

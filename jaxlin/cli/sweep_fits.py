@@ -20,7 +20,8 @@ from jaxlin.cli.surviving import Watch
 from jaxlin.cli.sweep_job import SweepJob, as_batch, head_json
 from jaxlin.core import LinearParams
 from jaxlin.data.joined import joined
-from jaxlin.solvers.carried import Carried, blank_carried, shapes_of
+from jaxlin.solvers import states
+from jaxlin.solvers.path import PathState
 from jaxlin.solvers.status import silent
 from jaxlin.sweep import selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
@@ -124,7 +125,7 @@ class _Solved(NamedTuple):
     """The heads solved so far, in that order, and what the path of the last one carries on."""
 
     heads: list[sweep.Fitted]
-    carried: Carried | None
+    carried: PathState | None
 
 
 def _solved_before(job: SweepJob, found) -> _Beginning:
@@ -135,7 +136,7 @@ def _solved_before(job: SweepJob, found) -> _Beginning:
         np.zeros((count, classes, features), dtype), np.zeros((count, classes), dtype)
     )
     shapes = record["carried"]
-    empty = None if shapes is None else blank_carried(shapes)
+    empty = None if shapes is None else states.blank(shapes)
     params, carried = hosts.load(found, (like, empty))
     subsets = {head.subset.name: head.subset for head in job.heads}
     solved = []
@@ -195,7 +196,7 @@ def _packed(solved, records, make) -> tuple[tuple, dict]:
         head = found.head._asdict() | {"subset": found.head.subset.name}
         rest = {n: v for n, v in found._asdict().items() if n not in ("head", "params", "history")}
         described.append([head, rest])
-    shapes = None if carried is None else shapes_of(carried)
+    shapes = None if carried is None else states.shapes_of(carried)
     record = {"heads": described, "carried": shapes, "records": records}
     return (params, carried), {"sweep": record}
 

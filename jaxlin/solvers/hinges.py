@@ -16,7 +16,9 @@ Scores are affine in the step, so a line search costs no pass over the data. The
 feasible dual points throughout: their certificate is the stopping rule.
 """
 
-__all__ = ["minimize_hinge", "minimize_unregularized", "separated"]
+__all__ = ["HingeFit", "minimize_hinge", "minimize_unregularized", "separated"]
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,12 +29,20 @@ from jaxlin.solvers.certificates import certify, objective_at, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.duals import own_of, settled, total
+from jaxlin.solvers.history import History, own_copy
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep
-from jaxlin.solvers.problem import Problem, beside, penalty, rowwise, summing_runner, to_host
+from jaxlin.solvers.problem import (
+    Problem,
+    beside,
+    penalty,
+    rowwise,
+    same_fit,
+    summing_runner,
+    to_host,
+)
 from jaxlin.solvers.quasi import QuasiNewtonStep
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
-from jaxlin.solvers.unfinished import HingeFit, checked
 
 STEPS = 16
 """Of a round, at most."""
@@ -48,6 +58,42 @@ SLIGHT, NEXT, PENALTIES = 1e-6, 1e-2, 5
 next are smaller; how many are tried at most."""
 SEEN = 1000
 """Rows that tell how the features spread."""
+
+
+class HingeFit(NamedTuple):
+    """Between two steps of a loss with kinks, over the classes that occur; n = K * D + K."""
+
+    weights: np.ndarray
+    """(K, D) float64."""
+    bias: np.ndarray
+    """(K,) float64."""
+    best: np.ndarray
+    """(n,) float64: the weights row by row, then the bias, of the least objective."""
+    scores: np.ndarray
+    """(K, N) in the dtype of the arithmetic: they were added up step by step."""
+    anchor: np.ndarray
+    """(K, N): the dual point of the round before."""
+    newton_rows: np.ndarray
+    """(2, m) float64: the rows that Newton's preconditioner was built from and their weights."""
+    newton_columns: np.ndarray
+    """(2, K, m): their scores and anchor at that time."""
+    newton: np.ndarray
+    """(5,): the smoothing at that time, the steps it took when new, draws, rows to draw, the
+    curvature of the spectrum (NaN for none)."""
+    history: History
+    """Of the quasi-Newton steps."""
+    last: np.ndarray
+    """(2, n) or (0, 0) float64: point and gradient before the last quasi-Newton step."""
+    quasi_rows: np.ndarray
+    """(2, m), like those of Newton's: what the quasi-Newton metric was built from."""
+    quasi_columns: np.ndarray
+    """(2, K, m)"""
+    quasi: np.ndarray
+    """(2,): the smoothing at that time, steps that it has served."""
+    numbers: np.ndarray
+    """(13,): smoothing, its floor, what is dear; least objective, lower bound, what is claimed and
+    promised of it; evaluations, steps, stalled rounds; and in this round steps, those of
+    quasi-Newton, short ones."""
 
 
 def minimize_hinge(
@@ -143,20 +189,24 @@ def _minimize(problem: Problem, weights, bias, report, carried, on_carried, on_p
         best, lower, claimed, promise = (np.inf, weights, bias), 0.0, -np.inf, np.inf
         evaluations, iterations, stalled = 0.5, 0, 0
     else:
-        weights, bias, *best_params = checked(carried, HingeFit, problem)[:4]
+        carried = own_copy(same_fit(carried, HingeFit, problem))
+        weights, bias = carried.weights, carried.bias
         scores, anchor = beside(rows, carried.scores), beside(rows, carried.anchor)
-        newton.go_on(*carried[6:9])
-        quasi.go_on(*carried[9:16])
+        newton.go_on(*carried[5:8])
+        quasi.go_on(*carried[8:13])
         smoothing, floor, dear, least, lower, *others = carried.numbers.tolist()
         claimed, promise, evaluations, *whole = others
-        best, (iterations, stalled, steps, many, short) = (least, *best_params), map(int, whole)
+        best_weights, best_bias = np.split(carried.best, [weights.size])
+        best = least, best_weights.reshape(weights.shape), best_bias
+        iterations, stalled, steps, many, short = map(int, whole)
 
     def make():
         numbers = smoothing, floor, dear, best[0], lower, claimed, promise, evaluations
         numbers = np.array([*numbers, iterations, stalled, steps, many, short], np.float64)
         by_row = to_host(problem, scores), to_host(problem, anchor)
         learned = *newton.state(), *quasi.state()
-        return HingeFit(weights, bias, *best[1:], *by_row, *learned, numbers)
+        least_at = np.concatenate([best[1].ravel(), best[2]])
+        return own_copy(HingeFit(weights, bias, least_at, *by_row, *learned, numbers))
 
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:

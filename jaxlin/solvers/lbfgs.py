@@ -1,23 +1,27 @@
-"""L-BFGS in a metric: differences of gradients correct an approximate inverse Hessian.
+"""L-BFGS with a line search, as a state between two passes over the rows and what leads on from it.
 
-Vectors are flat float64 arrays on the host, (K * D + K,): the weights row by row, then the bias.
-Its memory also gives the point of least gradient among all combinations of the iterates, whose
-dual point proves far more than the last iterate's (the gap of a single iterate overstates its
-distance to the optimum by a condition number).
+A trial along a step is accepted or shortened (`accepted`, `shortened`, `arrived`); from a point
+that was accepted the next step is made (`with_step`). Each is a function of states; the history
+alone is written in place.
 
-Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4.
+Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.5; Hager and Zhang (2005,
+doi:10.1137/030601880) for decreases that drown in rounding: gradients keep their digits when values
+have lost them.
 """
 
 __all__ = [
-    "Memory",
-    "arrays_of",
-    "least_gradient",
-    "lowest_along",
-    "memory_of",
-    "remember",
-    "room",
-    "scaled_step",
-    "step_from",
+    "GOING",
+    "START",
+    "TRIALS",
+    "State",
+    "accepted",
+    "arrived",
+    "idle_at_end",
+    "noise_of",
+    "renewed",
+    "shortened",
+    "trial_of",
+    "with_step",
 ]
 
 from collections.abc import Callable
@@ -25,154 +29,156 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCALED_BY = 3
-"""Pairs by whose mean length the metric is scaled: one alone swings by a factor of two."""
+from jaxlin.solvers.history import History, forgotten, pushed, scaled_step
+
+TRIALS = 12
+"""Points that a line search looks at, at most."""
+PATIENCE = 4
+"""Steps without progress below the rounding of the objective: the arithmetic is at its end."""
+IDLE = 12
+"""Steps, whatever the preconditioner, without a smaller gradient below that rounding: nor will
+there be."""
+LONGER = 1.5
+"""Where a step was cut, the next is tried at most so many times as long: where losses fall like
+exponentials (hardly a penalty, classes almost apart), all steps in a metric are too long."""
+START = -1
+"""The trial of a fit that does not know the objective where it is."""
+GOING = -1
+"""The status of a fit that has not ended."""
 
 
-class Memory(NamedTuple):
-    """Pairs of differences of points and of gradients, oldest first."""
+class State(NamedTuple):
+    """A fit between two passes: float64 arrays of fixed shapes and numbers; n = K * D + K.
 
-    points: tuple = ()
-    gradients: tuple = ()
-    lengths: tuple = ()
-    """Of the youngest pairs: how long the metric's own steps should have been (`scaled_step`)."""
-    size: int = 30
+    A fit that goes on from it takes the very steps of one that was never left, bit for bit. The
+    preconditioner, whose factors would fill a disk, is built again from the same rows, drawn by the
+    same seed, at the point where it was built before.
+    """
 
-    def youngest(self, count: int) -> "Memory":
-        """The last `count` pairs, for another metric."""
-        start = max(len(self.points) - count, 0)
-        return Memory(self.points[start:], self.gradients[start:], (), self.size)
+    point: np.ndarray
+    """(n,): the weights row by row, then the bias."""
+    gradient: np.ndarray
+    """(n,): of the objective there."""
+    step: np.ndarray
+    """(n,): what is tried next is point + length * step."""
+    best: np.ndarray
+    """(n,): the point of least objective."""
+    velocity: np.ndarray
+    """(n,): change of the solution per unit of log strength, where this is the end of a fit that
+    came from another strength; else 0."""
+    history: History
+    decrements: np.ndarray
+    """(5,): what the last steps in this preconditioner were expected to gain; NaN where there were
+    fewer."""
+    built: np.ndarray
+    """(n,): where the preconditioner was built."""
+    recipe: np.ndarray
+    """(7,): how; see `MetricBuilder.state`."""
+    value: float
+    """Of the objective."""
+    length: float
+    trial: int
+    """How many lengths were tried along this step, or `START`."""
+    least: float
+    """Of the objectives so far."""
+    lower: float
+    """The greatest bound that was proved."""
+    gap: float
+    """That a proof is expected to leave here."""
+    promise: float
+    """What the last proof was expected to leave."""
+    faintest: float
+    """The least gain that was expected of a step."""
+    older: float
+    """The least of those in this preconditioner that are no longer among `decrements`."""
+    idle: int
+    """Steps since `faintest` was halved."""
+    since: int
+    """Steps in this preconditioner."""
+    iterations: int
+    evaluations: float
+    precise: bool
+    """Evaluations are in float64 by now, whatever the problem's dtype."""
+    strength: float
+    built_strength: float
+    """That the preconditioner was built for."""
+    milestone: float
+    """Relative gap at which those who watch are shown the next bound; like `seen`, of no effect."""
+    seen: float
+    """The greatest bound that was proved for them."""
+    status: int
+    """`Status`, or `GOING`."""
 
 
-def room(size: int, most: int = 30) -> int:
-    """How many pairs of vectors of this size are kept: what half a gigabyte holds, at least 5."""
-    return int(np.clip(5e8 // (16 * size), 5, most))
+def trial_of(state: State) -> np.ndarray:
+    """The point whose objective is wanted next."""
+    return state.point if state.trial == START else state.point + state.length * state.step
 
 
-def arrays_of(memory: Memory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Its points and gradients (M, n) and lengths (up to 3,), to be saved; (0, 0) without pairs."""
-    pairs = [np.stack(part) if part else np.zeros((0, 0)) for part in memory[:2]]
-    return *pairs, np.array(memory.lengths, np.float64)
+def noise_of(state: State, dtype) -> float:
+    """Rounding of the objective in the dtype of the problem, or of the state by now."""
+    return 8 * np.finfo(np.float64 if state.precise else dtype).eps * abs(state.value)
 
 
-def memory_of(points, gradients, lengths, size: int) -> Memory:
-    """The memory that `arrays_of` took apart."""
-    pairs = (tuple(row.copy() for row in part) for part in (points, gradients))
-    return Memory(*pairs, tuple(lengths), size)
+def accepted(state: State, value, gradient, noise: float) -> bool:
+    """By Armijo's rule; where the decrease drowns in rounding, by the slope at the trial."""
+    slope = state.gradient @ state.step
+    if value <= state.value + 1e-4 * state.length * slope:
+        return True
+    return bool(value <= state.value + noise and gradient @ state.step <= -0.8 * slope)
 
 
-def remember(memory: Memory, point, gradient) -> Memory:
-    """One more pair; pairs without curvature (rounding) are left out."""
-    curvature = point @ gradient
-    if not curvature > 1e-16 * np.sqrt((point @ point) * (gradient @ gradient)):
-        return memory
-    points = (*memory.points, point)[-memory.size :]
-    gradients = (*memory.gradients, gradient)[-memory.size :]
-    return Memory(points, gradients, memory.lengths[1 - SCALED_BY :], memory.size)
+def shortened(state: State, value) -> State:
+    """Before a trial at half the length or less, by quadratic interpolation."""
+    slope, length = state.gradient @ state.step, state.length
+    rise = value - state.value - length * slope
+    shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0
+    length = float(min(max(shorter, 0.1 * length), 0.5 * length))
+    return state._replace(trial=state.trial + 1, length=length)
 
 
-def step_from(memory: Memory, metric: Callable, gradient) -> np.ndarray:
-    """The quasi-Newton step: minus the corrected metric times the gradient."""
-    reduced, coefficients = _reduced(memory, gradient)
-    return _corrected(memory, metric(reduced), coefficients)
+def arrived(state: State, point, value, gradient) -> State:
+    """After a trial that was accepted."""
+    history = pushed(state.history, point - state.point, gradient - state.gradient)
+    state = state._replace(point=point, value=value, gradient=gradient, history=history, trial=0)
+    return state._replace(least=value, best=point) if value < state.least else state
 
 
-def scaled_step(memory: Memory, metric: Callable, gradient) -> tuple[np.ndarray, Memory]:
-    """The step in a metric M that is scaled as its last pairs say, and the memory that knows how.
+def idle_at_end(state: State, noise: float) -> tuple[bool, bool]:
+    """Whether steps have come to nothing in this preconditioner, or in any: their expected
+    decrease is below rounding, and has not halved for some steps."""
+    last, before = state.decrements[-PATIENCE:], state.decrements[:-PATIENCE]
+    known = last[-1] < noise and not np.isnan(before[-1])
+    stalled = known and last.min() > 0.5 * min(np.nanmin(before), state.older)
+    return bool(stalled), state.idle > IDLE and state.faintest < noise
 
-    By the mean of the lengths s'y / y'My of the youngest pairs (Oren and Luenberger, 1974): a
-    sample of rows knows too little curvature, and what it knows ages as the iterate moves on.
+
+def renewed(state: State, keep: int) -> State:
+    """What was seen of the decrease is forgotten, and of the history all but `keep` pairs."""
+    fresh = np.full_like(state.decrements, np.nan)
+    history = forgotten(state.history, keep)
+    return state._replace(history=history, decrements=fresh, older=np.inf)
+
+
+def with_step(state: State, precondition: Callable) -> State:
+    """Before the first trial along the next step.
 
     Args:
-      metric: of several vectors (..., n) at once, which costs little more than of one.
+      precondition: of vectors (..., n).
     """
-    unknown = max(min(SCALED_BY, len(memory.points)) - len(memory.lengths), 0)
-    points, gradients = (part[len(part) - unknown :] for part in (memory.points, memory.gradients))
-    reduced, coefficients = _reduced(memory, gradient)
-    step, *images = metric(np.stack([reduced, *gradients]))
-    lengths = [
-        np.clip((s @ y) / (y @ image), 1e-3, 1e3)
-        for s, y, image in zip(points, gradients, images, strict=True)
-    ]
-    memory = memory._replace(lengths=(*memory.lengths, *lengths))
-    if memory.lengths:
-        step = step * np.exp(np.mean(np.log(memory.lengths)))
-    return _corrected(memory, step, coefficients), memory
-
-
-def _reduced(memory: Memory, gradient):
-    """The gradient without what the pairs explain, and how much of each, youngest first."""
-    reduced, coefficients = gradient.copy(), []
-    for s, y in zip(reversed(memory.points), reversed(memory.gradients), strict=True):
-        coefficients.append((s @ reduced) / (s @ y))
-        reduced -= coefficients[-1] * y
-    return reduced, coefficients
-
-
-def _corrected(memory: Memory, image, coefficients):
-    """Minus the metric's image of the reduced gradient, with what the pairs know."""
-    step = image.copy()
-    pairs = zip(memory.points, memory.gradients, reversed(coefficients), strict=True)
-    for s, y, coefficient in pairs:
-        step += (coefficient - (y @ step) / (s @ y)) * s
-    return -step
-
-
-def lowest_along(
-    evaluate: Callable, point, value, gradient, step, *, noise: float, length=1.0, trials=12
-):
-    """A point along `step` with Armijo's decrease, by halving or less (quadratic interpolation).
-
-    Where the decrease drowns in rounding, the slope at the trial decides instead (Hager and
-    Zhang, 2005, doi:10.1137/030601880): gradients keep their digits when values have lost them.
-
-    Args:
-      evaluate: point -> generator that returns (value, gradient), as `smooth.descend` has it.
-      noise: rounding of the value.
-      length: of the first trial, in steps.
-
-    Returns:
-      (when exhausted) point, value and gradient there, and the length that led there; `None` for
-      the point, and a length of 1, if no trial decreased the value.
-    """
-    slope = gradient @ step
-    for _ in range(trials):
-        there = point + length * step
-        found, its_gradient = yield from evaluate(there)
-        if found <= value + 1e-4 * length * slope:
-            return there, found, its_gradient, length
-        if found <= value + noise and its_gradient @ step <= -0.8 * slope:
-            return there, found, its_gradient, length
-        rise = found - value - length * slope
-        shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0
-        length = min(max(shorter, 0.1 * length), 0.5 * length)
-    return None, value, gradient, 1.0
-
-
-def least_gradient(memory: Memory, point, gradient, split: int, counted: Callable):
-    """The combination of the last iterates whose gradient is least, and its gradient.
-
-    Args:
-      split: K * D: the bias part, after it, is balanced exactly by the certificate, and counts
-        less than the weights, though not nothing.
-      counted: gradients (..., n) -> what of them counts.
-
-    Returns:
-      The point (K * D + K,) and the gradient there, as the memory predicts it.
-    """
-    if not memory.points:
-        return point, gradient
-    differences = np.stack(memory.gradients[-20:])
-    whole, residual = differences, gradient
-    differences, gradient = counted(differences), counted(gradient)
-    scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
-    ours, bias = differences[:, :split], differences[:, split:]
-    system = ours @ ours.T + scale * (bias @ bias.T)
-    target = ours @ gradient[:split] + scale * (bias @ gradient[split:])
-    units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
-    system = system * units[:, None] * units[None, :]
-    mix = -np.linalg.lstsq(system, target * units, rcond=1e-12)[0] * units
-    combined, residual = point.copy(), residual + mix @ whole
-    for share, difference in zip(mix, memory.points[-20:], strict=True):
-        combined += share * difference
-    return combined, residual
+    gradient = state.gradient
+    step, history = scaled_step(state.history, precondition, gradient)
+    slope = float(gradient @ step)
+    if slope >= 0:
+        step, history = scaled_step(forgotten(history, 0), precondition, gradient)
+    gain = -slope / 2
+    return state._replace(
+        step=step,
+        history=history,
+        trial=0,
+        length=min(1.0, LONGER * state.length),
+        decrements=np.append(state.decrements[1:], gain),
+        older=float(np.fmin(state.older, state.decrements[0])),
+        idle=0 if gain < 0.5 * state.faintest else state.idle + 1,
+        faintest=min(state.faintest, gain),
+    )

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.passes import open_rows
-from jaxlin.solvers.lbfgs import Memory, remember, scaled_step
+from jaxlin.solvers.history import empty_history, pushed, scaled_step
 from jaxlin.solvers.metrics import SpectralMetric
 from jaxlin.solvers.problem import Problem
 
@@ -86,7 +86,7 @@ def corrected(
       mean_loss: (problem, weights, bias, dtype) -> the mean loss, its gradient in the weights, and
         in the bias.
       point: (K * D + K,)
-      lengths: of the metric's steps, as a `Memory` has them.
+      lengths: of the metric's steps, as a `History` has them.
       gap: expected of what the point leaves outside the directions.
       dtype: of the arithmetic.
 
@@ -111,13 +111,14 @@ def corrected(
         slope = found[:, :count] + 2 * problem.strength * (pulled + along)
         return np.concatenate([slope.ravel(), sums])
 
-    moved, memory = np.zeros(split + classes), Memory(lengths=lengths)
+    moved = np.zeros(split + classes)
+    history = empty_history(moved.size, STEPS)._replace(lengths=lengths)
     gradient = gradient_at(moved)
     first = square = float(gradient[:split] @ gradient[:split])
     for _ in range(STEPS):
         if square <= LEFT * gap * 4 * problem.strength:
             break
-        step, memory = scaled_step(memory, leading.step, gradient)
+        step, history = scaled_step(history, leading.step, gradient)
         change = gradient_at(moved + step) - gradient
         bend = float(step @ change)
         if not bend > 0:
@@ -126,7 +127,7 @@ def corrected(
         length = -float(step @ gradient) / bend
         moved, gradient = moved + length * step, gradient + length * change
         square = float(gradient[:split] @ gradient[:split])
-        memory = remember(memory, step, change)
+        history = pushed(history, step, change)
     if square > first:
         return point, None
     along, shift = moved[:split].reshape(classes, count), moved[split:]

@@ -7,24 +7,45 @@ dear: what they ask of the data is answered in one. Small problems, hinges and l
 one weighting after another.
 """
 
-__all__ = ["minimize_path"]
+__all__ = ["PathState", "minimize_path"]
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
 from jaxlin.solvers.between import end_of, fill, reach
-from jaxlin.solvers.carried import Carried, carried_of, warmth_of
+from jaxlin.solvers.fitting import Fitting, restored
+from jaxlin.solvers.history import own_copy
+from jaxlin.solvers.lbfgs import State
 from jaxlin.solvers.problem import open_problem, reweighted
 from jaxlin.solvers.single import solution_of, solver_of, start_of
-from jaxlin.solvers.smooth import descend, minimize_smooth, together
+from jaxlin.solvers.smooth import begin, minimize_smooth, together
 from jaxlin.solvers.status import silent
 
 END_SHARE = 0.5
 """Of the tolerance, for the ends of an interval that is filled in; the rest is for its inside."""
+
+
+class PathState(NamedTuple):
+    """A path between two of its fits, float64, over the classes that occur.
+
+    A dual point is not among it, which is as large as the scores: where the next strengths are to
+    be filled in from it, its strength is solved again.
+    """
+
+    weights: np.ndarray
+    """(K, D)."""
+    bias: np.ndarray
+    """(K,)."""
+    end: np.ndarray
+    """(2,) or (0,): strength and tolerance of the fit that was done last, where it is to be done
+    again; all else is then from before it."""
+    fit: State | None
+    """The end of the last fit of a smooth loss: what it has learned serves the next."""
 
 
 def minimize_path(
@@ -45,7 +66,7 @@ def minimize_path(
     margin: float = 1.0,
     mesh=None,
     callback: Callable | None = None,
-    carried: Carried | None = None,
+    carried: PathState | None = None,
     on_carried: Callable | None = None,
     on_pass: Callable | None = None,
 ) -> list:
@@ -170,14 +191,16 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
     solutions: list[Solution | None] = [None] * len(strengths)
     order, far = np.lexsort((strengths, l1_strengths))[::-1], reach(problem, problem.tolerance)
     falling = strengths[order]
-    warmth, left, at = None, None, -1
+    last: Fitting | None = None
+    left, at = None, -1
     if carried is not None:
-        weights, bias, warmth = carried.weights, carried.bias, warmth_of(carried, problem)
+        weights, bias = (np.array(part) for part in carried[:2])
+        last = None if carried.fit is None else restored(carried.fit, problem)
         if carried.end.size:  # its dual point is wanted, and too large to be carried
             strength, aim = (float(value) for value in carried.end)
             here = problem._replace(strength=strength, tolerance=aim)
             shared = aim < problem.tolerance
-            fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass, ends=shared)
+            fit, last = yield from _solved(here, weights, bias, last, on_pass, ends=shared)
             weights, bias, left, at = fit.weights, fit.bias, end_of(here, fit), 0
             falling, order = np.append(strength, falling), np.append(-1, order)
     while at < len(order) - 1:
@@ -186,8 +209,8 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
         aim = problem.tolerance * (END_SHARE if shared else 1)
         l1 = float(l1_strengths[order[right]])
         here = problem._replace(strength=float(falling[right]), l1_strength=l1, tolerance=aim)
-        before = weights, bias, warmth
-        fit, warmth = yield from _solved(here, weights, bias, warmth, on_pass, ends=shared)
+        before = weights, bias, last
+        fit, last = yield from _solved(here, weights, bias, last, on_pass, ends=shared)
         weights, bias = fit.weights, fit.bias
         end = end_of(here, fit) if far else None
         for i in range(at + 1, right):
@@ -195,25 +218,30 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
             if left is not None and end is not None:
                 found = fill(inner, left, end)
             if found is None:
-                found, _ = yield from descend(inner, weights, bias, warmth=warmth)
+                found, _ = yield begin(inner, weights, bias, last=last)
             solutions[order[i]] = solution_of(inner, found, occurring, count)
         solutions[order[right]] = solution_of(here, fit, occurring, count)
         for i in range(at + 1, right + 1):
             if i == right:
-                state = (*before, (here.strength, aim)) if far else (weights, bias, warmth)
-                on_carried(partial(carried_of, *state))
+                state = (*before, (here.strength, aim)) if far else (weights, bias, last)
+                on_carried(partial(_state_of, *state))
             callback(int(order[i]), solutions[order[i]])
         left, at = end, right
         fit = found = None  # they hold scores
     return solutions
 
 
-def _solved(problem, weights, bias, warmth, on_pass, *, ends):
+def _state_of(weights, bias, last: Fitting | None, end=()) -> PathState:
+    state = None if last is None else last.state
+    return own_copy(PathState(weights, bias, np.array(end, np.float64), state))
+
+
+def _solved(problem, weights, bias, last: Fitting | None, on_pass, *, ends):
     """The fit, and what it leaves to the next strength."""
     solve = solver_of(problem)
     if solve is minimize_smooth:
-        return (yield from descend(problem, weights, bias, warmth=warmth, ends=ends))
-    return solve(problem, weights, bias, silent, on_pass=on_pass), warmth
+        return (yield begin(problem, weights, bias, last=last, ends=ends, on_pass=on_pass))
+    return solve(problem, weights, bias, silent, on_pass=on_pass), last
 
 
 def _stride(falling, at: int, far: float) -> int:

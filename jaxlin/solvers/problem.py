@@ -24,6 +24,7 @@ __all__ = [
     "rounded",
     "rowwise",
     "runner",
+    "same_fit",
     "summing_runner",
     "to_host",
 ]
@@ -302,6 +303,25 @@ def examples_of(problem: Problem) -> int:
     """N, without the rows that fill up a mesh."""
     rows = problem.rows
     return rows.examples if isinstance(rows, ShardedRows) else rows.size
+
+
+def same_fit(carried, kind: type, problem: Problem):
+    """`carried` itself, if it is the state of a fit of this kind and size.
+
+    Raises:
+      ValueError: it is of another solver, or of other numbers of examples, features or classes.
+    """
+    wide = problem.classes, problem.features
+    if isinstance(carried, kind):
+        same = np.size(carried.best) == wide[0] * (wide[1] + 1)
+        scores = getattr(carried, "scores", None)
+        if same and (scores is None or np.shape(scores)[1] == examples_of(problem)):
+            return carried
+    raise ValueError(
+        f"`carried` is not of a fit of this kind and size ({type(carried).__name__}, for "
+        f"{kind.__name__} of {wide[0]} classes and {wide[1]} features). Give what this very fit "
+        "left, or leave it out."
+    )
 
 
 def _scalar(name, value, *, allow_zero) -> float:

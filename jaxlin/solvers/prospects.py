@@ -1,4 +1,4 @@
-"""Which point proves most, of all that a quasi-Newton memory spans, and how much it should prove.
+"""Which point proves most, of all that a quasi-Newton history spans, and how much it should prove.
 
 The gap of the last iterate overstates its distance to the optimum by a condition number. The
 combination of the iterates whose gradient is least proves far more, and where a correction along
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlin.solvers.lbfgs import Memory, least_gradient
+from jaxlin.solvers.history import History, least_gradient
 from jaxlin.solvers.leading import Leading, leading_of
 from jaxlin.solvers.problem import Problem
 
@@ -32,14 +32,14 @@ class Prospect(NamedTuple):
     point: np.ndarray
     """(K * D + K,)"""
     gradient: np.ndarray
-    """There, as the memory predicts it."""
+    """There, as the history predicts it."""
     gap: float
     leading: Leading | None
     """Directions along which the point is corrected first."""
 
 
 def prospect_of(
-    problem: Problem, memory: Memory, point, gradient, leading: Leading | None = None
+    problem: Problem, history: History, point, gradient, leading: Leading | None = None
 ) -> Prospect:
     """The combination of the last iterates, or the last one, that should prove most."""
     if problem.strength == 0:
@@ -53,7 +53,7 @@ def prospect_of(
         left = counted(gradient)[:split]
         return float(left @ left)
 
-    there, its_gradient = least_gradient(memory, point, gradient, split, counted)
+    there, its_gradient = least_gradient(history, point, gradient, split, counted)
     if square(gradient) <= square(its_gradient):
         there, its_gradient = point, gradient
     gap = square(its_gradient) / (4 * problem.strength)
@@ -61,7 +61,7 @@ def prospect_of(
 
 
 def corrected_prospect(
-    problem: Problem, metric, memory: Memory, point, gradient, value: float, plain: Prospect
+    problem: Problem, metric, history: History, point, gradient, value: float, plain: Prospect
 ) -> Prospect:
     """The same with a correction along the leading directions, where that is worth it.
 
@@ -74,7 +74,7 @@ def corrected_prospect(
     leading = leading_of(problem, metric)
     if leading is None:
         return plain
-    found = prospect_of(problem, memory, point, gradient, leading)
+    found = prospect_of(problem, history, point, gradient, leading)
     weights = found.gradient[: problem.classes * problem.features]
     alone = float(weights @ weights) / (4 * problem.strength)
     return found if WORTH * found.gap <= alone else plain

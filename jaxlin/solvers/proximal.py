@@ -7,7 +7,9 @@ always decreases the objective. The metric is the diagonal of the Hessian of a s
 weights are free, their whole Hessian.
 """
 
-__all__ = ["minimize_proximal"]
+__all__ = ["L1Fit", "minimize_proximal"]
+
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -15,11 +17,36 @@ import scipy.linalg
 from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify
 from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense, weights_between
-from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, step_from
-from jaxlin.solvers.problem import Problem, penalty
-from jaxlin.solvers.smooth import mean_loss
+from jaxlin.solvers.history import (
+    History,
+    empty_history,
+    forgotten,
+    own_copy,
+    pushed,
+    step_from,
+)
+from jaxlin.solvers.mean_loss import mean_loss
+from jaxlin.solvers.problem import Problem, penalty, same_fit
 from jaxlin.solvers.status import Fit, Status, silent
-from jaxlin.solvers.unfinished import L1Fit, checked
+
+
+class L1Fit(NamedTuple):
+    """Between two steps with an l1 term, float64, over the classes that occur; n = K * D + K."""
+
+    point: np.ndarray
+    """(n,)"""
+    gradient: np.ndarray
+    """(n,), of the loss."""
+    best: np.ndarray
+    """(n,)"""
+    history: History
+    built: np.ndarray
+    """(n,): where the metric was built."""
+    free: np.ndarray
+    """(K * D,) 0 or 1: the weights that were free there."""
+    numbers: np.ndarray
+    """(10,): objective, its least, lower bound, the gap at which the next is due; evaluations,
+    steps, failures, steps in this metric; 1 once evaluations are in float64; damping."""
 
 
 def minimize_proximal(
@@ -57,12 +84,12 @@ def minimize_proximal(
         point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
         value, data = evaluate(point)
         metric.rebuild(point, np.zeros(split, bool))
-        memory, best = Memory(size=room(point.size)), (value, point)
+        history, best = empty_history(point.size), (value, point)
         lower, promise, iterations, failures, since = 0.0, np.inf, 0, 0, 0
     else:
-        point, data, best_point, *pairs, built, free, numbers = checked(carried, L1Fit, problem)
+        carried = own_copy(same_fit(carried, L1Fit, problem))
+        point, data, best_point, history, built, free, numbers = carried
         metric.rebuild(built, free != 0)
-        memory = memory_of(*pairs, (), size=room(point.size))
         value, least, lower, promise, evaluations, *counts, wide, damping = numbers.tolist()
         best, (iterations, failures, since) = (least, best_point), map(int, counts)
         precision, metric.damping = np.dtype(np.float64) if wide else precision, damping
@@ -70,8 +97,8 @@ def minimize_proximal(
     def make():
         numbers = (value, best[0], lower, promise, evaluations, iterations, failures, since)
         numbers = (*numbers, precision == np.float64, metric.damping)
-        learned = *arrays_of(memory)[:2], *metric.built, np.array(numbers, np.float64)
-        return L1Fit(point, data, best[1], *learned)
+        learned = history, *metric.built, np.array(numbers, np.float64)
+        return own_copy(L1Fit(point, data, best[1], *learned))
 
     while True:
         on_carried(evaluations, make)
@@ -95,13 +122,13 @@ def minimize_proximal(
         free = (point[:split] != 0) | (pseudo[:split] != 0)
         if since >= (1 if metric.cheap else 10):
             metric.rebuild(point, free)
-            memory, since = memory.youngest(0), 0
-        step = _free_step(metric, memory, point, pseudo, free, split)
+            history, since = forgotten(history, 0), 0
+        step = _free_step(metric, history, point, pseudo, free, split)
         noise = 8 * np.finfo(precision).eps * abs(value)
         there = _along_orthant(evaluate, point, value, pseudo, step, split, noise)
         metric.learn(0 if there is None else there[3])
         if there is None:
-            memory = memory.youngest(0)
+            history = forgotten(history, 0)
             there = _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise)
         iterations, since = iterations + 1, since + 1
         if there is None or there[1] > value - 0.1 * noise:
@@ -117,7 +144,7 @@ def minimize_proximal(
         else:
             failures = 0
         moved, found, its_data, _ = there
-        memory = remember(memory, moved - point, its_data - data + ridge * (moved - point))
+        history = pushed(history, moved - point, its_data - data + ridge * (moved - point))
         point, value, data = moved, found, its_data
         if value < best[0]:
             best = (value, point)
@@ -132,12 +159,12 @@ def minimize_proximal(
     return Fit(*unpack(best[1]), lower, norm, iterations, evaluations, status)
 
 
-def _free_step(metric, memory, point, pseudo, free, split):
+def _free_step(metric, history, point, pseudo, free, split):
     """The step of the free weights. Zeros that would leave against their slope stay zero."""
     for _ in range(4):
         mask = _padded(free, len(point) - split)
         metric.restrict(mask)
-        step = np.where(mask, step_from(memory, metric, np.where(mask, pseudo, 0)), 0)
+        step = np.where(mask, step_from(history, metric, np.where(mask, pseudo, 0)), 0)
         wrong = (point[:split] == 0) & (step[:split] * pseudo[:split] > 0)
         if not wrong.any():
             break

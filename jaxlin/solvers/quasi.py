@@ -9,7 +9,7 @@ __all__ = ["QuasiNewtonStep"]
 
 import numpy as np
 
-from jaxlin.solvers.lbfgs import Memory, arrays_of, memory_of, remember, room, scaled_step
+from jaxlin.solvers.history import History, empty_history, forgotten, pushed, scaled_step
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.newton import NOTHING, NewtonStep
 from jaxlin.solvers.problem import Problem
@@ -28,7 +28,7 @@ class QuasiNewtonStep:
     def __init__(self, problem: Problem, newton: NewtonStep):
         size = problem.classes * (problem.features + 1)
         self.newton = newton
-        self._memory = Memory(size=room(size, 20))
+        self._history = empty_history(size, 20)
         self._built, self._since, self._last = NOTHING, 0, None
         builder = newton.builder
         self._serves = max(FRESH, SHARE * builder.build_cost() / builder.evaluation_cost())
@@ -37,26 +37,26 @@ class QuasiNewtonStep:
         """A direction of descent (K, D) and (K,); what is given is as for `NewtonStep`."""
         if self._built is NOTHING or self._since >= self._serves:
             self._built = self.newton.preconditioner(bent, scores, smoothing, anchor)
-            self._since, self._memory = 0, self._memory.youngest(KEPT)
+            self._since, self._history = 0, forgotten(self._history, KEPT)
         self._since += 1
         metric = flat(self._built.metric, gradient.shape)
         vector = np.concatenate([gradient.ravel(), sums])
-        step, self._memory = scaled_step(self._memory, metric, vector)
+        step, self._history = scaled_step(self._history, metric, vector)
         if not step @ vector < 0:
-            step, self._memory = scaled_step(self._memory.youngest(0), metric, vector)
+            step, self._history = scaled_step(forgotten(self._history, 0), metric, vector)
         self._last = np.concatenate([weights.ravel(), bias]), vector
         step, bias_step = np.split(step, [gradient.size])
         return step.reshape(gradient.shape), bias_step
 
-    def state(self) -> tuple[np.ndarray, ...]:
-        """What it takes to go on: pairs, the last step, rows and columns of the metric, numbers."""
+    def state(self) -> tuple:
+        """What it takes to go on: history, last step, rows and columns of the metric, numbers."""
         last = np.zeros((0, 0)) if self._last is None else np.stack(self._last)
         numbers = np.array([self._built.smoothing, self._since], np.float64)
-        return *arrays_of(self._memory), last, self._built.rows, self._built.columns, numbers
+        return self._history, last, self._built.rows, self._built.columns, numbers
 
-    def go_on(self, points, gradients, lengths, last, rows, columns, numbers) -> None:
+    def go_on(self, history: History, last, rows, columns, numbers) -> None:
         """From the `state` of another run's steps for the same problem; `newton` has gone on."""
-        self._memory = memory_of(points, gradients, lengths, self._memory.size)
+        self._history = history
         self._last = tuple(last) if last.size else None
         self._built = self.newton.rebuilt(rows, columns, float(numbers[0]))
         self._since = int(numbers[1])
@@ -67,7 +67,7 @@ class QuasiNewtonStep:
             return
         point = np.concatenate([weights.ravel(), bias])
         vector = np.concatenate([gradient.ravel(), sums])
-        self._memory = remember(self._memory, point - self._last[0], vector - self._last[1])
+        self._history = pushed(self._history, point - self._last[0], vector - self._last[1])
         self._last = None
 
     def turn(self) -> None:

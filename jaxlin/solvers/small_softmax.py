@@ -103,6 +103,7 @@ def _newton(
     """The fit, or `None` if nothing finite came out; and whether it is final."""
     point = _start(problem, space, weights, bias)
     evaluations, steps, stale, lower = 2.0, 0, 0, 0.0
+    seen = 0.0  # the greatest bound proved for who watches, of which the fit takes no notice
     least, target = point.gap, 0.7 * problem.tolerance
     most, metric = min(problem.max_iterations, STEPS), None
     while True:
@@ -112,7 +113,7 @@ def _newton(
             parameters = rounded(problem, *parameters_of(space, point.coefficients))
             proof = certify(problem, *parameters, exact=True)
             evaluations, lower = evaluations + proof.evaluations, max(lower, proof.lower_bound)
-            report(evaluations, proof.objective, lower)
+            report(evaluations, proof.objective, max(lower, seen))
             met = proof.objective - lower <= problem.tolerance * proof.objective
             unprovable = point.gap <= ROUNDED * problem.tolerance * point.value
             if met or unprovable or steps >= most or stale >= PATIENCE:
@@ -120,8 +121,8 @@ def _newton(
             target = 0.1 * point.gap / point.value
         elif report is not silent:
             proof = certify(problem, *parameters_of(space, point.coefficients))
-            evaluations, lower = evaluations + proof.evaluations, max(lower, proof.lower_bound)
-            report(evaluations, point.value, lower)
+            seen = max(seen, proof.lower_bound)
+            report(evaluations, point.value, seen)
         on_pass()
         along, products, metric = _direction(problem, space, point, target, metric)
         new = _step(problem, space, point, along)

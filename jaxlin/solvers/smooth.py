@@ -1,161 +1,56 @@
-"""Smooth losses (softmax, squared hinges): L-BFGS in a metric that the run itself chooses.
+"""Smooth losses (softmax, squared hinges): L-BFGS in a preconditioner that the run itself chooses.
 
-It starts in the Gram metric. When the decrease it observes says that rebuilding the metric at the
-iterate would cost less than going on, it builds one there that follows it (of two levels, or of
-many classes a block each), and again later. The comparison counts multiplications, so that the
-same data always take the same path. Where a pass over the rows is dear, it begins on a part of
-them.
+A fit between two passes over the rows is a state (`jaxlin.solvers.lbfgs`), and nothing else
+remembers. `question` says what parameters it wants to know the loss of; `advance` takes the answer
+and leads to the next question, or to the end. `minimize_smooth` asks until then; `together` asks
+for several fits over the same rows (the folds of a cross-validation) in one pass.
 
-A descent is a generator: it yields the points whose loss it wants to know. One descent alone is
-answered at once; several over the same rows (the folds of a cross-validation) are answered
-together, in one pass over the data. What a descent has learned about the curvature can be carried
-on to the next strength of a regularization path.
+It starts in the Gram preconditioner. When the decrease it observes says that rebuilding the
+preconditioner at the iterate would cost less than going on, it builds one there that follows it
+(of two levels, or of many classes a block each), and again later. The comparison counts
+multiplications, so that the same data always take the same path. Where a pass over the rows is
+dear, it begins on a part of them. What a fit has learned about the curvature serves at the next
+strength of a path.
 """
 
-__all__ = ["descend", "mean_loss", "minimize_smooth", "together"]
+__all__ = ["advance", "begin", "minimize_smooth", "question", "together"]
 
-from collections.abc import Generator
-from functools import cache, partial
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 
-from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.certificates import certify, smallest_lead
 from jaxlin.solvers.covariance import Sample
-from jaxlin.solvers.duals import DualForm, own_of
+from jaxlin.solvers.fitting import Fitting, opened, params_of, recipe_in, resumed
+from jaxlin.solvers.history import own_copy, scaled_step
 from jaxlin.solvers.lbfgs import (
-    arrays_of,
-    lowest_along,
-    memory_of,
-    remember,
-    room,
-    scaled_step,
+    GOING,
+    START,
+    TRIALS,
+    State,
+    accepted,
+    arrived,
+    idle_at_end,
+    noise_of,
+    renewed,
+    shortened,
+    trial_of,
+    with_step,
 )
 from jaxlin.solvers.leading import corrected
+from jaxlin.solvers.mean_loss import Question, mean_loss, mean_losses, rows_asked
 from jaxlin.solvers.metrics import flat
 from jaxlin.solvers.parts import LONG, SHARE, part_of
 from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.prospects import CLOSE, corrected_prospect, prospect_of
 from jaxlin.solvers.separation import parted
 from jaxlin.solvers.status import Fit, Status, silent
-from jaxlin.solvers.unfinished import SmoothFit, checked
-from jaxlin.solvers.warmth import Warmth, ahead, equipped
 
-PATIENCE = 4
-"""Steps without progress below the rounding of the objective: the arithmetic is at its end."""
-IDLE = 12
-"""Steps, whatever the metric, without a smaller gradient below that rounding: nor will there be."""
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
 KEPT = 5
-"""Pairs of L-BFGS that outlive the metric they corrected."""
-LONGER = 1.5
-"""Where a step was cut, the next is tried at most so many times as long: where losses fall like
-exponentials (hardly a penalty, classes almost apart), all steps of a metric are too long."""
-
-
-class Asked(NamedTuple):
-    """A point whose mean loss a descent wants to know."""
-
-    problem: Problem
-    weights: np.ndarray
-    bias: np.ndarray
-    dtype: np.dtype
-
-
-@cache
-def _rowwise_of(form: DualForm, count: int):
-    """(xp, scores, labels, counts, margin) -> summed losses and their derivatives in the scores."""
-    if count == 1:
-        return partial(_value_and_residuals, form)
-
-    def of_bank(xp, scores, labels, counts, margin):
-        found = [
-            _value_and_residuals(form, xp, part, labels, weights, margin)
-            for part, weights in zip(xp.split(scores, count), counts, strict=True)
-        ]
-        return xp.stack([value for value, _ in found]), xp.concatenate([r for _, r in found])
-
-    return of_bank
-
-
-def _value_and_residuals(form, xp, scores, labels, counts, margin):
-    own = own_of(xp, labels, scores.shape[0])
-    losses, residuals = form.loss_and_residuals(xp, scores, own, margin)
-    return (counts * losses).sum(), residuals * counts[None, :]
-
-
-def mean_loss(problem: Problem, weights, bias, dtype):
-    """The mean loss, its gradient in the weights and in the bias (zero where that is fixed)."""
-    return _mean_losses([Asked(problem, weights, bias, dtype)])[0]
-
-
-def _mean_losses(asked: list[Asked]) -> list:
-    """The answers to several descents over the same rows, from one pass."""
-    first, count = asked[0].problem, len(asked)
-    one = count == 1
-    padded = asked + asked[:1] * (_bank_size(count) - count)
-    found = first.rows.fused(
-        _rowwise_of(first.form, len(padded)),
-        _first_or_stacked([a.weights for a in padded], np.concatenate),
-        _first_or_stacked([a.bias for a in padded], np.concatenate),
-        first.labels,
-        _first_or_stacked([a.problem.counts for a in padded], np.stack),
-        first.margin,
-        dtype=asked[0].dtype,
-    )
-    if one:
-        parts = [found]
-    else:
-        parts = list(zip(*(np.split(np.asarray(x), len(padded)) for x in found), strict=True))
-    return [_answer(a.problem, *part) for a, part in zip(asked, parts, strict=False)]
-
-
-def _answer(problem: Problem, value, gradient, sums):
-    """Where a common shift of all classes changes no loss, the gradients of the classes sum to 0:
-    the rest is rounding, which has no curvature of its own to be held against."""
-    if problem.form.geometry != "one-vs-rest":
-        gradient, sums = gradient - gradient.mean(0), sums - sums.mean()
-    return float(np.squeeze(value)), gradient, sums if problem.fit_intercept else 0 * sums
-
-
-def _first_or_stacked(parts, stack):
-    return parts[0] if len(parts) == 1 else stack(parts)
-
-
-def _bank_size(count):
-    """Powers of two, so that a bank that empties compiles few programs."""
-    return 1 << (count - 1).bit_length()
-
-
-def together(descents: list[Generator], on_pass=silent) -> list:
-    """Run descents side by side; those that ask about the same rows are answered in one pass.
-
-    `on_pass()` is called before each pass; an exception that it raises ends them all.
-    """
-    results, waiting = [None] * len(descents), {}
-
-    def advance(i, answer):
-        try:
-            waiting[i] = descents[i].send(answer)
-        except StopIteration as stop:
-            waiting.pop(i, None)
-            results[i] = stop.value
-
-    for i in range(len(descents)):
-        advance(i, None)
-    while waiting:
-        groups = {}
-        for i, a in waiting.items():
-            shape = (id(a.problem.rows), id(a.problem.labels), a.weights.shape, a.dtype)
-            groups.setdefault(shape, []).append(i)
-        for members in groups.values():
-            on_pass()
-            answers = _mean_losses([waiting[i] for i in members])
-            for i, answer in zip(members, answers, strict=True):
-                advance(i, answer)
-    return results
+"""Pairs of the history that outlive the preconditioner they corrected."""
 
 
 def minimize_smooth(
@@ -163,7 +58,7 @@ def minimize_smooth(
     weights,
     bias,
     report,
-    carried: SmoothFit | None = None,
+    carried: State | None = None,
     on_carried=silent,
     on_pass=silent,
 ) -> Fit:
@@ -178,188 +73,254 @@ def minimize_smooth(
         `carried`.
       on_pass: called before each pass over the data; an exception that it raises ends the fit.
     """
-    descent = descend(problem, weights, bias, report, carried=carried, on_carried=on_carried)
-    return together([descent], on_pass)[0][0]
+    wanted = {"report": report, "on_state": on_carried}
+    fitting = begin(problem, weights, bias, carried=carried, on_pass=on_pass, **wanted)
+    return _run(fitting, on_pass)[0]
 
 
-def descend(
+def _run(fitting: Fitting, on_pass) -> tuple[Fit, Fitting]:
+    while fitting.state.status == GOING:
+        on_pass()
+        asked = question(fitting)
+        fitting = advance(fitting, mean_loss(*asked))
+    return _ended(fitting)
+
+
+def together(walks: list[Generator], on_pass=silent) -> list:
+    """Run walks side by side: generators of `Fitting`s, each of which is sent its end.
+
+    Fits that ask about the same rows are answered in one pass. `on_pass()` is called before each
+    pass; an exception that it raises ends them all.
+
+    Returns:
+      What each walk returns.
+    """
+    results: list[Any] = [None] * len(walks)
+    going: dict[int, Fitting] = {}
+
+    def resume(i, ended):
+        try:
+            going[i] = walks[i].send(ended)
+        except StopIteration as stop:
+            going.pop(i, None)
+            results[i] = stop.value
+
+    for i in range(len(walks)):
+        resume(i, None)
+    while going:
+        groups: dict[tuple, list[int]] = {}
+        for i, fitting in going.items():
+            groups.setdefault(rows_asked(question(fitting)), []).append(i)
+        for members in groups.values():
+            on_pass()
+            answers = mean_losses([question(going[i]) for i in members])
+            for i, answer in zip(members, answers, strict=True):
+                going[i] = advance(going[i], answer)
+                if going[i].state.status != GOING:
+                    resume(i, _ended(going[i]))
+    return results
+
+
+def begin(
     problem: Problem,
     weights,
     bias,
-    report=silent,
-    warmth: Warmth | None = None,
-    carried: SmoothFit | None = None,
-    on_carried=silent,
-    proved: bool = True,
-    ends: bool = False,
-):
-    """The descent of `minimize_smooth` as a generator of `Asked`.
+    *,
+    last: Fitting | None = None,
+    carried: State | None = None,
+    on_pass=silent,
+    **wanted,
+) -> Fitting:
+    """A fit before its first pass over all rows.
 
     Args:
-      warmth: of a fit to the same rows and counts at another strength, from whose solution this
-        one starts; `weights` and `bias` are not looked at then, nor where there is `carried`.
-      proved: whether it ends with a certificate, or as soon as it expects one.
-      ends: whether strengths are to be filled in between this one and the next, which takes a dual
-        point made from the very scores of the parameters.
-
-    Returns:
-      (when exhausted) the `Fit`, and the warmth for the next strength.
+      last: the end of a fit to the same rows and counts at another strength, from whose solution
+        this one starts; `weights` and `bias` are not looked at then, nor where there is `carried`.
+      carried: the state of a fit to this problem.
+      on_pass: called before each pass over a part of the rows.
+      wanted: of `Fitting`.
     """
-    classes, features = weights.shape
-    split = weights.size
-    evaluations, precision = 0.0, problem.dtype
-
-    def unpack(point):
-        return point[:split].reshape(classes, features), point[split:]
-
-    def evaluate(point):
-        nonlocal evaluations
-        evaluations += 1
-        w, b = unpack(point)
-        value, gradient, sums = yield Asked(problem, w, b, precision)
-        gradient = gradient + 2 * problem.strength * w
-        return value + penalty(problem, w), np.concatenate([gradient.ravel(), sums])
-
-    status, final = Status.MAX_ITERATIONS, None
-    fresh = carried is None and warmth is None and not np.any(weights)
-    part, near = part_of(problem) if fresh else None, False
+    if carried is not None:
+        return resumed(carried, problem, **wanted)
+    passes, near = 0.0, False
+    part = None if last is not None or np.any(weights) else part_of(problem)
     if part is not None:
-        first, _ = yield from descend(part, weights, bias, proved=False)
-        weights, bias, evaluations = first.weights, first.bias, first.evaluations / SHARE
-        near = first.iterations >= LONG
-    if carried is None:
-        start = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
-        point = start if warmth is None else ahead(warmth, problem)
-        value, gradient = yield from evaluate(point)
-        builder, metric, *kind, memory = equipped(problem, *unpack(point), warmth, near)
-        metric_strength, follows = kind
-        best, lower, iterations, since = (value, point), 0.0, 0, 0
-        milestone, promise, length, decrements = 0.1, np.inf, 1.0, []
-        faintest, idle = np.inf, 0
+        first, _ = _run(begin(part, weights, bias, on_pass=on_pass, proved=False), on_pass)
+        weights, bias, near = first.weights, first.bias, first.iterations >= LONG
+        passes = first.evaluations / SHARE
+    point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
+    fitting = opened(problem, point, last, near, **wanted)
+    return fitting._replace(state=fitting.state._replace(evaluations=passes))
+
+
+def _dtype(problem: Problem, state: State) -> np.dtype:
+    return np.dtype(np.float64) if state.precise else problem.dtype
+
+
+def question(fitting: Fitting) -> Question:
+    """The parameters whose mean loss is wanted next."""
+    problem, state = fitting.problem, fitting.state
+    params = params_of(problem, trial_of(state))
+    return Question(problem, *params, _dtype(problem, state))
+
+
+def advance(fitting: Fitting, answer) -> Fitting:
+    """One pass later: the answer is that of `mean_loss` to the `question`."""
+    problem, state = fitting.problem, fitting.state
+    there = trial_of(state)
+    weights, _ = params_of(problem, there)
+    loss, gradient, sums = answer
+    value = loss + penalty(problem, weights)
+    gradient = np.concatenate([(gradient + 2 * problem.strength * weights).ravel(), sums])
+    state = state._replace(evaluations=state.evaluations + 1)
+    if state.trial == START:
+        state = state._replace(value=value, gradient=gradient, least=value, best=there, trial=0)
+        return _turned(fitting._replace(state=state))
+    noise = noise_of(state, problem.dtype)
+    stalled, at_end = idle_at_end(state, noise)
+    if accepted(state, value, gradient, noise):
+        state = arrived(state, there, value, gradient)
     else:
-        point, gradient, best_point, *pairs, expected = checked(carried, SmoothFit, problem)[:7]
-        builder, memory = MetricBuilder(problem), memory_of(*pairs, size=room(point.size))
-        metric = builder.go_on(carried.built_weights, carried.built_bias, carried.builder)
-        metric_strength, follows = problem.strength, builder.recipe.follows
-        decrements, numbers = expected.tolist(), carried.numbers.tolist()
-        value, least, lower, milestone, promise, length, evaluations, faintest, *counts, wide = (
-            numbers
-        )
-        best, (iterations, since, idle) = (least, best_point), map(int, counts)
-        precision = np.dtype(np.float64) if wide else precision
+        state = shortened(state, value)
+        if state.trial < TRIALS:
+            return fitting._replace(state=state)
+        state, stalled = state._replace(length=1.0), True
+    state = state._replace(iterations=state.iterations + 1, since=state.since + 1)
+    stalled = stalled or at_end
+    if stalled and not state.precise:
+        state = renewed(state, 0)._replace(precise=True, trial=START, faintest=np.inf, idle=0)
+        return fitting._replace(state=state)
+    if at_end or (stalled and state.since > 2):
+        return fitting._replace(state=state._replace(status=Status.PRECISION))
+    return _turned(_refreshed(fitting._replace(state=state)))
 
-    def make():
-        numbers = value, best[0], lower, milestone, promise, length, evaluations, faintest
-        numbers = *numbers, iterations, since, idle, precision == np.float64
-        numbers = np.array(numbers, np.float64)
-        learned = *arrays_of(memory), np.array(decrements, np.float64), *builder.state()
-        return SmoothFit(point, gradient, best[1], *learned, numbers)
 
-    sizes = None if problem.strength else _sizes(builder.sample)
-    while True:
-        on_carried(evaluations, make)
-        along = flat(metric, weights.shape)
-        last = plain = prospect_of(problem, memory, point, gradient)
-        if proved:
-            last = corrected_prospect(problem, metric, memory, point, gradient, value, plain)
-        report(evaluations, min(best[0], value), lower)
-        due = last.gap <= 0.7 * problem.tolerance * value and last.gap <= 0.5 * promise
-        if due or (report is not silent and plain.gap <= 0.7 * milestone * value):
-            if not proved:
-                break
-            proof_point, scores = last.point if due else plain.point, None
-            if due and last.leading is not None:
-                # where it failed before, float32 may not have been enough
-                digits = precision if np.isinf(promise) else np.dtype(np.float64)
-                wanted = last.point, memory.lengths, last.gap, digits
-                proof_point, scores = corrected(problem, last.leading, mean_loss, *wanted)
-                evaluations += 1  # the rows are read once
-            elif memory.points and plain.gap <= CLOSE * value:  # a step ahead costs no pass
-                proof_point = proof_point + scaled_step(memory, along, plain.gradient)[0]
-            promise = last.gap if due else promise
-            milestone = min(milestone, plain.gap / value) / MILESTONES
-            w, b = unpack(proof_point)
-            w, b = rounded(problem, w, b) if due else (w, b)
-            known = None if ends else scores
-            proof = certify(problem, w, b, dtype=precision, exact=due, known=known)
-            evaluations += proof.evaluations
-            lower = max(lower, proof.lower_bound)
-            if best[0] > proof.objective or (due and precision != np.float64):
-                best = (proof.objective, np.concatenate([w.ravel(), proof.bias]))
-                final = proof if due else None
-            report(evaluations, best[0], lower)
-            if best[0] - lower <= problem.tolerance * best[0]:
-                status = Status.CONVERGED
-                break
-            final = None
-        if problem.strength == 0:
-            status = _unregularized(problem, *unpack(point), *unpack(gradient), value, sizes)
-            if status is not None:
-                break
-            status = Status.MAX_ITERATIONS
-        if iterations >= problem.max_iterations:
-            break
-        step, memory = scaled_step(memory, along, gradient)
-        slope = float(gradient @ step)
-        if slope >= 0:
-            step, memory = scaled_step(memory.youngest(0), along, gradient)
-        decrements.append(-slope / 2)
-        idle = 0 if decrements[-1] < 0.5 * faintest else idle + 1
-        faintest = min(faintest, decrements[-1])
-        noise = 8 * np.finfo(precision).eps * abs(value)
-        there, found, its_gradient, length = yield from lowest_along(
-            evaluate, point, value, gradient, step, noise=noise, length=min(1.0, LONGER * length)
+def _refreshed(fitting: Fitting) -> Fitting:
+    """With a new preconditioner at the iterate, where that saves more passes than it costs."""
+    problem, state, builder = fitting.problem, fitting.state, fitting.builder
+    metric, target = fitting.metric, problem.tolerance * state.value
+    known = state.decrements[~np.isnan(state.decrements)]
+    if builder.worth_rebuilding(known, state.since, state.gap, target):
+        params = params_of(problem, state.point)
+        metric, cost = builder.following(*params, instead=metric)
+        # the youngest pairs know this neighborhood better than a sample of rows does
+        state = renewed(state, KEPT)._replace(
+            since=0, built_strength=problem.strength, evaluations=state.evaluations + cost
         )
-        iterations, since = iterations + 1, since + 1
-        at_end = idle > IDLE and faintest < noise
-        stalled = there is None or at_end or _stalled(decrements, noise)
-        if there is not None:
-            memory = remember(memory, there - point, its_gradient - gradient)
-            point, value, gradient = there, found, its_gradient
-            if value < best[0]:
-                best = (value, point)
-        if stalled and precision != np.float64:
-            precision = np.dtype(np.float64)
-            value, gradient = yield from evaluate(point)
-            best = (value, point)
-            memory, decrements, faintest, idle = memory.youngest(0), [], np.inf, 0
-            continue
-        if at_end or (stalled and since > 2):
-            status = Status.PRECISION
-            break
-        if builder.worth_rebuilding(decrements, since, plain.gap, problem.tolerance * value):
-            metric, cost = builder.following(*unpack(point), instead=metric)
-            metric_strength, follows = problem.strength, True
-            evaluations += cost
-            since, decrements = 0, []
-            # the youngest pairs know this neighborhood better than a sample of rows does
-            memory = memory.youngest(KEPT)
-    if status != Status.CONVERGED and problem.strength > 0 and proved:
-        proof = certify(problem, *unpack(best[1]))
-        evaluations += proof.evaluations
-        lower = max(lower, proof.lower_bound)
-        if proof.objective - lower <= problem.tolerance * proof.objective:
-            status = Status.CONVERGED
-        best = (proof.objective, np.concatenate([best[1][:split], proof.bias]))
-    w, b = unpack(best[1])
-    if problem.strength == 0 and status != Status.SEPARABLE and problem.form.name == "softmax":
-        status = Status.SEPARABLE if parted(problem, w, b) else status
-    norm = float(np.linalg.norm(gradient))
-    velocity = None
-    if warmth is not None and problem.strength not in (0, warmth.strength):
-        velocity = (best[1] - warmth.point) / np.log(problem.strength / warmth.strength)
-    left = Warmth(
-        *(builder, metric, metric_strength, follows, memory),
-        *(best[1], problem.strength, velocity),
+    built, recipe = recipe_in(builder)
+    return fitting._replace(state=state._replace(built=built, recipe=recipe), metric=metric)
+
+
+def _turned(fitting: Fitting) -> Fitting:
+    """From a point whose objective is known to the next trial, or to the end."""
+    problem, state = fitting.problem, fitting.state
+    point, gradient, history = state.point, state.gradient, state.history
+    last = plain = prospect_of(problem, history, point, gradient)
+    if fitting.proved:
+        last = corrected_prospect(
+            problem, fitting.metric, history, point, gradient, state.value, plain
+        )
+    state = state._replace(gap=plain.gap)
+    fitting = fitting._replace(state=state)
+    fitting.report(state.evaluations, min(state.least, state.value), max(state.lower, state.seen))
+    met = last.gap <= 0.7 * problem.tolerance * state.value and last.gap <= 0.5 * state.promise
+    if met and not fitting.proved:
+        return fitting._replace(state=state._replace(status=Status.MAX_ITERATIONS))
+    if met:
+        fitting = _certified(fitting, last)
+    elif fitting.report is not silent and plain.gap <= 0.7 * state.milestone * state.value:
+        fitting = _shown(fitting, plain)
+    if fitting.state.status == GOING:
+        fitting = fitting._replace(state=_status_at(fitting))
+    if fitting.state.status != GOING:
+        return fitting
+    state = with_step(fitting.state, _along(fitting))
+    fitting.on_state(state.evaluations, lambda: own_copy(state))
+    return fitting._replace(state=state)
+
+
+def _along(fitting: Fitting) -> Callable:
+    """The preconditioner of vectors (..., n)."""
+    return flat(fitting.metric, (fitting.problem.classes, fitting.problem.features))
+
+
+def _certified(fitting: Fitting, last) -> Fitting:
+    """With a certificate of the point that should prove most; ended if it proves enough."""
+    problem, state = fitting.problem, fitting.state
+    dtype, evaluations, scores = _dtype(problem, state), state.evaluations, None
+    if last.leading is None:
+        point = _ahead_of(fitting, last)
+    else:
+        # where it failed before, float32 may not have been enough
+        digits = dtype if np.isinf(state.promise) else np.dtype(np.float64)
+        wanted = last.point, state.history.lengths, last.gap, digits
+        point, scores = corrected(problem, last.leading, mean_loss, *wanted)
+        evaluations += 1  # the rows are read once
+    params = rounded(problem, *params_of(problem, point))
+    known = None if fitting.ends else scores
+    proof = certify(problem, *params, dtype=dtype, exact=True, known=known)
+    state = state._replace(
+        evaluations=evaluations + proof.evaluations,
+        promise=last.gap,
+        lower=max(state.lower, proof.lower_bound),
     )
-    return Fit(w, b, lower, norm, iterations, evaluations, status, final), left
+    better = state.least > proof.objective or dtype != np.float64
+    if better:
+        best = np.concatenate([params[0].ravel(), proof.bias])
+        state = state._replace(least=proof.objective, best=best)
+    fitting.report(state.evaluations, state.least, max(state.lower, state.seen))
+    if state.least - state.lower > problem.tolerance * state.least:
+        return fitting._replace(state=state)
+    state = state._replace(status=Status.CONVERGED)
+    return fitting._replace(state=state, proof=proof if better else None)
 
 
-def _stalled(decrements, noise) -> bool:
-    """Whether the expected decrease is below rounding, and has not halved for some steps."""
-    if decrements[-1] >= noise or len(decrements) <= PATIENCE:
-        return False
-    return min(decrements[-PATIENCE:]) > 0.5 * min(decrements[:-PATIENCE])
+def _shown(fitting: Fitting, plain) -> Fitting:
+    """With a bound for those who watch, of which the fit takes no notice."""
+    problem, state = fitting.problem, fitting.state
+    params = params_of(problem, _ahead_of(fitting, plain))
+    proof = certify(problem, *params, dtype=_dtype(problem, state))
+    state = state._replace(
+        seen=max(state.seen, proof.lower_bound),
+        milestone=min(state.milestone, plain.gap / state.value) / MILESTONES,
+    )
+    fitting.report(state.evaluations, state.least, max(state.lower, state.seen))
+    return fitting._replace(state=state)
+
+
+def _ahead_of(fitting: Fitting, prospect):
+    """Its point, or a step on, which costs no pass."""
+    history = fitting.state.history
+    if not history.count or prospect.gap > CLOSE * fitting.state.value:
+        return prospect.point
+    return prospect.point + scaled_step(history, _along(fitting), prospect.gradient)[0]
+
+
+def _status_at(fitting: Fitting) -> State:
+    """Whether the fit goes on from where it is."""
+    problem, state = fitting.problem, fitting.state
+    status = None
+    if problem.strength == 0:
+        status = _unregularized(problem, state, fitting.builder.sample)
+    if status is None and state.iterations >= problem.max_iterations:
+        status = Status.MAX_ITERATIONS
+    return state if status is None else state._replace(status=status)
+
+
+def _unregularized(problem: Problem, state: State, sample: Sample) -> Status | None:
+    """Without a penalty: separated data have no optimum; else a small gradient is all there is.
+
+    The objective is above its least value by no more than <gradient, distance to the optimum>, here
+    in units of the features' sizes, so that nothing depends on the units they came in.
+    """
+    (weights, bias), slopes = params_of(problem, state.point), params_of(problem, state.gradient)
+    if smallest_lead(problem, weights, bias) > 0:
+        return Status.SEPARABLE
+    sizes = _sizes(sample)
+    far = np.hypot(np.linalg.norm(weights * sizes), np.linalg.norm(bias))
+    steep = np.hypot(np.linalg.norm(slopes[0] / sizes), np.linalg.norm(slopes[1]))
+    small = problem.tolerance * max(state.value, 1e-30) / max(float(far), 1.0) * 1e-2
+    return Status.NO_PROOF if steep <= small else None
 
 
 def _sizes(sample: Sample):
@@ -368,15 +329,32 @@ def _sizes(sample: Sample):
     return np.sqrt(np.where(variances > 0, sample.mean**2 + variances, 1.0))
 
 
-def _unregularized(problem, weights, bias, slope, bias_slope, value, sizes):
-    """Without a penalty: separated data have no optimum; else a small gradient is all there is.
-
-    The objective is above its least value by no more than <gradient, distance to the optimum>, here
-    in units of the features' sizes (D,), so that nothing depends on the units they came in.
-    """
-    if smallest_lead(problem, weights, bias) > 0:
-        return Status.SEPARABLE
-    far = np.hypot(np.linalg.norm(weights * sizes), np.linalg.norm(bias))
-    steep = np.hypot(np.linalg.norm(slope / sizes), np.linalg.norm(bias_slope))
-    small = problem.tolerance * max(value, 1e-30) / max(float(far), 1.0) * 1e-2
-    return Status.NO_PROOF if steep <= small else None
+def _ended(fitting: Fitting) -> tuple[Fit, Fitting]:
+    """The fit, and the end of it for the next strength."""
+    problem, state = fitting.problem, fitting.state
+    if state.status != Status.CONVERGED and problem.strength > 0 and fitting.proved:
+        weights, bias = params_of(problem, state.best)
+        proof = certify(problem, weights, bias)
+        state = state._replace(
+            evaluations=state.evaluations + proof.evaluations,
+            lower=max(state.lower, proof.lower_bound),
+            least=proof.objective,
+            best=np.concatenate([weights.ravel(), proof.bias]),
+        )
+        if state.least - state.lower <= problem.tolerance * state.least:
+            state = state._replace(status=Status.CONVERGED)
+    weights, bias = params_of(problem, state.best)
+    softmax = problem.form.name == "softmax" and state.status != Status.SEPARABLE
+    if problem.strength == 0 and softmax and parted(problem, weights, bias):
+        state = state._replace(status=Status.SEPARABLE)
+    if fitting.origin is not None:
+        before, strength = fitting.origin
+        if strength != problem.strength and 0 not in (strength, problem.strength):
+            velocity = (state.best - before) / np.log(problem.strength / strength)
+            state = state._replace(velocity=velocity)
+    norm = float(np.linalg.norm(state.gradient))
+    fit = Fit(
+        *(weights, bias, state.lower, norm, state.iterations, state.evaluations),
+        *(Status(state.status), fitting.proof),
+    )
+    return fit, fitting._replace(state=state)

@@ -12,7 +12,7 @@ from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
 from jaxlin.passes import SMALL_PROBLEM
 from jaxlin.preprocess import Preprocessing
-from jaxlin.solvers.carried import Carried
+from jaxlin.solvers.path import PathState
 from jaxlin.solvers.status import silent
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.draws import banks_of, shapes_of, solve_draws
@@ -35,7 +35,7 @@ def solve(
     mesh=None,
     near: Sequence[Fitted] = (),
     known: Sequence[Fitted] = (),
-    carried: Carried | None = None,
+    carried: PathState | None = None,
     on_fitted: Callable[[Fitted, Callable], None] | None = None,
     on_pass: Callable[[], None] = silent,
 ) -> list[Fitted]:

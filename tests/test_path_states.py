@@ -1,11 +1,11 @@
 """A path of strengths that is left after any fit and taken up from plain arrays: the same bits."""
 
+import jax
 import numpy as np
 import pytest
 
-from jaxlin.solvers import carried as carrying
 from jaxlin.solvers import minimize_path
-from jaxlin.solvers.carried import blank_carried, shapes_of
+from jaxlin.solvers.states import blank, shapes_of
 
 pytestmark = pytest.mark.usefixtures("as_if_large")
 
@@ -27,9 +27,10 @@ def walked(data, strengths, **settings):
 
     def note(make):
         made = make()
-        blank = blank_carried(shapes_of(made))
-        assert all(a.dtype == b.dtype for a, b in zip(made, blank, strict=True))
-        kept[len(found) + 1] = type(made)(*(np.array(array) for array in made))
+        empty = blank(shapes_of(made))
+        same = jax.tree.map(lambda a, b: np.asarray(a).dtype == b.dtype, made, empty)
+        assert all(jax.tree.leaves(same))
+        kept[len(found) + 1] = jax.tree.map(np.array, made)
 
     def keep(t, solution):
         found.append(solution)
@@ -61,11 +62,10 @@ def test_a_path_that_was_left_after_any_fit_goes_on_bit_for_bit(shape, strengths
             assert all(map(np.array_equal, one.params, other.params))
 
 
-def test_without_the_warmth_the_bits_would_differ():
+def test_without_what_the_last_fit_has_learned_the_bits_would_differ():
     data = problem(9000, 80, 6, 1)
     whole, kept = walked(data, WEAK[:3], tolerance=1e-5)
-    cold = kept[2]._replace(built_bias=np.zeros(0))
-    assert carrying.warmth_of(cold, None) is None
+    cold = kept[2]._replace(fit=None)
     rest, _ = walked(data, WEAK[2:3], carried=cold, tolerance=1e-5)
     assert not np.array_equal(rest[0].params.weights, whole[2].params.weights)
 

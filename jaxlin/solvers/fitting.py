@@ -1,0 +1,139 @@
+"""What a smooth fit begins with: at zero, from a solution at another strength, or from its state.
+
+What one strength of a path has learned about the curvature serves at the next: the history, whose
+gradients change by the penalty's part alone, and, nearby, the preconditioner.
+"""
+
+__all__ = ["Fitting", "opened", "params_of", "recipe_in", "restored", "resumed"]
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlin.solvers.builder import WINDOW, MetricBuilder, recipe_of
+from jaxlin.solvers.history import History, empty_history, own_copy
+from jaxlin.solvers.lbfgs import GOING, START, State
+from jaxlin.solvers.problem import Problem, same_fit
+from jaxlin.solvers.status import silent
+
+RELATED = 2.0
+"""Factor between strengths up to which a preconditioner serves for both."""
+NEAR = 4.0
+"""Factor between one strength and the next up to which the history serves for both."""
+
+
+class Fitting(NamedTuple):
+    """A fit on its way: its state, what is made again from that, and what is wanted of it."""
+
+    problem: Problem
+    state: State
+    builder: MetricBuilder
+    metric: Callable | None
+    """The preconditioner; `None`: it is to be built again from the state."""
+    proved: bool = True
+    """Whether it ends with a certificate, or as soon as it expects one."""
+    ends: bool = False
+    """Whether strengths are to be filled in between this one and the next, which takes a dual point
+    made from the very scores of the parameters."""
+    report: Callable = silent
+    on_state: Callable = silent
+    origin: tuple[np.ndarray, float] | None = None
+    """The solution at the strength that it came from, and that strength."""
+    proof: Any = None
+    """The certificate that ended it."""
+
+
+def params_of(problem: Problem, point) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (K, D) and bias (K,), of a point (n,)."""
+    split = problem.classes * problem.features
+    return point[:split].reshape(problem.classes, problem.features), point[split:]
+
+
+def opened(problem: Problem, point, last: Fitting | None, near: bool, **wanted) -> Fitting:
+    """Before the first pass.
+
+    Args:
+      point: (n,), where to start; not looked at where there is a `last`.
+      last: the end of a fit to the same rows and counts at another strength, from whose solution
+        this one starts.
+      near: the point is so near to the optimum that the preconditioner should follow it from the
+        start.
+      wanted: of `Fitting`.
+    """
+    origin = None
+    if last is not None:
+        point, origin = _ahead(last.state, problem), (last.state.best, last.state.strength)
+    history = empty_history(point.size)
+    builder = MetricBuilder(problem, shared=None if last is None else last.builder)
+    follows, metric, strength = near or builder.starts_exact(), None, problem.strength
+    if last is not None:
+        follows = follows or bool(last.state.recipe[0])
+        if _within(problem.strength, last.state.strength, NEAR):
+            # the penalty's part of the differences of gradients is known exactly
+            more = 2 * (problem.strength - last.state.strength)
+            history = _at_other_strength(last.state.history, more, point.size - problem.classes)
+            if _within(problem.strength, last.state.built_strength, RELATED):
+                metric, strength = _metric_of(last), last.state.built_strength
+    if metric is None and follows:
+        metric, _ = builder.following(*params_of(problem, point))
+    elif metric is None:
+        metric = builder.gram(*params_of(problem, point))
+    nothing = np.zeros_like(point)
+    state = State(
+        point, nothing, nothing, point, nothing, history, np.full(WINDOW, np.nan),
+        *recipe_in(builder), np.inf, 1.0, START, np.inf, 0.0, np.inf, np.inf, np.inf, np.inf,
+        0, 0, 0, 0.0, problem.dtype == np.float64, problem.strength, strength, 0.1, 0.0, GOING,
+    )  # fmt: skip
+    return Fitting(problem, state, builder, metric, origin=origin, **wanted)
+
+
+def resumed(carried: State, problem: Problem, **wanted) -> Fitting:
+    """Goes on from the state of a fit to this problem."""
+    state = own_copy(same_fit(carried, State, problem))
+    builder = MetricBuilder(problem)
+    metric = builder.go_on(*params_of(problem, state.built), state.recipe)
+    return Fitting(problem, state, builder, metric, **wanted)
+
+
+def restored(state: State, problem: Problem) -> Fitting:
+    """The end of a fit, to be given as `last`; `problem` is of the same rows and counts."""
+    state = own_copy(state)
+    problem = problem._replace(strength=state.strength)
+    builder = MetricBuilder(problem._replace(strength=state.built_strength))
+    recipe = recipe_of(*params_of(problem, state.built), state.recipe)
+    builder.builds, builder.recipe = int(state.recipe[3]), recipe
+    return Fitting(problem, state, builder, None)
+
+
+def recipe_in(builder: MetricBuilder) -> tuple[np.ndarray, np.ndarray]:
+    """Where the last preconditioner was built, (n,), and how."""
+    weights, bias, settings = builder.state()
+    return np.concatenate([weights.ravel(), bias]), settings
+
+
+def _ahead(end: State, problem: Problem):
+    """Where the solution should be at this strength: on along the path if that is known."""
+    if problem.strength == 0 or end.strength == 0:
+        return end.best
+    return end.best + end.velocity * np.log(problem.strength / end.strength)
+
+
+def _within(one: float, other: float, factor: float) -> bool:
+    return other > 0 and 1 / factor < one / other < factor
+
+
+def _at_other_strength(history: History, more: float, split: int) -> History:
+    """A history of one's own, whose gradients are those of a penalty that is so much stiffer."""
+    rows = history.rows()
+    points, gradients = (np.zeros_like(part) for part in history[:2])
+    points[rows], gradients[rows] = history.points[rows], history.gradients[rows]
+    gradients[rows, :split] += more * points[rows, :split]
+    return history._replace(points=points, gradients=gradients)
+
+
+def _metric_of(fitting: Fitting) -> Callable:
+    if fitting.metric is not None:
+        return fitting.metric
+    problem = fitting.problem._replace(strength=fitting.state.built_strength)
+    return MetricBuilder(problem, shared=fitting.builder).follow(fitting.builder.recipe)
