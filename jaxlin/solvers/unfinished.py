@@ -43,7 +43,8 @@ class SmoothFit(NamedTuple):
     numbers: np.ndarray
     """(12,): objective, its least and the lower bound; gaps at which the next bounds are due; the
     length of the last step; evaluations; the least decrease expected so far; steps, steps in this
-    metric, steps since that was halved; 1 once evaluations are in float64."""
+    metric, steps since that was halved; 1 once evaluations are in float64, -1 as long as they
+    round products."""
 
 
 class HingeFit(NamedTuple):
