@@ -16,7 +16,7 @@ written out, so that it is the same on every device; on units made for it the pr
 and fast, elsewhere it costs the rounding. The gradient's products round their operands likewise.
 """
 
-__all__ = ["PRECISIONS", "exact", "float64", "jit", "product"]
+__all__ = ["PRECISIONS", "einsum", "exact", "float64", "jit", "product"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -122,6 +122,22 @@ def _sum(equation, left, right, precision, dtype):
         return summed(left, right)
     on_tensor_cores = partial(summed, stated=lax.DotAlgorithmPreset.TF32_TF32_F32)
     return lax.platform_dependent(left, right, cuda=on_tensor_cores, default=summed)
+
+
+def einsum(equation: str, left: Array, right: Array, precision: str) -> Array:
+    """A product of two arrays of one dtype with rounded operands and sums in that dtype.
+
+    Args:
+      equation: as `jnp.einsum` takes it.
+      precision: one of `PRECISIONS`; only operands in float32 are rounded.
+
+    >>> third = jnp.full((1, 1), 1 / 3, jnp.float32)
+    >>> einsum("kd,nd->kn", third, jnp.ones((1, 1), jnp.float32), "tf32").item()
+    0.333251953125
+    """
+    if precision == "highest" or left.dtype != jnp.float32:
+        return jnp.einsum(equation, left, right, precision=lax.Precision.HIGHEST)
+    return _sum(equation, left, right, precision, left.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -149,6 +149,17 @@ def _passes(over, blocks):
             partial(chunks.largest_square, chunk=chunk_size(N, D, 0, np.dtype(dtype), blocks)),
             (rows, shift, shift),
         )
+    weights, bias, shift = _of((K, D)), _of((K,)), _of((D,))
+    yield Program(
+        "passes.chunks.fused tf32",
+        partial(
+            chunks.fused,
+            rowwise=mean_loss._rowwise_of(form, 1),
+            chunk=_chunk(SINGLE, blocks),
+            precision="tf32",
+        ),
+        (weights, bias, shift, rows, labels, _of((N,)), (1.0,)),
+    )
     yield Program(
         "passes.chunks.mapped",
         chunks.mapped,

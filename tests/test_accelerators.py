@@ -93,6 +93,19 @@ def test_a_program_suits_accelerators(program):
                 assert set(lacking_on_a_tpu(text)) == set()
 
 
+def test_both_products_of_a_coarse_pass_are_tf32_where_there_are_units_and_else_exact():
+    """Of operands that are rounded already. For a GPU both ways are lowered, and its compiler,
+    which knows where it is, keeps one: `experiments/ahead_of_time.py` counts TF32 alone."""
+    (program,) = (each for each in PROGRAMS if each.name == "passes.chunks.fused tf32")
+    jitted = jax.jit(program.function)
+    for platform, units in (("cuda", 2), ("tpu", 0), ("cpu", 0)):
+        text = export.export(jitted, platforms=[platform])(*program.arguments).mlir_module()
+        made = [line for line in text.splitlines() if "= stablehlo.dot_general" in line]
+        assert sum("lhs_precision_type = tf32" in line for line in made) == units
+        assert sum("[HIGHEST, HIGHEST]" in line for line in made) == len(made) - units >= 2
+        assert text.count("= stablehlo.reduce_precision") == 4
+
+
 def test_most_steps_of_descent_are_taken_without_asking_the_host():
     """Before an iteration of a loop whose length it does not know, a GPU waits for its host."""
     descents = [program for program in PROGRAMS if program.name.startswith("steps.run_chunk")]

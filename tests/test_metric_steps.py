@@ -89,7 +89,7 @@ def searched(function, start, step, length=1.0):
     nothing = np.zeros_like(start)
     state = State(**dict.fromkeys(State._fields, 0.0))._replace(
         point=start, best=start, step=step, gradient=gradient, history=empty_history(start.size),
-        value=value, least=value, length=length, trial=0, built=nothing, precise=True,
+        value=value, least=value, length=length, trial=0, built=nothing,
     )  # fmt: skip
     tried = []
     while True:

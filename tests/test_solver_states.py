@@ -125,7 +125,7 @@ def assert_all_was_to_lose(name, left):
     """The fits above are left in the midst of what they are there for."""
     fits = [carried for carried, _ in left]
     if name == "softmax":
-        assert (bool(fits[0].precise), bool(fits[-1].precise)) == (False, True)
+        assert (int(fits[0].digits), int(fits[-1].digits)) == (0, 1)
     if name == "weak":
         builds = [fit.recipe[3] for fit in fits]
         assert builds[0] == 0 < builds[int(0.4 * len(fits))] < builds[-1]

@@ -34,7 +34,7 @@ class Rows:
                 )
         self.chunk = self.size
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
-        self._radius, self._moved, self._proving = None, False, None
+        self._radius, self._moved, self._proving, self._coarse = None, False, None, None
 
     @property
     def resident(self) -> bool:
@@ -46,10 +46,17 @@ class Rows:
         """What sums in float64 are computed with."""
         return "float64 in NumPy"
 
+    @property
+    def coarse(self):
+        """The same rows, whose `fused` sums round the operands of products and take a part of the
+        time; `None` where no device has units for that, or the arithmetic is not float32."""
+        return None
+
     def rescaled(self, factors):
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)
-        other.scale, other._radius, other._proving = self.scale * factors, None, None
+        other.scale, other._radius = self.scale * factors, None
+        other._proving = other._coarse = None
         return other
 
     def centred(self):

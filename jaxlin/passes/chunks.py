@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlin.precision import jit
+from jaxlin.precision import einsum, jit
 
 
 def _chunks(rows, chunk):
@@ -48,8 +48,11 @@ def _read(rows, start, chunk, shift):
     return block - shift[None, :] if len(shift) else block
 
 
-@partial(jit, static_argnames=("rowwise", "chunk"))
-def fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) -> Any:
+@partial(jit, static_argnames=("rowwise", "chunk", "precision"))
+def fused(
+    weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk, precision="highest"
+) -> Any:
+    """The sums of `DeviceRows.fused`; `precision` is that of the products."""
     blocks, start_of, fresh = _chunks(rows, chunk)
 
     def step(carry, i):
@@ -58,9 +61,10 @@ def fused(weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk) 
         own = lax.dynamic_slice_in_dim(labels, start, chunk)
         count = lax.dynamic_slice_in_dim(counts, start, chunk, axis=-1)
         count = count * fresh(i).reshape((1,) * (counts.ndim - 1) + (chunk,))
-        scores = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
+        scores = einsum("kd,nd->kn", weights, block, precision) + bias[:, None]
         value, residuals = rowwise(jnp, scores, own, count, *extra)
-        return (carry[0] + residuals @ block, carry[1] + residuals.sum(1)), value
+        products = einsum("kn,nd->kd", residuals, block, precision)
+        return (carry[0] + products, carry[1] + residuals.sum(1)), value
 
     zero = (jnp.zeros_like(weights), jnp.zeros_like(bias))
     (products, sums), values = lax.scan(step, zero, jnp.arange(blocks))

@@ -2,6 +2,7 @@
 
 __all__ = ["DeviceRows", "exactly"]
 
+import copy
 import inspect
 import mmap
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class DeviceRows(Rows):
     """Rows in XLA programs: chunks in a scan, on whatever device holds or receives them."""
 
     xp = jnp
+    precision = "highest"
+    """Of the products in float32 of `fused`: one of `jaxlin.precision.PRECISIONS`."""
 
     def __init__(self, inputs, classes, shift, scale, dtype):
         check_not_forked()
@@ -109,6 +112,15 @@ class DeviceRows(Rows):
                 rows = DeviceRows(rows, self.classes, self.shift, self.scale, self.dtype)
             rows._moved, self._proving = self._moved, rows
         return self._proving
+
+    @property
+    def coarse(self) -> "DeviceRows | None":
+        if self.dtype != np.float32 or "tf32" not in (arithmetic_of(self.device).units or ()):
+            return None
+        if self._coarse is None:
+            self._coarse = copy.copy(self)
+            self._coarse.precision = "tf32"
+        return self._coarse
 
     @property
     def arithmetic(self) -> str:
@@ -186,6 +198,7 @@ class DeviceRows(Rows):
                     extra,
                     rowwise=rowwise,
                     chunk=self._chunk(dtype, rows.shape[0]),
+                    precision=self.precision,
                 )
                 value += np.asarray(found[0], np.float64).sum(0)
                 products += np.asarray(found[1], np.float64)

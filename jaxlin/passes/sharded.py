@@ -127,7 +127,9 @@ class ShardedRows(DeviceRows):
             arguments = self._arguments(weights, bias, dtype)
             counts = np.asarray(counts, dtype)
             chunk = self._chunk(dtype, self.inputs.share)
-            run = _on_shards(chunks.fused, self.over, chunk, rowwise, (counts.ndim,))
+            run = _on_shards(
+                chunks.fused, self.over, chunk, rowwise, (counts.ndim,), self.precision
+            )
             values, products, sums = run(*arguments, self._placed, labels, counts, extra)
         sums = np.asarray(sums, np.float64)
         value = fetch(values).astype(np.float64).sum(0)
@@ -174,10 +176,11 @@ class _Filled:
 
 
 @cache
-def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
+def _on_shards(kernel, over, chunk, rowwise=None, axes=(), precision="highest"):
     """A walk of `jaxlin.passes.chunks` on the rows of every device, its sums added up.
 
-    `axes` says how many axes the arrays by row have, of which the last is the rows'.
+    `axes` says how many axes the arrays by row have, of which the last is the rows'; `precision` is
+    that of `fused`.
     """
     by_row = tuple(_SAME if not n else _ROWS if n == 1 else _COLUMNS for n in axes)
 
@@ -189,7 +192,8 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=()):
 
     def fused(weights, bias, shift, rows, labels, counts, extra):
         values, *sums = kernel(
-            weights, bias, shift, rows, labels, counts, extra, rowwise=rowwise, chunk=chunk
+            *(weights, bias, shift, rows, labels, counts, extra),
+            **{"rowwise": rowwise, "chunk": chunk, "precision": precision},
         )
         return values, *jax.lax.psum(tuple(sums), "data")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlin.solvers.builder import WINDOW, MetricBuilder, recipe_of
 from jaxlin.solvers.history import History, empty_history, own_copy
-from jaxlin.solvers.lbfgs import GOING, START, State
+from jaxlin.solvers.lbfgs import GOING, START, State, finer
 from jaxlin.solvers.problem import Problem, same_fit
 from jaxlin.solvers.status import silent
 
@@ -83,7 +83,7 @@ def opened(problem: Problem, point, last: Fitting | None, near: bool, **wanted) 
     state = State(
         point, nothing, nothing, point, nothing, history, np.full(WINDOW, np.nan),
         *recipe_in(builder), np.inf, 1.0, START, np.inf, 0.0, np.inf, np.inf, np.inf, np.inf,
-        0, 0, 0, 0.0, problem.dtype == np.float64, problem.strength, strength, 0.1, 0.0, GOING,
+        0, 0, 0, 0.0, _digits_at_first(problem, last), problem.strength, strength, 0.1, 0.0, GOING,
     )  # fmt: skip
     return Fitting(problem, state, builder, metric, origin=origin, **wanted)
 
@@ -91,9 +91,20 @@ def opened(problem: Problem, point, last: Fitting | None, near: bool, **wanted) 
 def resumed(carried: State, problem: Problem, **wanted) -> Fitting:
     """Goes on from the state of a fit to this problem."""
     state = own_copy(same_fit(carried, State, problem))
+    if state.digits < 0 and problem.rows.coarse is None:  # it was left on a device of other units
+        state = finer(state)
     builder = MetricBuilder(problem)
     metric = builder.go_on(*params_of(problem, state.built), state.recipe)
     return Fitting(problem, state, builder, metric, **wanted)
+
+
+def _digits_at_first(problem: Problem, last: Fitting | None) -> int:
+    """Rounded products where the device has units for them, and not so near to the optimum.
+
+    Without a penalty nothing is proved, and a small gradient is all that a verdict rests on.
+    """
+    coarse = last is None and problem.strength > 0 and problem.rows.coarse is not None
+    return -1 if coarse else int(problem.dtype == np.float64)
 
 
 def restored(state: State, problem: Problem) -> Fitting:

@@ -9,8 +9,8 @@ It starts in the Gram preconditioner. When the decrease it observes says that re
 preconditioner at the iterate would cost less than going on, it builds one there that follows it
 (of two levels, or of many classes a block each), and again later. The comparison counts
 multiplications, so that the same data always take the same path. Where a pass over the rows is
-dear, it begins on a part of them. What a fit has learned about the curvature serves at the next
-strength of a path.
+dear, it begins on a part of them, and where a device has units for rounded products, with these,
+until steps gain no more than that rounding. Whatever is proved or handed back is exact.
 """
 
 __all__ = ["advance", "begin", "minimize_smooth", "question", "together"]
@@ -31,6 +31,7 @@ from jaxlin.solvers.lbfgs import (
     State,
     accepted,
     arrived,
+    finer,
     idle_at_end,
     noise_of,
     renewed,
@@ -154,14 +155,15 @@ def begin(
 
 
 def _dtype(problem: Problem, state: State) -> np.dtype:
-    return np.dtype(np.float64) if state.precise else problem.dtype
+    return np.dtype(np.float64) if state.digits > 0 else problem.dtype
 
 
 def question(fitting: Fitting) -> Question:
     """The parameters whose mean loss is wanted next."""
     problem, state = fitting.problem, fitting.state
     params = params_of(problem, trial_of(state))
-    return Question(problem, *params, _dtype(problem, state))
+    asked = problem if state.digits >= 0 else problem._replace(rows=problem.rows.coarse)
+    return Question(asked, *params, _dtype(problem, state))
 
 
 def advance(fitting: Fitting, answer) -> Fitting:
@@ -187,9 +189,10 @@ def advance(fitting: Fitting, answer) -> Fitting:
         state, stalled = state._replace(length=1.0), True
     state = state._replace(iterations=state.iterations + 1, since=state.since + 1)
     stalled = stalled or at_end
-    if stalled and not state.precise:
-        state = renewed(state, 0)._replace(precise=True, trial=START, faintest=np.inf, idle=0)
-        return fitting._replace(state=state)
+    if state.digits < 0 and (stalled or state.decrements[-1] < noise):
+        return fitting._replace(state=finer(state))
+    if stalled and _dtype(problem, state) != np.float64:
+        return fitting._replace(state=finer(renewed(state, 0)))
     if at_end or (stalled and state.since > 2):
         return fitting._replace(state=state._replace(status=Status.PRECISION))
     return _turned(_refreshed(fitting._replace(state=state)))
@@ -224,11 +227,13 @@ def _turned(fitting: Fitting) -> Fitting:
     fitting = fitting._replace(state=state)
     fitting.report(state.evaluations, min(state.least, state.value), max(state.lower, state.seen))
     met = last.gap <= 0.7 * problem.tolerance * state.value and last.gap <= 0.5 * state.promise
+    if state.digits < 0 and (met or state.iterations >= problem.max_iterations):
+        return fitting._replace(state=finer(state))
     if met and not fitting.proved:
         return fitting._replace(state=state._replace(status=Status.MAX_ITERATIONS))
     if met:
         fitting = _certified(fitting, last)
-    elif fitting.report is not silent and plain.gap <= 0.7 * state.milestone * state.value:
+    elif fitting.report is not silent and state.digits >= 0:
         fitting = _shown(fitting, plain)
     if fitting.state.status == GOING:
         fitting = fitting._replace(state=_status_at(fitting))
@@ -276,8 +281,10 @@ def _certified(fitting: Fitting, last) -> Fitting:
 
 
 def _shown(fitting: Fitting, plain) -> Fitting:
-    """With a bound for those who watch, of which the fit takes no notice."""
+    """With a bound for those who watch, where one is due, of which the fit takes no notice."""
     problem, state = fitting.problem, fitting.state
+    if plain.gap > 0.7 * state.milestone * state.value:
+        return fitting
     params = params_of(problem, _ahead_of(fitting, plain))
     proof = certify(problem, *params, dtype=_dtype(problem, state))
     state = state._replace(
