@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxlin.core import LinearParams, Solution
+from jaxlin.estimators.offsets import by_class, with_offsets
 from jaxlin.estimators.scoring import beside, scores_of
 from jaxlin.estimators.validation import (
     check_number,
@@ -37,19 +38,21 @@ LEAST_TOL = 1e-13
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):
     """Solving and scoring. Subclasses say which loss, which data, and how to read the scores."""
 
-    def decision_function(self, X):
+    def decision_function(self, X, offsets=None):
         """Scores, (N, K); for two classes (N,), the lead of `classes_[1]`.
 
         Args:
           X: (N, D).
+          offsets: what is added to the scores, in their shape. A model that was fitted with
+            offsets needs those of these rows.
         """
         check_is_fitted(self, "coef_")
         X = checked_inputs(self, X, reset=False)
-        return scores_of(X, self.coef_, self.intercept_)
+        return with_offsets(self, scores_of(X, self.coef_, self.intercept_), offsets)
 
-    def predict(self, X):
-        """The label of largest score for each row, (N,)."""
-        scores = self.decision_function(X)
+    def predict(self, X, offsets=None):
+        """The label of largest score for each row, (N,); `offsets` as `decision_function` has."""
+        scores = self.decision_function(X, offsets)
         best = (scores > 0).astype(np.int32) if scores.ndim == 1 else scores.argmax(-1)
         if is_device_array(best) and np.issubdtype(self.classes_.dtype, np.number):
             import jax.numpy as jnp
@@ -112,7 +115,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(one_class(self.classes_[occurring]))
         return occurring
 
-    def _solve(self, X, labels, counts, strength, ratio, init) -> Solution:
+    def _solve(self, X, labels, counts, strength, ratio, init, offsets=None) -> Solution:
         """The certified solution; labels in [0, K), of which at least two count."""
         settings, occurring = self._settings(), self._occurring(labels, counts)
         squares, sizes = self._penalty(strength, ratio)
@@ -123,6 +126,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             l1_strength=sizes,
             sample_weight=counts,
             init=init,
+            offsets=by_class(self, offsets, len(labels)),
             callback=_printer(type(self).__name__) if self.verbose else None,
             **settings,
         )

@@ -9,12 +9,15 @@ import numpy as np
 import scipy.special
 from sklearn.utils.validation import check_is_fitted
 
+from jaxlin.estimators.offsets import refuse_offsets
+
 
 def logistic_regression_of(model):
     """A `LogisticRegression` that predicts what `model` predicts."""
     from sklearn.linear_model import LogisticRegression
 
     check_is_fitted(model, "coef_")
+    refuse_offsets(model, "scikit-learn")
     ratio = getattr(model, "l1_ratio", 0.0)  # "saga" is what fits any
     mixed = {"l1_ratio": ratio, "solver": "saga"} if ratio else {}
     settings = {"C": model.C_, "fit_intercept": model.fit_intercept} | _shared(model) | mixed
@@ -30,6 +33,7 @@ def linear_svc_of(model):
     from sklearn.svm import LinearSVC
 
     check_is_fitted(model, "coef_")
+    refuse_offsets(model, "scikit-learn")
     separate = model.loss.endswith("one-vs-rest")
     return _dressed(
         LinearSVC(

@@ -7,6 +7,7 @@ import numpy as np
 from jaxlin.core import LinearParams
 from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.labels import plain_labels
+from jaxlin.estimators.offsets import refuse_offsets
 from jaxlin.estimators.scoring import accuracy_of
 from jaxlin.estimators.stream import Stream, absorb, open_stream
 from jaxlin.estimators.validation import (
@@ -24,7 +25,7 @@ from jaxlin.estimators.validation import (
 class PlainClassifier(CertifiedClassifier):
     """`fit` and `partial_fit` with the parameters `C` or `strength`."""
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, offsets=None):
         """Minimize the objective until it is proved to be within `tol` of the least possible.
 
         Args:
@@ -34,6 +35,10 @@ class PlainClassifier(CertifiedClassifier):
           y: (N,) labels of any one type that sorts: numbers, strings, bytes, dates, times, ...
             None may be missing.
           sample_weight: (N,), nonnegative. Weight k is the same as the row k times.
+          offsets: what is added to the scores of each row and is not learned (log exposures, log
+            priors, the scores of another model), in the shape of `decision_function`: (N, K), or
+            (N,) for two classes. For dense rows, losses without kinks and a penalty on squares.
+            The model then predicts from rows and their offsets.
 
         Returns:
           self.
@@ -50,7 +55,8 @@ class PlainClassifier(CertifiedClassifier):
         init = self._warm_start(classes)
         self.classes_ = classes
         strength = self._strength(counts.sum())
-        solution = self._solve(X, labels, counts, strength, self._l1_ratio(), init)
+        solution = self._solve(X, labels, counts, strength, self._l1_ratio(), init, offsets)
+        self.takes_offsets_ = offsets is not None
         vars(self).pop("_stream", None)
         self._adopt(solution, strength, counts.sum(), like=X)
         self._warn_unless_converged(solution)
@@ -81,6 +87,7 @@ class PlainClassifier(CertifiedClassifier):
                 f"`partial_fit` knows squares alone, got l1_ratio={self.l1_ratio!r}: its steps end "
                 "at no zeros. Set l1_ratio=0, or call `fit` on all rows."
             )
+        refuse_offsets(self, "`partial_fit`")
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -130,13 +137,13 @@ class PlainClassifier(CertifiedClassifier):
         self._stream = stream
         return self
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X, y, sample_weight=None, offsets=None):
         """The share of rows whose label is predicted.
 
         Args:
-          X, y, sample_weight: as `fit` takes them.
+          X, y, sample_weight, offsets: as `fit` takes them.
         """
-        return accuracy_of(self, X, y, sample_weight)
+        return accuracy_of(self, X, y, sample_weight, offsets)
 
     def _strength(self, total) -> float:
         return regularization_of(self.C, self.strength, total, self._halves())

@@ -57,7 +57,7 @@ def beside(X, array):
         return jnp.asarray(array)
 
 
-def accuracy_of(model, X, y, sample_weight=None) -> float:
+def accuracy_of(model, X, y, sample_weight=None, offsets=None) -> float:
     """The share of rows whose label is predicted, also for labels that scikit-learn does not know.
 
     Args:
@@ -65,8 +65,9 @@ def accuracy_of(model, X, y, sample_weight=None) -> float:
       X: (N, D).
       y: (N,) labels.
       sample_weight: (N,), or `None`.
+      offsets: as `model.predict` takes them, or `None`.
     """
-    labels, predicted = plain_labels(y), np.asarray(model.predict(X))
+    labels, predicted = plain_labels(y), np.asarray(model.predict(X, offsets))
     if labels.ndim != 1 or is_familiar(labels):
         return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
     check_consistent_length(labels, predicted, sample_weight)

@@ -14,9 +14,9 @@ from jaxlin.estimators.validation import is_device_array
 class SoftmaxPredictions:
     """Probabilities from the scores, for classifiers fitted with the softmax loss."""
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X, offsets=None):
         """log of `predict_proba`, from the scores, so that no probability underflows; (N, K)."""
-        scores = self.decision_function(X)
+        scores = self.decision_function(X, offsets)
         if is_device_array(scores):
             import jax
             import jax.numpy as jnp
@@ -29,9 +29,13 @@ class SoftmaxPredictions:
         with np.errstate(under="ignore"):  # 0 is the nearest number
             return scipy.special.log_softmax(scores, axis=1)
 
-    def predict_proba(self, X):
-        """The estimated probability of each class, (N, K); rows sum to one."""
-        logarithms = self.predict_log_proba(X)
+    def predict_proba(self, X, offsets=None):
+        """The estimated probability of each class, (N, K); rows sum to one.
+
+        Args:
+          X, offsets: as `decision_function` takes them.
+        """
+        logarithms = self.predict_log_proba(X, offsets)
         if is_device_array(logarithms):
             import jax.numpy as jnp
 
@@ -89,6 +93,7 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
       converged_: whether `tol` was met.
       n_iter_: steps taken.
       C_, strength_: the regularization in both units.
+      takes_offsets_: whether it was fitted with offsets, which predictions then need.
       n_features_in_, feature_names_in_: as everywhere in scikit-learn.
 
     >>> from sklearn.datasets import load_iris

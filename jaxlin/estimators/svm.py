@@ -18,13 +18,13 @@ class SVMLoss:
             raise ValueError(f"`loss` must be one of {', '.join(HINGES)}, got {self.loss!r}.")
         return self.loss
 
-    def _solve(self, X, labels, counts, strength, ratio, init):
+    def _solve(self, X, labels, counts, strength, ratio, init, offsets=None):
         if strength == 0 and not self._loss().startswith("squared"):
             raise ValueError(
                 f"loss={self.loss!r} has kinks and needs a penalty; an infinite `C`, or a "
                 "`strength` of 0, is none. Set a finite `C`, such as 1e4."
             )
-        return super()._solve(X, labels, counts, strength, ratio, init)
+        return super()._solve(X, labels, counts, strength, ratio, init, offsets)
 
     def _penalty(self, strength, ratio):
         if ratio and self._loss() not in WITHOUT_KINKS:
@@ -89,6 +89,7 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
       converged_: whether `tol` was met.
       n_iter_: steps taken.
       C_, strength_: the regularization in both units.
+      takes_offsets_: whether it was fitted with offsets, which predictions then need.
       n_features_in_, feature_names_in_: as everywhere in scikit-learn.
 
     >>> from sklearn.datasets import load_iris

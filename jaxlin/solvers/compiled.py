@@ -96,8 +96,7 @@ def minimize_compiled(
       max_iterations: Newton steps after which to stop.
       margin: of the hinges.
       offsets: (N, K), what is added to the scores of each row and is not learned: log exposures,
-        log priors, the scores of another model. `minimize` takes none: the passes of its readers
-        make scores of rows alone. Whoever predicts adds those of the new rows.
+        log priors, the scores of another model. Whoever predicts adds those of the new rows.
 
     Returns:
       `Solution`, a pytree of arrays: `status` is an integer array, to compare with `Status`.

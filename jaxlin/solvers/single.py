@@ -10,6 +10,7 @@ from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
 from jaxlin.solvers.certificates import losing_bias, objective_at
 from jaxlin.solvers.hinges import minimize_hinge
+from jaxlin.solvers.offsets import refuse_beside_offsets, solve_with_offsets
 from jaxlin.solvers.problem import handed_back, open_problem, rounded
 from jaxlin.solvers.proximal import minimize_proximal
 from jaxlin.solvers.small_softmax import minimize_small, suits_small
@@ -39,6 +40,7 @@ def minimize(
     carried=None,
     on_carried: Callable | None = None,
     on_pass: Callable | None = None,
+    offsets=None,
 ) -> Solution:
     """The linear classifier of least objective, with a certified gap to the optimum.
 
@@ -82,6 +84,10 @@ def minimize(
         of a second or so, which begin again.
       on_pass: called with nothing before each pass over the data, or step of a loss with kinks.
         An exception that it, `on_carried` or `callback` raises ends the fit.
+      offsets: (N, K), what is added to the scores of each row and is not learned: log exposures,
+        log priors, the scores of another model. Whoever predicts adds those of the new rows. For
+        dense rows in memory, smooth losses and a positive `strength`; solved in float64 by
+        `minimize_compiled`, with the callbacks called once.
 
     Returns:
       `Solution`; its `params` hold NumPy arrays in `dtype`, whatever JAX's default precision.
@@ -96,6 +102,15 @@ def minimize(
     >>> solution.gap <= 1e-4 * solution.objective, describe(solution.status)[:9]
     (True, 'converged')
     """
+    if offsets is not None:
+        refuse_beside_offsets(
+            inputs,
+            loss=loss,
+            strength=strength,
+            l1_strength=l1_strength,
+            mesh=mesh,
+            carried=carried,
+        )
     with quiet_blas():
         problem, occurring, count = open_problem(
             inputs,
@@ -113,6 +128,10 @@ def minimize(
             preprocessing=preprocessing,
             mesh=mesh,
         )
+        if offsets is not None:
+            start = start_of(init, count, np.arange(count), problem)
+            given = inputs, labels, sample_weight, offsets
+            return solve_with_offsets(problem, start, *given, callback or silent, on_pass or silent)
         weights, bias = start_of(init, count, occurring, problem)
         ends = carried, on_carried or silent, on_pass or silent
         fit = solver_of(problem)(problem, weights, bias, callback or silent, *ends)
@@ -142,7 +161,7 @@ def free_of_loss(problem, *start, **asked) -> Fit:
 def start_of(init, count, occurring, problem):
     """Weights and bias of the occurring classes, float64, where the solver starts."""
     if init is None:
-        return np.zeros((problem.classes, problem.features)), np.zeros(problem.classes)
+        return np.zeros((len(occurring), problem.features)), np.zeros(len(occurring))
     weights, bias = (np.asarray(part, np.float64) for part in init)
     if weights.shape != (count, problem.features) or bias.shape != (count,):
         raise ValueError(
@@ -152,7 +171,7 @@ def start_of(init, count, occurring, problem):
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
         raise ValueError("`init` holds NaN or infinity. Leave it out to start from zero.")
     weights = weights[occurring]
-    bias = bias[occurring] if problem.fit_intercept else np.zeros(problem.classes)
+    bias = bias[occurring] if problem.fit_intercept else np.zeros(len(occurring))
     bias = bias + weights @ problem.center
     if problem.form.geometry == "one-vs-rest" or problem.l1_strength > 0:
         return weights, bias

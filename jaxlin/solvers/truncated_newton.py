@@ -31,6 +31,8 @@ PRODUCTS = 250
 """Conjugate gradient steps of one Newton step at most."""
 TRIALS = 12
 """Points that one line search looks at, at most."""
+FARTHEST = 10.0
+"""Times 1 + the largest score by which the first trial of a line search may change one."""
 PATIENCE = 4
 """Steps in a row that may gain nothing: the arithmetic is at its end."""
 LOW = -1e30
@@ -208,8 +210,9 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
     own = own_of(jnp, data.labels, len(point.bias))
     z = form.shortfalls(jnp, point.scores, own, data.margin)
     bent, bend = curvatures(form, data.counts, form.maximizer(jnp, z, 1.0, 0.0), own)
-    tiny = jnp.finfo(point.value.dtype).tiny
-    curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + tiny
+    tiny, ridge = jnp.finfo(point.value.dtype).tiny, jnp.finfo(point.value.dtype).eps
+    # where all rows are far on one side or the other the bias bends nothing: a ridge then does
+    curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + ridge
     metric = curvature * data.variances + 2 * data.strength + tiny
 
     def changes(step):
@@ -218,7 +221,7 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
 
     def product(step):
         curved = data.counts[None, :] * form.curve(jnp, bend, own, changes(step))
-        sums = curved.sum(1) if free else jnp.zeros_like(step[1])
+        sums = curved.sum(1) + ridge * step[1] if free else jnp.zeros_like(step[1])
         return curved @ data.inputs + 2 * data.strength * step[0], sums
 
     def precondition(residual):
@@ -235,7 +238,10 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
 
     right = tuple(-part for part in point.slope)
     step, count = conjugate_gradients(product, precondition, right, enough, PRODUCTS)
-    return step, changes(step), count
+    change = changes(step)
+    largest = jnp.abs(jnp.where(data.present[:, None], point.scores, 0)).max()
+    share = jnp.minimum(1, FARTHEST * (1 + largest) / jnp.maximum(jnp.abs(change).max(), tiny))
+    return _plus(tuple(map(jnp.zeros_like, step)), share, step), share * change, count
 
 
 def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, free: bool):
