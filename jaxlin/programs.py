@@ -28,18 +28,18 @@ from jaxlin.passes import chunks, sharded
 from jaxlin.passes.affine import chunk_size
 from jaxlin.solvers import (
     balance,
-    builder,
-    certificates,
-    class_blocks,
+    certificate,
     columns,
     compiled,
     covariance,
-    hessian_blocks,
+    curvature,
     implicit,
     mean_loss,
     newton,
+    preconditioner,
+    refresh,
 )
-from jaxlin.solvers.duals import FORMS
+from jaxlin.solvers.dual_losses import FORMS
 from jaxlin.solvers.problem import rowwise
 from jaxlin.sweep import bank, draws, grid
 
@@ -186,7 +186,7 @@ def _proofs(blocks):
     by_row = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0)
     chunk = blocks.columns(K, N)
     for function, more in (
-        (certificates._loss_at, ()),
+        (certificate._loss_at, ()),
         (balance._bias_newton, ()),
         (balance._bias_curve, (shift,)),
         (balance._masses_of, ()),
@@ -198,8 +198,8 @@ def _proofs(blocks):
             wide=True,
         )
     for name, function, at in (
-        ("one side", rowwise(certificates._dual_point, form), None),
-        ("both sides", certificates._both_sides(form), (_of((K, D), DOUBLE), shift)),
+        ("one side", rowwise(certificate._dual_point, form), None),
+        ("both sides", certificate._both_sides(form), (_of((K, D), DOUBLE), shift)),
     ):
         yield Program(
             f"passes.chunks.transpose_total {name}",
@@ -215,7 +215,7 @@ def _proofs(blocks):
         )
     yield Program(
         "solvers.columns._columnwise",
-        partial(columns._columnwise, f=builder._bent_at, form=form, chunk=chunk),
+        partial(columns._columnwise, f=refresh._bent_at, form=form, chunk=chunk),
         ((_of((K, N)), labels), (1.0,)),
     )
 
@@ -231,18 +231,18 @@ def _metrics(blocks):
     )
     yield Program("solvers.covariance._second_moment", covariance._second_moment, (_of((rows, D)),))
     yield Program(
-        "solvers.hessian_blocks._dense_blocks_compiled",
-        hessian_blocks._dense_blocks_compiled,
-        (_of((6000, 100)), hessian_blocks.Bends(_of((10, 6000)), _of((10, 6000)), None)),
+        "solvers.curvature._dense_blocks_compiled",
+        curvature._dense_blocks_compiled,
+        (_of((6000, 100)), curvature.Bends(_of((10, 6000)), _of((10, 6000)), None)),
     )
     yield Program(
-        "solvers.class_blocks._blocks_compiled",
-        partial(class_blocks._blocks_compiled, together=blocks.class_blocks // (6000 * 100)),
+        "solvers.preconditioner._blocks_compiled",
+        partial(preconditioner._blocks_compiled, together=blocks.class_blocks // (6000 * 100)),
         (_of((6000, 100)), _of((K, 6000))),
     )
     yield Program(
-        "solvers.class_blocks._inverses_compiled",
-        class_blocks._inverses_compiled,
+        "solvers.preconditioner._inverses_compiled",
+        preconditioner._inverses_compiled,
         (_of((K, 171, 171)), _of((171,))),
     )
 

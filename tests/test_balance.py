@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxlin.solvers.balance import WIDE, balanced_bias, feasible, mixed, mixing_that_balances
-from jaxlin.solvers.duals import FORMS, form_of, own_of
+from jaxlin.solvers.dual_losses import FORMS, form_of, own_of
 
 
 def run(f, form, *arguments):
@@ -28,7 +28,7 @@ def test_the_mass_that_is_moved_balances_and_stays_feasible(name, classes, shift
     mixing = mixing_that_balances(run, form, data, shift, extra, masses)
     a, _ = feasible(np, form, scores, labels, shift, *extra)
     a = mixed(np, form, a, labels, own, mixing)
-    # the sets of the table in `jaxlin.solvers.duals`, up to the rounding of K numbers near 1
+    # the sets of the table in `jaxlin.solvers.dual_losses`, up to the rounding of K numbers near 1
     slack = 1e-12
     assert a.min() >= 0
     if form.geometry == "pairs":

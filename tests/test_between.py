@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxlin.solvers import certify, minimize, minimize_path
-from jaxlin.solvers.between import End, end_of, fill, reach
+from jaxlin.solvers.interpolation import End, end_of, fill, reach
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.status import Fit, Status
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxlin import losses
 from jaxlin.sharding import mesh
 from jaxlin.solvers import certify, minimize
-from jaxlin.solvers.duals import FORMS, form_of, own_of
+from jaxlin.solvers.dual_losses import FORMS, form_of, own_of
 from jaxlin.solvers.problem import open_problem
 
 LOSSES = list(FORMS)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.class_blocks import _noise, class_block_metric, shrink, thinned
-from jaxlin.solvers.hessian_blocks import bends_of
+from jaxlin.solvers.curvature import bends_of
+from jaxlin.solvers.preconditioner import _noise, class_block_metric, shrink, thinned
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.refresh import MetricBuilder
 
 
 def blocks_of(rows, weights):
@@ -93,8 +93,8 @@ def test_a_class_that_does_not_bend_is_left_alone():
 
 
 def bent(classes, rows, drawn, monkeypatch):
-    monkeypatch.setattr("jaxlin.solvers.builder.SAMPLED_ROWS", drawn)
-    monkeypatch.setattr("jaxlin.solvers.builder.ROWS_A_CLASS", 0)
+    monkeypatch.setattr("jaxlin.solvers.refresh.SAMPLED_ROWS", drawn)
+    monkeypatch.setattr("jaxlin.solvers.refresh.ROWS_A_CLASS", 0)
     rng = np.random.default_rng(3)
     problem = open_problem(rng.normal(size=(rows, 5)), np.arange(rows) % classes, strength=1.0)[0]
     weights, bias = np.zeros((classes, 5)), np.zeros(classes)
@@ -108,7 +108,7 @@ def test_rows_that_were_sure_to_be_there_are_no_noise(monkeypatch):
     curvature, chances = thinned(bends.own_weights, seed=0)
     assert not _noise(problem, sample, curvature, chances).any()
     assert not _noise(problem, sample, bends.own_weights, None).any()
-    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 100)
+    monkeypatch.setattr("jaxlin.solvers.preconditioner.CLASS_ROWS", 100)
     curvature, chances = thinned(bends.own_weights, seed=0)
     # at zero all bend alike: of 600 rows some 100 were kept, with a chance of a sixth each
     kept = np.diff(curvature.indptr)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlin import losses
-from jaxlin.solvers.duals import FORMS, form_of, own_of
+from jaxlin.solvers.dual_losses import FORMS, form_of, own_of
 
 FUNCTIONS = {
     "softmax": losses.softmax_cross_entropy,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxlin.losses import LOSSES
-from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.covariance import second_moment
-from jaxlin.solvers.hessian_blocks import Bends, bends_of, dense_blocks, sampled_blocks
+from jaxlin.solvers.curvature import Bends, bends_of, dense_blocks, sampled_blocks
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.refresh import MetricBuilder
 
 CLASSES, FEATURES = 4, 3
 SMOOTH = ("softmax", "squared-hinge", "squared-one-vs-rest")
@@ -66,7 +66,7 @@ LAPLACIANS = ("softmax", "hinge", "crammer-singer", "squared-hinge", "squared-cr
 
 @pytest.mark.parametrize("loss", LAPLACIANS)
 def test_blocks_from_all_pairs_are_the_blocks(loss, monkeypatch):
-    monkeypatch.setattr("jaxlin.solvers.hessian_blocks.EDGES", 1e12)
+    monkeypatch.setattr("jaxlin.solvers.curvature.EDGES", 1e12)
     bends, rows = bends_and_rows(loss, 60)
     expected = dense_blocks(np, rows, bends)
     np.testing.assert_allclose(sampled_blocks(rows, bends), expected, atol=1e-14)
@@ -74,7 +74,7 @@ def test_blocks_from_all_pairs_are_the_blocks(loss, monkeypatch):
 
 @pytest.mark.parametrize("loss", LAPLACIANS)
 def test_sampled_pairs_stand_for_all(loss, monkeypatch):
-    monkeypatch.setattr("jaxlin.solvers.hessian_blocks.EDGES", 1)
+    monkeypatch.setattr("jaxlin.solvers.curvature.EDGES", 1)
     size = 20_000
     bends, rows = bends_and_rows(loss, size)
     expected, found = dense_blocks(np, rows, bends), sampled_blocks(rows, bends)

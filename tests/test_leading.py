@@ -7,12 +7,12 @@ from scipy.special import logsumexp
 
 from jaxlin.passes import open_rows
 from jaxlin.sharding import mesh
-from jaxlin.solvers import Status, leading, minimize, minimize_path, prospects, smooth
-from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers import Status, minimize, minimize_path, polish, smooth
 from jaxlin.solvers.history import empty_history
-from jaxlin.solvers.leading import Leading, corrected, leading_of
 from jaxlin.solvers.mean_loss import mean_loss
+from jaxlin.solvers.polish import Leading, corrected, leading_of
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.refresh import MetricBuilder
 
 pytestmark = pytest.mark.usefixtures("as_if_large")
 SIZE, FEATURES, CLASSES, STRENGTH = 2000, 40, 3, 1e-4
@@ -62,11 +62,11 @@ def moved(problem, weights, bias, along, mean_loss=mean_loss, **changed):
 def test_many_steps_lead_to_the_optimum_of_the_subspace(host, intercept, monkeypatch):
     """Which scipy finds by itself."""
     monkeypatch.setattr("jaxlin.passes.opening.is_small", lambda *_, **__: host)
-    monkeypatch.setattr(leading, "STEPS", 100)
+    monkeypatch.setattr(polish, "STEPS", 100)
     problem, weights, bias, along = opened(fit_intercept=intercept)
     assert problem.on_host == host
     count = along.directions.shape[1]
-    assert count == FEATURES // leading.SHARE
+    assert count == FEATURES // polish.SHARE
 
     def at(point):
         change = point[: CLASSES * count].reshape(CLASSES, count) @ along.directions.T
@@ -97,8 +97,8 @@ def test_the_steps_end_when_enough_is_gone():
     found = moved(problem, weights, bias, along, gap=gap)
     after = np.sum((gradient_of(problem, *found) @ along.directions) ** 2)
     # it is predicted along the last step, as if the objective were quadratic
-    assert after <= 1.5 * leading.LEFT * before
-    same = moved(problem, weights, bias, along, gap=2 * gap / leading.LEFT)
+    assert after <= 1.5 * polish.LEFT * before
+    same = moved(problem, weights, bias, along, gap=2 * gap / polish.LEFT)
     np.testing.assert_array_equal(same[0], weights)
 
 
@@ -119,7 +119,7 @@ def test_as_many_steps_as_curvatures_differ_lead_to_the_end(monkeypatch):
     rng = np.random.default_rng(3)
     root, slope = rng.normal(size=(4, 4)), rng.normal(size=(CLASSES, 4))
     curvature = root @ root.T + np.eye(4)
-    monkeypatch.setattr(leading, "STEPS", 4)
+    monkeypatch.setattr(polish, "STEPS", 4)
     monkeypatch.setattr(Leading, "step", lambda self, gradients: 0.7 * gradients)
     answer = quadratic(along, weights, slope, curvature)
     found = moved(problem, weights, bias, along, answer)
@@ -132,7 +132,7 @@ def test_steps_that_lead_nowhere_are_not_taken(monkeypatch):
     curvature = np.diag([1.0, 1000, 1000, 1000])
     curvature[0, 1] = curvature[1, 0] = 30
     # one step along the gradient (1, 0, 0, 0) takes it to (0, -30, 0, 0)
-    monkeypatch.setattr(leading, "STEPS", 1)
+    monkeypatch.setattr(polish, "STEPS", 1)
     monkeypatch.setattr(Leading, "step", lambda self, gradients: gradients)
     answer = quadratic(along, weights, np.eye(1, 4)[0], curvature)
     found = moved(problem, weights, bias, along, answer)
@@ -203,15 +203,15 @@ def test_a_correction_is_for_gradients_that_are_nearly_all_along_the_directions(
     gradient[1] /= np.linalg.norm(gradient[1])
     gradient = np.append(gradient, np.zeros(CLASSES))
     point, unit = np.append(weights, bias), 1 / (4 * STRENGTH)
-    plain = prospects.prospect_of(problem, empty_history(weights.size + CLASSES), point, gradient)
+    plain = polish.prospect_of(problem, empty_history(weights.size + CLASSES), point, gradient)
     assert plain.gap == pytest.approx((1 + square) * unit)
     known = problem, along.metric, empty_history(weights.size + CLASSES), point, gradient
-    found = prospects.corrected_prospect(*known, value=1e9, plain=plain)
+    found = polish.corrected_prospect(*known, value=1e9, plain=plain)
     assert (found.leading is not None) == worth
     assert found.gap == pytest.approx(2.5 * unit if worth else plain.gap)
     least = plain.gap / (30 * problem.tolerance)  # the objective of which it is within 30 times
-    assert prospects.corrected_prospect(*known, 0.99 * least, plain) is plain
-    assert (prospects.corrected_prospect(*known, 1.01 * least, plain) is plain) != worth
+    assert polish.corrected_prospect(*known, 0.99 * least, plain) is plain
+    assert (polish.corrected_prospect(*known, 1.01 * least, plain) is plain) != worth
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_proofs_are_tight(tolerance, monkeypatch):
     assert found.lower_bound <= best.objective
     # the optimum is known to 1e-10 of itself, the distance to a thousandth
     assert found.gap <= 4 * (found.objective - best.objective)
-    monkeypatch.setattr(prospects, "leading_of", lambda *_: None)
+    monkeypatch.setattr(polish, "leading_of", lambda *_: None)
     plain = minimize(*data, **SETTINGS | {"tolerance": tolerance})
     assert plain.gap > 40 * (plain.objective - best.objective)
 

@@ -5,16 +5,16 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 from jaxlin.solvers import Status, minimize, minimize_compiled
-from jaxlin.solvers.builder import FEW_CLASSES, MetricBuilder
-from jaxlin.solvers.class_blocks import _inverses, thinned
-from jaxlin.solvers.duals import Bend, form_of, own_of
-from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.sparse_bends import (
+from jaxlin.solvers.curvature import (
     class_blocks,
     sparse_bend,
     sparse_curvature,
     sparse_product,
 )
+from jaxlin.solvers.dual_losses import Bend, form_of, own_of
+from jaxlin.solvers.preconditioner import _inverses, thinned
+from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.refresh import FEW_CLASSES, MetricBuilder
 
 
 @pytest.mark.parametrize("name", ["hinge", "crammer-singer", "one-vs-rest"])
@@ -61,7 +61,7 @@ def test_many_classes_are_certified_below_what_another_tolerance_reaches(name):
 
 def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
     """A class whose curvature is even, one of 20 heavy rows and many light ones, one of nothing."""
-    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 50)
+    monkeypatch.setattr("jaxlin.solvers.preconditioner.CLASS_ROWS", 50)
     generator = np.random.default_rng(0)
     curvature = np.stack([np.ones(1000), np.where(np.arange(1000) < 20, 1.0, 1e-3), np.zeros(1000)])
     values, draws = generator.normal(size=1000) + 2, 400
@@ -82,7 +82,7 @@ def test_thinned_curvature_has_the_sums_of_all_rows_on_average(monkeypatch):
 
 
 def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
-    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 1e300)
+    monkeypatch.setattr("jaxlin.solvers.preconditioner.CLASS_ROWS", 1e300)
     generator = np.random.default_rng(2)
     classes, features, size, strength = FEW_CLASSES["smooth"] + 10, 20, 4000, 1e-9
     inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
@@ -112,10 +112,10 @@ def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
 
 def test_where_blocks_are_small_the_other_directions_have_a_curvature_each(monkeypatch):
     """Against the same sums over rows, in the coordinates of the spectrum."""
-    monkeypatch.setattr("jaxlin.solvers.class_blocks.CLASS_ROWS", 1e300)
+    monkeypatch.setattr("jaxlin.solvers.preconditioner.CLASS_ROWS", 1e300)
     generator = np.random.default_rng(4)
     classes, features, size, leading = FEW_CLASSES["smooth"] + 10, 20, 4000, 2
-    monkeypatch.setattr("jaxlin.solvers.class_blocks.BLOCK_ENTRIES", classes * (leading + 1) ** 2)
+    monkeypatch.setattr("jaxlin.solvers.preconditioner.BLOCK_ENTRIES", classes * (leading + 1) ** 2)
     inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
     builder = MetricBuilder(open_problem(inputs, labels, strength=1e-3)[0])
     weights = 0.3 * generator.normal(size=(classes, features))

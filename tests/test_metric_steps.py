@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxlin.solvers.builder import MetricBuilder
 from jaxlin.solvers.history import empty_history, pushed, scaled_step, step_from
 from jaxlin.solvers.lbfgs import GOING, State, accepted, arrived, shortened, trial_of
 from jaxlin.solvers.mean_loss import mean_loss
-from jaxlin.solvers.metrics import flat
+from jaxlin.solvers.preconditioner import flat
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.refresh import MetricBuilder
 from jaxlin.solvers.smooth import advance, begin, question
 
 FEW, MANY = 4, 60
@@ -20,11 +20,11 @@ FEW, MANY = 4, 60
 @pytest.mark.parametrize("kind", ["gram", "following"])
 @pytest.mark.parametrize("classes", [FEW, MANY])
 def test_a_batch_of_gradients_has_the_steps_of_each(classes, kind, features, monkeypatch):
-    monkeypatch.setattr("jaxlin.solvers.hessian_blocks.DENSE_SIDE", 50)
-    monkeypatch.setattr("jaxlin.solvers.builder.DENSE_SIDE", 50)
-    monkeypatch.setattr("jaxlin.solvers.metrics.DENSE_SIDE", 50)
-    monkeypatch.setattr("jaxlin.solvers.builder.FULL_SPECTRUM", 30)
-    monkeypatch.setattr("jaxlin.solvers.builder.FULL_AT_ONCE", 0)
+    monkeypatch.setattr("jaxlin.solvers.curvature.DENSE_SIDE", 50)
+    monkeypatch.setattr("jaxlin.solvers.refresh.DENSE_SIDE", 50)
+    monkeypatch.setattr("jaxlin.solvers.preconditioner.DENSE_SIDE", 50)
+    monkeypatch.setattr("jaxlin.solvers.refresh.FULL_SPECTRUM", 30)
+    monkeypatch.setattr("jaxlin.solvers.refresh.FULL_AT_ONCE", 0)
     rng = np.random.default_rng(0)
     labels = np.arange(600) % classes
     problem = open_problem(rng.normal(size=(600, features)), labels, strength=1e-3)[0]

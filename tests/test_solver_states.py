@@ -13,7 +13,7 @@ import pytest
 
 from jaxlin import sharding
 from jaxlin.passes import open_sharded
-from jaxlin.solvers import builder, minimize, parts
+from jaxlin.solvers import fitting, minimize, refresh
 from jaxlin.solvers.problem import beside, to_host
 from jaxlin.solvers.states import blank, largest, shapes_of
 
@@ -39,14 +39,14 @@ FITS = {
 @pytest.fixture(autouse=True)
 def parts_of_the_largest(monkeypatch):
     """Only "a part first" is so dear."""
-    monkeypatch.setitem(parts.DEAR, "cpu", 3e7)
+    monkeypatch.setitem(fitting.DEAR, "cpu", 3e7)
 
 
 @pytest.fixture(autouse=True)
 def all_directions_later(monkeypatch):
     """Of more than 70 features the leading ones come first."""
-    monkeypatch.setattr(builder, "FULL_SPECTRUM", 70)
-    monkeypatch.setattr(builder, "FULL_AT_ONCE", 0)
+    monkeypatch.setattr(refresh, "FULL_SPECTRUM", 70)
+    monkeypatch.setattr(refresh, "FULL_AT_ONCE", 0)
 
 
 def problem(size, features, classes):

@@ -12,7 +12,7 @@ from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.objectives import compose
 from jaxlin.scores import linear
 from jaxlin.solvers import Status, describe, minimize
-from jaxlin.solvers.duals import FORMS, form_of, own_of
+from jaxlin.solvers.dual_losses import FORMS, form_of, own_of
 
 IRIS = load_iris(return_X_y=True)
 

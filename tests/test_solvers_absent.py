@@ -9,7 +9,7 @@ import pytest
 from jaxlin import losses
 from jaxlin.estimators import MulticlassSVMClassifier, SoftmaxClassifier
 from jaxlin.solvers import minimize, minimize_compiled, minimize_path
-from jaxlin.solvers.duals import FORMS
+from jaxlin.solvers.dual_losses import FORMS
 
 LOSSES = list(FORMS)
 FUNCTIONS = {

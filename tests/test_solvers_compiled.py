@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxlin import losses
 from jaxlin.core import LinearParams
 from jaxlin.solvers import Status, certify, dual_gap, minimize, minimize_compiled, prove
-from jaxlin.solvers.duals import form_of, own_of
+from jaxlin.solvers.dual_losses import form_of, own_of
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.truncated_newton import conjugate_gradients, line_minimum
 

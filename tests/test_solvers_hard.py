@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxlin import losses
 from jaxlin.solvers import Status, certify, describe, minimize, minimize_compiled
-from jaxlin.solvers.duals import FORMS
+from jaxlin.solvers.dual_losses import FORMS
 from jaxlin.solvers.problem import open_problem
 
 
@@ -247,10 +247,10 @@ def test_many_classes(blobs):
 
 def test_a_hessian_of_too_few_rows_takes_more(monkeypatch, blobs):
     """100 sampled rows miss curvature of 903 unknowns: a step that shows it asks for more."""
-    from jaxlin.solvers import hinges, newton
+    from jaxlin.solvers import newton, proximal_point
 
     monkeypatch.setattr(newton, "BENDING_ROWS", 100)
-    monkeypatch.setattr(hinges, "suits_interior", lambda problem: False)
+    monkeypatch.setattr(proximal_point, "suits_interior", lambda problem: False)
     inputs, labels = blobs(3, size=4000, features=300, classes=3, spread=0.2)
     settings = dict(loss="hinge", strength=1e-3, tolerance=1e-3, max_iterations=40)
     assert minimize(inputs.astype(np.float32), labels, **settings).status == Status.CONVERGED
@@ -260,12 +260,12 @@ def test_a_hessian_of_too_few_rows_takes_more(monkeypatch, blobs):
 
 def test_quasi_newton_steps_save_passes_where_most_rows_bend(monkeypatch, blobs):
     """Noise: every row stays near a kink, so that a Newton system is over all of them."""
-    from jaxlin.solvers import hinges
+    from jaxlin.solvers import proximal_point
 
     inputs, labels = blobs(5, size=2500, features=300, classes=4, spread=0.05)
     settings = dict(loss="hinge", strength=1e-2, tolerance=1e-3)
     mixed = minimize(inputs.astype(np.float32), labels, **settings)
-    monkeypatch.setattr(hinges, "DEAR", np.inf)  # Newton throughout
+    monkeypatch.setattr(proximal_point, "DEAR", np.inf)  # Newton throughout
     newton = minimize(inputs.astype(np.float32), labels, **settings)
     assert mixed.status == newton.status == Status.CONVERGED
     assert mixed.lower_bound <= newton.objective
@@ -275,24 +275,24 @@ def test_quasi_newton_steps_save_passes_where_most_rows_bend(monkeypatch, blobs)
 
 def test_samples_of_any_number_of_rows_share_few_programs(monkeypatch, blobs):
     """Ever fewer rows bend as a hinge is solved, and every size would be compiled anew."""
-    from jaxlin.solvers import hessian_blocks, metrics
+    from jaxlin.solvers import curvature, preconditioner
 
     monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
-    sizes, real = [], metrics.two_level_metric
+    sizes, real = [], preconditioner.two_level_metric
 
     def counted(problem, spectrum, sample, bends):
         sizes.append((len(sample.weights), np.count_nonzero(sample.weights)))
         return real(problem, spectrum, sample, bends)
 
     monkeypatch.setattr("jaxlin.solvers.newton.two_level_metric", counted)
-    before = hessian_blocks._dense_blocks_compiled._cache_size()
+    before = curvature._dense_blocks_compiled._cache_size()
     inputs, labels = blobs(6, size=1500, features=9, classes=3)
     solution = minimize(inputs.astype(np.float32), labels, loss="hinge", strength=1e-3)
     assert solution.status == Status.CONVERGED
     filled, bending = (len(set(found)) for found in zip(*sizes, strict=True))
     assert bending >= 5
     assert filled <= 3  # 512, 768 (1.5^16.4), 1,478: sizes that grow by a half, up to 1,500
-    assert hessian_blocks._dense_blocks_compiled._cache_size() - before <= filled
+    assert curvature._dense_blocks_compiled._cache_size() - before <= filled
 
 
 def overlapping(kind):

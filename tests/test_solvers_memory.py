@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlin.solvers import builder, minimize, newton
+from jaxlin.solvers import minimize, newton, refresh
 
 pytestmark = pytest.mark.usefixtures("as_if_large")
 
@@ -43,7 +43,7 @@ def test_without_memory_for_a_metric_the_fit_says_so_and_is_certified(
     data, monkeypatch, error, what, words
 ):
     usual = minimize(*data, strength=5e-5, tolerance=1e-5)
-    monkeypatch.setattr(builder, what, exhausted(error))
+    monkeypatch.setattr(refresh, what, exhausted(error))
     with pytest.warns(RuntimeWarning, match=f"not the memory for {words}.*goes on with"):
         found = minimize(*data, strength=5e-5, tolerance=1e-5)
     assert found.status == 0
@@ -66,7 +66,7 @@ def test_a_hinge_goes_on_without_the_memory_for_its_hessian(data, monkeypatch):
 
 def test_another_failure_is_not_taken_for_missing_memory(data, monkeypatch):
     failure = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    monkeypatch.setattr(builder, "covariance_of", exhausted(failure))
+    monkeypatch.setattr(refresh, "covariance_of", exhausted(failure))
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         minimize(*data, strength=5e-5)
 
@@ -75,10 +75,10 @@ def test_the_command_line_says_it_in_one_line(tmp_path):
     script = f"""
 import sys
 from jaxlin.cli import main
-from jaxlin.solvers import builder
+from jaxlin.solvers import refresh
 def fail(*arguments):
     raise MemoryError
-builder.covariance_of = fail
+refresh.covariance_of = fail
 sys.exit(main(["train", "--loss", "squared-hinge", "--solver", "full-batch", "--quiet",
                "--out", {str(tmp_path / "run")!r}]))
 """

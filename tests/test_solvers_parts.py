@@ -5,7 +5,7 @@ import pytest
 
 from jaxlin.core import LinearParams
 from jaxlin.sharding import mesh
-from jaxlin.solvers import Status, minimize, minimize_path, parts, smooth
+from jaxlin.solvers import Status, fitting, minimize, minimize_path, smooth
 from jaxlin.solvers.problem import open_problem
 
 pytestmark = pytest.mark.usefixtures("as_if_large")
@@ -15,7 +15,7 @@ SHAPE = 6000, 30, 12
 @pytest.fixture(autouse=True)
 def _dear(monkeypatch):
     """A pass over 6,000 rows is dear, over 750 it is not."""
-    monkeypatch.setitem(parts.DEAR, "cpu", 4.0 * 5000 * 30 * 12)
+    monkeypatch.setitem(fitting.DEAR, "cpu", 4.0 * 5000 * 30 * 12)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_one_row_in_eight_of_every_class_stands_for_all(data):
     inputs, labels = data
     weights = np.random.default_rng(1).uniform(0.5, 2, len(labels)) * (np.arange(6000) % 3 > 0)
     problem = opened(data, sample_weight=weights)
-    part = parts.part_of(problem)
+    part = fitting.part_of(problem)
     counted = np.bincount(labels[weights > 0])
     there = np.bincount(part.host_labels)
     assert (np.abs(there - counted / 8) <= 1).all()
@@ -53,7 +53,7 @@ def test_the_proof_is_of_all_rows_which_the_part_came_near_to(data, monkeypatch)
     seen = []
     settings = dict(strength=1e-4, tolerance=1e-6)
     begun = minimize(*data, callback=lambda *now: seen.append(now), **settings)
-    monkeypatch.setitem(parts.DEAR, "cpu", np.inf)
+    monkeypatch.setitem(fitting.DEAR, "cpu", np.inf)
     whole = minimize(*data, **settings)
     assert begun.status == whole.status == Status.CONVERGED
     assert max(begun.lower_bound, whole.lower_bound) <= min(begun.objective, whole.objective)
@@ -81,15 +81,15 @@ def test_where_a_part_would_not_do_there_is_none(data, changed, why):
         weights = np.ones(len(data[1]))
         weights[rare] = 0
         changed = changed | {"sample_weight": weights}
-    assert parts.part_of(opened(data)) is not None
-    assert parts.part_of(opened(data, **changed)) is None, why
+    assert fitting.part_of(opened(data)) is not None
+    assert fitting.part_of(opened(data, **changed)) is None, why
 
 
 def test_rows_that_are_read_in_every_pass_have_no_part(data, monkeypatch, tmp_path):
     np.save(tmp_path / "x.npy", data[0])
     monkeypatch.setattr("jaxlin.passes.device.RESIDENT_BYTES", 1000)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert parts.part_of(opened((mapped, data[1]))) is None
+    assert fitting.part_of(opened((mapped, data[1]))) is None
 
 
 def test_whoever_brings_a_start_begins_there(data, monkeypatch):
@@ -110,8 +110,8 @@ def test_a_part_of_very_many_rows_begins_with_a_part_of_its_own(data, monkeypatc
         return real(problem)
 
     monkeypatch.setattr(smooth, "part_of", noted)
-    monkeypatch.setattr(parts, "FEWEST", 1)
-    monkeypatch.setitem(parts.DEAR, "cpu", 4.0 * 700 * 30 * 12)
+    monkeypatch.setattr(fitting, "FEWEST", 1)
+    monkeypatch.setitem(fitting.DEAR, "cpu", 4.0 * 700 * 30 * 12)
     solution = minimize(*data, strength=1e-3)
     assert sizes == [6000, 750, 94]
     assert solution.status == Status.CONVERGED

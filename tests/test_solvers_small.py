@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxlin import cores
 from jaxlin.core import LinearParams
 from jaxlin.losses import softmax_cross_entropy
-from jaxlin.solvers import Status, minimize, small_blocks, small_softmax
+from jaxlin.solvers import Status, minimize, small
 from jaxlin.solvers.problem import open_problem
 
 IRIS = load_iris(return_X_y=True)
@@ -21,14 +21,14 @@ CANCER = load_breast_cancer(return_X_y=True)
 @pytest.fixture
 def alone(monkeypatch):
     """No other method may take over."""
-    monkeypatch.delattr(small_softmax, "minimize_smooth")
+    monkeypatch.delattr(small, "minimize_smooth")
 
 
 @pytest.fixture(params=["factored", "conjugate gradients"])
 def solved_by(request, monkeypatch, alone):
     """How the Newton systems are solved."""
     work = np.inf if request.param == "factored" else 0
-    monkeypatch.setattr(small_blocks, "DENSE_WORK", work)
+    monkeypatch.setattr(small, "DENSE_WORK", work)
 
 
 def close(solution, other, strength):
@@ -85,12 +85,12 @@ def test_the_blockwise_metric_inverts_the_second_derivatives_of_each_class(blobs
     inputs, labels = blobs(3, size=80, features=5, classes=3)
     counts = np.random.default_rng(0).uniform(0.5, 2, 80)
     problem = open_problem(inputs, labels, strength=0.01, sample_weight=counts)[0]
-    space = small_blocks.open_space(problem)
+    space = small.open_space(problem)
     blocks = [block._replace(narrow=block.columns) for block in space.blocks]  # float64
     space = space._replace(blocks=blocks)
     start = np.random.default_rng(1).normal(size=(3, 5)), np.zeros(3)
-    point = small_softmax._start(problem, space, *start)
-    metric = small_softmax._blockwise(space, point)
+    point = small._start(problem, space, *start)
+    metric = small._blockwise(space, point)
 
     (scores_here,) = point.scores
 
@@ -112,8 +112,8 @@ def test_the_blockwise_metric_inverts_the_second_derivatives_of_each_class(blobs
 def test_rows_that_bend_unevenly_are_solved_for_in_the_blockwise_metric(alone, monkeypatch):
     inputs, labels = load_digits(return_X_y=True)
     passes = []
-    for overhead in (small_softmax.OVERHEAD, 1e-9):  # with the other, a factorization never pays
-        monkeypatch.setattr(small_softmax, "OVERHEAD", overhead)
+    for overhead in (small.OVERHEAD, 1e-9):  # with the other, a factorization never pays
+        monkeypatch.setattr(small, "OVERHEAD", overhead)
         solution = minimize(inputs, labels, strength=1e-6)
         assert solution.status == Status.CONVERGED
         passes.append(solution.evaluations)
@@ -136,9 +136,9 @@ def test_threads_share_the_rows_and_take_the_same_steps(solved_by, blobs, monkey
     whole = minimize(inputs, labels, **settings)
     monkeypatch.setattr(cores, "PART_BYTES", 1)
     monkeypatch.setattr(cores, "blas_threads", lambda: 3)
-    spaces, opened = [], small_softmax.open_space
+    spaces, opened = [], small.open_space
     monkeypatch.setattr(
-        small_softmax, "open_space", lambda *given: spaces.append(opened(*given)) or spaces[-1]
+        small, "open_space", lambda *given: spaces.append(opened(*given)) or spaces[-1]
     )
     shared = minimize(inputs, labels, **settings)
     assert [len(block.counts) for block in spaces[0].blocks] == [67, 68, 68]
@@ -179,7 +179,7 @@ def test_the_limit_of_steps_is_kept(most, alone):
 
 
 def test_what_newton_cannot_finish_goes_on_in_another_method(monkeypatch):
-    monkeypatch.setattr(small_softmax, "STEPS", 3)
+    monkeypatch.setattr(small, "STEPS", 3)
     solution = minimize(*IRIS, strength=1e-4, tolerance=1e-6)
     assert solution.status == Status.CONVERGED
     assert solution.iterations > 3

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxlin.solvers import builder as building
-from jaxlin.solvers import metrics
-from jaxlin.solvers.builder import MetricBuilder
+from jaxlin.solvers import preconditioner
+from jaxlin.solvers import refresh as building
 from jaxlin.solvers.problem import open_problem
+from jaxlin.solvers.refresh import MetricBuilder
 
 STRENGTH = 1e-4
 
@@ -75,11 +75,11 @@ def test_the_first_metric_that_follows_is_made_of_half_the_rows(monkeypatch):
 
 
 def test_small_blocks_of_fewer_rows_are_those_of_all_on_average(monkeypatch):
-    monkeypatch.setattr(metrics, "DENSE_SIDE", 0)  # small blocks alone
+    monkeypatch.setattr(preconditioner, "DENSE_SIDE", 0)  # small blocks alone
     gradient = np.random.default_rng(1).normal(size=(4, 40))
     steps = []
     for rows in (4000, 1000):
-        monkeypatch.setattr(metrics, "BELOW_ROWS", rows)
+        monkeypatch.setattr(preconditioner, "BELOW_ROWS", rows)
         builder = MetricBuilder(problem(4000, dtype=np.float64))
         metric, _ = builder.following(np.zeros((4, 40)), np.zeros(4))
         steps.append(metric(gradient - gradient.mean(0), np.zeros(4))[0])

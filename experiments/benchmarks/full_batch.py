@@ -83,9 +83,9 @@ def jaxlin_curves(inputs, labels, seen, strength, tolerance):
     """(seconds, objective) of every evaluation, overheard like scikit-learn's, in a fit that only
     proves its end; (seconds, objective, lower bound) of a fit that is watched, and so proves bounds
     on the way; the solution; the seconds of compilation apart. Of several warm fits the fastest."""
-    from jaxlin.solvers import small_softmax, smooth
+    from jaxlin.solvers import small, smooth
 
-    heard, start, evaluate, point_of = [], None, smooth._mean_losses, small_softmax._point
+    heard, start, evaluate, point_of = [], None, smooth.mean_loss, small._point
 
     def fit(callback=None):
         nonlocal start
@@ -100,13 +100,12 @@ def jaxlin_curves(inputs, labels, seen, strength, tolerance):
         )
         return solution, time.perf_counter() - start
 
-    def overhear(asked):
-        answers = evaluate(asked)
-        (point,), ((value, *_),) = asked, answers
-        if point.problem.rows.size == len(inputs):  # not a part of them
-            value += strength * float((np.asarray(point.weights, np.float64) ** 2).sum())
+    def overhear(problem, weights, *more):
+        answer = evaluate(problem, weights, *more)
+        if (problem.rows.size, problem.features) == np.shape(inputs):  # all rows, as they are
+            value = answer[0] + strength * float((np.asarray(weights, np.float64) ** 2).sum())
             heard.append((time.perf_counter() - start, value))
-        return answers
+        return answer
 
     def overhear_small(*asked):
         point = point_of(*asked)
@@ -124,11 +123,11 @@ def jaxlin_curves(inputs, labels, seen, strength, tolerance):
         return [*curve, (spent, solution.objective, solution.lower_bound)], solution
 
     _, first = fit()
-    smooth._mean_losses, small_softmax._point = overhear, overhear_small
+    smooth.mean_loss, small._point = overhear, overhear_small
     try:
         silent, solution = min((overheard() for _ in range(REPEATS)), key=lambda f: f[0][-1][0])
     finally:
-        smooth._mean_losses, small_softmax._point = evaluate, point_of
+        smooth.mean_loss, small._point = evaluate, point_of
     proved, _ = min((watched() for _ in range(REPEATS)), key=lambda f: f[0][-1][0])
     return silent, proved, solution, max(first - silent[-1][0], 0.0)
 

@@ -15,9 +15,9 @@ __all__ = [
 ]
 
 from jaxlin.core import Solution
-from jaxlin.solvers.certificates import Certificate, certify
+from jaxlin.solvers.certificate import Certificate, certify
 from jaxlin.solvers.compiled import minimize_compiled, prove
 from jaxlin.solvers.implicit import influence
 from jaxlin.solvers.path import minimize_path
-from jaxlin.solvers.single import minimize
+from jaxlin.solvers.solve import minimize
 from jaxlin.solvers.status import Status, describe, relative_gap

@@ -29,8 +29,8 @@ __all__ = [
 
 import numpy as np
 
-from jaxlin.solvers.conjugate import conjugate_gradients
-from jaxlin.solvers.duals import Bend, own_of, settled, total
+from jaxlin.solvers.dual_losses import Bend, own_of, settled, total
+from jaxlin.solvers.krylov import conjugate_gradients
 
 UNIT = 2.0**-53
 """Relative rounding of float64."""

@@ -17,10 +17,10 @@ from jax import lax
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
 from jaxlin.precision import float64, jit
-from jaxlin.solvers.certificates import losing_bias
+from jaxlin.solvers.certificate import losing_bias
 from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
-from jaxlin.solvers.duals import FORMS, form_of
+from jaxlin.solvers.dual_losses import FORMS, form_of
 from jaxlin.solvers.implicit import (
     Setting,
     less_mean,

@@ -1,22 +1,33 @@
-"""Rows drawn from the data, their covariance, and the products that it is made with."""
+"""Rows drawn from the data, their covariance, and its leading directions.
+
+In coordinates in which every feature has unit curvature, so that features of any scale are alike.
+Of many features only the leading directions may be computed; `Spectrum.rest` solves for the others.
+"""
 
 __all__ = [
     "DENSE_FEATURES",
     "Sample",
+    "Spectrum",
+    "cholesky_solver",
     "constant_features",
     "covariance_of",
     "product",
     "same_value",
     "second_moment",
+    "spectrum_of",
     "stiffness",
     "suits_blas",
+    "unit_system",
 ]
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
 from jaxlin.cores import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
@@ -117,3 +128,127 @@ def product(problem: Problem, left, right):
         return left @ right
     with arithmetic(problem.dtype):
         return np.asarray(exact(jnp.matmul)(left, right))
+
+
+class Spectrum(NamedTuple):
+    """Directions in which covariance and penalty are (nearly) diagonal, steepest first."""
+
+    vectors: np.ndarray
+    """(D, q): W = U vectors^T."""
+    variances: np.ndarray
+    """(q,)"""
+    ridges: np.ndarray
+    """(q,): the penalty's second derivative, at least the rounding of the factorization."""
+    scaling: np.ndarray
+    """(D,): W = (W in unit-curvature coordinates) * scaling."""
+    rest: Callable | None
+    """curvature -> solver of (K, D) right sides, in unit-curvature coordinates, for what the
+    vectors do not span; `None` if they span everything."""
+
+
+def unit_system(covariance, stiff, curvature):
+    """curvature * C + diag(stiff) with unit diagonal; its scaling; its ridge, rounding included.
+
+    `stiff`, (D,), is that of `jaxlin.solvers.covariance.stiffness`. Where it and C are 0 the rows
+    know nothing of a feature, and the ridge is one.
+    """
+    diagonal = curvature * np.diag(covariance).astype(np.float64) + stiff
+    stiff = np.where(diagonal > 0, stiff, 1.0)
+    diagonal = np.where(diagonal > 0, diagonal, 1.0)
+    scaling = 1 / np.sqrt(diagonal)
+    left, right = ((scaling * c).astype(covariance.dtype) for c in (curvature, 1.0))
+    system = covariance * left[:, None]
+    system *= right[None, :]
+    ridge = stiff * scaling**2 + len(scaling) * 4 * np.finfo(covariance.dtype).eps
+    system[np.diag_indices_from(system)] += ridge
+    return system, scaling, ridge
+
+
+def cholesky_solver(system):
+    """Overwrites the (symmetric) system; its transpose is laid out as LAPACK wants it."""
+    factor, _ = scipy.linalg.cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
+
+    def solve(right):
+        rows = right.reshape(-1, len(factor)).astype(factor.dtype)
+        solved = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False)
+        return solved.T.reshape(right.shape).astype(np.float64)
+
+    return solve
+
+
+def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: int) -> Spectrum:
+    """Directions e of C u = e (curvature C + 2 strength) u: all, or the leading ones if D is large.
+
+    Args:
+      covariance: (D, D), or `None` with so many features that it was not formed.
+      most: how many are wanted; of fewer than all, a quarter at most is computed.
+    """
+    if covariance is None:
+        return _spectrum_of_rows(problem, sample, curvature)
+    stiff = stiffness(problem, sample, np.diag(covariance), curvature)
+    system, scaling, ridge = unit_system(covariance, stiff, curvature)
+    if most >= problem.features:
+        scaled = (covariance * scaling[:, None] * scaling[None, :]).astype(system.dtype)
+        with all_blas_threads() if suits_blas(problem) else nullcontext():
+            values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
+        values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
+        values = np.clip(values, 0, 1 / curvature)
+        ridges = _along(vectors, ridge)
+        vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+        return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
+    count = max(min(most, problem.features // 4), 1)
+    vectors, values = _leading_vectors(problem, system, count, ridge)
+    ridges = _along(vectors, ridge)
+
+    def rest(bend):
+        changed = system * system.dtype.type(bend / curvature)
+        changed[np.diag_indices_from(changed)] += ridge * (1 - bend / curvature)
+        return cholesky_solver(changed)
+
+    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+    return Spectrum(vectors, values / curvature, ridges, scaling, rest)
+
+
+def _along(vectors, ridge):
+    """The ridge of features along each direction: a sum of squares, which keeps its digits where
+    what the variance leaves of a unit curvature, the same on paper, is all rounding."""
+    return (vectors.astype(np.float64) ** 2).T @ ridge
+
+
+def _leading_vectors(problem, system, count, ridge, sweeps=5):
+    """Block power iteration: leading eigenvectors of the data's part of `system`."""
+    draws = np.random.default_rng(0).normal(size=(len(system), count)).astype(system.dtype)
+    vectors = np.linalg.qr(draws)[0]
+    for _ in range(sweeps):
+        image = product(problem, system, vectors)
+        vectors = np.linalg.qr(image)[0]
+    inside = vectors.T @ product(problem, system, vectors)
+    values, turn = np.linalg.eigh(inside)
+    vectors = vectors @ turn[:, ::-1].astype(vectors.dtype)
+    return vectors, np.maximum(values[::-1] - float(ridge.min()), 0).astype(np.float64)
+
+
+def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
+    """Leading directions from the m x m products of the sample's rows; the rest is diagonal."""
+    root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
+    rows = sample.rows * root[:, None]
+    variances = (rows.astype(np.float64) ** 2).sum(0)
+    stiff = stiffness(problem, sample, variances, curvature)
+    diagonal = curvature * variances + stiff
+    stiff = np.where(diagonal > 0, stiff, 1.0)
+    scaling = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    rows = rows * scaling.astype(problem.dtype)[None, :]
+    values, left = np.linalg.eigh(product(problem, rows, rows.T))
+    kept = values > values[-1] * 1e-6
+    values, left = values[kept][::-1], left[:, kept][:, ::-1]
+    vectors = (rows.T @ (left / np.sqrt(values)[None, :])).astype(problem.dtype)
+    ridge = stiff * scaling**2
+    ridges = _along(vectors, ridge) + 1e-12
+    missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
+
+    def rest(bend):
+        inverse = 1 / np.maximum(bend * missing + ridge, 1e-8)
+        return lambda right: right * inverse[None, :]
+
+    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+    return Spectrum(vectors, values.astype(np.float64), ridges, scaling, rest)

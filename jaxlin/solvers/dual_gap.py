@@ -1,6 +1,6 @@
 r"""The duality gap as one pure function of arrays, in the arithmetic of its arguments.
 
-The bound is that of `jaxlin.solvers.certificates`: for a dual point a_i whose residuals
+The bound is that of `jaxlin.solvers.certificate`: for a dual point a_i whose residuals
 r_i = c_i r(a_i) balance, rho = sum r_i = 0, and G = sum r_i x_i^T,
 
     objective - bound  =  sum_i c_i (loss_i - gain(a_i)) - sum_i r_i . (s_i - b)
@@ -23,8 +23,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from jaxlin.solvers.duals import DualForm, own_of, total
-from jaxlin.solvers.truncated_newton import LOW, conjugate_gradients, line_minimum
+from jaxlin.solvers.dual_losses import DualForm, own_of, total
+from jaxlin.solvers.krylov import line_minimum, solve_compiled
+from jaxlin.solvers.truncated_newton import LOW
 
 BIAS_STEPS = 15
 BIAS_PRODUCTS = 60
@@ -170,7 +171,7 @@ def _balancing_shift(form, scores, own, labels, counts, present, margin):
             found = counts[None, :] * form.curve(jnp, bend, own, wide)
             return (found.sum(1) + ridge * along[0],)
 
-        (along,), _ = conjugate_gradients(
+        (along,), _ = solve_compiled(
             product,
             lambda residual: (residual[0] / diagonal,),
             (-slope,),

@@ -37,8 +37,9 @@ from jax import lax
 from jaxlin._checks import check_label_range, check_labels
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
-from jaxlin.solvers.duals import DualForm, form_of, own_of
-from jaxlin.solvers.truncated_newton import LOW, conjugate_gradients, curvatures
+from jaxlin.solvers.dual_losses import DualForm, form_of, own_of
+from jaxlin.solvers.krylov import solve_compiled
+from jaxlin.solvers.truncated_newton import LOW, curvatures
 
 PRODUCTS = 1000
 """Products of the Hessian that a derivative may take; on digits it takes some 60."""
@@ -293,7 +294,7 @@ def _solve(system: _System, right):
         return found, residual[1] / system.level
 
     enough = (ACCURACY * jnp.finfo(right[0].dtype).eps) ** 2
-    weights, bias = found = conjugate_gradients(
+    weights, bias = found = solve_compiled(
         partial(_product, system),
         precondition,
         right,

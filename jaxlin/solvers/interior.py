@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from jaxlin.solvers.certificates import certify
-from jaxlin.solvers.duals import own_of
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, Bends, dense_blocks
+from jaxlin.solvers.certificate import certify
+from jaxlin.solvers.curvature import DENSE_SIDE, Bends, dense_blocks
+from jaxlin.solvers.dual_losses import own_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlin.solvers.duals import DualForm, own_of
+from jaxlin.solvers.dual_losses import DualForm, own_of
 from jaxlin.solvers.problem import Problem
 
 

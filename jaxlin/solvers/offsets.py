@@ -14,7 +14,7 @@ import numpy as np
 from jaxlin.core import DataError, LinearParams, Solution
 from jaxlin.precision import float64
 from jaxlin.solvers.compiled import minimize_compiled, prove
-from jaxlin.solvers.duals import FORMS, form_of
+from jaxlin.solvers.dual_losses import FORMS, form_of
 from jaxlin.solvers.problem import handed_back, rounded
 from jaxlin.solvers.status import Status
 

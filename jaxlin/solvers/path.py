@@ -17,13 +17,13 @@ import numpy as np
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
-from jaxlin.solvers.between import end_of, fill, reach
 from jaxlin.solvers.fitting import Fitting, restored
 from jaxlin.solvers.history import own_copy
+from jaxlin.solvers.interpolation import end_of, fill, reach
 from jaxlin.solvers.lbfgs import State
 from jaxlin.solvers.problem import open_problem, reweighted
-from jaxlin.solvers.single import solution_of, solver_of, start_of
 from jaxlin.solvers.smooth import begin, minimize_smooth, together
+from jaxlin.solvers.solve import solution_of, solver_of, start_of
 from jaxlin.solvers.status import silent
 
 END_SHARE = 0.5
@@ -184,7 +184,7 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
     """One path, as a generator for `together`: the solutions in the order of `strengths`.
 
     Where strengths lie close together only some are solved, to a smaller gap, and those between
-    two of them filled in (`jaxlin.solvers.between`).
+    two of them filled in (`jaxlin.solvers.interpolation`).
     """
     problem, occurring, count = opened
     weights, bias = start_of(init, count, occurring, problem)

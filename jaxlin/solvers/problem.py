@@ -40,7 +40,7 @@ from jaxlin.core import DataError
 from jaxlin.passes import HostRows, ShardedRows, arithmetic, is_small, open_rows, open_sharded
 from jaxlin.precision import jit
 from jaxlin.sharding import fetch
-from jaxlin.solvers.duals import DualForm, form_of
+from jaxlin.solvers.dual_losses import DualForm, form_of
 
 NOT_FINITE = "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."
 NARROW = 300

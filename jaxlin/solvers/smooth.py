@@ -20,9 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxlin.solvers.certificates import certify, smallest_lead
+from jaxlin.solvers.certificate import certify, smallest_lead
 from jaxlin.solvers.covariance import Sample
-from jaxlin.solvers.fitting import Fitting, opened, params_of, recipe_in, resumed
+from jaxlin.solvers.fitting import (
+    LONG,
+    SHARE,
+    Fitting,
+    opened,
+    params_of,
+    part_of,
+    recipe_in,
+    resumed,
+)
 from jaxlin.solvers.history import own_copy, scaled_step
 from jaxlin.solvers.lbfgs import (
     GOING,
@@ -39,12 +48,10 @@ from jaxlin.solvers.lbfgs import (
     trial_of,
     with_step,
 )
-from jaxlin.solvers.leading import corrected
 from jaxlin.solvers.mean_loss import Question, mean_loss, mean_losses, rows_asked
-from jaxlin.solvers.metrics import flat
-from jaxlin.solvers.parts import LONG, SHARE, part_of
+from jaxlin.solvers.polish import CLOSE, corrected, corrected_prospect, prospect_of
+from jaxlin.solvers.preconditioner import flat
 from jaxlin.solvers.problem import Problem, penalty, rounded
-from jaxlin.solvers.prospects import CLOSE, corrected_prospect, prospect_of
 from jaxlin.solvers.separation import parted
 from jaxlin.solvers.status import Fit, Status, silent
 

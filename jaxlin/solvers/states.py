@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxlin.solvers.builder import SAMPLED_ROWS, WINDOW
-from jaxlin.solvers.duals import form_of
-from jaxlin.solvers.hinges import HingeFit
+from jaxlin.solvers.dual_losses import form_of
 from jaxlin.solvers.history import SCALED_BY, History, history_size
 from jaxlin.solvers.lbfgs import State
+from jaxlin.solvers.owlqn import L1Fit
 from jaxlin.solvers.path import PathState
-from jaxlin.solvers.proximal import L1Fit
+from jaxlin.solvers.proximal_point import HingeFit
+from jaxlin.solvers.refresh import SAMPLED_ROWS, WINDOW
 
 _KINDS = {kind.__name__: kind for kind in (History, State, HingeFit, L1Fit, PathState)}
 

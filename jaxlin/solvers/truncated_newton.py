@@ -7,16 +7,14 @@ follows the iterate through one number, the mean curvature. Steps come from a on
 Newton method, which is cheap because scores are affine along a line.
 
 Source: Steihaug (1983), doi:10.1137/0720042, for stopping the inner iterations early (truncated
-Newton); the metric is that of `jaxlin.solvers.metrics`.
+Newton); the metric is that of `jaxlin.solvers.preconditioner`.
 """
 
 __all__ = [
     "Data",
     "Point",
-    "conjugate_gradients",
     "curvatures",
     "evaluate",
-    "line_minimum",
     "newton",
 ]
 
@@ -25,12 +23,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlin.solvers.duals import DualForm, own_of, total
+from jaxlin.solvers.dual_losses import DualForm, own_of, total
+from jaxlin.solvers.krylov import dot, line_minimum, plus, solve_compiled
 
 PRODUCTS = 250
 """Conjugate gradient steps of one Newton step at most."""
-TRIALS = 12
-"""Points that one line search looks at, at most."""
 FARTHEST = 10.0
 """Times 1 + the largest score by which the first trial of a line search may change one."""
 PATIENCE = 4
@@ -86,87 +83,6 @@ class _State(NamedTuple):
     """Steps since either fell: the gap by half, the objective by more than rounding."""
     ended: Array
     """Rounding is all that is left."""
-
-
-def _dot(one, other):
-    return sum(jnp.vdot(a, b) for a, b in zip(one, other, strict=True))
-
-
-def _plus(one, share, other):
-    return tuple(a + share * b for a, b in zip(one, other, strict=True))
-
-
-def conjugate_gradients(product, precondition, right, enough, products: int):
-    """Solve `product(x) = right` approximately, from 0.
-
-    Args:
-      product, precondition: of tuples of arrays, linear and positive (semi)definite.
-      enough: (residual, its square in the metric, that of `right`) -> bool, when to stop.
-      products: the most that may be taken.
-
-    Returns:
-      The solution and the number of products.
-    """
-    first = precondition(right)
-    start = _dot(right, first)
-    nothing = tuple(jnp.zeros_like(part) for part in right)
-
-    def going(state):
-        _, residual, _, square, count = state
-        return (count < products) & ~enough(residual, square, start) & (square > 0)
-
-    def step(state):
-        found, residual, along, square, count = state
-        curved = product(along)
-        curvature = _dot(along, curved)
-        length = jnp.where(curvature > 0, square / jnp.where(curvature > 0, curvature, 1), 0)
-        found, residual = _plus(found, length, along), _plus(residual, -length, curved)
-        mapped = precondition(residual)
-        after = jnp.where(curvature > 0, _dot(residual, mapped), 0)  # 0 ends it
-        return found, residual, _plus(mapped, after / square, along), after, count + 1
-
-    found, _, _, _, count = lax.while_loop(going, step, (nothing, right, first, start, 0))
-    return found, count
-
-
-def line_minimum(form: DualForm, scores, along, labels, counts, margin, slope, linear, square):
-    """Where the objective is least on a line, about: there its derivative is a tenth or less.
-
-    Args:
-      form: smooth.
-      scores, along: (K, N), at the start and their change for a step of 1.
-      labels, counts, margin: of the rows.
-      slope: derivative of the objective at the start, negative.
-      linear, square: the penalty is (constant) + linear t + square t^2 at step t.
-
-    Returns:
-      The step, nonnegative.
-    """
-    own = own_of(jnp, labels, scores.shape[0])
-    accuracy = 0.1 * jnp.abs(slope)
-
-    def going(state):
-        return (state[0] < TRIALS) & ~state[-1]
-
-    def step(state):
-        count, t, low, high, _ = state
-        z = form.shortfalls(jnp, scores + t * along, own, margin)
-        a = form.maximizer(jnp, z, 1.0, 0.0)
-        firsts = counts * total(jnp, form.residuals(jnp, a, own) * along)
-        seconds = counts * total(jnp, along * form.curve(jnp, form.bend(jnp, a, 1.0), own, along))
-        first, second = firsts.sum() + linear + 2 * t * square, seconds.sum() + 2 * square
-        noise = 4 * jnp.finfo(scores.dtype).eps * (jnp.abs(firsts).sum() + jnp.abs(linear))
-        near = jnp.abs(first) <= accuracy + noise
-        low, high = jnp.where((first < 0) | near, t, low), jnp.where(first < 0, high, t)
-        newton = t - first / jnp.where(second > 0, second, 1)
-        newton = jnp.where(jnp.isinf(high), jnp.clip(newton, 1.2 * t, 4 * t), newton)
-        inside = (newton > low) & (newton < high) & (second > 0)
-        halved = jnp.where(jnp.isinf(high), 2 * t, (low + high) / 2)
-        return count + 1, jnp.where(inside, newton, halved), low, high, near
-
-    one = jnp.ones((), scores.dtype)
-    begin = (0, one, jnp.zeros_like(one), jnp.full_like(one, jnp.inf), slope >= 0)
-    return lax.while_loop(going, step, begin)[2]  # the last that did not go too far
 
 
 def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
@@ -237,11 +153,11 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
         return proved | (square <= share**2 * start)
 
     right = tuple(-part for part in point.slope)
-    step, count = conjugate_gradients(product, precondition, right, enough, PRODUCTS)
+    step, count = solve_compiled(product, precondition, right, enough, PRODUCTS)
     change = changes(step)
     largest = jnp.abs(jnp.where(data.present[:, None], point.scores, 0)).max()
     share = jnp.minimum(1, FARTHEST * (1 + largest) / jnp.maximum(jnp.abs(change).max(), tiny))
-    return _plus(tuple(map(jnp.zeros_like, step)), share, step), share * change, count
+    return plus(tuple(map(jnp.zeros_like, step)), share, step), share * change, count
 
 
 def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, free: bool):
@@ -269,9 +185,9 @@ def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, fr
         linear = 2 * data.strength * jnp.vdot(point.weights, along[0])
         square = data.strength * jnp.vdot(along[0], along[0])
         rows = data.labels, data.counts, data.margin
-        slope = _dot(point.slope, along)
+        slope = dot(point.slope, along)
         length = line_minimum(form, point.scores, change, *rows, slope, linear, square)
-        params = _plus((point.weights, point.bias), length, along)
+        params = plus((point.weights, point.bias), length, along)
         new = evaluate(form, data, *params, free=free)
         gained = (new.gap <= 0.5 * state.least) | (new.value < state.lowest * (1 - noise))
         stale = jnp.where(gained, 0, state.stale + 1)

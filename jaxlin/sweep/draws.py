@@ -25,7 +25,7 @@ from jaxlin.passes import arithmetic
 from jaxlin.placing import device_of
 from jaxlin.precision import jit
 from jaxlin.preprocess import Preprocessing
-from jaxlin.solvers.duals import form_of
+from jaxlin.solvers.dual_losses import form_of
 from jaxlin.solvers.status import silent
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.sweep.path_rows import PathRows

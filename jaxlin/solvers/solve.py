@@ -1,6 +1,14 @@
 """One fit: check what was asked, choose the solver, hand back what it found with its proof."""
 
-__all__ = ["free_of_loss", "minimize", "solution_of", "solver_of", "start_of"]
+__all__ = [
+    "free_of_loss",
+    "minimize",
+    "minimize_squared",
+    "solution_of",
+    "solver_of",
+    "start_of",
+    "suits_squared",
+]
 
 from collections.abc import Callable
 
@@ -8,15 +16,15 @@ import numpy as np
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
-from jaxlin.solvers.certificates import losing_bias, objective_at
-from jaxlin.solvers.hinges import minimize_hinge
+from jaxlin.solvers.certificate import losing_bias, objective_at, smallest_lead
+from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.offsets import refuse_beside_offsets, solve_with_offsets
-from jaxlin.solvers.problem import handed_back, open_problem, rounded
-from jaxlin.solvers.proximal import minimize_proximal
-from jaxlin.solvers.small_softmax import minimize_small, suits_small
+from jaxlin.solvers.owlqn import minimize_proximal
+from jaxlin.solvers.problem import Problem, handed_back, open_problem, rounded
+from jaxlin.solvers.proximal_point import minimize_hinge, minimize_unregularized, separated
+from jaxlin.solvers.small import minimize_small, suits_small
 from jaxlin.solvers.smooth import minimize_smooth
-from jaxlin.solvers.squared import minimize_squared, suits_squared
-from jaxlin.solvers.status import Fit, Status, silent
+from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 
 def minimize(
@@ -213,3 +221,39 @@ def solution_of(problem, fit: Fit, occurring, count) -> Solution:
         fit.evaluations,
         status,
     )
+
+
+ENOUGH = 100
+"""Quasi-Newton steps after which it is the kinks that keep them from the optimum."""
+
+
+def suits_squared(problem: Problem) -> bool:
+    """A squared hinge, of so few unknowns that an interior point method takes about a second."""
+    kinked = problem.form.smooth and problem.form.geometry != "softmax"
+    return kinked and suits_interior(problem._replace(strength=1.0))
+
+
+def minimize_squared(
+    problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
+) -> Fit:
+    """Minimize until the certified gap is below the tolerance, or the status says why not.
+
+    The arguments are those of `jaxlin.solvers.smooth.minimize_smooth`, but nothing is carried:
+    a fit of a second that was left begins again.
+    """
+    told, asked = improving(report), {"on_pass": on_pass}
+    most = min(problem.max_iterations, ENOUGH)
+    first = minimize_smooth(problem._replace(max_iterations=most), weights, bias, told, **asked)
+    if first.status == Status.SEPARABLE:
+        return separated(problem, first, smallest_lead(problem, first.weights, first.bias))
+    if first.status in (Status.CONVERGED, Status.NO_PROOF) or most == problem.max_iterations:
+        return first
+    told = later(told, first)
+    if problem.strength == 0:
+        fit = minimize_unregularized(problem, first.weights, first.bias, told, **asked)
+    else:
+        fit, done = minimize_small_hinge(problem, told, on_pass)
+        if not done:
+            best = min(first, fit, key=lambda f: objective_at(problem, f.weights, f.bias)[0])
+            fit = minimize_smooth(problem, best.weights, best.bias, told, **asked)
+    return fit.after(first)

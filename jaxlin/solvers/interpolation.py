@@ -4,7 +4,7 @@ Along a path of strengths the solution is smooth in their logarithm, so a classi
 between two solutions is near optimal; the gap it leaves falls with the fourth power of the
 distance. Its proof costs element-wise work only, because both sides of it are linear: the scores
 of interpolated parameters are the interpolated scores, and a convex combination of two dual
-points is a dual point whose G is the same combination of theirs (`jaxlin.solvers.certificates`).
+points is a dual point whose G is the same combination of theirs (`jaxlin.solvers.certificate`).
 Neither depends on the strength. The share of the second dual point is the one that makes
 |G + 2 strength W| least.
 
@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from jaxlin.memory import kept_bytes
-from jaxlin.solvers.certificates import Certificate, Dual, bound_of, dual_point, gains_of
-from jaxlin.solvers.duals import own_of
+from jaxlin.solvers.certificate import Certificate, Dual, bound_of, dual_point, gains_of
+from jaxlin.solvers.dual_losses import own_of
 from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.status import Fit, Status
 

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import certify
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense, weights_between
+from jaxlin.solvers.certificate import certify
+from jaxlin.solvers.curvature import DENSE_SIDE, bends_of, fits_dense, weights_between
 from jaxlin.solvers.history import (
     History,
     empty_history,
@@ -27,6 +26,7 @@ from jaxlin.solvers.history import (
 )
 from jaxlin.solvers.mean_loss import mean_loss
 from jaxlin.solvers.problem import Problem, penalty, same_fit
+from jaxlin.solvers.refresh import MetricBuilder
 from jaxlin.solvers.status import Fit, Status, silent
 
 

@@ -1,16 +1,25 @@
-r"""The leading directions of the data, along which a proof loses most and a step costs least.
+r"""The point that should prove most, and its correction along the leading directions.
 
 The gap that a point proves is |g|^2 / (4 strength), of its gradient g in the weights, while the
 point is off by some g^2 / (2 h) in a direction of curvature h. The gap overstates that by
 h / (2 strength), a thousand times and more along the steepest directions of image pixels, and
 nearly all of it comes from a few of them (on Fashion-MNIST nine tenths, from a tenth of them).
 
-Along these a row is a few numbers and the scores it has so far, and a step costs a small part of a
-pass. A few such steps in the metric of the fit leave next to nothing of the gradient there: a
-subspace correction (Xu, 1992, doi:10.1137/1034116).
+So the proof is not of the last iterate but of the combination of iterates whose gradient is least.
+And along the leading directions a row is a few numbers and the scores it has so far, and a step
+costs a small part of a pass: a few such steps in the preconditioner of the fit leave next to
+nothing of the gradient there, a subspace correction (Xu, 1992, doi:10.1137/1034116).
 """
 
-__all__ = ["Leading", "corrected", "leading_of"]
+__all__ = [
+    "CLOSE",
+    "Leading",
+    "Prospect",
+    "corrected",
+    "corrected_prospect",
+    "leading_of",
+    "prospect_of",
+]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,8 +28,8 @@ import numpy as np
 import scipy.linalg
 
 from jaxlin.passes import open_rows
-from jaxlin.solvers.history import empty_history, pushed, scaled_step
-from jaxlin.solvers.metrics import SpectralMetric
+from jaxlin.solvers.history import History, empty_history, least_gradient, pushed, scaled_step
+from jaxlin.solvers.preconditioner import SpectralMetric
 from jaxlin.solvers.problem import Problem
 
 SHARE = 10
@@ -135,3 +144,68 @@ def corrected(
     change = along @ directions.T
     better = np.concatenate([(weights + change).ravel(), bias + shift - change @ mean])
     return better, scores
+
+
+CLOSE = 5e-3
+"""Relative gap below which a step is trusted that was not tried: it leads to a smaller gradient."""
+MISSING = 30.0
+"""Times the tolerance: a gap from which on a correction may be all that is missing."""
+UNSETTLED = 2.5
+"""Times the gap that what is left outside the leading directions would have by itself: steps along
+them move it, and they do not reach their end."""
+WORTH = 2.0
+"""By how much a correction, which takes as long as some passes, must be expected to lower a gap."""
+
+
+class Prospect(NamedTuple):
+    """A point that is expected to prove a gap."""
+
+    point: np.ndarray
+    """(K * D + K,)"""
+    gradient: np.ndarray
+    """There, as the history predicts it."""
+    gap: float
+    leading: Leading | None
+    """Directions along which the point is corrected first."""
+
+
+def prospect_of(
+    problem: Problem, history: History, point, gradient, leading: Leading | None = None
+) -> Prospect:
+    """The combination of the last iterates, or the last one, that should prove most."""
+    if problem.strength == 0:
+        return Prospect(point, gradient, np.inf, None)
+    split = problem.classes * problem.features
+
+    def counted(gradients):
+        return gradients if leading is None else leading.outside(gradients)
+
+    def square(gradient):
+        left = counted(gradient)[:split]
+        return float(left @ left)
+
+    there, its_gradient = least_gradient(history, point, gradient, split, counted)
+    if square(gradient) <= square(its_gradient):
+        there, its_gradient = point, gradient
+    gap = square(its_gradient) / (4 * problem.strength)
+    return Prospect(there, its_gradient, gap if leading is None else UNSETTLED * gap, leading)
+
+
+def corrected_prospect(
+    problem: Problem, metric, history: History, point, gradient, value: float, plain: Prospect
+) -> Prospect:
+    """The same with a correction along the leading directions, where that is worth it.
+
+    Args:
+      value: the objective at the point.
+      plain: the prospect without; returned where a correction is not worth it.
+    """
+    if not plain.gap <= min(MISSING * problem.tolerance, CLOSE) * value:
+        return plain
+    leading = leading_of(problem, metric)
+    if leading is None:
+        return plain
+    found = prospect_of(problem, history, point, gradient, leading)
+    weights = found.gradient[: problem.classes * problem.features]
+    alone = float(weights @ weights) / (4 * problem.strength)
+    return found if WORTH * found.gap <= alone else plain

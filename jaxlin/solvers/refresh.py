@@ -11,24 +11,27 @@ import numpy as np
 
 from jaxlin.passes import arithmetic
 from jaxlin.sharding import fetch
-from jaxlin.solvers.class_blocks import (
-    CLASS_ROWS,
-    class_block_metric,
-    leading_directions,
-    thinned,
-)
 from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.covariance import (
     DENSE_FEATURES,
     Sample,
     constant_features,
     covariance_of,
+    spectrum_of,
 )
-from jaxlin.solvers.duals import own_of, total
-from jaxlin.solvers.hessian_blocks import DENSE_SIDE, bends_of, fits_dense
-from jaxlin.solvers.metrics import BELOW_ROWS, gram_metric, spectral_metric, two_level_metric
+from jaxlin.solvers.curvature import DENSE_SIDE, bends_of, fits_dense
+from jaxlin.solvers.dual_losses import own_of, total
+from jaxlin.solvers.preconditioner import (
+    BELOW_ROWS,
+    CLASS_ROWS,
+    class_block_metric,
+    gram_metric,
+    leading_directions,
+    spectral_metric,
+    thinned,
+    two_level_metric,
+)
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.spectrum import spectrum_of
 
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7

@@ -32,7 +32,7 @@ no feasible a exceeds the loss: that is all a lower bound needs.
 Smoothing subtracts (smoothing / 2) |a - anchor|^2 inside the maximum (Nesterov, 2005,
 doi:10.1007/s10107-004-0552-5; with `anchor` the previous maximizer this is the proximal point
 method on the dual, Rockafellar, 1976, doi:10.1287/moor.1.2.97). The maximizers are feasible
-whatever the scores are, which is why they prove lower bounds (`jaxlin.solvers.certificates`).
+whatever the scores are, which is why they prove lower bounds (`jaxlin.solvers.certificate`).
 
 The derivative in the scores is r(a): a - e_y for softmax, a - e_y sum(a) for pairs (true class
 against rival), -t_j a_j for one-vs-rest. Functions take the array module `xp`, NumPy or

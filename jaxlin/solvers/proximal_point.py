@@ -9,9 +9,9 @@ the proximal point method on the dual, equivalently the augmented Lagrangian met
 method stalls. Inside a round the objective is piecewise quadratic; Newton steps touch only the
 rows that bend (Sun, Toh et al. call this a semismooth Newton augmented Lagrangian method), by a
 dense factorization for few unknowns and by conjugate gradients for many, in the metric of few
-classes (`jaxlin.solvers.metrics`) or of many (`jaxlin.solvers.class_blocks`).
+classes (`jaxlin.solvers.preconditioner`) or of many (`jaxlin.solvers.preconditioner`).
 Where so many rows bend that such a step would take more passes than it is worth, a quasi-Newton
-step in that metric is taken instead (`jaxlin.solvers.quasi`).
+step in that metric is taken instead (`jaxlin.solvers.newton`).
 Scores are affine in the step, so a line search costs no pass over the data. The maximizers are
 feasible dual points throughout: their certificate is the stopping rule.
 """
@@ -24,14 +24,13 @@ import numpy as np
 
 from jaxlin.passes import arithmetic
 from jaxlin.solvers.balance import WIDE, balanced_bias
-from jaxlin.solvers.builder import MetricBuilder
-from jaxlin.solvers.certificates import certify, objective_at, smallest_lead
+from jaxlin.solvers.certificate import certify, objective_at, smallest_lead
 from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.covariance import constant_features
-from jaxlin.solvers.duals import own_of, settled, total
+from jaxlin.solvers.dual_losses import own_of, settled, total
 from jaxlin.solvers.history import History, own_copy
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
-from jaxlin.solvers.newton import MISSED, NewtonStep
+from jaxlin.solvers.newton import MISSED, NewtonStep, QuasiNewtonStep
 from jaxlin.solvers.problem import (
     Problem,
     beside,
@@ -41,7 +40,7 @@ from jaxlin.solvers.problem import (
     summing_runner,
     to_host,
 )
-from jaxlin.solvers.quasi import QuasiNewtonStep
+from jaxlin.solvers.refresh import MetricBuilder
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 STEPS = 16

@@ -1,6 +1,6 @@
 r"""Lower bounds on the optimum that are proofs, evaluated in float64 from the data.
 
-Write each loss as a maximum over dual variables (`jaxlin.solvers.duals`),
+Write each loss as a maximum over dual variables (`jaxlin.solvers.dual_losses`),
 loss(s, y) = max_a r(a) . s + gain(a), with gain(a) = margin sum(a) - h(a) (entropy for softmax).
 For *any* feasible a_i, one per example, and any W, b,
 
@@ -53,7 +53,7 @@ from jaxlin.solvers.balance import (
     mixing_that_balances,
     shifted,
 )
-from jaxlin.solvers.duals import own_of, total
+from jaxlin.solvers.dual_losses import own_of, total
 from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
 
 SLIGHT = 1e-3
