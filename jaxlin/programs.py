@@ -38,6 +38,7 @@ from jaxlin.solvers import (
     implicit,
     newton,
     smooth,
+    spectrum,
 )
 from jaxlin.solvers.duals import FORMS
 from jaxlin.solvers.problem import rowwise
@@ -230,6 +231,8 @@ def _metrics(blocks):
         (_of((rows, D)), bend, _of((K, D)), _of((K,))),
     )
     yield Program("solvers.covariance._second_moment", covariance._second_moment, (_of((rows, D)),))
+    square = _of((D, D))
+    yield Program("solvers.spectrum.generalized_eigh", spectrum.generalized_eigh, (square, square))
     yield Program(
         "solvers.hessian_blocks._dense_blocks_compiled",
         hessian_blocks._dense_blocks_compiled,
