@@ -230,6 +230,10 @@ def _metrics(blocks):
         (_of((rows, D)), bend, _of((K, D)), _of((K,))),
     )
     yield Program("solvers.covariance._second_moment", covariance._second_moment, (_of((rows, D)),))
+    square = _of((D, D))
+    yield Program(
+        "solvers.covariance.generalized_eigh", covariance.generalized_eigh, (square, square)
+    )
     yield Program(
         "solvers.curvature._dense_blocks_compiled",
         curvature._dense_blocks_compiled,

@@ -94,8 +94,8 @@ def test_a_program_suits_accelerators(program):
 
 
 def test_both_products_of_a_coarse_pass_are_tf32_where_there_are_units_and_else_exact():
-    """Of operands that are rounded already. For a GPU both ways are lowered, and its compiler,
-    which knows where it is, keeps one: `experiments/ahead_of_time.py` counts TF32 alone."""
+    """Of operands that are rounded already. For a GPU both ways are lowered, and its compiler keeps
+    one: the table of `experiments/ahead_of_time.py` counts TF32 alone."""
     (program,) = (each for each in PROGRAMS if each.name == "passes.chunks.fused tf32")
     jitted = jax.jit(program.function)
     for platform, units in (("cuda", 2), ("tpu", 0), ("cpu", 0)):

@@ -1,10 +1,14 @@
 """Directions of the data: the penalty along them, and when all of them are computed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import scipy.linalg
 
 from jaxlin.solvers import preconditioner
 from jaxlin.solvers import refresh as building
+from jaxlin.solvers.covariance import generalized_eigh
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.refresh import MetricBuilder
 
@@ -53,6 +57,34 @@ def test_all_directions_are_computed_where_the_leading_ones_did_not_do():
     again = MetricBuilder(problem())
     again.go_on(*builder.state())
     assert again.spectrum().vectors.shape[1] == 40
+
+
+def test_generalized_eigenvalues_are_lapacks():
+    rng = np.random.default_rng(3)
+    matrix, system = (part @ part.T for part in rng.normal(size=(2, 12, 12)))
+    system += 12 * np.eye(12)
+    values, vectors = (np.asarray(part) for part in generalized_eigh(matrix, system))
+    np.testing.assert_allclose(values, scipy.linalg.eigh(matrix, system)[0], atol=1e-12)
+    np.testing.assert_allclose(vectors.T @ system @ vectors, np.eye(12), atol=1e-12)
+    np.testing.assert_allclose(vectors.T @ matrix @ vectors, np.diag(values), atol=1e-12)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_an_accelerator_that_can_finds_the_same_spectrum_itself(platform, monkeypatch):
+    """`scipy` finds none then; the metric that comes of it is the same up to float32."""
+    monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
+    monkeypatch.setattr("jaxlin.solvers.problem.newton_suits", lambda *_: False)
+    gradient = np.random.default_rng(1).normal(size=(4, 40))
+    steps, lapack, calls = [], scipy.linalg.eigh, []
+    monkeypatch.setattr(scipy.linalg, "eigh", lambda *a, **k: calls.append(a) or lapack(*a, **k))
+    for device in (None, SimpleNamespace(platform=platform)):
+        of_rows = problem(dtype=np.float32)
+        of_rows.rows.device = device or of_rows.rows.device
+        metric, _ = MetricBuilder(of_rows).following(np.zeros((4, 40)), np.zeros(4))
+        steps.append(metric(gradient - gradient.mean(0), np.zeros(4))[0])
+    assert len(calls) == (1 if platform == "gpu" else 2)
+    # a condition of 1e3 times D roundings of 6e-8
+    np.testing.assert_allclose(*steps, atol=1e3 * 40 * 6e-8 * np.abs(steps[0]).max())
 
 
 @pytest.mark.usefixtures("leading_only")

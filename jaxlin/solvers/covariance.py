@@ -11,6 +11,7 @@ __all__ = [
     "cholesky_solver",
     "constant_features",
     "covariance_of",
+    "generalized_eigh",
     "product",
     "same_value",
     "second_moment",
@@ -28,6 +29,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jax.scipy.linalg import solve_triangular
 
 from jaxlin.cores import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
@@ -189,8 +191,7 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
     system, scaling, ridge = unit_system(covariance, stiff, curvature)
     if most >= problem.features:
         scaled = (covariance * scaling[:, None] * scaling[None, :]).astype(system.dtype)
-        with all_blas_threads() if suits_blas(problem) else nullcontext():
-            values, vectors = scipy.linalg.eigh(scaled, system, check_finite=False, driver="gvd")
+        values, vectors = _eigh(problem, scaled, system)
         values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
         values = np.clip(values, 0, 1 / curvature)
         ridges = _along(vectors, ridge)
@@ -207,6 +208,42 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
 
     vectors = (scaling[:, None] * vectors).astype(problem.dtype)
     return Spectrum(vectors, values / curvature, ridges, scaling, rest)
+
+
+def _eigh(problem: Problem, covariance, system):
+    """`generalized_eigh` where the rows are; by LAPACK if that is a CPU.
+
+    In the dtype of the arithmetic on either: a metric need not be exact, what it is off by the
+    steps correct, and the ridge of the system is above its rounding. A TPU's compiler takes minutes
+    for it, more than LAPACK.
+    """
+    if not problem.on_host and problem.rows.device.platform not in ("cpu", "tpu"):
+        with arithmetic(problem.dtype):
+            found = [np.asarray(part) for part in generalized_eigh(covariance, system)]
+        if all(np.isfinite(part).all() for part in found):
+            return found
+    with all_blas_threads() if suits_blas(problem) else nullcontext():
+        return scipy.linalg.eigh(covariance, system, check_finite=False, driver="gvd")
+
+
+@jit
+def generalized_eigh(matrix, system):
+    """Values e, ascending, and vectors u, in columns: matrix u = e system u and u^T system u = 1.
+
+    As LAPACK's sygvd does it, by the Cholesky factor of the system; NaN where it has none.
+
+    Args:
+      matrix: (D, D), symmetric.
+      system: (D, D), symmetric and positive definite.
+
+    >>> values, vectors = generalized_eigh(jnp.diag(jnp.array([1.0, 8.0])), 2 * jnp.eye(2))
+    >>> values.round(3).tolist(), jnp.abs(vectors).round(3).tolist()
+    ([0.5, 4.0], [[0.707, 0.0], [0.0, 0.707]])
+    """
+    factor = jnp.linalg.cholesky(system)
+    half = solve_triangular(factor, matrix, lower=True)
+    values, turned = jnp.linalg.eigh(solve_triangular(factor, half.T, lower=True))
+    return values, solve_triangular(factor, turned, lower=True, trans="T")
 
 
 def _along(vectors, ridge):
