@@ -2,7 +2,9 @@
 
 Functions of 1 to 7 variables carry a sine, a saw, a sine on a parabola ("chirp") or stairs whose
 periods are 1/3000 to 1/3 of x and whose heights are 1 to 1,000 units of rounding, in float64,
-float32 and float16. Their gradients are known on paper. The right one and a wrong one go to
+float32 and float16. As many more are rough at any height, in bfloat16, too: |sin|, a sawtooth that
+jumps, squared hinges and roots that begin near x, a sum of ever faster cosines (Weierstrass), a
+product of saws. Their gradients are known on paper. The right one and a wrong one go to
 `check_gradient`, in quick and in full mode. False are: FAIL or KINK of the right one; KINK of the
 wrong one, or PASS where it is off by more than the report says could have been seen.
 
@@ -14,6 +16,7 @@ high, or shorter than 16 units of rounding of x in the dtype of the values.
 """
 
 import dataclasses
+import itertools
 import json
 import sys
 import warnings
@@ -21,12 +24,15 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from jaxlin.gradients import check_gradient
 
 FAMILIES = ("sin", "stairs", "saw", "chirp")
+ROUGH = ("|sin|", "jumps", "squared hinge", "root", "Weierstrass", "product")
+DTYPES = (np.float64, np.float32, np.float16, jnp.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class Options:
     """Count false verdicts on functions whose slope hides near the rounding of their values."""
 
     seeds: int = 600
-    """Functions, each checked four times."""
+    """Functions of each of both kinds, each checked four times."""
     first: int = 0
     """The first seed."""
     out: Path | None = None
@@ -87,6 +93,70 @@ def ripple(seed: int) -> Ripple:
     return Ripple(family, dtype.name, f, x, right, wrongs[rng.integers(0, 3)], hidden)
 
 
+def rough(seed: int) -> Ripple:
+    """The function of a seed, of the families whose ripples may be of any height."""
+    rng = np.random.default_rng(7 * 10**6 + seed)
+    n, s = int(rng.integers(1, 7)), 10.0 ** rng.integers(-3, 4)
+    x = s * rng.normal(size=n)
+    dtype = np.dtype(DTYPES[rng.choice(len(DTYPES), p=[0.5, 0.25, 0.125, 0.125])])
+    eps = float(jnp.finfo(dtype).eps)
+    offset = float(rng.choice([0, 1, 10, 100]))
+    size = max(offset, 1e-3) * eps * 10 ** rng.uniform(0, rng.choice([3, -np.log10(eps)]))
+    a = size * rng.normal(size=n)
+    linear = size / s * rng.normal(size=n) * rng.integers(0, 2)
+    period, phase = s * 10 ** rng.uniform(-4, -0.3), rng.random(n)
+    to_kink = s * 10 ** rng.uniform(-8, -0.5, n) * rng.choice([-1, 1], n)
+    kink = x - to_kink
+    family = str(rng.choice(ROUGH))
+    height, width, near = np.abs(a), period + 0 * a, np.abs(to_kink) / s
+    if family == "|sin|":
+        wave = lambda x: np.abs(np.sin(x / period + phase))  # noqa: E731
+        slope = np.sign(np.sin(x / period + phase)) * np.cos(x / period + phase) / period
+    elif family == "jumps":
+        wave, slope = (lambda x: (x / period + phase) % 1), 1 / period
+    elif family == "squared hinge":
+        wave = lambda x: np.maximum(0, (x - kink) / s) ** 2  # noqa: E731
+        slope = 2 * np.maximum(0, to_kink / s) / s
+        height, width = height * near**2, np.abs(to_kink)
+    elif family == "root":
+        wave = lambda x: np.sqrt(np.abs(x - kink) / s)  # noqa: E731
+        slope = np.sign(to_kink) / (2 * np.sqrt(near) * s)
+        height, width = height * np.sqrt(near), np.abs(to_kink)
+    elif family == "Weierstrass":
+        k = np.arange(rng.integers(2, 14))[:, None]
+        wave = lambda x: np.sum(0.5**k * np.cos(3.0**k * x / s + phase), axis=0)  # noqa: E731
+        slope = -np.sum(1.5**k * np.sin(3.0**k * x / s + phase), axis=0) / s
+        height, width = height * 0.5 ** len(k), s * 3.0 ** -len(k) + 0 * a
+    else:
+        wave = lambda x: np.abs((x / period + phase) % 2 - 1)  # noqa: E731
+        slope = np.where((x / period + phase) % 2 > 1, 1, -1) / period
+    right = a * slope + linear
+    if family == "product":
+        base = max(offset, 1.0)
+        a = np.sign(a) * np.minimum(np.abs(a) / base, 0.5)
+        factors = 1 + a * wave(x)
+        right = base * np.prod(factors) / factors * a * slope
+        height = np.abs(a) * base / 2  # every factor is rounded, and the product
+
+    def f(x):
+        if family == "product":
+            return dtype.type(base * np.prod(1 + a * wave(x)))
+        return dtype.type(offset + np.sum(a * wave(x)) + np.sum(linear * x))
+
+    one = right.copy()
+    one[rng.integers(0, n)] *= rng.choice([-1, 1 + 10 ** rng.uniform(-6, 0)])
+    steep = np.abs(a * slope).max() * 10 ** rng.uniform(-3, 0)
+    wrongs = (0 * x, linear * (family != "product"), one, right + steep * rng.choice([-1, 1], n))
+    unit = _unit(float(f(x)), eps)
+    hidden = (height <= unit) | (width <= 16 * eps * s)
+    return Ripple(family, dtype.name, f, x, right, wrongs[rng.integers(0, 4)], hidden)
+
+
+def _unit(value: float, eps: float) -> float:
+    """The spacing of the numbers of a dtype at a value."""
+    return eps * 2.0 ** np.floor(np.log2(max(abs(value), 1e-300)))
+
+
 def judged(case: Ripple, mode: str, seed: int) -> dict:
     """The verdicts on both gradients; which of them are false, and whether no value could tell."""
     right = check_gradient(case.f, case.x, case.right, mode=mode, key=seed)
@@ -112,10 +182,8 @@ def run(options: Options) -> dict:
     rows: dict[tuple, Counter] = {}
     cases = []
     for seed in range(options.first, options.first + options.seeds):
-        case = ripple(seed)
-        if not np.isfinite(case.f(case.x)):
-            continue
-        for mode in ("quick", "full"):
+        both = [case for case in (ripple(seed), rough(seed)) if np.isfinite(case.f(case.x))]
+        for case, mode in itertools.product(both, ("quick", "full")):
             found = judged(case, mode, seed)
             count = rows.setdefault((case.family, case.dtype), Counter())
             count.update([f"right {found['right']}", f"wrong {found['wrong']}"])

@@ -25,6 +25,7 @@ NEARER = (1.0, 1 / 16, 1 / 256, 1 / 4096)  # scales on which a suspicious direct
 SEARCH_BUDGET = 220  # blocks tested by the group testing, at 4 evaluations each
 NAMED = 8  # wrong entries to name before the search rests
 KINKS_LISTED = 10
+LOOKED_AT = 3  # lines that agree whose values are compared all across the step, if they are coarse
 
 
 def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str) -> GradientReport:
@@ -55,11 +56,11 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
         size = trial.size_of_claim(group.scale)
         blind |= too_coarse(trial, ladder, magnitude, size, measured.min(), widths.min())
         blind |= not np.isfinite(widths).all()
-        if not (away > 0).any() and not found.kinked.any() and not trial.structured:
+        if not (away > 0).any() and not trial.structured:
             blind |= unfounded(
-                trial, lambda _, t, line=lines[:1]: trial.along(line)(t), used[:1], np.ones(1),
-                found.take([0]), ladder.noise, claim[:1], rounding[:1],
-            )[0]  # fmt: skip
+                trial, lambda rows, t, lines=lines: trial.along(lines[rows])(t), used,
+                np.ones(directions), found, ladder.noise, claim, rounding, agreed=LOOKED_AT,
+            ).any()  # fmt: skip
         sharp = np.sort(bars)[directions - directions // 6 - 1]  # a line that met kinks sees less
         worst = max(worst, _relative(claim, found, magnitude, np.where(bars > sharp, 0, widths)))
         _record(trial, group, ladder, 2 * float(sharp), steps, smallest)
