@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlin.passes import DeviceRows, chunks, open_rows
+from jaxlin.passes import DeviceRows, chunks, open_rows, open_sharded
 from jaxlin.platforms import arithmetic_of
+from jaxlin.sharding import mesh
 from jaxlin.solvers import Status, minimize
 
 STRENGTH, TOLERANCE = 1e-5, 1e-5
@@ -91,6 +92,10 @@ def test_a_coarse_pass_rounds_what_it_multiplies_and_not_what_it_sums(units):
     exact = rows.fused(linear, weights, bias, labels, counts)[1]
     assert not np.allclose(products, exact, rtol=1e-5)
     assert np.allclose(exact, (weights @ inputs.T + 1) @ inputs, rtol=1e-4, atol=1e-4)
+    spread = open_sharded(inputs, 3, mesh(jax.devices()[:1])).coarse
+    np.testing.assert_allclose(
+        spread.fused(linear, weights, bias, labels, counts)[1], products, rtol=1e-6, atol=1e-5
+    )
 
 
 def test_only_float32_on_a_device_with_units_is_coarse(on_device, monkeypatch):

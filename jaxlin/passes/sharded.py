@@ -191,10 +191,8 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=(), precision="highest"):
         return jax.lax.psum(kernel(residuals, shift, rows, chunk=chunk), "data")
 
     def fused(weights, bias, shift, rows, labels, counts, extra):
-        values, *sums = kernel(
-            *(weights, bias, shift, rows, labels, counts, extra),
-            **{"rowwise": rowwise, "chunk": chunk, "precision": precision},
-        )
+        inside = weights, bias, shift, rows, labels, counts, extra
+        values, *sums = kernel(*inside, rowwise=rowwise, chunk=chunk, precision=precision)
         return values, *jax.lax.psum(tuple(sums), "data")
 
     def total(*arguments):

@@ -214,8 +214,8 @@ def _eigh(problem: Problem, covariance, system):
     """`generalized_eigh` where the rows are; by LAPACK if that is a CPU.
 
     In the dtype of the arithmetic on either: a metric need not be exact, what it is off by the
-    steps correct, and the ridge of the system is above its rounding. A TPU's compiler takes minutes
-    for it, more than LAPACK.
+    steps correct, and the ridge of the system is above its rounding. Not by a TPU: how long its
+    compiler takes for it is not known.
     """
     if not problem.on_host and problem.rows.device.platform not in ("cpu", "tpu"):
         with arithmetic(problem.dtype):

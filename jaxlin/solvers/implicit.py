@@ -232,12 +232,19 @@ def uncorrelated(centred, counts):
     """
     rows, span = centred, None
     if centred.shape[0] < centred.shape[1]:
-        span, triangle = jnp.linalg.qr(centred.T)
+        span, triangle = _qr(centred.T)
         rows = triangle.T
     covariance = rows.T @ (counts[:, None] * rows)
     variances, vectors = jnp.linalg.eigh(covariance)
     basis = vectors if span is None else span @ vectors
     return rows @ vectors, jnp.maximum(variances, 0), basis
+
+
+@jax.custom_batching.sequential_vmap
+def _qr(matrix):
+    """One after another in a batch: of 32 matrices, 768 x 160, a TPU's compiler takes 42 processor
+    seconds for all at once and 3 for one."""
+    return tuple(jnp.linalg.qr(matrix))
 
 
 def _shortfalls(form, params, labels, present, setting):
