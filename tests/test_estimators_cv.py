@@ -115,3 +115,12 @@ def test_what_a_scorer_was_told_stays_told():
 def test_a_fold_in_which_no_row_counts_is_named():
     with pytest.raises(ValueError, match="no row counts: each has a `sample_weight` of 0"):
         SoftmaxClassifierCV([1.0], cv=NO_VIRGINICA).fit(X, Y, np.arange(150) % 2)
+
+
+def test_folds_that_each_lack_a_class_leave_the_final_fit_a_start():
+    """Their biases of the classes that they lack are far down: the mean is no start."""
+    folds = [(np.flatnonzero(k != Y), np.flatnonzero(k == Y)) for k in range(3)]
+    model = SoftmaxClassifierCV([10.0], cv=folds).fit(X, Y)
+    assert model.converged_
+    right = SoftmaxClassifier(10.0).fit(X, Y)
+    assert model.objective_ == pytest.approx(right.objective_, rel=2e-4)

@@ -12,7 +12,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -93,6 +93,26 @@ def test_other_probabilities_than_softmax_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:lbfgs failed to converge")
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    ("fitted", "penalty"),
+    [
+        (RidgeClassifier(), (1.0, 0.0)),  # of two classes its coefficients are (D,)
+        (Perceptron(), (np.inf, 0.0)),  # has none, but an `l1_ratio`
+        (SGDClassifier(penalty="l1", random_state=0), (1.0, 1.0)),
+    ],
+)
+def test_every_linear_classifier_is_taken_over(fitted, penalty, classes):
+    X, y = load_iris(return_X_y=True)
+    y = y % classes
+    theirs = clone(fitted).fit(X, y)
+    kinds = [theirs, theirs.sparsify()] if hasattr(theirs, "sparsify") else [theirs]
+    for kind in kinds:
+        ours = MulticlassSVMClassifier.from_sklearn(kind)
+        np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+        assert (ours.C, ours.l1_ratio) == penalty
+
+
 @pytest.mark.parametrize(
     ("settings", "C"),
     [({"penalty": None}, np.inf), ({"C": np.inf}, np.inf), ({"C": 0.3}, 0.3), ({}, 1.0)],
@@ -210,6 +230,10 @@ def test_cross_validation_is_told_off():
         SoftmaxClassifierCV(Cs=[]).fit(X, Y)
     with pytest.raises(ValueError, match="`C` must be positive"):
         SoftmaxClassifierCV(Cs=[-1.0]).fit(X, Y)
+    with pytest.raises(ValueError, match="empty"):
+        SoftmaxClassifierCV(Cs=-1).fit(X, Y)
+    with pytest.raises(TypeError, match="`strengths` must be numbers to try, got 'few'"):
+        SoftmaxClassifierCV(strengths="few").fit(X, Y)
     with pytest.warns(ConvergenceWarning) as caught:
         SoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, max_iter=1, tol=1e-9).fit(X, Y)
     assert "6 of the 6 fits on the path" in str(caught[-1].message)

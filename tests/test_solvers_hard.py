@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 
 from jaxlin import losses
+from jaxlin.core import LinearParams
 from jaxlin.solvers import Status, certify, describe, minimize, minimize_compiled
 from jaxlin.solvers.dual_losses import FORMS
 from jaxlin.solvers.problem import open_problem
@@ -383,3 +384,15 @@ def test_a_feature_that_varies_in_its_last_digits_is_fitted_as_what_varies():
     # square, of a share of the rows, is what the objective is off
     assert found.objective == pytest.approx(near.objective, rel=1e-4)
     assert found.iterations < 200
+
+
+@pytest.mark.parametrize("far", [1.0, 1e8])
+def test_a_start_far_out_ends_at_the_same_optimum(far):
+    """Where all rows are far on one side or the other nothing bends, and no Newton step is near."""
+    inputs, labels = load_iris(return_X_y=True)
+    settings = dict(strength=1e-4, tolerance=1e-6)
+    right = minimize(inputs, labels, **settings)
+    start = LinearParams(far * np.outer([1.0, -1.0, 0.3], np.ones(4)), far * np.array([3.0, 0, 1]))
+    found = minimize(inputs, labels, init=start, **settings)
+    assert found.status == Status.CONVERGED
+    assert found.objective == pytest.approx(right.objective, rel=2e-6)

@@ -97,7 +97,8 @@ def test_offsets_that_the_bias_undoes_change_nothing():
     by_class = np.array([1.0, -2.0, 0.5, 3.0])
     for size in (0.0, 1.0, 1e8):
         by_row = size * np.random.default_rng(4).normal(size=(ROWS, 1))
-        found = minimize(inputs, labels, offsets=size * by_class + by_row, **settings)
+        start = LinearParams(size * np.ones((CLASSES, FEATURES)), size * by_class)
+        found = minimize(inputs, labels, offsets=size * by_class + by_row, init=start, **settings)
         # gaps of 1e-10 on both sides; offsets are rounded to 1e-8 where they are 1e8
         assert found.objective == pytest.approx(plain.objective, rel=2e-8 if size > 1 else 3e-10)
         assert found.status == Status.CONVERGED

@@ -135,11 +135,11 @@ class _CrossValidated(CertifiedClassifier):
                 "strength = 1 / (2 * C * N)."
             )
         if self.strengths is not None:
-            grid = np.sort(np.asarray(self.strengths, np.float64).ravel())[::-1]
+            grid = _numbers("strengths", self.strengths)[::-1]
         elif self.Cs is None or isinstance(self.Cs, Integral):
-            grid = np.logspace(-4, 4, 10 if self.Cs is None else self.Cs)
+            grid = np.logspace(-4, 4, 10 if self.Cs is None else max(self.Cs, 0))
         else:
-            grid = np.sort(np.asarray(self.Cs, np.float64).ravel())
+            grid = _numbers("Cs", self.Cs)
         if not grid.size:
             raise ValueError("The grid is empty: give `Cs` or `strengths` at least one value.")
         return grid
@@ -393,6 +393,14 @@ def _best(scores, failures) -> int:
             f"One or more of the test scores are non-finite: {means}", UserWarning, stacklevel=3
         )
     return int(np.nanargmax(means))
+
+
+def _numbers(name, values) -> np.ndarray:
+    """The values of a grid, from the least to the largest."""
+    try:
+        return np.sort(np.asarray(values, np.float64).ravel())
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be numbers to try, got {values!r}.") from None
 
 
 def _rows_of(value, rows):

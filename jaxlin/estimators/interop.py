@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 import scipy.special
 from sklearn.utils.validation import check_is_fitted
 
@@ -70,7 +71,8 @@ def take_over(cls, fitted):
             f"`fitted` must be a fitted linear classifier of scikit-learn, got {name} without "
             "`coef_`, `intercept_` and `classes_`. Fit it first; of a pipeline take the last step."
         )
-    classes, coef = np.array(fitted.classes_), np.array(fitted.coef_)
+    classes, coef = np.array(fitted.classes_), fitted.coef_
+    coef = coef.toarray() if scipy.sparse.issparse(coef) else np.atleast_2d(np.array(coef))
     rows = 1 if len(classes) == 2 else len(classes)
     over_pairs = rows > 1 and hasattr(fitted, "dual_coef_")
     if coef.ndim != 2 or coef.shape[0] != rows or over_pairs:
@@ -94,7 +96,8 @@ def take_over(cls, fitted):
     model.classes_, model.coef_ = classes, coef
     model.intercept_ = np.broadcast_to(np.array(fitted.intercept_, coef.dtype), (rows,)).copy()
     model.n_features_in_ = coef.shape[1]
-    model.n_iter_ = int(np.max(getattr(fitted, "n_iter_", 1)))
+    steps = getattr(fitted, "n_iter_", None)
+    model.n_iter_ = 1 if steps is None else int(np.max(steps))
     model.C_ = settings["C"]
     if hasattr(fitted, "feature_names_in_"):
         model.feature_names_in_ = np.array(fitted.feature_names_in_)
@@ -139,9 +142,12 @@ def _hinge_of(fitted) -> str:
 
 
 def _l1_ratio_of(fitted) -> float:
-    """As scikit-learn says it now, or, by `penalty`, before 1.8."""
-    penalty = getattr(fitted, "penalty", None)
-    if penalty in ("l1", "l2"):
+    """As scikit-learn says it now, or, by `penalty`, before 1.8.
+
+    That of a `Perceptron` is for another penalty than the one that it has.
+    """
+    penalty = getattr(fitted, "penalty", "l2")
+    if penalty in ("l1", "l2", None):
         return float(penalty == "l1")
     return float(
         np.ravel(getattr(fitted, "l1_ratio_", getattr(fitted, "l1_ratio", None) or 0.0))[0]

@@ -15,7 +15,7 @@ from jaxlin.core import DataError, LinearParams, Solution
 from jaxlin.precision import float64
 from jaxlin.solvers.compiled import minimize_compiled, prove
 from jaxlin.solvers.dual_losses import FORMS, form_of
-from jaxlin.solvers.problem import handed_back, rounded
+from jaxlin.solvers.problem import handed_back, penalty, rounded
 from jaxlin.solvers.status import Status
 
 SMOOTH = ", ".join(f'"{name}"' for name, form in FORMS.items() if form.smooth)
@@ -47,7 +47,13 @@ def solve_with_offsets(
         margin=problem.margin,
         offsets=fixed,
     )
-    init = LinearParams(start[0], start[1] + by_class if start[0].any() else 0 * by_class)
+    own = np.arange(count)[:, None] == labels
+    zeros = LinearParams(np.zeros_like(start[0]), np.zeros(count))
+    init = min(  # far out Newton's method loses its way
+        zeros,
+        LinearParams(start[0], start[1] + by_class),
+        key=lambda params: _objective(problem, params, rows, own, counts, fixed),
+    )
     limit = min(problem.max_iterations, np.iinfo(np.int32).max)
     on_pass()
     with float64():
@@ -55,13 +61,13 @@ def solve_with_offsets(
             rows, labels, classes=count, init=init, max_iterations=limit, **settings
         )
     found = jax.tree.map(np.asarray, found)
-    own = found.params.weights, found.params.bias - by_class
+    learned = found.params.weights, found.params.bias - by_class
     # objective and bound are those of the parameters handed back, in their dtype
-    weights, bias = rounded(problem, *own)
+    weights, bias = rounded(problem, *learned)
     at = LinearParams(weights, bias + by_class)
     proved = prove(found._replace(params=at), rows, labels, **settings)
     solution = Solution(
-        LinearParams(*handed_back(problem, *own)),
+        LinearParams(*handed_back(problem, *learned)),
         float(proved.objective),
         float(proved.lower_bound),
         float(proved.gap),
@@ -72,6 +78,16 @@ def solve_with_offsets(
     )
     report(solution.evaluations, solution.objective, solution.lower_bound)
     return solution
+
+
+def _objective(problem, params, rows, own, counts, fixed) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = params.weights @ rows.T + params.bias[:, None] + fixed.T
+        losses = problem.form.loss(
+            np, problem.form.shortfalls(np, scores, own, problem.margin), own
+        )
+        value = np.average(losses, weights=counts) + penalty(problem, params.weights)
+    return np.nan_to_num(value, nan=np.inf)
 
 
 def refuse_beside_offsets(inputs, *, loss, strength, l1_strength, mesh, carried) -> None:

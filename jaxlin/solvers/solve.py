@@ -70,7 +70,8 @@ def minimize(
       sample_weight: (N,) nonnegative; k times a row and weight k are the same.
       l1_strength: of the absolute values of the weights; with `strength`, the elastic net.
       fit_intercept: `False` keeps the bias at 0.
-      init: parameters to start from, for example the solution for another strength.
+      init: parameters to start from, for example the solution for another strength; where they
+        are worse than zeros the fit starts from these.
       max_iterations: steps after which to stop, with a status that says so.
       preprocessing: with `shift` and `scale` (D,): the classifier sees (inputs - shift) * scale,
         which is folded into the products; the raw inputs stay as they are in memory.
@@ -137,7 +138,7 @@ def minimize(
             mesh=mesh,
         )
         if offsets is not None:
-            start = start_of(init, count, np.arange(count), problem)
+            start = given_start(init, count, np.arange(count), problem)
             given = inputs, labels, sample_weight, offsets
             return solve_with_offsets(problem, start, *given, callback or silent, on_pass or silent)
         weights, bias = start_of(init, count, occurring, problem)
@@ -167,7 +168,30 @@ def free_of_loss(problem, *start, **asked) -> Fit:
 
 
 def start_of(init, count, occurring, problem):
-    """Weights and bias of the occurring classes, float64, where the solver starts."""
+    """Weights and bias of the occurring classes, float64, where the solver starts.
+
+    At zero, where `init` is worse: far out, where the loss bends nothing, Newton's methods lose
+    their way.
+    """
+    start = given_start(init, count, occurring, problem)
+    if init is None:
+        return start
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = objective_at(problem, *start)[0]
+    if value <= _loss_at_zero(problem):
+        return start
+    return given_start(None, count, occurring, problem)
+
+
+def _loss_at_zero(problem) -> float:
+    """Where all scores are 0 every row loses the same."""
+    form, own = problem.form, np.eye(problem.classes, 1, dtype=bool)
+    scores = np.zeros((problem.classes, 1))
+    return float(form.loss(np, form.shortfalls(np, scores, own, problem.margin), own)[0])
+
+
+def given_start(init, count, occurring, problem):
+    """`init`, checked, as the problem has its parameters; zeros where there is none."""
     if init is None:
         return np.zeros((len(occurring), problem.features)), np.zeros(len(occurring))
     weights, bias = (np.asarray(part, np.float64) for part in init)
