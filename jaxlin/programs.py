@@ -197,22 +197,13 @@ def _proofs(blocks):
             (by_row, (shift, *more, 1.0, 1.0)),
             wide=True,
         )
-    for name, function, at in (
-        ("one side", rowwise(certificate._dual_point, form), None),
-        ("both sides", certificate._both_sides(form), (_of((K, D), DOUBLE), shift)),
-    ):
-        yield Program(
-            f"passes.chunks.transpose_total {name}",
-            partial(chunks.transpose_total, rowwise=function, chunk=_chunk(DOUBLE, blocks)),
-            (
-                by_row,
-                (shift, _of((3, K), DOUBLE), 1.0, 1.0),
-                _of((D,), DOUBLE),
-                _of((N, D), HALF),
-                at,
-            ),
-            wide=True,
-        )
+    function = rowwise(certificate._dual_point, form)
+    yield Program(
+        "passes.chunks.transpose_total",
+        partial(chunks.transpose_total, rowwise=function, chunk=_chunk(DOUBLE, blocks)),
+        (by_row, (shift, _of((3, K), DOUBLE), 1.0, 1.0), _of((D,), DOUBLE), _of((N, D), HALF)),
+        wide=True,
+    )
     yield Program(
         "solvers.columns._columnwise",
         partial(columns._columnwise, f=refresh._bent_at, form=form, chunk=chunk),

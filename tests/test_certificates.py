@@ -176,42 +176,6 @@ def test_bounds_hold_wherever_the_rows_lie():
         assert certify(problem, weights, near.params.bias).lower_bound <= near.objective
 
 
-@pytest.mark.parametrize("host", [True, False])
-@pytest.mark.parametrize("name", LOSSES)
-def test_known_scores_prove_their_bound_in_one_pass_over_the_rows(name, host, monkeypatch):
-    """The dual point is theirs, the objective that of the parameters."""
-    monkeypatch.setattr("jaxlin.passes.opening.is_small", lambda *_, **__: host)
-    monkeypatch.setattr("jaxlin.solvers.problem.newton_suits", lambda *_: host)
-    inputs, labels = blobs(0)
-    problem = problem_of(inputs, labels, loss=name, strength=0.05)
-    assert problem.on_host == host
-    rng = np.random.default_rng(1)
-    near = rng.normal(size=(3, 3)) * 0.1, rng.normal(size=3) * 0.1
-    weights, bias = near[0] + 0.01, near[1] - [0.01, 0, 0]
-    scores = problem.rows.scores(*near, np.float64)
-    theirs = certify(problem, *near, exact=True)
-    monkeypatch.setattr(type(problem.rows), "scores", _counted(problem, limit=host))
-    found = certify(problem, weights, bias, exact=True, known=scores)
-    assert found.objective == pytest.approx(
-        objective_by_loop(name, inputs, labels, weights, bias, 0.05), rel=1e-12
-    )
-    # how far apart optimal biases may lie, which multiplies rounding, depends on the objective
-    assert found.lower_bound == pytest.approx(theirs.lower_bound, rel=1e-11)
-    assert not found.dual.exact
-
-
-def _counted(problem, limit):
-    """The reader's `scores`, which may be asked for so often."""
-    real, asked = type(problem.rows).scores, []
-
-    def scores(*arguments, **more):
-        asked.append(1)
-        assert len(asked) <= limit, "the rows were read once more"
-        return real(*arguments, **more)
-
-    return scores
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_corrupted_solution_gets_a_large_gap(name):
     inputs, labels = blobs(3)

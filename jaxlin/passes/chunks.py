@@ -135,15 +135,12 @@ def total(by_row, extra, *, rowwise, chunk):
 
 
 @partial(jit, static_argnames=("rowwise", "chunk"))
-def transpose_total(by_row, extra, shift, rows, at, *, rowwise, chunk):
+def transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
     size = rows.shape[0]
     whole = size // chunk
 
     def block(start, length):
         read, blocks = _read(rows, start, length, shift), block_of(by_row, start, length)
-        if at is not None:
-            weights, bias = at
-            blocks = (jnp.einsum("kd,nd->kn", weights, read) + bias[:, None], *blocks)
         residuals, sums = rowwise(jnp, *blocks, *extra)
         return residuals @ read, residuals.sum(1), sums
 

@@ -219,24 +219,23 @@ class DeviceRows(Rows):
             return chunks.total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
 
     @exactly
-    def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         """residuals @ rows, the sums of the residuals, and further sums, in one pass.
 
         Args:
           rowwise: (xp, *blocks, *extra) -> (residuals (K, R) of the block, pytree of sums).
           by_row, extra: as for `total`.
-          at: weights (K, D) and bias (K,), whose scores (K, R) are then the first of the blocks.
-          dtype: of the residuals, the products and these scores.
+          dtype: of the residuals and the products.
         """
         products, sums, totals = 0.0, 0.0, None
         with arithmetic(np.float64):
-            at, shift = self._at(at, dtype)
+            shift = jnp.asarray(self._subtracted(dtype))
             for part, rows in self._each():
                 whole = self._resident is not None
                 blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
                 chunk = self._chunk(dtype, rows.shape[0])
                 found = chunks.transpose_total(
-                    blocks, extra, shift, rows, at, rowwise=rowwise, chunk=chunk
+                    blocks, extra, shift, rows, rowwise=rowwise, chunk=chunk
                 )
                 products += np.asarray(found[0], np.float64)
                 sums += np.asarray(found[1], np.float64)
@@ -310,13 +309,6 @@ class DeviceRows(Rows):
         return tuple(
             jnp.asarray(a, dtype) for a in (raw_weights, raw_bias, self._subtracted(dtype))
         )
-
-    def _at(self, at, dtype):
-        """Parameters as the programs take them, or `None`, and what rows are read less."""
-        if at is None:
-            return None, jnp.asarray(self._subtracted(dtype))
-        *at, shift = self._arguments(*at, dtype)
-        return tuple(at), shift
 
     def _mapped_back(self, products, sums, dtype):
         return (products - np.outer(sums, self._folded(dtype))) * self.scale

@@ -92,9 +92,8 @@ class HostRows(Rows):
         """Sums over the rows; see `DeviceRows.total`."""
         return _added(self._by_parts(rowwise, by_row, extra))
 
-    def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
-        by_row = by_row if at is None else (self.scores(*at, dtype), *by_row)
         residuals, sums = zip(*self._by_parts(rowwise, by_row, extra), strict=True)
         whole = residuals[0] if len(residuals) == 1 else np.concatenate(residuals, axis=1)
         return *self.transpose(whole, dtype), _added(sums)

@@ -142,13 +142,13 @@ class ShardedRows(DeviceRows):
             return _on_shards(chunks.total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
 
     @exactly
-    def transpose_total(self, rowwise, by_row, *extra, at=None, dtype=np.float64):
+    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
         axes = tuple(np.ndim(a) for a in by_row)
         with arithmetic(np.float64):
-            at, shift = self._at(at, dtype)
+            shift = jnp.asarray(self._subtracted(dtype))
             chunk = self._chunk(dtype, self.inputs.share)
             run = _on_shards(chunks.transpose_total, self.over, chunk, rowwise, axes)
-            products, sums, totals = run(tuple(by_row), extra, shift, self._placed, at)
+            products, sums, totals = run(tuple(by_row), extra, shift, self._placed)
         sums = np.asarray(sums, np.float64)
         return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums, totals
 
@@ -210,7 +210,7 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=(), precision="highest"):
             (_ROWS, _SAME, _SAME),
         ),
         chunks.total: (total, (by_row, _SAME), _SAME),
-        chunks.transpose_total: (total, (by_row, _SAME, _SAME, _ROWS, _SAME), _SAME),
+        chunks.transpose_total: (total, (by_row, _SAME, _SAME, _ROWS), _SAME),
         chunks.largest_square: (largest, (_ROWS, _SAME, _SAME), _SAME),
     }[kernel]
     # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.

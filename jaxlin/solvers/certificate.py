@@ -38,7 +38,6 @@ __all__ = [
     "smallest_lead",
 ]
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -104,7 +103,6 @@ def certify(
     anchor=0.0,
     dtype=np.float64,
     exact=False,
-    known=None,
 ) -> Certificate:
     """The objective at `weights` and the best lower bound that their scores give.
 
@@ -116,21 +114,17 @@ def certify(
         sound as float64; from the dual point on everything is float64.
       exact: the parameters are final: their objective is evaluated from float64 scores, and the
         bias is not moved.
-      known: (K, N) scores of parameters near those, if they are final: the dual point is made from
-        these, and the rows are read once, for both sides.
     """
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
     form, extra = problem.form, (problem.margin, smoothing, anchor)
     dtype = np.dtype(np.float64) if problem.on_host else np.dtype(dtype)
-    at, scores = (weights, bias), known
-    if known is None:
-        at, scores = None, problem.rows.scores(weights, bias, np.float64 if exact else dtype)
+    scores = problem.rows.scores(weights, bias, np.float64 if exact else dtype)
     with jax.enable_x64(True):
         data = (scores, problem.labels, problem.xp.asarray(problem.counts))
         run = summing_runner(problem)
         shift = np.zeros(problem.classes)
         loss = float(run(_loss_at, form, *data, shift, *extra))
-        if exact and known is None and dtype != np.float64:
+        if exact and dtype != np.float64:
             scores = scores.astype(dtype)
             data = (scores, *data[1:])
         if problem.fit_intercept and problem.classes > 1:
@@ -143,17 +137,15 @@ def certify(
         if problem.fit_intercept:
             mixing = mixing_that_balances(run, form, data, shift, extra, problem.masses)
         by_row = (*data, anchor)
-        point = rowwise(_dual_point, form) if known is None else _both_sides(form)
         products, sums, found = problem.rows.transpose_total(
-            point, by_row, shift, mixing, *extra[:-1], at=at
+            rowwise(_dual_point, form), by_row, shift, mixing, *extra[:-1]
         )
-        gain, terms, size, *exactly = (float(value) for value in found)
-        loss = exactly[0] if exactly else loss
+        gain, terms, size = (float(value) for value in found)
     objective = loss + penalty(problem, weights)
     bound = bound_of(problem, products, sums, (gain, terms), size, objective)
     cost = 1.0 + (dtype == np.float64)  # two products, of which the second is float64
     gradient = products + 2 * problem.strength * weights
-    dual = Dual(scores, shift, mixing, products, sums, size, exact and known is None)
+    dual = Dual(scores, shift, mixing, products, sums, size, exact)
     return Certificate(objective, bias, bound, gradient, cost, dual, problem.rows.arithmetic)
 
 
@@ -225,20 +217,6 @@ def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothi
     residuals = counts[None, :] * form.residuals(xp, a, own)
     gains = gains_of(xp, form, a, counts, margin)
     return residuals, (*gains, xp.sqrt(total(xp, residuals**2)).sum())
-
-
-@cache
-def _both_sides(form):
-    """The rowwise function of the dual point, and of the loss at scores of other parameters."""
-    point = rowwise(_dual_point, form)
-
-    def both(xp, exact, scores, labels, counts, anchor, shift, mixing, margin, smoothing):
-        by_row = (scores, labels, counts, anchor)
-        residuals, sums = point(xp, *by_row, shift, mixing, margin, smoothing)
-        loss = _loss_at(xp, form, exact, labels, counts, 0 * shift, margin, smoothing, anchor)
-        return residuals, (*sums, loss)
-
-    return both
 
 
 def gains_of(xp, form, a, counts, margin):

@@ -48,9 +48,6 @@ class Fitting(NamedTuple):
     """The preconditioner; `None`: it is to be built again from the state."""
     proved: bool = True
     """Whether it ends with a certificate, or as soon as it expects one."""
-    ends: bool = False
-    """Whether strengths are to be filled in between this one and the next, which takes a dual point
-    made from the very scores of the parameters."""
     report: Callable = silent
     on_state: Callable = silent
     origin: tuple[np.ndarray, float] | None = None

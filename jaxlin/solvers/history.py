@@ -148,13 +148,12 @@ def _corrected(history: History, image, coefficients):
     return -step
 
 
-def least_gradient(history: History, point, gradient, split: int, counted: Callable):
+def least_gradient(history: History, point, gradient, split: int):
     """The combination of the last iterates whose gradient is least, and its gradient.
 
     Args:
       split: K * D: the bias part, after it, is balanced exactly by the certificate, and counts
         less than the weights, though not nothing.
-      counted: gradients (..., n) -> what of them counts.
 
     Returns:
       The point (n,) and the gradient there, as the history predicts it.
@@ -162,8 +161,7 @@ def least_gradient(history: History, point, gradient, split: int, counted: Calla
     if not history.count:
         return point, gradient
     rows = history.rows()[-COMBINED:]
-    whole, residual = history.gradients[rows], gradient
-    differences, gradient = counted(whole), counted(gradient)
+    differences = history.gradients[rows]
     scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
     ours, bias = differences[:, :split], differences[:, split:]
     system = ours @ ours.T + scale * (bias @ bias.T)
@@ -171,7 +169,7 @@ def least_gradient(history: History, point, gradient, split: int, counted: Calla
     units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     system = system * units[:, None] * units[None, :]
     mix = -np.linalg.lstsq(system, target * units, rcond=1e-12)[0] * units
-    combined, residual = point.copy(), residual + mix @ whole
+    combined = point.copy()
     for share, row in zip(mix, rows, strict=True):
         combined += share * history.points[row]
-    return combined, residual
+    return combined, gradient + mix @ differences

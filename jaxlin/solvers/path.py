@@ -199,8 +199,7 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
         if carried.end.size:  # its dual point is wanted, and too large to be carried
             strength, aim = (float(value) for value in carried.end)
             here = problem._replace(strength=strength, tolerance=aim)
-            shared = aim < problem.tolerance
-            fit, last = yield from _solved(here, weights, bias, last, on_pass, ends=shared)
+            fit, last = yield from _solved(here, weights, bias, last, on_pass)
             weights, bias, left, at = fit.weights, fit.bias, end_of(here, fit), 0
             falling, order = np.append(strength, falling), np.append(-1, order)
     while at < len(order) - 1:
@@ -210,7 +209,7 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
         l1 = float(l1_strengths[order[right]])
         here = problem._replace(strength=float(falling[right]), l1_strength=l1, tolerance=aim)
         before = weights, bias, last
-        fit, last = yield from _solved(here, weights, bias, last, on_pass, ends=shared)
+        fit, last = yield from _solved(here, weights, bias, last, on_pass)
         weights, bias = fit.weights, fit.bias
         end = end_of(here, fit) if far else None
         for i in range(at + 1, right):
@@ -236,11 +235,11 @@ def _state_of(weights, bias, last: Fitting | None, end=()) -> PathState:
     return own_copy(PathState(weights, bias, np.array(end, np.float64), state))
 
 
-def _solved(problem, weights, bias, last: Fitting | None, on_pass, *, ends):
+def _solved(problem, weights, bias, last: Fitting | None, on_pass):
     """The fit, and what it leaves to the next strength."""
     solve = solver_of(problem)
     if solve is minimize_smooth:
-        return (yield begin(problem, weights, bias, last=last, ends=ends, on_pass=on_pass))
+        return (yield begin(problem, weights, bias, last=last, on_pass=on_pass))
     return solve(problem, weights, bias, silent, on_pass=on_pass), last
 
 

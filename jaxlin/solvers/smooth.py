@@ -16,7 +16,7 @@ until steps gain no more than that rounding. Whatever is proved or handed back i
 __all__ = ["advance", "begin", "minimize_smooth", "question", "together"]
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from jaxlin.solvers.fitting import (
     recipe_in,
     resumed,
 )
-from jaxlin.solvers.history import own_copy, scaled_step
+from jaxlin.solvers.history import least_gradient, own_copy, scaled_step
 from jaxlin.solvers.lbfgs import (
     GOING,
     START,
@@ -49,7 +49,6 @@ from jaxlin.solvers.lbfgs import (
     with_step,
 )
 from jaxlin.solvers.mean_loss import Question, mean_loss, mean_losses, rows_asked
-from jaxlin.solvers.polish import CLOSE, corrected, corrected_prospect, prospect_of
 from jaxlin.solvers.preconditioner import flat
 from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.separation import parted
@@ -57,6 +56,8 @@ from jaxlin.solvers.status import Fit, Status, silent
 
 MILESTONES = 20
 """Where somebody watches, a bound is proved each time that the gap has fallen by this factor."""
+CLOSE = 5e-3
+"""Relative gap below which a step is trusted that was not tried: it leads to a smaller gradient."""
 KEPT = 5
 """Pairs of the history that outlive the preconditioner they corrected."""
 
@@ -224,24 +225,19 @@ def _refreshed(fitting: Fitting) -> Fitting:
 def _turned(fitting: Fitting) -> Fitting:
     """From a point whose objective is known to the next trial, or to the end."""
     problem, state = fitting.problem, fitting.state
-    point, gradient, history = state.point, state.gradient, state.history
-    last = plain = prospect_of(problem, history, point, gradient)
-    if fitting.proved:
-        last = corrected_prospect(
-            problem, fitting.metric, history, point, gradient, state.value, plain
-        )
-    state = state._replace(gap=plain.gap)
+    prospect = _prospect_of(problem, state)
+    state = state._replace(gap=prospect.gap)
     fitting = fitting._replace(state=state)
     fitting.report(state.evaluations, min(state.least, state.value), max(state.lower, state.seen))
-    met = last.gap <= 0.7 * problem.tolerance * state.value and last.gap <= 0.5 * state.promise
+    met = state.gap <= min(0.7 * problem.tolerance * state.value, 0.5 * state.promise)
     if state.digits < 0 and (met or state.iterations >= problem.max_iterations):
         return fitting._replace(state=finer(state))
     if met and not fitting.proved:
         return fitting._replace(state=state._replace(status=Status.MAX_ITERATIONS))
     if met:
-        fitting = _certified(fitting, last)
+        fitting = _certified(fitting, prospect)
     elif fitting.report is not silent and state.digits >= 0:
-        fitting = _shown(fitting, plain)
+        fitting = _shown(fitting, prospect)
     if fitting.state.status == GOING:
         fitting = fitting._replace(state=_status_at(fitting))
     if fitting.state.status != GOING:
@@ -256,24 +252,40 @@ def _along(fitting: Fitting) -> Callable:
     return flat(fitting.metric, (fitting.problem.classes, fitting.problem.features))
 
 
-def _certified(fitting: Fitting, last) -> Fitting:
+class _Prospect(NamedTuple):
+    """A point that is expected to prove a gap."""
+
+    point: np.ndarray
+    gradient: np.ndarray
+    """There, as the history predicts it."""
+    gap: float
+
+
+def _prospect_of(problem: Problem, state: State) -> _Prospect:
+    """The combination of the last iterates, or the last one, that should prove most.
+
+    The gap of the last iterate overstates its distance to the optimum by a condition number. The
+    combination of the iterates whose gradient is least proves far more.
+    """
+    if problem.strength == 0:
+        return _Prospect(state.point, state.gradient, np.inf)
+    split = problem.classes * problem.features
+    here = state.point, state.gradient
+    points = least_gradient(state.history, *here, split), here
+    gaps = [float(slope[:split] @ slope[:split]) / (4 * problem.strength) for _, slope in points]
+    best = int(gaps[1] <= gaps[0])
+    return _Prospect(*points[best], gaps[best])
+
+
+def _certified(fitting: Fitting, prospect: _Prospect) -> Fitting:
     """With a certificate of the point that should prove most; ended if it proves enough."""
     problem, state = fitting.problem, fitting.state
-    dtype, evaluations, scores = _dtype(problem, state), state.evaluations, None
-    if last.leading is None:
-        point = _ahead_of(fitting, last)
-    else:
-        # where it failed before, float32 may not have been enough
-        digits = dtype if np.isinf(state.promise) else np.dtype(np.float64)
-        wanted = last.point, state.history.lengths, last.gap, digits
-        point, scores = corrected(problem, last.leading, mean_loss, *wanted)
-        evaluations += 1  # the rows are read once
-    params = rounded(problem, *params_of(problem, point))
-    known = None if fitting.ends else scores
-    proof = certify(problem, *params, dtype=dtype, exact=True, known=known)
+    dtype = _dtype(problem, state)
+    params = rounded(problem, *params_of(problem, _ahead_of(fitting, prospect)))
+    proof = certify(problem, *params, dtype=dtype, exact=True)
     state = state._replace(
-        evaluations=evaluations + proof.evaluations,
-        promise=last.gap,
+        evaluations=state.evaluations + proof.evaluations,
+        promise=prospect.gap,
         lower=max(state.lower, proof.lower_bound),
     )
     better = state.least > proof.objective or dtype != np.float64
@@ -287,22 +299,22 @@ def _certified(fitting: Fitting, last) -> Fitting:
     return fitting._replace(state=state, proof=proof if better else None)
 
 
-def _shown(fitting: Fitting, plain) -> Fitting:
+def _shown(fitting: Fitting, prospect: _Prospect) -> Fitting:
     """With a bound for those who watch, where one is due, of which the fit takes no notice."""
     problem, state = fitting.problem, fitting.state
-    if plain.gap > 0.7 * state.milestone * state.value:
+    if prospect.gap > 0.7 * state.milestone * state.value:
         return fitting
-    params = params_of(problem, _ahead_of(fitting, plain))
+    params = params_of(problem, _ahead_of(fitting, prospect))
     proof = certify(problem, *params, dtype=_dtype(problem, state))
     state = state._replace(
         seen=max(state.seen, proof.lower_bound),
-        milestone=min(state.milestone, plain.gap / state.value) / MILESTONES,
+        milestone=min(state.milestone, prospect.gap / state.value) / MILESTONES,
     )
     fitting.report(state.evaluations, state.least, max(state.lower, state.seen))
     return fitting._replace(state=state)
 
 
-def _ahead_of(fitting: Fitting, prospect):
+def _ahead_of(fitting: Fitting, prospect: _Prospect):
     """Its point, or a step on, which costs no pass."""
     history = fitting.state.history
     if not history.count or prospect.gap > CLOSE * fitting.state.value:
