@@ -3,10 +3,14 @@
 __all__ = ["OPTIMIZERS", "SCHEDULES", "optimizer", "schedule"]
 
 from functools import partial
+from typing import Any
 
 import optax
 
 from jaxlin.core import LinearParams
+
+_WEIGHTS_ALONE: Any = LinearParams._make((True, False))
+"""What is applied to the weights and not to the bias, as optax wants to be told."""
 
 OPTIMIZERS = {
     "sgd": optax.sgd,
@@ -18,7 +22,7 @@ OPTIMIZERS = {
     "adamw": optax.adamw,
     "lion": optax.lion,
     # As published and as everybody uses it: a bias has no trust ratio.
-    "lars": partial(optax.lars, trust_ratio_mask=LinearParams(True, False)),
+    "lars": partial(optax.lars, trust_ratio_mask=_WEIGHTS_ALONE),
 }
 SCHEDULES = ("constant", "cosine", "linear", "warmup-cosine", "steps")
 
@@ -47,7 +51,7 @@ def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
     return laws[name]()
 
 
-def _warmup_cosine(step_size, steps: int) -> optax.Schedule:
+def _warmup_cosine(step_size: float, steps: int) -> optax.Schedule:
     rise = max(1, steps // 9)
     return optax.join_schedules(
         [
@@ -72,6 +76,5 @@ def optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
     if name == "adamw":
-        mask = LinearParams(True, False)
-        return optax.adamw(step_size, weight_decay=decay, mask=mask)
+        return optax.adamw(step_size, weight_decay=decay, mask=_WEIGHTS_ALONE)
     return OPTIMIZERS[name](step_size)

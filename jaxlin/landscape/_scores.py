@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin._checks import check_linear
-from jaxlin.core import LinearParams
+from jaxlin.core import LinearParams, RowSource
 
 
 class SliceData(NamedTuple):
@@ -26,9 +26,9 @@ class SliceData(NamedTuple):
     """(m, K)."""
     shift: np.ndarray | None
     """(D,), subtracted from floating inputs before the product; `None` where folded in."""
-    inputs: object
+    inputs: RowSource
     """(N, D), in memory, on a device or memory-mapped."""
-    labels: np.ndarray
+    labels: np.ndarray | jax.Array
     """(N,) int32."""
 
     def chunks(self, rows: int) -> Iterator[tuple]:
