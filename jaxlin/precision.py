@@ -16,12 +16,12 @@ written out, so that it is the same on every device; on units made for it the pr
 and fast, elsewhere it costs the rounding. The gradient's products round their operands likewise.
 """
 
-__all__ = ["PRECISIONS", "exact", "float64", "jit", "product"]
+__all__ = ["PRECISIONS", "Compiled", "exact", "float64", "jit", "product"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from jaxlin.platforms import with_float64
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Returned = TypeVar("Returned", covariant=True)
 
 PRECISIONS = ("highest", "tf32", "bf16")
 
@@ -56,13 +57,24 @@ def exact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return stated
 
 
-def jit(function: Callable, **settings: Any) -> jax.stages.Wrapped:
+class Compiled(Protocol[Returned]):
+    """What `jit` makes of a function."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Returned: ...
+
+    def lower(self, *arguments: Any, **settings: Any) -> jax.stages.Lowered: ...
+
+    def __hash__(self) -> int: ...
+
+
+def jit(function: Callable[..., Result], **settings: Any) -> Compiled[Result]:
     """`jax.jit` of a function that is `exact`; the settings are those of `jax.jit`.
 
     >>> jit(jnp.dot)(jnp.arange(3), jnp.arange(3)).item()
     5
     """
-    return jax.jit(exact(function), **settings)
+    compiled: Any = jax.jit(exact(function), **settings)
+    return compiled
 
 
 @contextmanager

@@ -7,14 +7,16 @@ of the point and of its directions: one product with the stacked weights gives a
 __all__ = ["SliceData", "in_units", "open_slice", "place", "products"]
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin._checks import check_linear
 from jaxlin.core import LinearParams, RowSource
+from jaxlin.preprocess import Preprocessing
 
 
 class SliceData(NamedTuple):
@@ -45,7 +47,9 @@ class SliceData(NamedTuple):
             yield block, labels, count
 
 
-def open_slice(params, trees, inputs, labels, preprocessing) -> SliceData:
+def open_slice(
+    params: Any, trees: list[Any], inputs: Any, labels: Any, preprocessing: Preprocessing | None
+) -> SliceData:
     """Check the arrays of an affine slice and stack its linear maps in float64.
 
     Raises:
@@ -86,7 +90,7 @@ def open_slice(params, trees, inputs, labels, preprocessing) -> SliceData:
     return SliceData(weights, bias, shift, inputs, labels.astype("i4"))
 
 
-def in_units(data: SliceData, dtype) -> tuple[SliceData, np.ndarray]:
+def in_units(data: SliceData, dtype: DTypeLike) -> tuple[SliceData, np.ndarray]:
     """The maps in `dtype`, with directions of about unit size, and what steps grow by, (m - 1,).
 
     A long direction's scores may overflow although a short step along it does not. Units are
@@ -102,7 +106,7 @@ def in_units(data: SliceData, dtype) -> tuple[SliceData, np.ndarray]:
     return data._replace(weights=weights, bias=bias, shift=shift), units
 
 
-def _as_linear(tree) -> LinearParams:
+def _as_linear(tree: Any) -> LinearParams:
     try:
         weights, bias = tree
     except (TypeError, ValueError):
@@ -113,13 +117,13 @@ def _as_linear(tree) -> LinearParams:
     return LinearParams(np.asarray(weights), np.asarray(bias))
 
 
-def place(data: SliceData, device):
+def place(data: SliceData, device: jax.Device) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """The linear maps on a device: weights (m * K, D), bias (m, K), shift (D,) or `None`."""
     stacked = data.weights.reshape(-1, data.weights.shape[-1])
     return jax.device_put((stacked, data.bias, data.shift), device)
 
 
-def products(maps, inputs) -> jax.Array:
+def products(maps: tuple[jax.Array, jax.Array, jax.Array | None], inputs: jax.Array) -> jax.Array:
     """Scores (rows, m * K) of one chunk, inside a compiled program."""
     weights, bias, shift = maps
     inputs = jnp.asarray(inputs).astype(weights.dtype)
