@@ -4,13 +4,14 @@ __all__ = ["linear_svc_of", "logistic_regression_of", "take_over", "to_onnx"]
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.special
 from sklearn.utils.validation import check_is_fitted
 
 
-def logistic_regression_of(model):
+def logistic_regression_of(model: Any) -> Any:
     """A `LogisticRegression` that predicts what `model` predicts."""
     from sklearn.linear_model import LogisticRegression
 
@@ -21,7 +22,7 @@ def logistic_regression_of(model):
     return _dressed(LogisticRegression(**settings), model)
 
 
-def linear_svc_of(model):
+def linear_svc_of(model: Any) -> Any:
     """A `LinearSVC` that predicts what `model` predicts.
 
     Its own `fit` would minimize the same loss where it has it; it has no Weston-Watkins hinge,
@@ -43,11 +44,11 @@ def linear_svc_of(model):
     )
 
 
-def _shared(model):
+def _shared(model: Any) -> dict[str, Any]:
     return {"class_weight": model.class_weight, "tol": model.tol, "max_iter": model.max_iter}
 
 
-def _dressed(theirs, model):
+def _dressed(theirs: Any, model: Any) -> Any:
     theirs.coef_ = np.array(model.coef_)
     theirs.intercept_ = np.array(model.intercept_)
     theirs.classes_ = model.classes_.copy()
@@ -58,7 +59,7 @@ def _dressed(theirs, model):
     return theirs
 
 
-def take_over(cls, fitted):
+def take_over(cls: type, fitted: Any) -> Any:
     """A `cls` with the coefficients of a fitted scikit-learn classifier."""
     name = type(fitted).__name__
     if not all(hasattr(fitted, part) for part in ("coef_", "intercept_", "classes_")):
@@ -97,14 +98,14 @@ def take_over(cls, fitted):
     return model
 
 
-def _C_of(fitted) -> float:
+def _C_of(fitted: Any) -> float:
     """The inverse strength that `fitted` had; 1, the default here, where it knows no `C`."""
     if getattr(fitted, "penalty", "l2") is None:
         return np.inf
     return float(np.ravel(getattr(fitted, "C_", getattr(fitted, "C", 1.0)))[0])
 
 
-def _is_softmax(fitted, coef) -> bool:
+def _is_softmax(fitted: Any, coef: np.ndarray) -> bool:
     """Whether its probabilities are the softmax of its scores, tried where these differ by 1 or so.
 
     Those of machines for one class each, or of a calibration, are not.
@@ -126,7 +127,7 @@ def _is_softmax(fitted, coef) -> bool:
     return bool(np.abs(scipy.special.softmax(scores, axis=1) - found).max() < 1e-4)
 
 
-def _hinge_of(fitted) -> str:
+def _hinge_of(fitted: Any) -> str:
     """The loss that `fitted` minimized, as far as its parameters say."""
     squared = "squared-" if "squared" in str(getattr(fitted, "loss", "hinge")) else ""
     if getattr(fitted, "multi_class", None) == "crammer_singer":
@@ -134,7 +135,7 @@ def _hinge_of(fitted) -> str:
     return squared + "one-vs-rest"
 
 
-def _l1_ratio_of(fitted) -> float:
+def _l1_ratio_of(fitted: Any) -> float:
     """As scikit-learn says it now, or, by `penalty`, before 1.8."""
     penalty = getattr(fitted, "penalty", None)
     if penalty in ("l1", "l2"):
@@ -144,7 +145,7 @@ def _l1_ratio_of(fitted) -> float:
     )
 
 
-def to_onnx(model, path=None) -> bytes:
+def to_onnx(model: Any, path: str | Path | None = None) -> bytes:
     """The classifier as an ONNX model with two outputs: labels, and probabilities or scores (N, K).
 
     Needs the extra `export`. Inputs are float32, (N, D).

@@ -11,7 +11,7 @@ Singer (2011), JMLR 12, 2121-2159.
 __all__ = ["Stream", "absorb", "open_stream"]
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,15 @@ def open_stream(classes: int, features: int, start: LinearParams | None = None) 
 
 
 def absorb(
-    stream: Stream, X, labels, counts, *, loss, strength, fit_intercept, random_state
+    stream: Stream,
+    X: Any,
+    labels: np.ndarray,
+    counts: np.ndarray,
+    *,
+    loss: str,
+    strength: float,
+    fit_intercept: bool,
+    random_state: Any,
 ) -> Stream:
     """One pass over the rows, in random order.
 
@@ -92,16 +100,18 @@ def absorb(
     return jax.tree.map(_on_host, stream)
 
 
-def _on_host(leaf):
+def _on_host(leaf: Any) -> Any:
     return leaf if isinstance(leaf, (int, float)) else _plain(np.array(leaf))
 
 
-def _plain(array):
+def _plain(array: np.ndarray) -> Any:
     return array.item() if array.ndim == 0 else array
 
 
 @partial(jit, static_argnames=("loss", "fit_intercept"))
-def _step(stream: Stream, batch: Batch, strength, mean, loss, fit_intercept) -> Stream:
+def _step(
+    stream: Stream, batch: Batch, strength: float, mean: float, loss: str, fit_intercept: bool
+) -> Stream:
     counts = batch.weights
     share = counts.sum() / (mean * ROWS)  # a block of few or light rows is a smaller step
     largest = jnp.maximum(stream.largest, jnp.abs(batch.inputs).max(0))

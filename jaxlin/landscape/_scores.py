@@ -4,19 +4,29 @@ Linear scores are affine in the steps, s(a, b) = s0 + a s1 + b s2, and s0, s1, s
 of the point and of its directions: one product with the stacked weights gives all three.
 """
 
-__all__ = ["SliceData", "in_units", "open_slice", "place", "products"]
+__all__ = ["Scaling", "SliceData", "in_units", "open_slice", "place", "products"]
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from numpy.typing import DTypeLike
 
 from jaxlin._checks import check_linear
 from jaxlin.core import LinearParams, RowSource
-from jaxlin.preprocess import Preprocessing
+
+
+class Scaling(Protocol):
+    """A map (inputs - shift) * scale, as `jaxlin.preprocess.Preprocessing` is one."""
+
+    @property
+    def shift(self) -> ArrayLike: ...
+
+    @property
+    def scale(self) -> ArrayLike: ...
 
 
 class SliceData(NamedTuple):
@@ -48,7 +58,7 @@ class SliceData(NamedTuple):
 
 
 def open_slice(
-    params: Any, trees: list[Any], inputs: Any, labels: Any, preprocessing: Preprocessing | None
+    params: Any, trees: list[Any], inputs: Any, labels: Any, preprocessing: Scaling | None
 ) -> SliceData:
     """Check the arrays of an affine slice and stack its linear maps in float64.
 

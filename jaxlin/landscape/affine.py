@@ -26,10 +26,9 @@ from jaxlin._dtypes import accumulator
 from jaxlin.blocks import blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _kernels, _trees
-from jaxlin.landscape._scores import SliceData, in_units, open_slice, place
+from jaxlin.landscape._scores import Scaling, SliceData, in_units, open_slice, place
 from jaxlin.landscape.slices import check_slice, warn_nonfinite
 from jaxlin.platforms import with_float64
-from jaxlin.preprocess import Preprocessing
 
 _QUANTITIES = ("loss", "accuracy", "losses")
 _PENDING = 4  # chunks under way at once on each device
@@ -46,7 +45,7 @@ def affine_ray(
     *,
     loss: Callable,
     strength: ArrayLike = 0.0,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Scaling | None = None,
     quantity: str = "loss",
     devices: list | None = None,
 ) -> Array | np.ndarray:
@@ -105,7 +104,7 @@ def affine_plane(
     *,
     loss: Callable,
     strength: ArrayLike = 0.0,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Scaling | None = None,
     quantity: str = "loss",
     devices: list | None = None,
 ) -> Array | np.ndarray:
@@ -140,7 +139,7 @@ def _slice(
     labels: ArrayLike,
     loss: Callable,
     strength: ArrayLike,
-    preprocessing: Preprocessing | None,
+    preprocessing: Scaling | None,
     quantity: str,
     devices: list | None,
 ) -> Array | np.ndarray:

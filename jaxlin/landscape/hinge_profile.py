@@ -24,12 +24,11 @@ from jaxlin import losses
 from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _trees
-from jaxlin.landscape._scores import SliceData, open_slice, place, products
+from jaxlin.landscape._scores import Scaling, SliceData, open_slice, place, products
 from jaxlin.landscape.directions import tree_of
 from jaxlin.placing import device_of
 from jaxlin.platforms import with_float64
 from jaxlin.precision import jit
-from jaxlin.preprocess import Preprocessing
 
 Pieces = tuple[np.ndarray, tuple[float, float], tuple[np.ndarray, np.ndarray]]
 """Kinks, the line (c, d) left of all of them, and what each kink adds to c and to d."""
@@ -109,7 +108,7 @@ def hinge_profile(
     loss: Callable = losses.weston_watkins_hinge,
     margin: float = 1.0,
     strength: float = 0.0,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Scaling | None = None,
 ) -> HingeProfile:
     """The mean hinge loss + `strength` * l2 along a ray, exactly.
 

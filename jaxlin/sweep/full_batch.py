@@ -5,8 +5,11 @@ __all__ = ["coarse_to_fine", "few_shot_rows", "solve"]
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import DTypeLike
 
 from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
@@ -31,8 +34,8 @@ def solve(
     margin: float = 1.0,
     regularizer: str = "l2",
     max_iterations: int = 1000,
-    dtype=np.float32,
-    mesh=None,
+    dtype: DTypeLike = np.float32,
+    mesh: Mesh | None = None,
     near: Sequence[Fitted] = (),
     known: Sequence[Fitted] = (),
     carried: Carried | None = None,
@@ -114,7 +117,13 @@ def solve(
         problem = PathRows(heads[path[0]], data, statistics, rotate=regularizer == "l2")
         start = begun[-1] if begun else _nearest(heads[path[0]], near)
 
-        def done(t: int, solution: Solution, make, path=path, problem=problem) -> None:
+        def done(
+            t: int,
+            solution: Solution,
+            make: Callable[[], Any] | None,
+            path: list[int] = path,
+            problem: PathRows = problem,
+        ) -> None:
             found = _fitted(heads[path[t]], solution, problem)
             (fitted[path[t]],) = _validated([found], validation, statistics, margin, mesh)
             if on_fitted is not None:
@@ -163,8 +172,8 @@ def coarse_to_fine(
 
 
 def _path(
-    problem: PathRows, strengths, done, *, start, carried, regularizer, dtype, mesh, on_pass,
-    **settings,
+    problem: PathRows, strengths: Sequence[float], done: Callable[[int, Solution, Any], None], *, start: Fitted | None, carried: Carried | None, regularizer: str, dtype: DTypeLike, mesh: Mesh | None, on_pass: Callable[[], None],
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
@@ -178,7 +187,7 @@ def _path(
         else None,
     }
     if regularizer == "l2":
-        made = []
+        made: list[Any] = []
         solvers.minimize_path(
             problem.inputs, problem.labels, strengths=strengths, init=init, carried=carried,
             callback=lambda t, solution: done(t, solution, made.pop() if made else None),
@@ -207,7 +216,13 @@ def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
     )
 
 
-def _validated(found: list[Fitted], validation, statistics, margin, mesh) -> list[Fitted]:
+def _validated(
+    found: list[Fitted],
+    validation: Batch | None,
+    statistics: Preprocessing,
+    margin: float,
+    mesh: Mesh | None,
+) -> list[Fitted]:
     """The same heads, of one loss, with their accuracies and losses on validation."""
     if validation is None:
         return found

@@ -2,6 +2,8 @@
 
 __all__ = ["PathRows", "few_shot_rows"]
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
@@ -55,7 +57,7 @@ class PathRows:
         if rotate and inputs.shape[0] < inputs.shape[1]:
             self._rotate()
 
-    def _rotate(self):
+    def _rotate(self) -> None:
         """With fewer rows than columns the weights lie in the span of the rows: solve there."""
         mapped = (np.asarray(self.inputs, np.float64) - self.statistics.shift) * (
             self.statistics.scale
@@ -87,7 +89,7 @@ class PathRows:
 class _Columns:
     """Some columns of a source of rows, read with all others and cut out."""
 
-    def __init__(self, source, columns: np.ndarray):
+    def __init__(self, source: Any, columns: np.ndarray):
         self.source, self.columns, self.dtype = source, columns, source.dtype
         self.shape = (source.shape[0], int(columns.sum()))
         share = self.shape[1] / source.shape[1]
@@ -96,5 +98,5 @@ class _Columns:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: Any) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(self.source[rows])[..., self.columns])
