@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import optax
+from jax.typing import ArrayLike
 
 from jaxlin.core import LinearParams
 
@@ -27,7 +28,7 @@ OPTIMIZERS = {
 SCHEDULES = ("constant", "cosine", "linear", "warmup-cosine", "steps")
 
 
-def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
+def schedule(name: str, step_size: ArrayLike, steps: int) -> optax.Schedule:
     """The step size over a run: "constant", or falling to 0 by a "cosine" or a "linear" law.
 
     "warmup-cosine" rises linearly over the first ninth of the run, then falls as a cosine; "steps"
@@ -51,7 +52,7 @@ def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
     return laws[name]()
 
 
-def _warmup_cosine(step_size: float, steps: int) -> optax.Schedule:
+def _warmup_cosine(step_size: ArrayLike, steps: int) -> optax.Schedule:
     rise = max(1, steps // 9)
     return optax.join_schedules(
         [
@@ -63,7 +64,7 @@ def _warmup_cosine(step_size: float, steps: int) -> optax.Schedule:
 
 
 def optimizer(
-    name: str, step_size: float | optax.Schedule, *, decay: float = 0.0
+    name: str, step_size: ArrayLike | optax.Schedule, *, decay: ArrayLike = 0.0
 ) -> optax.GradientTransformation:
     """One of `OPTIMIZERS` by name; any other optax transformation works as well.
 

@@ -97,7 +97,7 @@ def float64() -> Iterator[None]:
         yield
 
 
-def product(inputs: Array, weights: Array | np.ndarray, precision: str) -> Array:
+def product(inputs: Array | np.ndarray, weights: Array | np.ndarray, precision: str) -> Array:
     """`inputs @ weights.T` with rounded operands.
 
     Args:
@@ -115,7 +115,7 @@ def product(inputs: Array, weights: Array | np.ndarray, precision: str) -> Array
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     weights = widened(weights)
-    inputs = inputs.astype(weights.dtype)
+    inputs = jnp.asarray(inputs).astype(weights.dtype)
     if precision == "highest":
         return jnp.matmul(inputs, weights.T, precision=lax.Precision.HIGHEST)
     return _rounded(inputs, weights, precision)

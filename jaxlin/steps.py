@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -47,7 +48,7 @@ class TrainState(NamedTuple):
 
     params: LinearParams
     optimizer_state: optax.OptState
-    step: jax.Array
+    step: jax.Array | np.ndarray
     """() int32: how many steps were taken."""
 
 

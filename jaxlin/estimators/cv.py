@@ -182,7 +182,7 @@ class _CrossValidated(CertifiedClassifier):
         if self.scoring is None:
             return accuracy_of
         scorer = self._scorer()
-        function, settings = (getattr(scorer, name, None) for name in ("_score_func", "_kwargs"))
+        function, settings = getattr(scorer, "_score_func", None), getattr(scorer, "_kwargs", {})
         answers = getattr(scorer, "_response_method", "predict")
         asked = inspect.signature(function).parameters if function else {}
         if answers == "predict" or "labels" not in asked or "labels" in settings:

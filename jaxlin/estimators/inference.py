@@ -125,7 +125,7 @@ def _refuse_separated(scores: np.ndarray, own: np.ndarray) -> None:
         )
 
 
-def _contrasts(classes: np.ndarray) -> np.ndarray:
+def _contrasts(classes: int) -> np.ndarray:
     """(K, K - 1): orthonormal columns that sum to zero."""
     return scipy.linalg.helmert(classes).T
 

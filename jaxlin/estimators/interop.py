@@ -80,7 +80,10 @@ def take_over(cls: type, fitted: Any) -> Any:
             f"`fitted` must estimate softmax probabilities, as LogisticRegression does, but "
             f"this {name} does not. Take MulticlassSVMClassifier.from_sklearn for it."
         )
-    settings = {"C": _C_of(fitted), "fit_intercept": bool(getattr(fitted, "fit_intercept", True))}
+    settings: dict[str, Any] = {
+        "C": _C_of(fitted),
+        "fit_intercept": bool(getattr(fitted, "fit_intercept", True)),
+    }
     settings["class_weight"] = getattr(fitted, "class_weight", None)
     known = cls().get_params()
     if "loss" in known:

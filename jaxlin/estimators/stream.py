@@ -40,11 +40,11 @@ class Stream(NamedTuple):
     """(K,)."""
     squares: LinearParams
     """Summed squares of the gradient, shaped like the parameters."""
-    largest: np.ndarray
+    largest: np.ndarray | jax.Array
     """(D,): the largest absolute value of each feature."""
-    occupancy: float
+    occupancy: float | jax.Array
     """Sum over steps of the mean squared norm of the normalized rows, bias included."""
-    total: float
+    total: float | jax.Array
     """Sum of the weights of all rows seen."""
     steps: int
 
@@ -112,12 +112,12 @@ def _plain(array: np.ndarray) -> Any:
 def _step(
     stream: Stream, batch: Batch, strength: float, mean: float, loss: str, fit_intercept: bool
 ) -> Stream:
-    counts = batch.weights
+    inputs, counts = jnp.asarray(batch.inputs), jnp.asarray(batch.weights)
     share = counts.sum() / (mean * ROWS)  # a block of few or light rows is a smaller step
-    largest = jnp.maximum(stream.largest, jnp.abs(batch.inputs).max(0))
+    largest = jnp.maximum(stream.largest, jnp.abs(inputs).max(0))
     divisor = jnp.where(largest > 0, largest, 1.0)
     weights = stream.weights * (stream.largest / divisor)[None, :]
-    normalized = ((batch.inputs / divisor[None, :]) ** 2).sum(1) + fit_intercept
+    normalized = ((inputs / divisor[None, :]) ** 2).sum(1) + fit_intercept
     occupancy = stream.occupancy + share * (counts * normalized).sum() / counts.sum()
     steps = stream.total / (mean * ROWS) + share
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
 
 from jaxlin import losses, regularizers, sharding, train
 from jaxlin._dtypes import accumulator, widened
@@ -30,8 +30,8 @@ from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.heads import Head
 from jaxlin.train import StepInfo, Trainer, TrainState
 
-Groups = tuple[tuple[str, int], ...]
-"""The losses of a bank's heads in order, and how many heads have each."""
+Groups = tuple[tuple[str, int | None], ...]
+"""The losses of a bank's heads in order, and how many heads have each; `None` for all of them."""
 
 
 class Descent(NamedTuple):
@@ -117,8 +117,8 @@ def bank_trainer(heads: Sequence[Head], descent: Descent, statistics: Preprocess
       A `Trainer`. `init` takes parameters with a head axis (see `start`); `step` returns infos
       of shape (H,).
     """
-    groups = groups_of(heads)
-    losses_of = ((heads[0].loss, None),) if len(groups) == 1 else groups
+    losses_of = groups_of(heads)
+    losses_of = ((heads[0].loss, None),) if len(losses_of) == 1 else losses_of
     blinkered = any(head.subset.columns is not None for head in heads)
     step = _step(losses_of, descent, _Frozen(statistics), blinkered)
     fixed = (
@@ -149,7 +149,7 @@ class _Frozen:
         return hash(self.identity)
 
     def __eq__(self, other: object) -> bool:
-        return self.identity == other.identity
+        return isinstance(other, _Frozen) and self.identity == other.identity
 
 
 @cache
@@ -165,7 +165,7 @@ def _step(groups: Groups, descent: Descent, statistics: _Frozen, blinkered: bool
     ) -> tuple[jax.Array, jax.Array]:
         batch = without_absent(batch)
         inputs = _inputs(batch, statistics, descent, params.weights.dtype)
-        values = _losses(groups, descent, params, inputs, batch.labels)
+        values = _losses(groups, descent, params, inputs, jnp.asarray(batch.labels))
         means = jax.vmap(lambda row: weighted_mean(row, batch.weights))(values)
         if not descent.decoupled:
             means = means + settings.strengths * jax.vmap(penalty)(params.weights)
@@ -307,7 +307,8 @@ def _measure_block(
 ) -> tuple[jax.Array, jax.Array]:
     dtype, block = params.bias.dtype, without_absent(block)
     inputs = _inputs(block, statistics, descent, dtype)
-    labels, counts = block.labels.astype(jnp.int32), block.weights.astype(accumulator(dtype))
+    labels = jnp.asarray(block.labels).astype(jnp.int32)
+    counts = jnp.asarray(block.weights).astype(accumulator(dtype))
     scores = _scores(params, inputs, descent.precision)
     guesses = jnp.argmax(scores, axis=1)
     right = guesses == jnp.broadcast_to(labels[None, :], guesses.shape)

@@ -51,7 +51,7 @@ def banks_of(heads: Sequence[Head], regularizer: str) -> list[list[int]]:
             groups[head.loss, head.subset.name, head.shots].append(position)
     banks = [group for group in groups.values() if len({heads[h].seed for h in group}) > 1]
     enough = sum(map(len, banks)) >= FEWEST and regularizer == "l2"
-    return sorted(banks, key=lambda bank: heads[bank[0]].shots) if enough else []
+    return sorted(banks, key=lambda bank: heads[bank[0]].shots or 0) if enough else []
 
 
 def shapes_of(banks: Sequence[Sequence[Head]], data: Batch, classes: int) -> list:
@@ -59,7 +59,7 @@ def shapes_of(banks: Sequence[Sequence[Head]], data: Batch, classes: int) -> lis
     occurring, shapes = len(np.unique(data.labels)), []
     features = data.inputs.shape[1]
     for bank in banks:
-        rows = bank[0].shots * occurring
+        rows = (bank[0].shots or 0) * occurring
         shapes.append((rows, min(rows, int(bank[0].subset.mask(features).sum()))))
     small = [shape for shape in shapes if shape[0] * shape[1] * classes <= SHARED]
     common = tuple(np.max(small, axis=0).tolist()) if small else (0, 0)
@@ -97,7 +97,7 @@ def solve_draws(
     """
     if all(head in done for head in bank):
         return
-    settings = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
+    settings: dict[str, Any] = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
     at = {(head.seed, head.strength): head for head in bank}
     strengths = sorted({head.strength for head in bank}, reverse=True)
     seeds = sorted({head.seed for head in bank})
@@ -167,11 +167,12 @@ def _start(
     classes: int,
 ) -> LinearParams:
     """Where the solution should be: on along the path, linearly in the logarithm of strength."""
-    known = [done.get(at.get((seed, strength))) for strength in strengths[-3:-1]]
-    ends = [rows.inward(found.params) for found in known if found is not None]
+    heads = [at.get((seed, strength)) for strength in strengths[-3:-1]]
+    known = [done[head] for head in heads if head in done]
+    inward = [rows.inward(found.params) for found in known]
     weights, bias = np.zeros((classes, shape[1])), np.zeros(classes)
-    if ends:
-        ends = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in ends]
+    if inward:
+        ends = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in inward]
         before, last = ends[0], ends[-1]
         share = 0.0
         if len(ends) == 2:

@@ -39,7 +39,7 @@ def solve(
     near: Sequence[Fitted] = (),
     known: Sequence[Fitted] = (),
     carried: Carried | None = None,
-    on_fitted: Callable[[Fitted, Callable], None] | None = None,
+    on_fitted: Callable[[Fitted, Callable[[], Any] | None], None] | None = None,
     on_pass: Callable[[], None] = silent,
 ) -> list[Fitted]:
     """Solve the problem of every head to a certified relative gap.
@@ -89,7 +89,7 @@ def solve(
             "one seed would fit the same heads again. Give one seed, or `shots`."
         )
     before = {found.head: found for found in known}
-    fitted = [before.get(head) for head in heads]
+    fitted: list[Fitted | None] = [before.get(head) for head in heads]
     banks = [] if near else banks_of(heads, regularizer)
     shapes = shapes_of([[heads[h] for h in bank] for bank in banks], data, classes)
     for bank, shape in zip(banks, shapes, strict=True):
@@ -125,9 +125,10 @@ def solve(
             problem: PathRows = problem,
         ) -> None:
             found = _fitted(heads[path[t]], solution, problem)
-            (fitted[path[t]],) = _validated([found], validation, statistics, margin, mesh)
+            (measured,) = _validated([found], validation, statistics, margin, mesh)
+            fitted[path[t]] = measured
             if on_fitted is not None:
-                on_fitted(fitted[path[t]], make)
+                on_fitted(measured, make)
 
         _path(
             problem, [heads[h].strength for h in path], done, start=start,

@@ -145,7 +145,7 @@ def descend(
             step, measured = int(new.step), None
             if validation is not None and (step % per_epoch == 0 or step == last):
                 measured = measure(bank, new.params, descent, statistics, validation, mesh=mesh)
-            losses = infos.loss[:, : len(bank)]
+            losses = np.asarray(infos.loss[:, : len(bank)])
             progress = observe(progress, new, losses, measured, step / per_epoch, patience)
             if on_record is not None:
                 on_record(_record(progress, len(banks), step, step / per_epoch))

@@ -43,8 +43,10 @@ class PathRows:
     def __init__(self, head: Head, data: Batch, statistics: Preprocessing, *, rotate: bool):
         self.loss, self.features = head.loss, data.inputs.shape[1]
         self.columns = head.subset.mask(self.features)
-        self.labels, self.weights, self.span = np.asarray(data.labels), data.weights, None
-        inputs, parts = data.inputs, [np.asarray(part) for part in statistics[1:]]
+        self.labels, self.weights = np.asarray(data.labels), data.weights
+        self.span: np.ndarray | None = None
+        inputs: Any = data.inputs
+        parts = [np.asarray(part) for part in (statistics.shift, statistics.scale)]
         if head.shots is not None:
             rows = few_shot_rows(self.labels, head.shots, head.seed)
             inputs, self.labels = np.asarray(take(inputs, rows)[:]), self.labels[rows]

@@ -33,7 +33,7 @@ from jaxlin import sharding
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
 from jaxlin.preprocess import Preprocessing
-from jaxlin.sweep.bank import bank_trainer, start
+from jaxlin.sweep.bank import Descent, bank_trainer, start
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.train import TrainState
 
