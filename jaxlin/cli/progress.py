@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
             bar.stop()
 
 
-def _bar(what: str):
+def _bar(what: str) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -69,7 +70,7 @@ def _bar(what: str):
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _line(record) -> str:
+def _line(record: Any) -> str:
     text = f"epoch {record.epoch:g}  loss {record.loss:.4f}"
     if record.validation_accuracy is not None:
         text += f"  validation {record.validation_accuracy:.4f}"

@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import sys
+from typing import Any
 
 
 def prepare_streams() -> None:
@@ -53,9 +54,9 @@ class _Standard(io.FileIO):
     that nobody reads on is fine, and any other failure, say a full disk, is raised once.
     """
 
-    def write(self, text) -> int | None:
+    def write(self, text: Any) -> int:
         try:
-            return super().write(text)
+            return super().write(text) or 0
         except OSError as error:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())

@@ -151,7 +151,7 @@ def _unit_and_length(leaf: Array, axes: tuple[int, ...] | None) -> tuple[Array, 
     return unit, largest * norms
 
 
-def between(start: Any, *ends: Any) -> Direction | tuple[Direction, ...]:
+def between(start: Any, *ends: Any) -> Any:
     """From one parameter point to one or two others: a step of 1 arrives.
 
     Args:

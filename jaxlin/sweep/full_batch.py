@@ -173,9 +173,18 @@ def coarse_to_fine(
 
 
 def _path(
-    problem: PathRows, strengths: Sequence[float], done: Callable[[int, Solution, Any], None], *, start: Fitted | None, carried: Carried | None, regularizer: str, dtype: DTypeLike, mesh: Mesh | None, on_pass: Callable[[], None],
+    problem: PathRows,
+    strengths: Sequence[float],
+    done: Callable[[int, Solution, Any], None],
+    *,
+    start: Fitted | None,
+    carried: Carried | None,
+    regularizer: str,
+    dtype: DTypeLike,
+    mesh: Mesh | None,
+    on_pass: Callable[[], None],
     **settings: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
     common = settings | {

@@ -134,7 +134,7 @@ def open_bank(
     classes: int,
     features: int,
     scale: float,
-    dtype: DTypeLike,
+    dtype: Any,
     mesh: Mesh | None,
 ) -> Progress:
     """The same progress with the bank of the heads at `positions` at its start."""
