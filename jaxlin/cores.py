@@ -54,7 +54,8 @@ class _Blas:
         self.quiet: list[int] = []
         self.loud: list[int] = []
         self.controller: Any = None
-        self.threads, self.limit = 0, None
+        self.limit: Any = None
+        self.threads = 0
 
     def begin(self) -> None:
         """Find the libraries, once."""

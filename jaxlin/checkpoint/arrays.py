@@ -107,7 +107,7 @@ def _named_leaves(state: Any) -> dict[str, Any]:
 def _is_key(leaf: Any) -> bool:
     import jax
 
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _kind(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:

@@ -38,7 +38,8 @@ def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
     if not show or not sys.stderr.isatty():
         yield None
         return
-    begun, bar, task = time.monotonic(), None, None
+    begun, task = time.monotonic(), None
+    bar: Any = None
 
     def report(done: int, total: int) -> None:
         nonlocal bar, task
