@@ -54,9 +54,9 @@ class _Standard(io.FileIO):
     that nobody reads on is fine, and any other failure, say a full disk, is raised once.
     """
 
-    def write(self, text: Any) -> int:
+    def write(self, text: Any) -> int | None:  # type: ignore[override]  # None: it would block
         try:
-            return super().write(text) or 0
+            return super().write(text)
         except OSError as error:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())

@@ -56,7 +56,8 @@ def few_shot(job: SweepJob, fitted: Sequence[sweep.Fitted]) -> list[dict]:
         chosen = max(strengths, key=mean_of)
         members = [i for i in own if fitted[i].head.strength == chosen]
         row: dict[str, Any] = {"shots": shots, "strength": chosen, "draws": len(members)}
-        row["validation_accuracy"] = float(mean_of(chosen))
+        mean = mean_of(chosen)
+        row["validation_accuracy"] = None if np.isnan(mean) else mean  # a single head has no choice
         row["position"] = members[selection.best([fitted[i] for i in members])]
         if job.job.test is not None:
             heads = [fitted[i] for i in members]
