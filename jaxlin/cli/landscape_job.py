@@ -160,8 +160,7 @@ def _describe(directions: Sequence[landscape.Direction]) -> list[dict]:
 def _line(job: Job, options: Any, points: int, extent: float, facts: dict, out: Path) -> dict:
     if options.kind == "interpolate":
         start = _start(job, options)
-        direction: landscape.Direction = landscape.between(start, job.params)
-        direction = direction._replace(name="from the start to the run")
+        direction = landscape.between(start, job.params)._replace(name="from the start to the run")
         steps, x = np.linspace(0, 1, points), "t (0: the start, 1: the run)"
     else:
         start, direction = job.params, _directions(job, options, 1)[0]

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,15 @@ def _unit_and_length(leaf: Array, axes: tuple[int, ...] | None) -> tuple[Array, 
     return unit, largest * norms
 
 
-def between(start: Any, *ends: Any) -> Any:
+@overload
+def between(start: Any, end: Any, /) -> Direction: ...
+
+
+@overload
+def between(start: Any, first: Any, second: Any, /) -> tuple[Direction, Direction]: ...
+
+
+def between(start: Any, *ends: Any) -> Direction | tuple[Direction, ...]:
     """From one parameter point to one or two others: a step of 1 arrives.
 
     Args:
