@@ -5,6 +5,7 @@
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 try:
     __version__ = version("jaxlin")
@@ -28,7 +29,7 @@ _MODULES = {
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(import_module(f"jaxlin.{_HOME_OF[name]}"), name)
     if name in _MODULES:
@@ -36,5 +37,5 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'jaxlin' has no attribute '{name}'")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -5,9 +5,10 @@ __all__ = ["check_label_range", "check_labels", "check_linear", "check_scores_an
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
-def check_scores_and_labels(scores, labels) -> None:
+def check_scores_and_labels(scores: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> None:
     """Raise unless `scores` is floating (..., K) and `labels` is integer (...)."""
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         raise TypeError(
@@ -21,14 +22,14 @@ def check_scores_and_labels(scores, labels) -> None:
         )
 
 
-def check_labels(labels, size: int) -> None:
+def check_labels(labels: jax.Array | np.ndarray, size: int) -> None:
     """Raise unless `labels` is integer (size,): one for each row."""
     _check_classes(labels)
     if labels.shape != (size,):
         raise ValueError(f"`labels` must have one entry per row, ({size},), got {labels.shape}.")
 
 
-def _check_classes(labels) -> None:
+def _check_classes(labels: jax.Array | np.ndarray) -> None:
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             f"`labels` must be integer classes, got {labels.dtype}. "
@@ -36,7 +37,9 @@ def _check_classes(labels) -> None:
         )
 
 
-def check_linear(weights, bias, inputs) -> None:
+def check_linear(
+    weights: jax.Array | np.ndarray, bias: jax.Array | np.ndarray, inputs: jax.Array | np.ndarray
+) -> None:
     """Raise unless `weights` (K, D), `bias` (K,) and `inputs` (..., D) fit together."""
     if weights.ndim != 2 or bias.shape != weights.shape[:1]:
         raise ValueError(
@@ -50,7 +53,9 @@ def check_linear(weights, bias, inputs) -> None:
         )
 
 
-def check_label_range(labels, classes: int | None, *, weights=None) -> None:
+def check_label_range(
+    labels: ArrayLike, classes: int | None, *, weights: ArrayLike | None = None
+) -> None:
     """Raise unless all labels that count lie in [0, classes).
 
     While tracing the values of traced labels are unknown: nothing is checked then. Labels that a

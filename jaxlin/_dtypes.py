@@ -11,9 +11,10 @@ __all__ = ["accumulator", "widened"]
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from numpy.typing import DTypeLike
 
 
-def accumulator(dtype) -> jnp.dtype:
+def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The dtype that numbers of `dtype` are summed in: float32, or `dtype` where that is wider.
 
     Integers and booleans are summed in the default floating dtype.

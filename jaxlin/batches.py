@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlin.core import Batch
 from jaxlin.sharding import Placed, shard_plan, take
@@ -89,17 +90,20 @@ def on_device(data: Batch | Placed) -> Placed:
     """The rows where they are trained on, their number, and the mesh (`None`: one device)."""
     if isinstance(data, Placed):
         return data
-    batch = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in data))
+    weights = None if data.weights is None else jnp.asarray(data.weights)
+    batch = Batch(jnp.asarray(data.inputs), jnp.asarray(data.labels), weights)
     return Placed(batch, batch.labels.shape[0], None)
 
 
-def device_plan(key: jax.Array, epoch: int, examples: int, batch_size: int, over) -> EpochPlan:
+def device_plan(
+    key: jax.Array, epoch: int, examples: int, batch_size: int, over: Mesh | None
+) -> EpochPlan:
     """`epoch_plan` on the device, or on the devices of the mesh `over`, each with its own rows."""
     plan = epoch_plan(key, epoch, examples, batch_size)
     return jax.tree.map(jnp.asarray, plan) if over is None else shard_plan(plan, examples, over)
 
 
-def take_batch(data: Batch, plan: EpochPlan, step, over) -> Batch:
+def take_batch(data: Batch, plan: EpochPlan, step: jax.Array | int, over: Mesh | None) -> Batch:
     """The batch of one step, gathered on the device or devices; `over` is static under `jit`."""
     rows, weights = plan.rows[step], plan.weights[step]
     if over is not None:
@@ -108,7 +112,7 @@ def take_batch(data: Batch, plan: EpochPlan, step, over) -> Batch:
         weights = weights * data.weights[rows]
     return Batch(
         # Rows come from a permutation, so the bounds checks of indexing would be idle.
-        data.inputs.at[rows].get(mode="promise_in_bounds"),
-        data.labels.at[rows].get(mode="promise_in_bounds"),
+        jnp.asarray(data.inputs).at[rows].get(mode="promise_in_bounds"),
+        jnp.asarray(data.labels).at[rows].get(mode="promise_in_bounds"),
         weights,
     )

@@ -7,7 +7,10 @@ it computes meanwhile should take longer than that. A TPU has no launches.
 
 __all__ = ["ACCELERATOR", "CPU", "TPU", "Blocks", "blocks_for", "blocks_on"]
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Blocks(NamedTuple):
@@ -116,7 +119,7 @@ def blocks_for(platform: str, memory: int | None = None) -> Blocks:
     )
 
 
-def blocks_on(device) -> Blocks:
+def blocks_on(device: "jax.Device") -> Blocks:
     """The sizes for a device: by its kind and all of its memory, however much of it is in use."""
     if device.platform == "cpu":
         return CPU

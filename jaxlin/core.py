@@ -4,16 +4,29 @@ N examples, D features, K classes. All are `NamedTuple`s, hence pytrees: they pa
 `jax.jit`, `jax.vmap` and `jax.grad` as they are.
 """
 
-__all__ = ["EXCLUDED", "Batch", "DataError", "LinearParams", "Solution"]
+__all__ = ["EXCLUDED", "Batch", "DataError", "LinearParams", "RowSource", "Solution"]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 EXCLUDED = -1e30
 """Score of a class that is not there: its probability and its hinges are 0, and so are their
 gradients. No smoothed label has a share for it."""
+
+
+class RowSource(Protocol):
+    """Rows (N, D): a JAX or NumPy array, a memory map, or a source that reads them when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 class LinearParams(NamedTuple):
@@ -23,20 +36,20 @@ class LinearParams(NamedTuple):
     `intercept_`.
     """
 
-    weights: Array
+    weights: Array | np.ndarray
     """(K, D), floating: row k is the template of class k."""
-    bias: Array
+    bias: Array | np.ndarray
     """(K,), floating: the score of class k at the origin. Never regularized."""
 
 
 class Batch(NamedTuple):
     """Examples, their classes, and how much each one counts."""
 
-    inputs: ArrayLike
+    inputs: RowSource
     """(N, D), floating or uint8 (raw pixels)."""
-    labels: ArrayLike
+    labels: Array | np.ndarray
     """(N,), integer, in [0, K)."""
-    weights: ArrayLike | None = None
+    weights: Array | np.ndarray | None = None
     """(N,), nonnegative; `None` counts every example once. An example of weight 0 is not there,
     whatever its inputs and label hold: that is how padding, gaps and unlabeled rows are masked."""
 

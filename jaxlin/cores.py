@@ -29,11 +29,12 @@ __all__ = [
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -47,10 +48,14 @@ MOST_THREADS = 8
 class _Blas:
     """Who asks BLAS to be quiet, who needs all of its threads, and what it had before."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.quiet, self.loud = [], []  # the threads inside each context, once for each time
-        self.controller, self.threads, self.limit = None, 0, None
+        # the threads inside each context, once for each time
+        self.quiet: list[int] = []
+        self.loud: list[int] = []
+        self.controller: Any = None
+        self.limit: Any = None
+        self.threads = 0
 
     def begin(self) -> None:
         """Find the libraries, once."""
@@ -106,7 +111,7 @@ def quiet_blas() -> Iterator[None]:
         yield
 
 
-def all_blas_threads():
+def all_blas_threads() -> AbstractContextManager[None]:
     """A context, also inside the quiet one, in which BLAS has as many threads as before it."""
     return _blas.inside(_blas.loud)
 
@@ -181,7 +186,7 @@ def sharing(count: int) -> Iterator[Callable]:
     quiet = partial(np.seterr, over="ignore", invalid="ignore")  # a thread has its own
     with ThreadPoolExecutor(count - 1, "jaxlin-rows", initializer=quiet) as pool:
 
-        def each(function, *lists):
+        def each(function: Callable[..., Any], *lists: Iterable[Any]) -> list[Any]:
             (first, *others) = zip(*lists, strict=True)
             later = [pool.submit(function, *given) for given in others]
             return [function(*first), *(found.result() for found in later)]

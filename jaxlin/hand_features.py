@@ -84,7 +84,9 @@ def hue_histogram(images: np.ndarray, *, bins: int = 10) -> np.ndarray:
     return (counts.reshape(-1, bins) / pixels.shape[1]).astype(np.float32)
 
 
-def describe(images: np.ndarray, *, cell: int = 8, orientations: int = 9, bins: int = 10):
+def describe(
+    images: np.ndarray, *, cell: int = 8, orientations: int = 9, bins: int = 10
+) -> np.ndarray:
     """Oriented gradients and, of pictures in color, the hue histogram, side by side (N, F).
 
     CIFAR-10 with the defaults: 4 x 4 cells of 9 directions and 10 hues, 154 numbers a picture.

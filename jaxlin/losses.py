@@ -187,7 +187,7 @@ def squared_one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike
     return jnp.sum(_shortfalls_of_all(scores, labels, margin) ** 2, axis=-1)
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Array]] = {
     "softmax": softmax_cross_entropy,
     "hinge": weston_watkins_hinge,
     "crammer-singer": crammer_singer_hinge,
@@ -223,14 +223,14 @@ def named(name: str, *, margin: ArrayLike = 1) -> Callable[[Array, Array], Array
     return LOSSES[name] if name == "softmax" else partial(LOSSES[name], margin=margin)
 
 
-def _checked(scores, labels) -> tuple[Array, Array]:
+def _checked(scores: Array, labels: Array) -> tuple[Array, Array]:
     """Both as arrays that fit together, the scores in the dtype that they are summed in."""
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     check_scores_and_labels(scores, labels)
     return widened(scores), labels
 
 
-def _cross_entropy(scores, labels, smoothing) -> Array:
+def _cross_entropy(scores: Array, labels: Array, smoothing: ArrayLike) -> Array:
     own = _score_of(labels, scores)[..., 0]
     losses = jax.nn.logsumexp(scores, axis=-1) - own
     if isinstance(smoothing, int | float):
@@ -253,14 +253,14 @@ def _is_label(labels: Array, scores: Array) -> Array:
     return jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
 
 
-def _shortfalls_of_wrong(scores, labels, margin) -> Array:
+def _shortfalls_of_wrong(scores: Array, labels: Array, margin: ArrayLike) -> Array:
     """max(0, s_j - s_y + margin) for j != y and 0 for j = y, (..., K)."""
     scores, labels = _checked(scores, labels)
     shortfalls = jax.nn.relu(scores - _score_of(labels, scores) + margin)
     return jnp.where(_is_label(labels, scores), 0, shortfalls)
 
 
-def _largest_shortfall(scores, labels, margin) -> Array:
+def _largest_shortfall(scores: Array, labels: Array, margin: ArrayLike) -> Array:
     """max(0, margin + max over j != y of s_j - s_y), (...); 0 where there is no other class."""
     scores, labels = _checked(scores, labels)
     rivals = jnp.where(_is_label(labels, scores), -jnp.inf, scores)
@@ -268,7 +268,7 @@ def _largest_shortfall(scores, labels, margin) -> Array:
     return jax.nn.relu(rival - _score_of(labels, scores)[..., 0] + margin)
 
 
-def _shortfalls_of_all(scores, labels, margin) -> Array:
+def _shortfalls_of_all(scores: Array, labels: Array, margin: ArrayLike) -> Array:
     """max(0, margin - t_k s_k), (..., K), with t_k = 1 for the label and -1 for the others."""
     scores, labels = _checked(scores, labels)
     return jax.nn.relu(margin + jnp.where(_is_label(labels, scores), -scores, scores))

@@ -6,8 +6,9 @@ fit is refused before it starts, and one that fits in parts is cut into parts.
 
 __all__ = ["available_bytes", "kept_bytes", "parts_within", "peak_bytes", "tree_bytes"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ HEADROOM = 0.8
 """Share of the free memory that is planned with: allocators and compilers need some."""
 
 
-def available_bytes(device=None) -> int:
+def available_bytes(device: jax.Device | None = None) -> int:
     """Bytes that are free for new arrays on a device (default: the first).
 
     An accelerator says so itself. On a CPU it is what the system calls available, or what the
@@ -32,7 +33,7 @@ def available_bytes(device=None) -> int:
     return min(_system(), _control_group())
 
 
-def kept_bytes(device, on_cpu: int) -> int:
+def kept_bytes(device: jax.Device, on_cpu: int) -> int:
     """Bytes that may be kept on a device for as long as a fit takes: `on_cpu` of a CPU.
 
     Half of what is free on an accelerator, whose memory is there for this; the other half is for
@@ -44,7 +45,7 @@ def kept_bytes(device, on_cpu: int) -> int:
     return on_cpu if device.platform == "cpu" else available_bytes(device) // 2
 
 
-def tree_bytes(tree) -> int:
+def tree_bytes(tree: Any) -> int:
     """Bytes of all arrays of a tree.
 
     >>> tree_bytes({"a": np.zeros((2, 3), np.float32), "b": np.zeros(2)})
@@ -77,7 +78,7 @@ def parts_within(function: Callable, size: int, budget: int) -> int:
         parts = min(2 * parts, size)
 
 
-def peak_bytes(jaxpr) -> int:
+def peak_bytes(jaxpr: Any) -> int:
     """The largest sum of intermediate arrays alive at once, if every equation made an array.
 
     Compilers fuse element-wise equations, so that the truth lies at or below this.
@@ -101,14 +102,14 @@ def peak_bytes(jaxpr) -> int:
     return peak
 
 
-def _ending(equation, i: int, last_use: dict, kept: set) -> set:
+def _ending(equation: Any, i: int, last_use: dict, kept: set) -> set:
     """The variables of an equation that nothing after it needs."""
     used = {v for v in equation.invars if not hasattr(v, "val") and last_use[v] == i}
     unused = {v for v in equation.outvars if v not in last_use}
     return (used | unused) - kept
 
 
-def _inner(params: dict):
+def _inner(params: dict) -> Iterator[Any]:
     """The jaxprs inside an equation (of jit, scan, cond, ...)."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else [value]:
@@ -118,7 +119,7 @@ def _inner(params: dict):
                 yield item
 
 
-def _bytes(aval) -> int:
+def _bytes(aval: Any) -> int:
     return int(np.prod(aval.shape)) * aval.dtype.itemsize if hasattr(aval, "shape") else 0
 
 

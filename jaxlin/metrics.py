@@ -131,17 +131,16 @@ def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """
     from sklearn.metrics import log_loss as sklearn_log_loss
 
-    probabilities, labels = _checked(probabilities, labels, name="probabilities")
-    probabilities = probabilities.astype(np.float64)
-    sums = probabilities.sum(axis=1, keepdims=True)
+    given, labels = _checked(probabilities, labels, name="probabilities")
+    given = given.astype(np.float64)
+    sums = given.sum(axis=1, keepdims=True)
     wrong = np.flatnonzero(~(np.isfinite(sums) & (sums > 0)))
     if wrong.size:
         raise ValueError(
             f"`probabilities` must have a positive sum in every row, got {sums[wrong[0], 0]} at "
             f"row {wrong[0]} ({wrong.size} such rows). Leave rows without probabilities out."
         )
-    probabilities = probabilities / sums
-    return float(sklearn_log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
+    return float(sklearn_log_loss(labels, given / sums, labels=range(given.shape[1])))
 
 
 def expected_calibration_error(
@@ -197,7 +196,9 @@ def _matrix(scores: ArrayLike, *, name: str = "scores") -> np.ndarray:
     return scores
 
 
-def _checked(scores, labels, *, name: str = "scores") -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    scores: ArrayLike, labels: ArrayLike, *, name: str = "scores"
+) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays that fit together, or one sentence about what is wrong."""
     scores, labels = _matrix(scores, name=name), np.asarray(labels)
     examples, classes = scores.shape
@@ -221,9 +222,9 @@ def _checked(scores, labels, *, name: str = "scores") -> tuple[np.ndarray, np.nd
     return scores, labels
 
 
-def _right_and_totals(scores, labels) -> tuple[np.ndarray, np.ndarray]:
+def _right_and_totals(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """(K,) and (K,): how many examples of each class are classified right, and how many it has."""
     scores, labels = _checked(scores, labels)
     hits = labels[predicted_classes(scores) == labels]
-    counted = (np.bincount(part, minlength=scores.shape[1]) for part in (hits, labels))
-    return tuple(counted)
+    classes = scores.shape[1]
+    return np.bincount(hits, minlength=classes), np.bincount(labels, minlength=classes)

@@ -10,14 +10,15 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxlin._dtypes import accumulator
-from jaxlin.core import DataError, LinearParams
+from jaxlin.core import DataError, LinearParams, RowSource
 from jaxlin.data.pixels import PixelRange
 from jaxlin.precision import jit, product
 from jaxlin.prefetch import prefetch
@@ -56,7 +57,7 @@ def score_function(preprocessing: Preprocessing, *, precision: str = "highest") 
     spread would cancel digits. `precision` is that of the product, see `jaxlin.precision`.
     """
 
-    def score(params: LinearParams, inputs) -> jax.Array:
+    def score(params: LinearParams, inputs: ArrayLike) -> jax.Array:
         inputs = jnp.asarray(inputs)
         if jnp.issubdtype(inputs.dtype, jnp.integer):
             params = fold(preprocessing, params)
@@ -70,7 +71,7 @@ def score_function(preprocessing: Preprocessing, *, precision: str = "highest") 
     return score
 
 
-def scores(model: Model, inputs, *, rows: int = 4096) -> np.ndarray:
+def scores(model: Model, inputs: RowSource, *, rows: int = 4096) -> np.ndarray:
     """Scores (N, K) of raw inputs (N, D), in blocks of `rows`.
 
     The last block is filled up with zeros, so that a row's scores do not depend on how many
@@ -98,13 +99,17 @@ def scores(model: Model, inputs, *, rows: int = 4096) -> np.ndarray:
     return out
 
 
-def _block_scores(params, preprocessing, block):
+def _block_scores(
+    params: LinearParams, preprocessing: Preprocessing, block: np.ndarray
+) -> np.ndarray:
     arrays = (jnp.asarray(preprocessing.shift), jnp.asarray(preprocessing.scale))
     return np.asarray(_jitted_scores(preprocessing.kind, params, arrays, block))
 
 
 @partial(jit, static_argnums=0)
-def _jitted_scores(kind, params, arrays, block):
+def _jitted_scores(
+    kind: str, params: LinearParams, arrays: tuple[jax.Array, jax.Array], block: jax.Array
+) -> jax.Array:
     return score_function(Preprocessing(kind, *arrays))(params, block)
 
 
@@ -112,14 +117,14 @@ def save(path: Path, model: Model) -> None:
     """Write `model` as safetensors, and read it back to see that it is what was meant."""
     from safetensors.numpy import save as to_bytes
 
-    tensors = {
+    parts = {
         "weights": model.params.weights,
         "bias": model.params.bias,
         "shift": model.preprocessing.shift,
         "scale": model.preprocessing.scale,
     }
     # safetensors writes the buffer of a strided array as it lies: garbage, without an error.
-    tensors = {name: np.ascontiguousarray(np.asarray(value)) for name, value in tensors.items()}
+    tensors = {name: np.ascontiguousarray(np.asarray(value)) for name, value in parts.items()}
     metadata = {
         "format": "jaxlin",
         "format_version": str(FORMAT_VERSION),
@@ -192,7 +197,7 @@ def load(path: Path) -> Model:
     )
 
 
-def _read(path: Path):
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Tensors and metadata; every way in which the file can be broken is a `DataError`."""
     from safetensors import SafetensorError, safe_open
 

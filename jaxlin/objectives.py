@@ -12,8 +12,9 @@ __all__ = [
     "without_label",
 ]
 
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,11 @@ def without_label(batch: Batch, label: int | None) -> Batch:
     return batch._replace(weights=jnp.where(known, weights, 0))
 
 
-def compose(score, loss, regularizer=regularizers.l2) -> Objective:
+def compose(
+    score: Callable[[LinearParams, Any], Array],
+    loss: Callable[[Array, Array], Array],
+    regularizer: Callable[[Array], Array] = regularizers.l2,
+) -> Objective:
     """The objective: weighted mean of `loss` over the examples + `strength * R(W)`.
 
     Args:
@@ -119,13 +124,17 @@ def compose(score, loss, regularizer=regularizers.l2) -> Objective:
         batch = without_absent(without_label(batch, ignored))
         values = loss(score(params, batch.inputs), jnp.asarray(batch.labels))
         data_loss = weighted_mean(values, batch.weights)
-        return data_loss + jnp.asarray(strength, data_loss.dtype) * regularizer(params.weights)
+        return data_loss + jnp.asarray(strength, data_loss.dtype) * regularizer(
+            jnp.asarray(params.weights)
+        )
 
-    objective.ignored_label = ignored
+    vars(objective)["ignored_label"] = ignored
     return objective
 
 
-def gradient_in_parts(objective, parts: int):
+def gradient_in_parts(
+    objective: Callable[..., Array], parts: int
+) -> Callable[..., tuple[Array, Any]]:
     """`jax.value_and_grad(objective)` of a batch that is looked at in `parts` parts.
 
     For a weighted mean over examples plus a term of the parameters: the mean of a batch is the
@@ -145,26 +154,27 @@ def gradient_in_parts(objective, parts: int):
         return whole
     ignored = _ignored_label(objective)
 
-    def in_parts(params: LinearParams, batch: Batch):
+    def in_parts(params: LinearParams, batch: Batch) -> tuple[Array, LinearParams]:
         batch = without_label(batch, ignored)
         rows = batch.labels.shape[0]
         weights = jnp.ones(rows) if batch.weights is None else widened(batch.weights)
         total = jnp.sum(weights)
 
-        def cut(leaf):
+        def cut(leaf: Array) -> Array:
             """(parts, n, ...): every `parts`-th row, so that rows stay on their devices."""
             missing = -rows % parts
             filled = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
             return jnp.moveaxis(filled.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
 
-        def step(found, part):
+        def step(found: Any, part: Batch) -> tuple[Any, None]:
             part = without_absent(part)
-            weight = jnp.sum(part.weights)
-            counted = jnp.where(weight > 0, part.weights, 1)  # a part of filling alone: no 0 / 0
+            given = jnp.asarray(part.weights)
+            weight = jnp.sum(given)
+            counted = jnp.where(weight > 0, given, 1)  # a part of filling alone: no 0 / 0
             share = weight / total
             own = whole(params, part._replace(weights=counted))
 
-            def add(sums, values):
+            def add(sums: Array, values: Array) -> Array:
                 added = share.astype(sums.dtype) * values.astype(sums.dtype)
                 return sums + jnp.where(weight > 0, added, 0)
 
@@ -179,14 +189,14 @@ def gradient_in_parts(objective, parts: int):
     return in_parts
 
 
-def _check_one_each(weights, examples: tuple[int, ...]) -> None:
+def _check_one_each(weights: Array, examples: tuple[int, ...]) -> None:
     if weights.shape != examples:
         raise ValueError(
             f"`weights` must have one entry per example, {examples}, got {weights.shape}."
         )
 
 
-def _ignored_label(objective) -> int | None:
+def _ignored_label(objective: Callable[..., Any]) -> int | None:
     """The label that an objective of `compose` leaves out of its mean."""
     while isinstance(objective, partial):
         objective = objective.func

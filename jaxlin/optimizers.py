@@ -3,10 +3,15 @@
 __all__ = ["OPTIMIZERS", "SCHEDULES", "optimizer", "schedule"]
 
 from functools import partial
+from typing import Any
 
 import optax
+from jax.typing import ArrayLike
 
 from jaxlin.core import LinearParams
+
+_WEIGHTS_ALONE: Any = LinearParams._make((True, False))
+"""What is applied to the weights and not to the bias, as optax wants to be told."""
 
 OPTIMIZERS = {
     "sgd": optax.sgd,
@@ -18,12 +23,12 @@ OPTIMIZERS = {
     "adamw": optax.adamw,
     "lion": optax.lion,
     # As published and as everybody uses it: a bias has no trust ratio.
-    "lars": partial(optax.lars, trust_ratio_mask=LinearParams(True, False)),
+    "lars": partial(optax.lars, trust_ratio_mask=_WEIGHTS_ALONE),
 }
 SCHEDULES = ("constant", "cosine", "linear", "warmup-cosine", "steps")
 
 
-def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
+def schedule(name: str, step_size: ArrayLike, steps: int) -> optax.Schedule:
     """The step size over a run: "constant", or falling to 0 by a "cosine" or a "linear" law.
 
     "warmup-cosine" rises linearly over the first ninth of the run, then falls as a cosine; "steps"
@@ -47,7 +52,7 @@ def schedule(name: str, step_size: float, steps: int) -> optax.Schedule:
     return laws[name]()
 
 
-def _warmup_cosine(step_size, steps: int) -> optax.Schedule:
+def _warmup_cosine(step_size: ArrayLike, steps: int) -> optax.Schedule:
     rise = max(1, steps // 9)
     return optax.join_schedules(
         [
@@ -59,7 +64,7 @@ def _warmup_cosine(step_size, steps: int) -> optax.Schedule:
 
 
 def optimizer(
-    name: str, step_size: float | optax.Schedule, *, decay: float = 0.0
+    name: str, step_size: ArrayLike | optax.Schedule, *, decay: ArrayLike = 0.0
 ) -> optax.GradientTransformation:
     """One of `OPTIMIZERS` by name; any other optax transformation works as well.
 
@@ -72,6 +77,5 @@ def optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
     if name == "adamw":
-        mask = LinearParams(True, False)
-        return optax.adamw(step_size, weight_decay=decay, mask=mask)
+        return optax.adamw(step_size, weight_decay=decay, mask=_WEIGHTS_ALONE)
     return OPTIMIZERS[name](step_size)

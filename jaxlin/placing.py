@@ -7,12 +7,16 @@ passes over them, and a thread for each core, into memory that may have large pa
 __all__ = ["aligned", "device_of", "to_device"]
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from operator import attrgetter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 ALIGNMENT = 64
 """Of buffers, in bytes, so that JAX may use them without a copy."""
@@ -22,7 +26,7 @@ MOST_THREADS = 8
 """By then memory has no more bandwidth."""
 
 
-def aligned(shape, dtype) -> np.ndarray:
+def aligned(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """Memory for an array, not yet filled, aligned so that JAX can take it over.
 
     >>> aligned((2, 3), np.float32).ctypes.data % ALIGNMENT
@@ -35,14 +39,14 @@ def aligned(shape, dtype) -> np.ndarray:
     return raw[first : first + size].view(dtype).reshape(shape)
 
 
-def device_of(array=None):
+def device_of(array: Any = None) -> jax.Device:
     """The device that holds `array`, or its first shard; for all else the one JAX computes on.
 
     >>> device_of(np.ones(3)) == device_of(jnp.ones(3))
     True
     """
     if isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer):
-        return min(array.sharding.addressable_devices, key=lambda device: device.id)
+        return min(array.sharding.addressable_devices, key=attrgetter("id"))
     default = jax.config.jax_default_device
     if default is None or isinstance(default, str):
         return jax.local_devices(backend=default)[0]

@@ -9,7 +9,10 @@ place of a product, and with the range of float32.
 
 __all__ = ["Arithmetic", "arithmetic_of", "lacking", "proof", "with_float64"]
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Arithmetic(NamedTuple):
@@ -34,7 +37,7 @@ _TABLE = {
 _UNKNOWN = Arithmetic("unknown", "unknown", None)
 
 
-def arithmetic_of(device) -> Arithmetic:
+def arithmetic_of(device: "jax.Device") -> Arithmetic:
     """What a device computes with.
 
     Args:
@@ -48,7 +51,7 @@ def arithmetic_of(device) -> Arithmetic:
     return _TABLE.get(_row(device), _UNKNOWN)
 
 
-def _row(device) -> str:
+def _row(device: "jax.Device") -> str:
     if device.platform not in ("gpu", "cuda", "rocm"):
         return device.platform
     try:
@@ -58,7 +61,7 @@ def _row(device) -> str:
     return "nvidia" if capability >= 8 else "nvidia before 8.0"
 
 
-def lacking(device, precision: str) -> str | None:
+def lacking(device: "jax.Device", precision: str) -> str | None:
     """The sentence for a precision that a device has no units for; `None` if it has them.
 
     Args:
@@ -79,7 +82,7 @@ def lacking(device, precision: str) -> str | None:
     )
 
 
-def with_float64(device):
+def with_float64(device: "jax.Device") -> "jax.Device":
     """The device, or where it computes float64 in pairs of float32 this machine's processors.
 
     Raises:
@@ -103,7 +106,7 @@ def with_float64(device):
         ) from None
 
 
-def proof(device, processes: int = 1) -> str | None:
+def proof(device: "jax.Device", processes: int = 1) -> str | None:
     """What becomes of proofs where float64 is not native; `None` where it is, or is unknown.
 
     What is taken off a bound for rounding is that of IEEE arithmetic. So sums in float64 are taken

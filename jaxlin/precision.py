@@ -16,24 +16,30 @@ written out, so that it is the same on every device; on units made for it the pr
 and fast, elsewhere it costs the rounding. The gradient's products round their operands likewise.
 """
 
-__all__ = ["PRECISIONS", "einsum", "exact", "float64", "jit", "product"]
+__all__ = ["PRECISIONS", "Compiled", "einsum", "exact", "float64", "jit", "product"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxlin._dtypes import widened
 from jaxlin.placing import device_of
 from jaxlin.platforms import with_float64
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Returned = TypeVar("Returned", covariant=True)
+
 PRECISIONS = ("highest", "tf32", "bf16")
 
 
-def exact(function: Callable) -> Callable:
+def exact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """`function`, in which every product that does not state its precision is exact.
 
     So are the products of its derivatives. On a CPU the numbers are the same bits without it.
@@ -44,20 +50,31 @@ def exact(function: Callable) -> Callable:
     """
 
     @wraps(function)
-    def stated(*arguments, **settings):
+    def stated(*arguments: Arguments.args, **settings: Arguments.kwargs) -> Result:
         with jax.default_matmul_precision("highest"):
             return function(*arguments, **settings)
 
     return stated
 
 
-def jit(function: Callable, **settings) -> Callable:
+class Compiled(Protocol[Returned]):
+    """What `jit` makes of a function."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Returned: ...
+
+    def lower(self, *arguments: Any, **settings: Any) -> jax.stages.Lowered: ...
+
+    def __hash__(self) -> int: ...
+
+
+def jit(function: Callable[..., Result], **settings: Any) -> Compiled[Result]:
     """`jax.jit` of a function that is `exact`; the settings are those of `jax.jit`.
 
     >>> jit(jnp.dot)(jnp.arange(3), jnp.arange(3)).item()
     5
     """
-    return jax.jit(exact(function), **settings)
+    compiled: Any = jax.jit(exact(function), **settings)
+    return compiled
 
 
 @contextmanager
@@ -80,7 +97,7 @@ def float64() -> Iterator[None]:
         yield
 
 
-def product(inputs: Array, weights: Array, precision: str) -> Array:
+def product(inputs: Array | np.ndarray, weights: Array | np.ndarray, precision: str) -> Array:
     """`inputs @ weights.T` with rounded operands.
 
     Args:
@@ -98,24 +115,24 @@ def product(inputs: Array, weights: Array, precision: str) -> Array:
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     weights = widened(weights)
-    inputs = inputs.astype(weights.dtype)
+    inputs = jnp.asarray(inputs).astype(weights.dtype)
     if precision == "highest":
         return jnp.matmul(inputs, weights.T, precision=lax.Precision.HIGHEST)
     return _rounded(inputs, weights, precision)
 
 
-def _round(values, precision):
+def _round(values: Array, precision: str) -> Array:
     if precision == "bf16":
         return values.astype(jnp.bfloat16)
     return lax.reduce_precision(values, exponent_bits=8, mantissa_bits=10)
 
 
-def _sum(equation, left, right, precision, dtype):
+def _sum(equation: str, left: Array, right: Array, precision: str, dtype: jnp.dtype) -> Array:
     left, right = _round(left, precision), _round(right, precision)
     # two bfloat16 have an exact product in float32: nothing to be stated but that it is meant so
     stated = lax.Precision.DEFAULT if precision == "bf16" else lax.Precision.HIGHEST
 
-    def summed(left, right, *, stated=stated):
+    def summed(left: Array, right: Array, *, stated: Any = stated) -> Array:
         return jnp.einsum(equation, left, right, precision=stated, preferred_element_type=dtype)
 
     if precision == "bf16" or dtype != jnp.float32:
@@ -141,15 +158,15 @@ def einsum(equation: str, left: Array, right: Array, precision: str) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _rounded(inputs, weights, precision):
+def _rounded(inputs: Array, weights: Array, precision: str) -> Array:
     return _sum("nd,kd->nk", inputs, weights, precision, weights.dtype)
 
 
-def _forward(inputs, weights, precision):
+def _forward(inputs: Array, weights: Array, precision: str) -> tuple[Array, tuple[Array, Array]]:
     return _rounded(inputs, weights, precision), (inputs, weights)
 
 
-def _backward(precision, saved, slope):
+def _backward(precision: str, saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     inputs, weights = saved
     to_inputs = _sum("nk,kd->nd", slope, weights, precision, inputs.dtype)
     return to_inputs, _sum("nk,nd->kd", slope, inputs, precision, weights.dtype)

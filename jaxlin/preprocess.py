@@ -12,8 +12,8 @@ as the original ones score preprocessed inputs, so that pixels stay uint8 in mem
 
 __all__ = ["KINDS", "Preprocessing", "apply", "fit", "fold"]
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,12 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlin.core import LinearParams
+from jaxlin.core import LinearParams, RowSource
 from jaxlin.precision import exact, jit
 from jaxlin.prefetch import prefetch
 
+Across = Callable[[Any, str], Any]
+"""`(values, how) -> values` of all processes, as `fit` describes it."""
 KINDS = ("none", "scale", "center", "standardize")
 _BLOCK_BYTES = 64 << 20  # of float64 numbers at a time
 _CHUNK_ROWS = 500  # of those, that stay in cache
@@ -41,11 +43,11 @@ class Preprocessing(NamedTuple):
     """(D,) float64."""
 
 
-def _alone(values, how):
+def _alone(values: Any, how: str) -> Any:
     return values
 
 
-def fit(inputs: np.ndarray, kind: str, *, across: Callable = _alone) -> Preprocessing:
+def fit(inputs: RowSource, kind: str, *, across: Across = _alone) -> Preprocessing:
     """Fit the map on training inputs.
 
     Args:
@@ -127,18 +129,18 @@ def fold(preprocessing: Preprocessing, params: LinearParams) -> LinearParams:
     return LinearParams(weights, params.bias - weights @ shift)
 
 
-def _blocks(inputs):
+def _blocks(inputs: RowSource) -> Iterator[np.ndarray]:
     rows = max(1, _BLOCK_BYTES // (8 * max(1, inputs.shape[1])))
     starts = range(0, len(inputs), rows)
     yield from prefetch(lambda start: np.asarray(inputs[start : start + rows]), starts)
 
 
-def _mean(inputs, across) -> np.ndarray:
+def _mean(inputs: RowSource, across: Across) -> np.ndarray:
     total = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(inputs))
     return across(total, "sum") / across(len(inputs), "sum")
 
 
-def _moments(inputs, across) -> tuple[np.ndarray, np.ndarray]:
+def _moments(inputs: RowSource, across: Across) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square about it, from one pass over the rows.
 
     E[x^2] - mean^2 would cancel digits. Every chunk has its own mean, and squares are taken about
@@ -155,7 +157,7 @@ def _moments(inputs, across) -> tuple[np.ndarray, np.ndarray]:
     return mean, squares / count
 
 
-def _block_moments(block, large: bool):
+def _block_moments(block: np.ndarray, large: bool) -> tuple[int, np.ndarray, np.ndarray]:
     """Number of rows, mean, and sum of squares about it, of one block."""
     whole = len(block) // _CHUNK_ROWS * _CHUNK_ROWS if large else 0
     parts = []
@@ -170,7 +172,11 @@ def _block_moments(block, large: bool):
     return _together(*zip(*parts, strict=True))
 
 
-def _together(counts, means, squares):
+def _together(
+    counts: Sequence[int],
+    means: np.ndarray | Sequence[np.ndarray],
+    squares: np.ndarray | Sequence[np.ndarray],
+) -> tuple[int, np.ndarray, np.ndarray]:
     """The same of several sets of rows, of which each is known by the three."""
     count = sum(counts)
     shares = np.array(counts)[:, None] / count
@@ -180,10 +186,10 @@ def _together(counts, means, squares):
 
 
 @jit
-def _chunk_moments(block):
+def _chunk_moments(block: Array) -> tuple[Array, Array]:
     """Mean and sum of squares about it of every chunk of rows, float64 (chunks, D)."""
 
-    def step(_, chunk):
+    def step(_: None, chunk: Array) -> tuple[None, tuple[Array, Array]]:
         chunk = chunk.astype(jnp.float64)
         mean = chunk.mean(axis=0)
         return None, (mean, jnp.square(chunk - mean[None, :]).sum(axis=0))
@@ -191,7 +197,7 @@ def _chunk_moments(block):
     return jax.lax.scan(step, None, block.reshape(-1, _CHUNK_ROWS, block.shape[1]))[1]
 
 
-def _range(inputs, across) -> tuple[np.ndarray, np.ndarray]:
+def _range(inputs: RowSource, across: Across) -> tuple[np.ndarray, np.ndarray]:
     extremes = [
         (block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64))
         for block in _blocks(inputs)

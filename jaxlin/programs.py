@@ -10,11 +10,12 @@ __all__ = ["SMALL", "Program", "programs"]
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType, Mesh
+from numpy.typing import DTypeLike
 
 from jaxlin import losses, models, objectives, optimizers, preprocess, steps
 from jaxlin.batches import EpochPlan
@@ -95,11 +96,13 @@ class Program(NamedTuple):
     """It runs on so many at once."""
 
 
-def _of(shape, dtype=SINGLE):
+def _of(shape: tuple[int, ...], dtype: DTypeLike = SINGLE) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def programs(over=None, blocks: Blocks = ACCELERATOR) -> Iterator[Program]:
+def programs(
+    over: Mesh | AbstractMesh | None = None, blocks: Blocks = ACCELERATOR
+) -> Iterator[Program]:
     """All of them.
 
     Args:
@@ -118,12 +121,12 @@ def programs(over=None, blocks: Blocks = ACCELERATOR) -> Iterator[Program]:
     yield from _differences(blocks)
 
 
-def _chunk(dtype, blocks) -> int:
+def _chunk(dtype: DTypeLike, blocks: Blocks) -> int:
     rows = chunk_size(N, D, K, np.dtype(SINGLE), blocks)
     return rows * 4 // np.dtype(dtype).itemsize
 
 
-def _passes(over, blocks):
+def _passes(over: Mesh | AbstractMesh, blocks: Blocks) -> Iterator[Program]:
     form, labels = FORMS["softmax"], _of((N,), np.int32)
     for dtype in (SINGLE, DOUBLE):
         rows, chunk = _of((N, D), HALF), _chunk(dtype, blocks)
@@ -172,7 +175,7 @@ def _passes(over, blocks):
     )
 
 
-def _sharded(form, over, blocks):
+def _sharded(form: Any, over: Mesh | AbstractMesh, blocks: Blocks) -> tuple[Callable, tuple]:
     share = -(-N // EIGHT)
     run = sharded._on_shards.__wrapped__(
         chunks.fused, over, min(_chunk(SINGLE, blocks), share), mean_loss._rowwise_of(form, 1), (1,)
@@ -181,7 +184,7 @@ def _sharded(form, over, blocks):
     return run, (_of((K, D)), _of((K,)), _of((D,)), rows, labels, _of((EIGHT * share,)), (1.0,))
 
 
-def _proofs(blocks):
+def _proofs(blocks: Blocks) -> Iterator[Program]:
     form, labels, shift = FORMS["softmax"], _of((N,), np.int32), _of((K,), DOUBLE)
     by_row = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0)
     chunk = blocks.columns(K, N)
@@ -211,7 +214,7 @@ def _proofs(blocks):
     )
 
 
-def _metrics(blocks):
+def _metrics(blocks: Blocks) -> Iterator[Program]:
     """What a solver builds its metric from, of 6,000 sampled rows."""
     rows, form = 20_480, FORMS["softmax"]
     bend = newton._SampledBend(_of((K, rows)), _of((rows,)), _of((rows,), np.int32))
@@ -242,7 +245,7 @@ def _metrics(blocks):
     )
 
 
-def _minibatches():
+def _minibatches() -> Iterator[Program]:
     heads, per_epoch = grid(np.logspace(-6, 2, 96).tolist()), -(-N // BATCH)
     data = Batch(_of((N, D), HALF), _of((N,), np.int32), None)
     plan = EpochPlan(_of((per_epoch, BATCH), np.int32), _of((per_epoch, BATCH)))
@@ -287,7 +290,7 @@ def _minibatches():
     )
 
 
-def _compiled_fits():
+def _compiled_fits() -> Iterator[Program]:
     """A bank of few-shot draws."""
     draws_, rows, classes = 32, 160, 10
     data = _of((draws_, rows, D)), _of((draws_, rows), np.int32), _of((draws_, rows))
@@ -328,7 +331,7 @@ def _compiled_fits():
         )
 
 
-def _slices(blocks):
+def _slices(blocks: Blocks) -> Iterator[Program]:
     every = (losses.softmax_cross_entropy, losses.weston_watkins_hinge, losses.crammer_singer_hinge)
     for dtype, kinds in ((SINGLE, every), (DOUBLE, every[:1])):
         block, arguments = _plane(blocks, 50_000, 3072, 10, np.uint8, dtype)
@@ -365,11 +368,13 @@ def _slices(blocks):
     )
 
 
-def _plane(blocks, examples, features, classes, stored, dtype):
+def _plane(
+    blocks: Blocks, examples: int, features: int, classes: int, stored: DTypeLike, dtype: DTypeLike
+) -> tuple[int, tuple]:
     """Rows of a block, and the arguments of the sums over a plane of 51 x 51 points."""
     points = (51, 51)
     weights, bias = _of((3, classes, features), dtype), _of((3, classes), dtype)
-    data = SliceData(weights, bias, None, None, range(examples))
+    data = SliceData(weights, bias, None, _of((examples, features)), _of((examples,), np.int32))
     block, rows = _kernels.block_sizes(data, points, blocks)
     maps = _of((3 * classes, features), dtype), bias, None
     inputs, labels = _of((rows, features), stored), _of((rows,), np.int32)
@@ -377,7 +382,7 @@ def _plane(blocks, examples, features, classes, stored, dtype):
     return block, (maps, inputs, labels, _of((), np.int32), *steps)
 
 
-def _differences(blocks):
+def _differences(blocks: Blocks) -> Iterator[Program]:
     examples, features, classes, nodes = 50_000, 3072, 10, 4
     params = LinearParams(_of((classes, features), DOUBLE), _of((classes,), DOUBLE))
     together, rows = structured.sizes(blocks, examples, (nodes, classes, features + 1))

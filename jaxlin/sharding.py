@@ -38,14 +38,16 @@ __all__ = [
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
-from jaxlin.core import EXCLUDED, Batch, LinearParams
+from jaxlin.core import EXCLUDED, Batch, LinearParams, RowSource
 from jaxlin.precision import jit
 
 
@@ -56,7 +58,8 @@ class Placed(NamedTuple):
     """Rows filled up with zeros, at weight 0, to a multiple of the `data` axis."""
     examples: int
     """N: the rows that are really there."""
-    mesh: Mesh
+    mesh: Mesh | None
+    """`None`: all on one device."""
 
 
 class Collective(NamedTuple):
@@ -73,7 +76,7 @@ class Collective(NamedTuple):
         return sum(math.prod(shape) for shape in self.shapes)
 
 
-def mesh(devices=None, *, class_axis: int = 1) -> Mesh:
+def mesh(devices: int | Sequence[jax.Device] | None = None, *, class_axis: int = 1) -> Mesh:
     """Devices as a grid with the axes `data` and `class`.
 
     Args:
@@ -122,7 +125,7 @@ def own_rows(examples: int, process: int, processes: int) -> slice:
     return slice(min(process * share, examples), min((process + 1) * share, examples))
 
 
-def place_rows(array, over: Mesh, size: int = 0, *, last: bool = False) -> jax.Array:
+def place_rows(array: RowSource, over: Mesh, size: int = 0, *, last: bool = False) -> jax.Array:
     """`array` (N, ...), its rows split along `data`, filled up with zero rows to `size` or more.
 
     Or, with `last`, with copies of the last row.
@@ -137,7 +140,7 @@ def place_rows(array, over: Mesh, size: int = 0, *, last: bool = False) -> jax.A
     shape = (size, *array.shape[1:])
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
 
-    def block(index):
+    def block(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(size)
         rows = np.asarray(array[min(start, len(array)) : min(stop, len(array))], dtype)
         missing = stop - start - len(rows)
@@ -149,7 +152,9 @@ def place_rows(array, over: Mesh, size: int = 0, *, last: bool = False) -> jax.A
     return jax.make_array_from_callback(shape, _along(over, "data"), block)
 
 
-def place_blocks(block, shape: tuple[int, ...], over: Mesh) -> jax.Array:
+def place_blocks(
+    block: Callable[[int], np.ndarray], shape: tuple[int, ...], over: Mesh
+) -> jax.Array:
     """What `block(number)`, an array of this shape, returns for every place on the `data` axis.
 
     Only the blocks of this process's devices are asked for.
@@ -159,7 +164,7 @@ def place_blocks(block, shape: tuple[int, ...], over: Mesh) -> jax.Array:
     """
     whole = (shape[0] * over.shape["data"], *shape[1:])
 
-    def of_device(index):
+    def of_device(index: Any) -> np.ndarray:
         return block(index[0].indices(whole[0])[0] // shape[0])
 
     return jax.make_array_from_callback(whole, _along(over, "data"), of_device)
@@ -174,9 +179,11 @@ def place(data: Batch, over: Mesh) -> Placed:
     """
     examples = len(data.labels)
     weights = np.ones(examples, np.float32) if data.weights is None else np.asarray(data.weights)
-    parts = (data.inputs, data.labels, weights)
-    parts = (part if hasattr(part, "dtype") else np.asarray(part) for part in parts)
-    return Placed(Batch(*(place_rows(part, over) for part in parts)), examples, over)
+    inputs, labels = (
+        part if hasattr(part, "dtype") else np.asarray(part) for part in (data.inputs, data.labels)
+    )
+    placed = Batch(place_rows(inputs, over), place_rows(labels, over), place_rows(weights, over))
+    return Placed(placed, examples, over)
 
 
 def place_params(params: LinearParams, over: Mesh) -> LinearParams:
@@ -187,7 +194,7 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
     """
     missing = _filled(len(params.bias), over.shape["class"]) - len(params.bias)
 
-    def grown(leaf, value):
+    def grown(leaf: ArrayLike, value: float) -> np.ndarray:
         leaf = np.asarray(leaf)
         padding = [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)
         return np.pad(leaf, padding, constant_values=value) if missing else leaf
@@ -199,7 +206,7 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
     )
 
 
-def place_heads(tree, over: Mesh):
+def place_heads(tree: Any, over: Mesh) -> Any:
     """A tree of arrays that all have H heads in front, split along `class`; scalars are copied.
 
     An uneven number of heads is filled up with copies of the last one, which disturb nobody.
@@ -209,7 +216,7 @@ def place_heads(tree, over: Mesh):
     """
     parts = over.shape["class"]
 
-    def placed(leaf):
+    def placed(leaf: ArrayLike) -> jax.Array:
         values = np.asarray(leaf)
         axes = () if values.ndim == 0 else ("class",)
         if axes and len(values) % parts:
@@ -220,14 +227,14 @@ def place_heads(tree, over: Mesh):
     return jax.tree.map(placed, tree)
 
 
-def spread(tree, params: LinearParams):
+def spread(tree: Any, params: LinearParams) -> Any:
     """`tree` with a copy on every device of what is not yet on the mesh of `params`, if any."""
     home = getattr(params.bias, "sharding", None)
     if not isinstance(home, NamedSharding):
         return tree
     everywhere = NamedSharding(home.mesh, PartitionSpec())
 
-    def placed(leaf):
+    def placed(leaf: ArrayLike) -> ArrayLike:
         if isinstance(getattr(leaf, "sharding", None), NamedSharding):
             return leaf
         values = np.asarray(leaf)
@@ -236,17 +243,18 @@ def spread(tree, params: LinearParams):
     return jax.tree.map(placed, tree)
 
 
-def fetch(tree, rows: int | None = None):
+def fetch(tree: Any, rows: int | None = None) -> Any:
     """A tree of arrays as NumPy arrays on every process, whole, cut to `rows` if that is given.
 
     >>> fetch(place_params(LinearParams(np.eye(2), np.zeros(2)), mesh(1)), 2).bias.tolist()
     [0.0, 0.0]
     """
 
-    def whole(leaf):
+    def whole(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             if not leaf.is_fully_replicated:
-                leaf = _copied(leaf.sharding.mesh)(leaf)
+                home: Any = leaf.sharding
+                leaf = _copied(home.mesh)(leaf)
             leaf = leaf.addressable_data(0)
         return np.asarray(leaf) if rows is None else np.asarray(leaf)[:rows]
 
@@ -254,7 +262,7 @@ def fetch(tree, rows: int | None = None):
 
 
 @cache
-def _copied(over: Mesh):
+def _copied(over: Mesh) -> Callable[[jax.Array], jax.Array]:
     """Compiled once for a mesh: an array, copied to all of its devices."""
     return jit(lambda leaf: leaf, out_shardings=NamedSharding(over, PartitionSpec()))
 
@@ -274,7 +282,7 @@ def width(batch_size: int, examples: int, shards: int) -> int:
     return min(most, batch_size, -(-examples // shards))
 
 
-def shard_plan(plan, examples: int, over: Mesh):
+def shard_plan(plan: Any, examples: int, over: Mesh) -> Any:
     """The plan of an epoch, (S, B), with each row number at the device that holds the row.
 
     Args:
@@ -320,7 +328,9 @@ def take(data: Batch, rows: jax.Array, weights: jax.Array, over: Mesh) -> Batch:
     along = PartitionSpec("data")
 
     @partial(jax.shard_map, mesh=over, in_specs=along, out_specs=along)
-    def gather(inputs, labels, counts, rows, weights):
+    def gather(
+        inputs: jax.Array, labels: jax.Array, counts: jax.Array, rows: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         own = rows[0]
         # The plan's rows lie inside the shard, so the bounds checks of indexing would be idle.
         inputs, labels, counts = (
@@ -370,5 +380,5 @@ def _filled(count: int, parts: int) -> int:
     return -(-count // parts) * parts
 
 
-def _along(over: Mesh, *axes) -> NamedSharding:
+def _along(over: Mesh, *axes: str | None) -> NamedSharding:
     return NamedSharding(over, PartitionSpec(*axes))

@@ -20,15 +20,17 @@ __all__ = [
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxlin import stream
 from jaxlin._dtypes import accumulator, widened
-from jaxlin.batches import device_plan, on_device, steps_per_epoch, take_batch
+from jaxlin.batches import EpochPlan, device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.blocks import blocks_on
 from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import gradient_in_parts
@@ -46,7 +48,7 @@ class TrainState(NamedTuple):
 
     params: LinearParams
     optimizer_state: optax.OptState
-    step: jax.Array
+    step: jax.Array | np.ndarray
     """() int32: how many steps were taken."""
 
 
@@ -108,7 +110,7 @@ def compile_steps(
     data: Batch | Placed,
     *,
     batch_size: int = 256,
-    chunk_steps=CHUNK_STEPS,
+    chunk_steps: int = CHUNK_STEPS,
 ) -> float:
     """Compile what `chunks` will run, take no step, and return the seconds it took."""
     start = time.perf_counter()
@@ -124,14 +126,16 @@ def program(
     data: Batch | Placed,
     *,
     batch_size: int = 256,
-    chunk_steps=CHUNK_STEPS,
+    chunk_steps: int = CHUNK_STEPS,
 ) -> str:
     """The compiled text of what `chunks` runs; `jaxlin.sharding.collectives` reads it."""
     arguments = _no_steps(descent, state, data, batch_size, chunk_steps)
-    return run_chunk.lower(*arguments, run=_steps_unasked(state)).compile().as_text()
+    return run_chunk.lower(*arguments, run=_steps_unasked(state)).compile().as_text() or ""
 
 
-def _no_steps(descent, state, data, batch_size, chunk_steps):
+def _no_steps(
+    descent: Trainer, state: TrainState, data: Batch | Placed, batch_size: int, chunk_steps: int
+) -> tuple[Any, ...]:
     """Arguments of `run_chunk` that take no step."""
     data, examples, over = placed = placed_for_training(data)
     if _is_streamed(placed):
@@ -203,7 +207,17 @@ def chunks(
             yield state, fetch(infos, count)
 
 
-def _streamed_chunks(descent, state, placed, *, key, steps, batch_size, chunk_steps, until):
+def _streamed_chunks(
+    descent: Trainer,
+    state: TrainState,
+    placed: Placed,
+    *,
+    key: jax.Array,
+    steps: int,
+    batch_size: int,
+    chunk_steps: int,
+    until: Callable[[int], int] | None,
+) -> Iterator[tuple[TrainState, StepInfo]]:
     """`chunks` over windows that are read while the ones before them train."""
     begin, (data, _, over), unasked = int(state.step), placed, _steps_unasked(state)
     for window in stream.windows(
@@ -226,14 +240,14 @@ def _steps_unasked(state: TrainState) -> int:
     return blocks_on(device_of(state.params.bias)).steps
 
 
-def _cut(most: int, step: int, until, unasked: int) -> tuple[int, int]:
+def _cut(most: int, step: int, until: Callable[[int], int] | None, unasked: int) -> tuple[int, int]:
     """How many of at most `most` steps the next call takes, and in runs of how many."""
     count = most if until is None else min(most, max(1, until(step) - step))
     run = unasked if count >= unasked else 1
     return count - count % run, run
 
 
-def placed_for_training(data: Batch | Placed, over=None) -> Placed:
+def placed_for_training(data: Batch | Placed, over: Mesh | None = None) -> Placed:
     """What is trained on where it is: on the device, or on the devices of the mesh `over`.
 
     Rows that are streamed stay in their files.
@@ -250,7 +264,18 @@ def _is_streamed(placed: Placed) -> bool:
 
 
 @partial(jit, static_argnums=(0, 1, 2), static_argnames="run")
-def run_chunk(descent, length, over, state, data, plan, first, count, *, run=1):
+def run_chunk(
+    descent: Trainer,
+    length: int,
+    over: Mesh | None,
+    state: TrainState,
+    data: Batch,
+    plan: EpochPlan,
+    first: jax.Array | int,
+    count: jax.Array | int,
+    *,
+    run: int = 1,
+) -> tuple[TrainState, StepInfo]:
     """`count` <= `length` steps from row `first` of the plan; one compilation for any count.
 
     Before an iteration of a loop whose length it does not know a GPU waits for the host, so that
@@ -265,7 +290,9 @@ def run_chunk(descent, length, over, state, data, plan, first, count, *, run=1):
       run: steps in a run; `count` is a multiple of it.
     """
 
-    def body(i, carry):
+    def body(
+        i: jax.Array, carry: tuple[TrainState, jax.Array, jax.Array]
+    ) -> tuple[TrainState, jax.Array, jax.Array]:
         state, losses, norms = carry
         state, info = descent.step(state, take_batch(data, plan, first + i, over))
         return state, losses.at[i].set(info.loss), norms.at[i].set(info.gradient_norm)
@@ -273,7 +300,9 @@ def run_chunk(descent, length, over, state, data, plan, first, count, *, run=1):
     bias = state.params.bias  # (K,), or (H, K) for a bank of heads: an info a head and step
     zeros = jnp.zeros((length, *bias.shape[:-1]), accumulator(bias.dtype))
 
-    def several(i, carry):
+    def several(
+        i: jax.Array, carry: tuple[TrainState, jax.Array, jax.Array]
+    ) -> tuple[TrainState, jax.Array, jax.Array]:
         return jax.lax.fori_loop(0, run, lambda j, carry: body(i * run + j, carry), carry)
 
     state, losses, norms = jax.lax.fori_loop(0, count // run, several, (state, zeros, zeros))

@@ -29,16 +29,18 @@ __all__ = [
     "windows",
 ]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 
 from jaxlin.batches import EpochPlan, steps_per_epoch
-from jaxlin.core import Batch
+from jaxlin.core import Batch, RowSource
 from jaxlin.data.rows import RESIDENT_BYTES, RowView, empty_rows, fill, from_map
 from jaxlin.prefetch import prefetch
 from jaxlin.sharding import place_blocks, place_rows, shard_plan
@@ -63,7 +65,7 @@ class Window(NamedTuple):
     """How many steps from there."""
 
 
-def is_streamed(inputs) -> bool:
+def is_streamed(inputs: Any) -> bool:
     """Whether inputs are to be read in blocks: a source, or a memory map, that is too large.
 
     >>> is_streamed(np.zeros((3, 2)))
@@ -77,7 +79,7 @@ def is_streamed(inputs) -> bool:
     return size > getattr(inputs, "resident_bytes", RESIDENT_BYTES)
 
 
-def window_rows(inputs, batch_size: int) -> int:
+def window_rows(inputs: RowSource, batch_size: int) -> int:
     """How many rows a window has: whole batches, about `WINDOW_BYTES`, at least one batch."""
     batch = min(batch_size, inputs.shape[0])
     most = min(WINDOW_BYTES, getattr(inputs, "resident_bytes", RESIDENT_BYTES) // 4)
@@ -86,7 +88,7 @@ def window_rows(inputs, batch_size: int) -> int:
 
 
 def windows(
-    data: Batch, *, key: jax.Array, start: int, stop: int, batch_size: int, over=None
+    data: Batch, *, key: jax.Array, start: int, stop: int, batch_size: int, over: Mesh | None = None
 ) -> Iterator[Window]:
     """The windows of steps `start` to `stop` of a run, across epochs, each read one ahead.
 
@@ -119,7 +121,7 @@ def windows(
     yield from prefetch(read, _schedule(start, stop, per_epoch, per_window))
 
 
-def blank_window(data: Batch, batch_size: int, over=None) -> tuple[Batch, EpochPlan]:
+def blank_window(data: Batch, batch_size: int, over: Mesh | None = None) -> tuple[Batch, EpochPlan]:
     """Zeros in the shapes of a window's examples and plan, to compile with."""
     rows, batch = window_rows(data.inputs, batch_size), min(batch_size, data.inputs.shape[0])
     labels = np.zeros(rows, np.asarray(data.labels).dtype)
@@ -155,7 +157,9 @@ def _schedule(start: int, stop: int, per_epoch: int, per_window: int) -> Iterato
         step += steps
 
 
-def _read(data: Batch, bits: list[int], batch: int, x64: bool, over, turn: _Turn) -> Window:
+def _read(
+    data: Batch, bits: list[int], batch: int, x64: bool, over: Mesh | None, turn: _Turn
+) -> Window:
     """Read and shuffle one window. The buffers are new each time: JAX uses them without a copy."""
     rows = window_rows(data.inputs, batch)
     segments = _segments(data.inputs, bits, turn, rows)
@@ -179,7 +183,7 @@ def _read(data: Batch, bits: list[int], batch: int, x64: bool, over, turn: _Turn
         )
 
 
-def _filled(source, segments, rows: int) -> np.ndarray:
+def _filled(source: RowSource, segments: Sequence[range | np.ndarray], rows: int) -> np.ndarray:
     """The rows of the segments, then zeros."""
     inputs, count = empty_rows(rows, source), sum(map(len, segments))
     fill(source, inputs[:count], segments)
@@ -187,7 +191,14 @@ def _filled(source, segments, rows: int) -> np.ndarray:
     return inputs
 
 
-def _spread(source, segments, labels, counts, plan, over) -> tuple[Batch, EpochPlan]:
+def _spread(
+    source: RowSource,
+    segments: Sequence[range],
+    labels: np.ndarray,
+    counts: np.ndarray,
+    plan: EpochPlan,
+    over: Mesh,
+) -> tuple[Batch, EpochPlan]:
     """A window on a mesh: an even share of the rows that are there on every device."""
     shards = over.shape["data"]
     each, present = -(-len(labels) // shards), sum(map(len, segments))
@@ -203,7 +214,9 @@ def _spread(source, segments, labels, counts, plan, over) -> tuple[Batch, EpochP
     @cache  # the devices of one place on the `data` axis get the same rows
     def block(shard: int) -> np.ndarray:
         if owners is None:
-            own = _between(segments, shard * share, (shard + 1) * share)
+            own: Sequence[range | np.ndarray] = _between(
+                segments, shard * share, (shard + 1) * share
+            )
         else:
             own = [numbers[np.flatnonzero(homes == shard)]]
         return _filled(source, own, each)
@@ -218,7 +231,7 @@ def _spread(source, segments, labels, counts, plan, over) -> tuple[Batch, EpochP
     return Batch(inputs, *by_row), shard_plan(EpochPlan(rows, plan.weights), each * shards, over)
 
 
-def _owners(source, rows: np.ndarray) -> np.ndarray | None:
+def _owners(source: Any, rows: np.ndarray) -> np.ndarray | None:
     """A process that has each of these rows of a source, on all processes alike; `None` if all
     have all."""
     if isinstance(source, RowView):
@@ -226,7 +239,7 @@ def _owners(source, rows: np.ndarray) -> np.ndarray | None:
     return source.homes(rows) if hasattr(source, "homes") else None
 
 
-def _homes(owners: np.ndarray, share: int, over) -> np.ndarray:
+def _homes(owners: np.ndarray, share: int, over: Mesh) -> np.ndarray:
     """The place on the `data` axis for each row of a window: with its owner while there is room.
 
     >>> from jaxlin.sharding import mesh
@@ -245,9 +258,10 @@ def _homes(owners: np.ndarray, share: int, over) -> np.ndarray:
     return homes
 
 
-def _between(segments: list[range], low: int, high: int) -> list[range]:
+def _between(segments: Sequence[range], low: int, high: int) -> list[range]:
     """The pieces of the segments that are entries [low, high) of their sequence."""
-    found, first = [], 0
+    found: list[range] = []
+    first = 0
     for part in segments:
         piece = part[max(low - first, 0) : max(high - first, 0)]
         found += [piece] if len(piece) else []
@@ -255,7 +269,7 @@ def _between(segments: list[range], low: int, high: int) -> list[range]:
     return found
 
 
-def _segments(inputs, bits: list[int], turn: _Turn, rows: int) -> list[range]:
+def _segments(inputs: RowSource, bits: list[int], turn: _Turn, rows: int) -> list[range]:
     """The pieces of blocks that are rows [window * rows, (window + 1) * rows) of the epoch."""
     examples, size = inputs.shape[0], max(1, BLOCK_BYTES // _row_bytes(inputs))
     order = _generator(bits, turn.epoch, 0).permutation(-(-examples // size))
@@ -276,10 +290,10 @@ def _generator(bits: list[int], epoch: int, stage: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([*bits, epoch, stage])))
 
 
-def _padded(values, chosen: np.ndarray, rows: int) -> np.ndarray:
+def _padded(values: ArrayLike, chosen: np.ndarray, rows: int) -> np.ndarray:
     found = np.asarray(values)[chosen]
     return np.concatenate([found, np.zeros(rows - len(found), found.dtype)])
 
 
-def _row_bytes(inputs) -> int:
+def _row_bytes(inputs: RowSource) -> int:
     return max(1, inputs.shape[1] * np.dtype(inputs.dtype).itemsize)

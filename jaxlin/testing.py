@@ -30,7 +30,7 @@ from jaxlin.gradients import (
 
 
 def assert_gradient(
-    f: Callable, x: Any, gradient: Any = None, *, strict: bool = False, **settings
+    f: Callable, x: Any, gradient: Any = None, *, strict: bool = False, **settings: Any
 ) -> GradientReport:
     """Assert that `gradient` is the gradient of `f` at `x`.
 
@@ -58,7 +58,7 @@ def assert_gradient(
 
 
 def assert_jacobian(
-    f: Callable, x: Any, jacobian: Any = None, *, strict: bool = False, **settings
+    f: Callable, x: Any, jacobian: Any = None, *, strict: bool = False, **settings: Any
 ) -> GradientReport:
     """Assert that `jacobian` is the Jacobian of `f` at `x`; see `jaxlin.gradients.check_jacobian`.
 
@@ -71,7 +71,7 @@ def assert_jacobian(
 
 
 def assert_jvp(
-    f: Callable, x: Any, jvp: Callable | None = None, *, strict: bool = False, **settings
+    f: Callable, x: Any, jvp: Callable | None = None, *, strict: bool = False, **settings: Any
 ) -> GradientReport:
     """Assert that forward mode, or `(x, v) -> J v`, is right; see `jaxlin.gradients.check_jvp`.
 
@@ -84,7 +84,7 @@ def assert_jvp(
 
 
 def assert_vjp(
-    f: Callable, x: Any, vjp: Callable | None = None, *, strict: bool = False, **settings
+    f: Callable, x: Any, vjp: Callable | None = None, *, strict: bool = False, **settings: Any
 ) -> GradientReport:
     """Assert that reverse mode, or `(x, u) -> u^T J`, is right; see `jaxlin.gradients.check_vjp`.
 
@@ -97,7 +97,7 @@ def assert_vjp(
 
 
 def assert_hessian(
-    f: Callable, x: Any, hessian: Any = None, *, strict: bool = False, **settings
+    f: Callable, x: Any, hessian: Any = None, *, strict: bool = False, **settings: Any
 ) -> GradientReport:
     """Assert that `hessian` is the Hessian of `f` at `x`; see `jaxlin.gradients.check_hessian`.
 
@@ -110,7 +110,7 @@ def assert_hessian(
 
 
 def assert_hvp(
-    f: Callable, x: Any, hvp: Callable | None = None, *, strict: bool = False, **settings
+    f: Callable, x: Any, hvp: Callable | None = None, *, strict: bool = False, **settings: Any
 ) -> GradientReport:
     """Assert that `(x, v) -> H v` is right, H the Hessian; see `jaxlin.gradients.check_hvp`.
 

@@ -34,10 +34,11 @@ __all__ = [
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlin._dtypes import accumulator
 from jaxlin.batches import steps_per_epoch
@@ -94,6 +95,10 @@ class Progress(NamedTuple):
     def finite(self) -> bool:
         """Whether every loss since the last record was a number."""
         return bool(np.isfinite(self.losses).all())
+
+
+Arrays = tuple[TrainState, LinearParams, np.ndarray]
+"""The fields of `Progress` that are arrays."""
 
 
 class Fit(NamedTuple):
@@ -166,8 +171,13 @@ def run(
         return step + pace if due is None else min(step + pace, due)
 
     remaining = chunks(
-        *(descent, progress.state, placed),
-        **{"key": key, "steps": steps, "batch_size": batch_size, "chunk_steps": length},
+        descent,
+        progress.state,
+        placed,
+        key=key,
+        steps=steps,
+        batch_size=batch_size,
+        chunk_steps=length,
         until=None if on_progress is None else until,
     )
     status = _status(progress, patience)
@@ -182,8 +192,13 @@ def run(
         ended = step % per_epoch == 0 or step == steps
         if ended or step % per_epoch % length == 0:
             record = Record(
-                *(step, step / per_epoch, float(progress.losses[: filled + count].mean())),
-                *(float(infos.gradient_norm[-1]), None, None, progress.seconds),
+                step=step,
+                epoch=step / per_epoch,
+                loss=float(progress.losses[: filled + count].mean()),
+                gradient_norm=float(infos.gradient_norm[-1]),
+                validation_loss=None,
+                validation_accuracy=None,
+                seconds=progress.seconds,
             )
             progress = _recorded(progress, record, judge if ended else None)
             if on_record is not None:
@@ -204,12 +219,16 @@ def beginning(
     return Progress(spread(descent.init(params), params), params, losses, None, 0, [], 0.0)
 
 
-def _whole(params: LinearParams, *, heads: int, over) -> LinearParams:
+def _whole(params: LinearParams, *, heads: int, over: Mesh | None) -> LinearParams:
     """Parameters as a caller gave them: not spread over a mesh."""
     return params if over is None else LinearParams(*fetch(params, heads))
 
 
-def _recorded(progress: Progress, record: Record, validate) -> Progress:
+def _recorded(
+    progress: Progress,
+    record: Record,
+    validate: Callable[[LinearParams], tuple[float, float]] | None,
+) -> Progress:
     """`progress` with a record more, and with better parameters if these are."""
     params, quality = progress.state.params, progress.quality
     if progress.finite and validate is not None:
@@ -232,14 +251,15 @@ def _status(progress: Progress, patience: int | None) -> str:
     return "diverged" if not progress.finite else "stopped early" if tired else "done"
 
 
-def pack(progress: Progress) -> tuple[tuple, dict]:
+def pack(progress: Progress) -> tuple[Arrays, dict[str, Any]]:
     """A `Progress` as a pytree of arrays of fixed shapes, and the rest as JSON."""
     state, best, losses, *rest = progress
     return (state, best, losses), dict(zip(Progress._fields[3:], rest, strict=True))
 
 
-def unpack(arrays: tuple, record: dict) -> Progress:
+def unpack(arrays: Arrays, record: dict[str, Any]) -> Progress:
     """The `Progress` that `pack` took apart, after a way through a file."""
     quality = None if record["quality"] is None else tuple(record["quality"])
     history = [Record(*values) for values in record["history"]]
-    return Progress(*arrays, quality, record["waited"], history, record["seconds"])
+    state, best, losses = arrays
+    return Progress(state, best, losses, quality, record["waited"], history, record["seconds"])

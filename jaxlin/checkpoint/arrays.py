@@ -104,13 +104,13 @@ def _named_leaves(state: Any) -> dict[str, Any]:
     return named
 
 
-def _is_key(leaf) -> bool:
+def _is_key(leaf: Any) -> bool:
     import jax
 
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _kind(leaf) -> tuple[tuple[int, ...], np.dtype]:
+def _kind(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of what is stored of a leaf; of a key that of its bits."""
     import jax
 
@@ -121,7 +121,7 @@ def _kind(leaf) -> tuple[tuple[int, ...], np.dtype]:
     return tuple(leaf.shape), np.dtype(leaf.dtype)
 
 
-def _on_host(leaf) -> np.ndarray:
+def _on_host(leaf: Any) -> np.ndarray:
     import jax
 
     if _is_key(leaf):
@@ -133,12 +133,12 @@ def _on_host(leaf) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _placed(array: np.ndarray, like):
+def _placed(array: np.ndarray, like: Any) -> Any:
     """`array` as the kind of thing that `like` is, on its devices."""
     import jax
 
     if _is_key(like):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(like))
     if isinstance(like, jax.Array):
         return jax.make_array_from_callback(array.shape, like.sharding, lambda at: array[at])
     return array
@@ -156,7 +156,7 @@ def _check_fits(folder: Path, stored: dict, wanted: dict) -> None:
             )
 
 
-def _words(kind) -> str:
+def _words(kind: tuple[tuple[int, ...], np.dtype] | None) -> str:
     return "absent" if kind is None else f"{kind[1]} of shape {kind[0]}"
 
 
@@ -208,7 +208,7 @@ def _hush_late_writes() -> None:
     """
     usual = sys.unraisablehook
 
-    def hook(unraisable) -> None:
+    def hook(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             usual(unraisable)
 

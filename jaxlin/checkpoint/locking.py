@@ -3,6 +3,7 @@
 __all__ = ["LOCK", "lock"]
 
 import errno
+import importlib.util
 import os
 import socket
 import time
@@ -42,13 +43,11 @@ def lock(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     Traceback (most recent call last):
     jaxlin.core.DataError: ...: process ... writes this folder ...
     """
-    try:
-        import fcntl
-    except ImportError:
-        fcntl = None
-    if fcntl is None or jax.process_index() != 0:
+    if importlib.util.find_spec("fcntl") is None or jax.process_index() != 0:
         yield
         return
+    import fcntl
+
     path, deadline = folder / LOCK, time.monotonic() + patience
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

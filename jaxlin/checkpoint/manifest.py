@@ -5,6 +5,7 @@ __all__ = ["NAME", "problems", "write_durably", "write_manifest"]
 import hashlib
 import json
 import os
+from io import BufferedReader
 from pathlib import Path
 
 NAME = "manifest.json"
@@ -94,5 +95,5 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / NAME)
 
 
-def _sha256(file) -> str:
+def _sha256(file: BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -67,7 +67,7 @@ def check_same(
 
 def _flat(value: dict, prefix: str = "") -> dict[str, str]:
     """Every leaf as JSON, by its dotted name; an empty object is a leaf."""
-    flat = {}
+    flat: dict[str, str] = {}
     for name, leaf in value.items():
         if isinstance(leaf, dict) and leaf:
             flat |= _flat(leaf, f"{prefix}{name}.")

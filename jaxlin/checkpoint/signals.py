@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import jax
 import numpy as np
@@ -42,7 +43,7 @@ def stop_signals() -> Iterator[Callable[[], str]]:
     """
     came: list[str] = []
 
-    def note(number, frame):
+    def note(number: int, frame: FrameType | None) -> None:
         came.append(signal.Signals(number).name)
         for each in _SIGNALS:  # the system's own way from now on: no Python code has to run
             signal.signal(each, signal.SIG_DFL)

@@ -16,6 +16,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from importlib import import_module
 
 from jaxlin.cli.streams import prepare_streams
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if launch.lost_peer(error):
             return launch.ABANDONED
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _refuse(
                 f"{error.filename or 'the disk'}: {error.strerror}. Free some space, start again."
             )
@@ -122,7 +123,9 @@ def _prepare_jax(*, quiet: bool) -> None:
         print(f"jaxlin: {note}", file=sys.stderr)
 
 
-def _warning(message, *where) -> str:
+def _warning(
+    message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning without the file and line that raised it, which are not the user's."""
     return f"jaxlin: {' '.join(str(message).split())}\n"
 
@@ -153,6 +156,6 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
-def _nearest(word: str, known) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean `{near[0]}`?" if near else f"Known are: {', '.join(known)}."

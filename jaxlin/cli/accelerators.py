@@ -11,10 +11,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _PLUGIN = re.compile(r"jax-(cuda|rocm)\d*-(plugin|pjrt)|libtpu|jax-metal")
 _NVIDIA = ("proc/driver/nvidia", "dev/nvidia[0-9]*", "dev/nvidiactl")
@@ -69,8 +69,8 @@ def plugins() -> dict[str, str]:
     for distribution in distributions():
         # To parse what hundreds of packages tell takes a while.
         told = distribution.read_text("METADATA") or ""
-        name = re.search(r"^Name: *(\S+)", told, re.MULTILINE)
-        name = name[1].lower().replace("_", "-") if name else ""
+        named = re.search(r"^Name: *(\S+)", told, re.MULTILINE)
+        name = named[1].lower().replace("_", "-") if named else ""
         if _PLUGIN.match(name):
             found[name] = distribution.version
     return dict(sorted(found.items()))
@@ -168,17 +168,19 @@ def block(machine: Machine) -> None:
     """Keep JAX from a plugin for CUDA without a driver: it would print a page, and then give up."""
     if machine.library or "jax" in sys.modules:
         return
+    modules: dict[str, Any] = sys.modules
     for name in machine.plugins:
         if found := re.fullmatch(r"jax-(cuda\d*)-plugin", name):
             # Python's way to say that there is no such module.
-            sys.modules[f"jax_plugins.xla_{found[1]}"] = None
-            sys.modules[f"jax_{found[1]}_plugin"] = None
+            modules[f"jax_plugins.xla_{found[1]}"] = None
+            modules[f"jax_{found[1]}_plugin"] = None
 
 
 @contextmanager
-def sentences():
+def sentences() -> Iterator[None]:
     """What JAX logs while it looks for devices becomes one line each, as long as this lasts."""
-    logger, said = logging.getLogger("jax._src.xla_bridge"), []
+    logger = logging.getLogger("jax._src.xla_bridge")
+    said: list[str] = []
 
     def one_line(record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING or os.environ.get("JAXLIN_TRACEBACK"):

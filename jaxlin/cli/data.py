@@ -4,7 +4,7 @@ __all__ = ["Options", "run"]
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     if options.action == "formats":
         return _formats(json=options.json)
     if options.action == "list":
-        found = {name: _described(name, options.data_dir) for name in NAMED}
+        found: dict[str, Any] = {name: _described(name, options.data_dir) for name in NAMED}
     elif options.name not in NAMED:
         raise ValueError(
             f"`jaxlin data {options.action}` needs a data set ({', '.join(NAMED)}), "
@@ -75,7 +75,7 @@ def _formats(*, json: bool) -> int:
     return 0
 
 
-def _described(name: str, data_dir) -> dict:
+def _described(name: str, data_dir: Path | None) -> dict:
     from jaxlin.core import DataError
     from jaxlin.data import NAMED
     from jaxlin.data.named import locate

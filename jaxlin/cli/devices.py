@@ -5,7 +5,7 @@ __all__ = ["NOT_ABOUT_THE_RUN", "DeviceOptions", "check_devices", "remarks", "se
 import os
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -97,7 +97,7 @@ def set_flags(options: DeviceOptions) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
-def start(options: DeviceOptions, *, proves: bool):
+def start(options: Any, *, proves: bool) -> Any:
     """Join the other processes, set the precision of products, and return the mesh.
 
     Args:
@@ -131,7 +131,7 @@ def start(options: DeviceOptions, *, proves: bool):
     return over if over.size > 1 else None
 
 
-def remarks(device, precision: str, *, proves: bool) -> list[str]:
+def remarks(device: Any, precision: str, *, proves: bool) -> list[str]:
     """What a user should know of the arithmetic that a device lacks, and that a run asks for.
 
     Args:

@@ -2,9 +2,10 @@
 
 __all__ = ["Options", "run"]
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -70,7 +71,9 @@ def run(options: Options) -> int:
     return 0
 
 
-def _data(options: Options, model, config: dict, progress):
+def _data(
+    options: Options, model: Any, config: dict, progress: Callable[[int, int], None] | None
+) -> Any:
     """The examples to measure on."""
     from jaxlin.cli.examples import held_out, moved, reading_as, refuse_given
 
@@ -88,7 +91,7 @@ def _data(options: Options, model, config: dict, progress):
     return load(options.data, split=split, class_names=names, progress=progress, **how)
 
 
-def _refuse_classes(data, model) -> None:
+def _refuse_classes(data: Any, model: Any) -> None:
     from jaxlin.core import DataError
 
     raise DataError(

@@ -14,9 +14,10 @@ __all__ = [
 ]
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class DataOptions(PictureOptions, SourceOptions):
     """The labels of test features (without it: those beside them)."""
 
 
-def refuse_given(options, why: str, *, but: tuple[str, ...] = ("data_dir",)) -> None:
+def refuse_given(options: Any, why: str, *, but: tuple[str, ...] = ("data_dir",)) -> None:
     """Raise a `ValueError` if an option on how data are read was given where it says nothing.
 
     Args:
@@ -89,7 +90,7 @@ def reading_of(values: dict) -> dict:
     return {name: value for name, value in reading.items() if value is not None}
 
 
-def reading_as(model, config: dict, values: dict, source) -> dict:
+def reading_as(model: Any, config: dict, values: dict, source: str | Path) -> dict:
     """The same for data of a model: pictures become what it was trained on.
 
     Args:
@@ -111,13 +112,19 @@ def reading_as(model, config: dict, values: dict, source) -> dict:
     return own | reading
 
 
-def moved(config: dict, options) -> dict:
+def moved(config: dict, options: Any) -> dict:
     """A run's configuration with what options say of where its data lie now."""
     given = {name: getattr(options, name, None) for name in ("data_dir", "labels")}
     return config | {name: value for name, value in given.items() if value is not None}
 
 
-def held_out(config: dict, split: str | None, *, run: Path, progress=None):
+def held_out(
+    config: dict,
+    split: str | None,
+    *,
+    run: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Any:
     """The rows of a run's own data to judge it on: its test set, or the split that was asked for.
 
     Raises:
@@ -138,7 +145,9 @@ def held_out(config: dict, split: str | None, *, run: Path, progress=None):
     return data
 
 
-def run_data(config: dict, apart=None, *, progress=None):
+def run_data(
+    config: dict, apart: Any = None, *, progress: Callable[[int, int], None] | None = None
+) -> Any:
     """The `jaxlin.data.Splits` that a run's configuration names.
 
     See `jaxlin.data.source.Reading` for `apart` and `progress`.
@@ -156,7 +165,7 @@ def run_data(config: dict, apart=None, *, progress=None):
     )
 
 
-def training_data(config: dict):
+def training_data(config: dict) -> Any:
     """The training split alone."""
     from jaxlin.data import load
 

@@ -2,6 +2,7 @@
 
 __all__ = ["Options", "run"]
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -63,7 +64,7 @@ def _print(found: dict) -> None:
         print(f"  fingerprint {part['fingerprint']}")
 
 
-def _count(items, what: str) -> str:
+def _count(items: Sized, what: str) -> str:
     return f"{len(items)} {what}{'s' if len(items) != 1 else ''}"
 
 

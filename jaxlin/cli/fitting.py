@@ -2,8 +2,13 @@
 
 __all__ = ["batch_parts"]
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from jaxlin.core import Batch, LinearParams
 from jaxlin.memory import HEADROOM, available_bytes, parts_within, tree_bytes
@@ -11,7 +16,15 @@ from jaxlin.sharding import agreed, width
 from jaxlin.stream import is_streamed
 
 
-def batch_parts(objective, optimizer, params, data: Batch, *, batch_size: int, mesh) -> int:
+def batch_parts(
+    objective: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    params: LinearParams,
+    data: Batch,
+    *,
+    batch_size: int,
+    mesh: Mesh | None,
+) -> int:
     """Into how many parts a batch is cut so that a step fits; decided before anything is moved.
 
     Args:
@@ -36,15 +49,16 @@ def batch_parts(objective, optimizer, params, data: Batch, *, batch_size: int, m
     state = tree_bytes((params, jax.eval_shape(optimizer.init, params)))
     kept = moved + (2 * state + tree_bytes(params)) // split * here  # old, new and a gradient
 
-    def step(size):
-        shapes = ((-(-leaf.shape[0] // split), *leaf.shape[1:]) for leaf in params)
+    def step(size: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        of: Callable[..., Any] = jax.ShapeDtypeStruct  # shapes stand for arrays here
+        shares = (-(-leaf.shape[0] // split) for leaf in params)
         part = LinearParams(
-            *(jax.ShapeDtypeStruct(s, leaf.dtype) for s, leaf in zip(shapes, params, strict=True))
+            *(of((s, *a.shape[1:]), a.dtype) for s, a in zip(shares, params, strict=True))
         )
         batch = Batch(
-            jax.ShapeDtypeStruct((size, data.inputs.shape[1]), data.inputs.dtype),
-            jax.ShapeDtypeStruct((size,), np.int32),
-            jax.ShapeDtypeStruct((size,), np.float32),
+            of((size, data.inputs.shape[1]), data.inputs.dtype),
+            of((size,), np.int32),
+            of((size,), np.float32),
         )
         return jax.value_and_grad(objective), (part, batch)
 

@@ -2,9 +2,10 @@
 
 __all__ = ["Options", "run"]
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -94,7 +95,15 @@ def run(options: Options) -> int:
 
 def _refuse_unused(options: Options) -> None:
     """Refuse what says nothing: data and losses beside a function that has its own."""
-    of_a_classifier = ("data", "data_dir", "loss", "margin", "strength", "preprocess", "limit")
+    of_a_classifier: tuple[str, ...] = (
+        "data",
+        "data_dir",
+        "loss",
+        "margin",
+        "strength",
+        "preprocess",
+        "limit",
+    )
     of_a_classifier = (*of_a_classifier, "at", "against", "dtype")
     for field in fields(Options):
         given = getattr(options, field.name) != field.default
@@ -106,7 +115,7 @@ def _refuse_unused(options: Options) -> None:
             )
 
 
-def _summary(title, checks) -> dict:
+def _summary(title: str, checks: dict[str, Any]) -> dict:
     """One verdict for all: the worst; the entries of all, with whose they are."""
     reports = {name: report.to_dict() for name, report in checks.items()}
     order = ("fail", "inconclusive", "kink", "pass")
@@ -122,7 +131,7 @@ def _summary(title, checks) -> dict:
     }
 
 
-def _objective(options: Options):
+def _objective(options: Options) -> tuple[str, dict[str, Any], Callable[[], Any]]:
     """Checks of a linear classifier's objective on data."""
     from functools import partial
 
@@ -159,13 +168,13 @@ def _objective(options: Options):
     return title, checks, lambda: _figure(objective, params, data, title, np)
 
 
-def _penalty(strength, params):
+def _penalty(strength: float, params: Any) -> Any:
     from jaxlin import regularizers
 
     return strength * regularizers.l2(params.weights)
 
 
-def _problem(options: Options):
+def _problem(options: Options) -> tuple[Any, Any, Any, str]:
     """Inputs as the classifier sees them, the data, the parameters and the loss's name."""
     import jax
     import numpy as np
@@ -215,7 +224,9 @@ def _problem(options: Options):
     return inputs, data, params, loss
 
 
-def _burned_in(options, loss, inputs, labels, params, steps: int = 100):
+def _burned_in(
+    options: Any, loss: str, inputs: Any, labels: Any, params: Any, steps: int = 100
+) -> Any:
     """A hundred steps of gradient descent: past the start, where gradients are atypical."""
     import jax
     import numpy as np
@@ -236,12 +247,12 @@ def _burned_in(options, loss, inputs, labels, params, steps: int = 100):
         return jax.tree.map(np.asarray, params)
 
 
-def _closed_form(name, options, inputs, labels):
+def _closed_form(name: str, options: Any, inputs: Any, labels: Any) -> Callable[[Any], Any] | None:
     """The hand-derived gradient as a function of the parameters, if there is one."""
     from jaxlin.core import LinearParams
     from jaxlin.gradients import closed_form
 
-    formulas = {
+    formulas: dict[str, Callable[..., Any]] = {
         "softmax": closed_form.softmax,
         "hinge": closed_form.weston_watkins,
         "crammer-singer": closed_form.crammer_singer,
@@ -251,20 +262,20 @@ def _closed_form(name, options, inputs, labels):
         return None
     margin = {} if name == "softmax" else {"margin": options.margin}
 
-    def gradient(params):
+    def gradient(params: Any) -> Any:
         result = formulas[name](*params, inputs, labels, strength=options.strength, **margin)
         return LinearParams(result.weights, result.bias)
 
     return gradient
 
 
-def _place(options) -> str:
+def _place(options: Any) -> str:
     return {"zero": "at W = 0", "random": "at random W", "trained": "after a burn-in"}.get(
         options.at, f"at {options.at}"
     )
 
 
-def _figure(objective, params, data, title, np):
+def _figure(objective: Callable[..., Any], params: Any, data: Any, title: str, np: Any) -> Any:
     import jax
 
     from jaxlin.core import LinearParams
@@ -294,7 +305,7 @@ def _figure(objective, params, data, title, np):
     )
 
 
-def _own_function(options: Options):
+def _own_function(options: Options) -> tuple[str, dict[str, Any], Callable[[], Any]]:
     """The check of a user's function at a user's point."""
     import jax
     import numpy as np
@@ -304,7 +315,8 @@ def _own_function(options: Options):
 
     if options.input is None:
         raise ValueError("`--function` needs a point: --input x.npz (or x.npy).")
-    f = _imported(options.function)
+    asked = options.function or ""
+    f = _imported(asked)
     claim = None if options.gradient is None else _imported(options.gradient)
     x = _archive(options.input)
     try:
@@ -314,12 +326,12 @@ def _own_function(options: Options):
     except (ValueError, TypeError):
         raise
     except Exception as error:
-        raise ValueError(f"{options.function} raised {type(error).__name__}: {error}") from error
+        raise ValueError(f"{asked} raised {type(error).__name__}: {error}") from error
     if has_complex(x):  # for the picture
         f, x, claim = in_real_parts(f, x, claim)
-    name = options.gradient or f"autodiff of {options.function}"
+    name = options.gradient or f"autodiff of {asked}"
 
-    def figure():
+    def figure() -> Any:
         from jaxlin.gradients import finite_differences
         from jaxlin.gradients.claim import claimed
         from jaxlin.gradients.curves import step_curve, taylor_curve
@@ -337,13 +349,13 @@ def _own_function(options: Options):
         error = np.abs(values - numeric) / (np.abs(values).max() or 1.0)
         return gradcheck(
             step_curve(f, x, tree), taylor_curve(f, x, tree), values, numeric,
-            tiles=error[None, None], title=options.function,
+            tiles=error[None, None], title=asked,
         )  # fmt: skip
 
-    return options.function, {name: report}, figure
+    return asked, {name: report}, figure
 
 
-def _imported(spec: str):
+def _imported(spec: str) -> Callable[..., Any]:
     """The object that MODULE:NAME names."""
     import importlib
     import os
@@ -373,7 +385,7 @@ def _imported(spec: str):
     return result
 
 
-def _archive(path: Path):
+def _archive(path: Path) -> Any:
     """The array of a .npy or of a one-array .npz; a dict by name of a larger one."""
     import numpy as np
 

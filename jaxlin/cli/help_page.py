@@ -36,7 +36,7 @@ class _Option(NamedTuple):
     positional: bool
 
 
-def help_page(options_type, *, command: str, width: int | None = None) -> str:
+def help_page(options_type: type, *, command: str, width: int | None = None) -> str:
     """The page of a command.
 
     Args:
@@ -50,7 +50,7 @@ def help_page(options_type, *, command: str, width: int | None = None) -> str:
     arguments = [option for option in options if option.positional]
     words = [f"jaxlin {command} [options]", *(option.head for option in arguments)]
     lines = [f"usage: {' '.join(words)}", ""]
-    for paragraph in inspect.cleandoc(options_type.__doc__).split("\n\n"):
+    for paragraph in inspect.cleandoc(options_type.__doc__ or "").split("\n\n"):
         lines += [*_wrapped(paragraph, width), ""]
     lines += _section("Arguments", arguments, width)
     rest = [option for option in options if not option.positional]
@@ -79,7 +79,7 @@ def _section(title: str, options: list[_Option], width: int) -> list[str]:
 _wrapped = partial(textwrap.wrap, break_on_hyphens=False)
 
 
-def _subjects(options_type) -> list[str]:
+def _subjects(options_type: type) -> list[str]:
     """The titles, in the order in which the classes are named; the command's own come first."""
     titles: dict[str, str] = {}
     for cls in options_type.__mro__[:-1]:
@@ -88,13 +88,13 @@ def _subjects(options_type) -> list[str]:
     return list(titles.values())
 
 
-def _title(cls) -> str:
+def _title(cls: type) -> str:
     if cls.__name__ == "Options":  # of this command, or of one that it builds on
         return "Options"
-    return inspect.cleandoc(cls.__doc__).splitlines()[0].rstrip(".")
+    return inspect.cleandoc(cls.__doc__ or "").splitlines()[0].rstrip(".")
 
 
-def _option(options_type, field: dataclasses.Field) -> _Option:
+def _option(options_type: type, field: dataclasses.Field) -> _Option:
     kind, noted = get_type_hints(options_type, include_extras=True)[field.name], []
     while get_origin(kind) is Annotated:
         kind, *more = get_args(kind)
@@ -125,9 +125,9 @@ def _value(kind: Any) -> tuple[str, str]:
     if kind is bool:
         return "", ""
     if get_origin(kind) is Literal:
-        choices = [str(choice) for choice in get_args(kind)]
-        inline = f"{{{','.join(choices)}}}"
-        return (inline, "") if len(inline) <= _INLINE else ("NAME", ", ".join(choices))
+        listed = [str(choice) for choice in get_args(kind)]
+        inline = f"{{{','.join(listed)}}}"
+        return (inline, "") if len(inline) <= _INLINE else ("NAME", ", ".join(listed))
     if get_origin(kind) is tuple:
         word, choices = _value(get_args(kind)[0])
         return f"{word} ...", choices
@@ -135,12 +135,13 @@ def _value(kind: Any) -> tuple[str, str]:
     return _value(inside[0]) if inside else (_WORDS[kind], "")
 
 
-def _docstrings(cls) -> dict[str, str]:
+def _docstrings(cls: type) -> dict[str, str]:
     """The string after each field of a class, on one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
-    found = {}
-    for field, after in pairwise(body):
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    found: dict[str, str] = {}
+    for field, after in pairwise(getattr(definition, "body", ())):
         text = getattr(after, "value", None)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if named and isinstance(text, ast.Constant):
             found[field.target.id] = " ".join(str(text.value).split())
     return found

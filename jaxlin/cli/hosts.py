@@ -19,10 +19,11 @@ __all__ = [
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ from jaxlin.sharding import agreed, own_rows
 
 
 @contextmanager
-def share_output(options) -> Iterator:
+def share_output(options: Any) -> Iterator:
     """The options of this process: those of the first, or silent ones that write elsewhere."""
     if jax.process_index() == 0:
         yield options
@@ -50,7 +51,7 @@ def share_output(options) -> Iterator:
         )
 
 
-def shared(watch, options):
+def shared(watch: Any, options: Any) -> Any:
     """The `Watch` of a loop that all processes run: they go on from the first one's checkpoint."""
     if jax.process_count() == 1:
         return watch
@@ -68,7 +69,7 @@ def shared(watch, options):
     return watch
 
 
-def load(found, like):
+def load(found: Any, like: Any) -> Any:
     """`jaxlin.checkpoint.load`, read by the first process for all of them."""
     if jax.process_count() == 1:
         return checkpoint.load(found, like)
@@ -80,11 +81,11 @@ def load(found, like):
     return jax.tree.map(_as, values, like)
 
 
-def _plain(leaf):
+def _plain(leaf: Any) -> Any:
     return leaf if _is_key(leaf) else np.zeros(np.shape(leaf), leaf.dtype)
 
 
-def _as(values, like):
+def _as(values: Any, like: Any) -> Any:
     if _is_key(like):
         return jax.random.wrap_key_data(values, impl=jax.random.key_impl(like))
     if isinstance(like, jax.Array):
@@ -92,11 +93,11 @@ def _as(values, like):
     return values
 
 
-def _is_key(leaf) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def check_alike(options, values: dict, parts) -> None:
+def check_alike(options: Any, values: dict, parts: Sequence[Any]) -> None:
     """Refuse processes that were not started alike: they would wait for each other, or worse.
 
     Args:
@@ -125,7 +126,7 @@ def check_alike(options, values: dict, parts) -> None:
             )
 
 
-def _common(options, values: dict, parts) -> dict:
+def _common(options: Any, values: dict, parts: Sequence[Any]) -> dict:
     """What all processes of a run must have in common, wherever the data lie on each."""
     numbers = {name: value for name, value in values.items() if name not in WHERE_DATA_LIE}
     named = zip(("train", "validation", "test"), parts, strict=True)
@@ -139,12 +140,12 @@ def _common(options, values: dict, parts) -> dict:
     }
 
 
-def _from_first(value):
+def _from_first(value: Any) -> Any:
     """A JSON value of the first process, on all."""
     return _from_all(value)[0]
 
 
-def _from_all(value) -> list:
+def _from_all(value: Any) -> list:
     """The JSON values of all processes, on all."""
     text = np.frombuffer(json.dumps(value, default=str).encode(), np.uint8)
     size = -agreed(-len(text))
@@ -179,7 +180,7 @@ def _peers() -> Peers:
     return Peers(jax.process_index(), _from_all, list(launch.reachable_names()))
 
 
-def own_part(inputs):
+def own_part(inputs: Any) -> Any:
     """The rows that this process reads: of an array themselves, of a source a view."""
     if jax.process_count() == 1:
         return inputs
@@ -191,7 +192,7 @@ def _numbers(rows: slice) -> np.ndarray:
     return np.arange(rows.start, rows.stop)
 
 
-def budgeted(parts, memory: float):
+def budgeted(parts: Any, memory: float) -> Any:
     """The same `Dataset`s (or `None`); those left in files know how much memory they may take.
 
     It is the `memory` of one process, in GiB, that decides whether they are streamed: the order of
@@ -204,14 +205,14 @@ def budgeted(parts, memory: float):
     return parts
 
 
-def across(values, how: str) -> np.ndarray:
+def across(values: Any, how: str) -> np.ndarray:
     """The "sum", "min" or "max" of `values` over all processes, in float64."""
     if jax.process_count() == 1:
         return values
     return getattr(np, how)(_gathered(np.asarray(values, np.float64)), axis=0)
 
 
-def scores(model: models.Model, inputs) -> np.ndarray:
+def scores(model: models.Model, inputs: Any) -> np.ndarray:
     """`jaxlin.models.scores`, each process computing those of its own rows; whole on all."""
     count = len(inputs)
     own = models.scores(model, own_part(inputs))

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Any
 
 _GIB = 1 << 30
 _UNSET = {
@@ -54,7 +55,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def details(device) -> dict:
+def details(device: Any) -> dict:
     """What a device is, and its memory in bytes; `None` where it does not tell.
 
     Args:
@@ -82,7 +83,7 @@ def details(device) -> dict:
     }
 
 
-def _arithmetic(device) -> dict:
+def _arithmetic(device: Any) -> dict:
     from jaxlin.platforms import arithmetic_of, proof
 
     found = arithmetic_of(device)

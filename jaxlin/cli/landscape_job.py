@@ -4,14 +4,15 @@ __all__ = ["Job", "compute", "prepare"]
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxlin import landscape, losses, models, preprocess, train
 from jaxlin.batches import steps_per_epoch
@@ -54,7 +55,7 @@ class Job(NamedTuple):
         return {"loss": self.loss, "preprocessing": self.statistics}
 
 
-def prepare(options) -> Job:
+def prepare(options: Any) -> Job:
     """The data, the point and the objective that the options name."""
     model, config = (None, {}) if options.run is None else load_run(options.run)
     if options.data is None and config:
@@ -90,18 +91,18 @@ def prepare(options) -> Job:
     return Job(data, params, statistics, name, loss, strength, margin, config)
 
 
-def _first(*values):
+def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def _score_size(data: Dataset, statistics) -> float:
+def _score_size(data: Dataset, statistics: preprocess.Preprocessing) -> float:
     """Root mean square length of the preprocessed inputs: then random scores are of size 1."""
     rows = np.asarray(data.inputs[:: max(1, len(data.labels) // 1000)])
     ready = np.asarray(preprocess.apply(statistics, rows), np.float64)
     return float(np.sqrt(np.mean(np.sum(ready**2, axis=1)))) or 1.0
 
 
-def compute(job: Job, options, shape, out: Path, say: Callable) -> dict:
+def compute(job: Job, options: Any, shape: Sequence[int], out: Path, say: Callable) -> dict:
     """Compute the slice, write its files into `out`, and return the facts of it."""
     started = time.perf_counter()
     extent = options.extent or (1.0 if options.run is not None else 3.0)
@@ -128,13 +129,13 @@ def compute(job: Job, options, shape, out: Path, say: Callable) -> dict:
     return found
 
 
-def _directions(job: Job, options, count: int) -> list[landscape.Direction]:
+def _directions(job: Job, options: Any, count: int) -> list[landscape.Direction]:
     """What the slice runs along; random ones have the length of the weights."""
     keys = jax.random.split(jax.random.key(options.seed), 2)
     distribution = "uniform" if options.directions == "uniform" else "gaussian"
     kind = None if options.normalize == "none" else options.normalize
 
-    def drawn(key):
+    def drawn(key: jax.Array) -> landscape.Direction:
         return landscape.random(key, job.params, distribution=distribution, normalize=kind)
 
     if options.directions == "hessian":
@@ -152,11 +153,11 @@ def _axis(extent: float, points: int) -> np.ndarray:
     return np.linspace(-extent, extent, points) if points > 1 else np.zeros(1)
 
 
-def _describe(directions) -> list[dict]:
+def _describe(directions: Sequence[landscape.Direction]) -> list[dict]:
     return [{"name": d.name, "norm": float(d.norm)} for d in directions]
 
 
-def _line(job: Job, options, points: int, extent: float, facts: dict, out: Path) -> dict:
+def _line(job: Job, options: Any, points: int, extent: float, facts: dict, out: Path) -> dict:
     if options.kind == "interpolate":
         start = _start(job, options)
         direction = landscape.between(start, job.params)._replace(name="from the start to the run")
@@ -180,7 +181,7 @@ def _line(job: Job, options, points: int, extent: float, facts: dict, out: Path)
         drawing = {"kinks": inside, "kink_values": profile(inside), "minimum": (step, value)}
         steps = np.unique(np.concatenate([steps, inside[:: max(1, len(inside) // 2000)]]))
 
-    def evaluate(rows):
+    def evaluate(rows: np.ndarray) -> ArrayLike:
         if options.exact:
             return profile(rows)
         inputs, labels = job.data.inputs, job.data.labels
@@ -200,7 +201,7 @@ def _line(job: Job, options, points: int, extent: float, facts: dict, out: Path)
     return found
 
 
-def _start(job: Job, options) -> LinearParams:
+def _start(job: Job, options: Any) -> LinearParams:
     """Where an interpolation begins: another run, or zero weights."""
     if options.start is None:
         return jax.tree.map(jnp.zeros_like, job.params)
@@ -214,7 +215,9 @@ def _start(job: Job, options) -> LinearParams:
     return LinearParams(*map(jnp.asarray, other.params))
 
 
-def _plane(job: Job, options, shape, extent: float, facts: dict, out: Path) -> dict:
+def _plane(
+    job: Job, options: Any, shape: Sequence[int], extent: float, facts: dict, out: Path
+) -> dict:
     path = None
     if options.kind == "trajectory":
         center, directions, path, steps, explained = _trajectory(job, options, shape)
@@ -224,9 +227,10 @@ def _plane(job: Job, options, shape, extent: float, facts: dict, out: Path) -> d
         steps = [_axis(extent, points) for points in shape]
     facts = facts | {"directions": _describe(directions)}
     data = (job.data.inputs, job.data.labels)
-    slice_ = partial(landscape.affine_plane, center, *directions)
+    first, second = directions
+    slice_: Callable[..., Any] = partial(landscape.affine_plane, center, first, second)
 
-    def evaluate(rows):
+    def evaluate(rows: np.ndarray) -> ArrayLike:
         return slice_(rows, steps[1], *data, **job.keywords())
 
     stored = landscape.files.compute(
@@ -234,27 +238,40 @@ def _plane(job: Job, options, shape, extent: float, facts: dict, out: Path) -> d
     )
     accuracy = slice_(*steps, *data, quantity="accuracy", **job.keywords())
     penalty = landscape.plane(
-        lambda params: jnp.sum(params.weights**2), center, *directions, *steps
+        lambda params: jnp.sum(params.weights**2), center, first, second, steps[0], steps[1]
     )
     values = stored.values + job.strength * np.asarray(penalty)
-    names = [f"{letter}: {d.name}" for letter, d in zip("ab", directions, strict=True)]
-    drawing = {"path": path, "x": names[0], "y": names[1], "title": literal(_title(job))}
-    figure = pictures.plane_figure(*steps, values, **drawing)
+    names = f"a: {first.name}", f"b: {second.name}"
+    figure = pictures.plane_figure(
+        steps[0], steps[1], values, path=path, x=names[0], y=names[1], title=literal(_title(job))
+    )
     save(figure, out / "landscape.png", formats=("png", "svg"))
     if options.surface:
-        figure = pictures.surface_figure(*steps, values, x="a", y="b", title=literal(_title(job)))
+        figure = pictures.surface_figure(
+            steps[0], steps[1], values, x="a", y="b", title=literal(_title(job))
+        )
         save(figure, out / "surface.png")
     found = facts | _summary(stored._replace(values=values), accuracy)
     html = pages.plane_page(
-        *steps, stored.values, penalty=penalty, accuracy=accuracy, path=path, names=names,
-        strengths=sorted({*_STRENGTHS, job.strength}), strength=job.strength, facts=found,
+        steps[0],
+        steps[1],
+        stored.values,
+        penalty=penalty,
+        accuracy=accuracy,
+        path=path,
+        names=names,
+        strengths=sorted({*_STRENGTHS, job.strength}),
+        strength=job.strength,
+        facts=found,
         title=_title(job),
-    )  # fmt: skip
+    )
     write_text(out / "landscape.html", html)
     return found
 
 
-def _trajectory(job: Job, options, shape):
+def _trajectory(
+    job: Job, options: Any, shape: Sequence[int]
+) -> tuple[Any, Sequence[landscape.Direction], np.ndarray, list[np.ndarray], float]:
     """Train from zero weights as the run was, and span the plane of the path."""
     config = {"optimizer": "adam", "schedule": "cosine", "batch_size": 256} | job.config
     examples = len(job.data.labels)
@@ -291,10 +308,10 @@ def _title(job: Job) -> str:
     return f"{job.loss_name}, {examples} of {of}, strength {job.strength:g}"
 
 
-def _summary(stored, accuracy) -> dict:
+def _summary(stored: landscape.files.Stored, accuracy: ArrayLike) -> dict:
     """The least value on the grid and how many cells are not finite."""
     finite = np.isfinite(stored.values)
-    found = {"points": "x".join(map(str, stored.values.shape))}
+    found: dict[str, Any] = {"points": "x".join(map(str, stored.values.shape))}
     found["not_finite"] = int(np.sum(~finite))
     if finite.any():
         best = np.unravel_index(np.nanargmin(np.where(finite, stored.values, np.nan)), finite.shape)

@@ -27,6 +27,9 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
 
 LOST = 75
 """Exit code (EX_TEMPFAIL) of a run that ended early and can go on: start it again."""
@@ -54,14 +57,14 @@ _ALONE = (
 _CHILD = "from jaxlin.cli.launch import child; child()"
 
 
-def processes(options) -> bool:
+def processes(options: Any) -> bool:
     """Whether `options`, or the cluster around, ask for a run of many processes to be started."""
     if not hasattr(options, "coordinator") or _SUPERVISED in os.environ:
         return False
     return options.coordinator is not None or cluster() is not None
 
 
-def cluster(environment=os.environ) -> str | None:
+def cluster(environment: Mapping[str, str] = os.environ) -> str | None:
     """The name of the cluster that started this process as one of several, or `None`.
 
     >>> cluster({"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_LOCALID": "0",
@@ -82,7 +85,7 @@ def cluster(environment=os.environ) -> str | None:
     return "tpu" if len(workers) > 1 else None
 
 
-def connect(options) -> None:
+def connect(options: Any) -> None:
     """Join the other processes of the run, in the child; nothing for a run of one process.
 
     Raises:
@@ -218,11 +221,11 @@ def _verdict(code: int, logged: bytes, alone: bool) -> int:
     return code
 
 
-def _pass_signals_on(child) -> dict:
+def _pass_signals_on(child: subprocess.Popen) -> dict:
     if threading.current_thread() is not threading.main_thread():
         return {}
 
-    def pass_on(number, frame):
+    def pass_on(number: int, frame: FrameType | None) -> None:
         if child.poll() is None:
             child.send_signal(number)
 
@@ -230,7 +233,7 @@ def _pass_signals_on(child) -> dict:
     return {number: signal.signal(number, pass_on) for number in numbers}
 
 
-def _relay(source, sink, logged: list | None) -> None:
+def _relay(source: Any, sink: Any, logged: list | None) -> None:
     """Pass lines on; from the first that the coordination service logs on, keep them instead.
 
     What the command itself says is passed on even then: the service may notice first that another
@@ -250,7 +253,7 @@ def _relay(source, sink, logged: list | None) -> None:
 def _end_with_parent(watched: int) -> None:
     """Whatever ends the supervisor, `kill -9` too, ends this process."""
 
-    def watch():
+    def watch() -> None:
         os.read(watched, 1)
         os._exit(128 + signal.SIGKILL)
 

@@ -39,7 +39,7 @@ class Lesson(NamedTuple):
     test: Any
     """A `jaxlin.data.Dataset`."""
 
-    def centered(self, rows: int):
+    def centered(self, rows: int) -> Any:
         """Pixels minus the mean image of all training pictures: a `Batch` of the first `rows`.
 
         Inputs (rows, D) float64, labels (rows,) int32, both NumPy.
@@ -101,7 +101,7 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
     return 0
 
 
-def _spoken(chapter) -> str:
+def _spoken(chapter: Any) -> str:
     """The chapter's title and claims as lines of text."""
     blocks = [chapter.title]
     for claim in chapter.claims:
@@ -122,7 +122,7 @@ def _load(name: str, data_dir: Path | None) -> Lesson:
     return Lesson(splits.train, splits.test)
 
 
-def script(name: str):
+def script(name: str) -> Any:
     """The module `experiments/lecture/NAME.py`, whose `chapter(lesson)` returns a `Chapter`.
 
     The scripts lie in the source tree; a wheel carries the same files as `jaxlin/_lecture`.
@@ -134,7 +134,7 @@ def script(name: str):
     found = next((f / f"{name}.py" for f in folders if (f / f"{name}.py").is_file()), None)
     if found is None:
         raise FileNotFoundError(f"The lecture's script `{name}.py` is missing from {folders[0]}.")
-    specification = importlib.util.spec_from_file_location(f"jaxlin_lecture_{name}", found)
+    specification: Any = importlib.util.spec_from_file_location(f"jaxlin_lecture_{name}", found)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module

@@ -2,6 +2,9 @@
 
 __all__ = ["accuracy_and_loss", "measure", "measure_in_blocks"]
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from jaxlin import metrics, models
@@ -13,7 +16,7 @@ from jaxlin.prefetch import prefetch
 SCORE_BYTES = 64 << 20
 
 
-def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
+def accuracy_and_loss(data: Dataset, loss: Callable[..., Any], scores: np.ndarray) -> dict:
     """Accuracy with its interval, the mean loss, and how many rows have a score that is NaN."""
     accuracy = metrics.accuracy(scores, data.labels)
     values = loss_values(loss, scores, data.labels)
@@ -26,7 +29,9 @@ def accuracy_and_loss(data: Dataset, loss, scores: np.ndarray) -> dict:
     }
 
 
-def measure(model: models.Model, data: Dataset, loss, scores: np.ndarray) -> dict:
+def measure(
+    model: models.Model, data: Dataset, loss: Callable[..., Any], scores: np.ndarray
+) -> dict:
     """Everything `results.json` says of a part of the data that was not trained on."""
     measured = accuracy_and_loss(data, loss, scores)
     per_class = metrics.per_class_accuracy(scores, data.labels)
@@ -46,7 +51,7 @@ def measure(model: models.Model, data: Dataset, loss, scores: np.ndarray) -> dic
     return measured
 
 
-def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
+def measure_in_blocks(model: models.Model, data: Dataset, loss: Callable[..., Any]) -> dict:
     """Accuracy with its interval, mean loss, accuracy by class and among the first five.
 
     The inputs are read once, by every process its own; no more than a block of scores is held.
@@ -57,13 +62,13 @@ def measure_in_blocks(model: models.Model, data: Dataset, loss) -> dict:
     right, of_class, first_five, total = np.zeros(classes, int), np.zeros(classes, int), 0.0, 0.0
     without = 0
 
-    def read(start):
+    def read(start: int) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(inputs[start : start + rows]), own_labels[start : start + rows]
 
     for block, labels in prefetch(read, range(0, len(own_labels), rows)):
         scores = models.scores(model, block)
         guesses = metrics.predicted_classes(scores)
-        hit, without = guesses == labels, without + np.sum(guesses < 0)
+        hit, without = guesses == labels, without + int(np.sum(guesses < 0))
         right += np.bincount(labels[hit], minlength=classes)
         of_class += np.bincount(labels, minlength=classes)
         total += float(loss_values(loss, scores, labels).sum(dtype=np.float64))

@@ -17,7 +17,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -81,19 +81,19 @@ def make_out(out: Path) -> None:
         ) from None
 
 
-def say(*words, quiet: bool = False) -> None:
+def say(*words: object, quiet: bool = False) -> None:
     """Print for people: on stderr, so that stdout stays for machines."""
     if not quiet:
         print(*words, file=sys.stderr, flush=True)
 
 
-def emit(value) -> None:
+def emit(value: Any) -> None:
     """Print one JSON object on stdout."""
     json.dump(value, sys.stdout, default=str)
     sys.stdout.write("\n")
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write JSON as `write_text` does."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 

@@ -9,8 +9,9 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -20,7 +21,7 @@ MAY_BE_PATHS = ("data", "at")
 """Options that take a path or one of some words."""
 
 
-def parse(options_type, argv: list[str], *, command: str):
+def parse(options_type: type, argv: list[str], *, command: str) -> Any:
     """Options from the command line; those of `--config FILE` come first.
 
     A mistake raises `ValueError` with one sentence; `--help` prints and exits with 0.
@@ -32,7 +33,7 @@ def parse(options_type, argv: list[str], *, command: str):
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
-            options = tyro.cli(
+            options: Any = tyro.cli(
                 options_type,
                 args=argv,
                 prog=f"jaxlin {command}",
@@ -43,18 +44,18 @@ def parse(options_type, argv: list[str], *, command: str):
     return _with_home(options)
 
 
-def _with_home(options):
+def _with_home(options: Any) -> Any:
     """The options with the home folder for every leading `~`.
 
     A shell expands `--out ~/run`, but neither `--out=~/run` nor what stands in a file.
     """
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    named = {n: Path(values[n]) for n in MAY_BE_PATHS if str(values.get(n)).startswith("~")}
-    named = {name: str(_at_home(path)) for name, path in named.items()}
+    at_home = [name for name in MAY_BE_PATHS if str(values.get(name)).startswith("~")]
+    named = {name: str(_at_home(Path(values[name]))) for name in at_home}
     return dataclasses.replace(options, **{n: _at_home(v) for n, v in values.items()} | named)
 
 
-def _at_home(value):
+def _at_home(value: Any) -> Any:
     """A path (or a tuple of them) with the home folder for a leading `~`; else the value itself.
 
     >>> _at_home(Path("~/run")) == Path.home() / "run", _at_home((Path("run"), 3))
@@ -75,7 +76,7 @@ def check_seed(name: str, seed: int) -> None:
         raise ValueError(f"{name} must be in [0, 2**32), got {seed}.")
 
 
-def in_options(sentence: str, options_type) -> str:
+def in_options(sentence: str, options_type: type) -> str:
     """A sentence of the Python interface with the command's options for the arguments it names.
 
     >>> from jaxlin.cli.train_options import Options
@@ -92,7 +93,7 @@ def in_options(sentence: str, options_type) -> str:
     return re.sub(r"(?<!array )(?<!tensor )`([a-z_]+)`", flag, sentence)
 
 
-def _one_sentence(printed: str, argv, command: str, options_type) -> str:
+def _one_sentence(printed: str, argv: list[str], command: str, options_type: type) -> str:
     """What the parser printed in a box, as one sentence with the nearest known name."""
     known = sorted(_flags(options_type))
     for word in argv:
@@ -117,7 +118,7 @@ def _one_sentence(printed: str, argv, command: str, options_type) -> str:
     return f"{text.strip().rstrip('.')}. See `jaxlin {command} --help`."
 
 
-def _unread(flag: str, argv, command: str, options_type) -> str | None:
+def _unread(flag: str, argv: list[str], command: str, options_type: type) -> str | None:
     """The sentence for a value that is not of its option's type."""
     kind = get_type_hints(options_type)[flag[2:].replace("-", "_")]
     while get_args(kind) and get_origin(kind) is not Literal:  # `X | None`, `tuple[X, ...]`
@@ -132,7 +133,7 @@ def _unread(flag: str, argv, command: str, options_type) -> str | None:
     return f"{flag} must be {what}, got {wrong[0]!r}. {hint}"
 
 
-def _values_of(flag: str, argv) -> list[str]:
+def _values_of(flag: str, argv: list[str]) -> list[str]:
     """The words that were given to an option."""
     values, inside = [], False
     for word in argv:
@@ -145,7 +146,7 @@ def _values_of(flag: str, argv) -> list[str]:
     return values
 
 
-def _is_a(kind, choices, word: str) -> bool:
+def _is_a(kind: Any, choices: Sequence[str], word: str) -> bool:
     if choices:
         return word in map(str, choices)
     try:
@@ -155,7 +156,7 @@ def _is_a(kind, choices, word: str) -> bool:
     return True
 
 
-def _flags(options_type) -> set[str]:
+def _flags(options_type: type) -> set[str]:
     """The long options of a flat dataclass; empty for unions of subcommands."""
     if not dataclasses.is_dataclass(options_type):
         return set()
@@ -168,7 +169,7 @@ def _kebab(flag: str) -> str:
     return "--" + flag[2:].replace("_", "-")
 
 
-def from_config(options_type, argv: list[str]) -> list[str]:
+def from_config(options_type: type, argv: list[str]) -> list[str]:
     """The options in the file that `--config` names, as words to put before the given ones."""
     path = None
     for i, word in enumerate(argv):

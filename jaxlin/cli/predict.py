@@ -4,7 +4,7 @@ __all__ = ["Options", "run"]
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -69,7 +69,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _best(model, part, top: int, kind: str) -> list[dict]:
+def _best(model: Any, part: Any, top: int, kind: str) -> list[dict]:
     """The best classes of every row of a part."""
     import numpy as np
 

@@ -3,8 +3,9 @@
 __all__ = ["Job", "feature_size", "judged", "prepare", "say_data", "split_data"]
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from jaxlin.cli.examples import run_data
 from jaxlin.cli.output import say
 from jaxlin.cli.progress import reading
 from jaxlin.cli.surviving import identity_of
-from jaxlin.cli.train_options import VALIDATION, is_full_batch
+from jaxlin.cli.train_options import VALIDATION, Options, is_full_batch
 from jaxlin.core import DataError
 from jaxlin.data import NAMED, Dataset
 from jaxlin.data.rows import hold, take
@@ -62,7 +63,7 @@ class Job(NamedTuple):
         return identity_of(self.config, self.train, self.test, environment())
 
 
-def prepare(options) -> Job:
+def prepare(options: Options) -> Job:
     """Load and split the data, and fill in the options that depend on them."""
     if options.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -80,7 +81,7 @@ def prepare(options) -> Job:
 def say_data(job: Job, *, quiet: bool) -> None:
     """What was read, which rows are which, and what was not read: at most six lines."""
     parts = {"train": job.train, "validation": job.validation, "test": job.test}
-    for line in splits_lines(parts) + reading_lines(parts.values()) + _absent(job.train):
+    for line in splits_lines(parts) + reading_lines([*parts.values()]) + _absent(job.train):
         say(line, quiet=quiet)
 
 
@@ -99,7 +100,9 @@ def _absent(data: Dataset) -> list[str]:
     ]
 
 
-def split_data(config: dict, *, progress=None) -> tuple[Dataset, Dataset | None, Dataset | None]:
+def split_data(
+    config: dict, *, progress: Callable[[int, int], None] | None = None
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
     apart = hosts.apart(config)
     train_set, validation, test_set = run_data(config, apart, progress=progress)
@@ -122,14 +125,16 @@ def split_data(config: dict, *, progress=None) -> tuple[Dataset, Dataset | None,
     return hosts.budgeted((train_set, validation, test_set), config["memory"])
 
 
-def _rows(data: Dataset, rows) -> Dataset:
+def _rows(data: Dataset, rows: np.ndarray) -> Dataset:
     """These rows, read if they fit memory, else a view."""
     inputs = take(data.inputs, rows)
     budget = getattr(inputs, "resident_bytes", 0)
     return data._replace(inputs=hold(inputs, budget), labels=data.labels[rows])
 
 
-def _split(data: Dataset, validation: float, rng) -> tuple[Dataset, Dataset | None]:
+def _split(
+    data: Dataset, validation: float, rng: np.random.Generator
+) -> tuple[Dataset, Dataset | None]:
     """Keep a share (below 1) or a number (from 1 on) of the examples for validation."""
     examples = len(data.labels)
     count = round(validation * examples) if validation < 1 else int(validation)
@@ -144,7 +149,7 @@ def _split(data: Dataset, validation: float, rng) -> tuple[Dataset, Dataset | No
     return _rows(data, np.sort(order[count:])), _rows(data, np.sort(order[:count]))
 
 
-def _values(options) -> dict:
+def _values(options: Options) -> dict:
     """The options that decide the numbers, with paths that hold from any folder."""
     values = dataclasses.asdict(options)
     for name in NOT_ABOUT_THE_RUN:
@@ -157,7 +162,7 @@ def _values(options) -> dict:
     return values
 
 
-def _resolved(values: dict, inputs, statistics) -> dict:
+def _resolved(values: dict, inputs: Any, statistics: preprocess.Preprocessing) -> dict:
     """`values` with the defaults that depend on the solver and the data filled in."""
     if values["solver"] == "full-batch":
         values["tolerance"] = values["tolerance"] or 1e-4
@@ -175,14 +180,16 @@ def _resolved(values: dict, inputs, statistics) -> dict:
     return values
 
 
-def feature_size(inputs, statistics) -> float:
+def feature_size(inputs: Any, statistics: preprocess.Preprocessing) -> float:
     """Root mean square of the preprocessed features, over up to 1,000 rows."""
     block = np.asarray(inputs[:: max(1, len(inputs) // 1000)])
     values = np.asarray(preprocess.apply(statistics, block), np.float64)
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def judged(train_set, validation, test) -> tuple[str, Dataset]:
+def judged(
+    train_set: Dataset, validation: Dataset | None, test: Dataset | None
+) -> tuple[str, Dataset]:
     """The part of the data that pictures and predictions are about: the least seen one."""
     named = {"test": test, "validation": validation, "train": train_set}
     return next((split, data) for split, data in named.items() if data is not None)

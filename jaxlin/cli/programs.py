@@ -88,7 +88,7 @@ def keep() -> None:
     if "jax" in sys.modules:
         return
     os.environ.update(found.variables)
-    if _FOLDER in found.variables:
+    if found.folder is not None and _FOLDER in found.variables:
         # A folder that nobody asked for is no reason for a word: full or damaged, it is not used.
         warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
         trim(found.folder, LIMIT)

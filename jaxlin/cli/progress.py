@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -37,7 +38,8 @@ def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
     if not show or not sys.stderr.isatty():
         yield None
         return
-    begun, bar, task = time.monotonic(), None, None
+    begun, task = time.monotonic(), None
+    bar: Any = None
 
     def report(done: int, total: int) -> None:
         nonlocal bar, task
@@ -55,7 +57,7 @@ def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
             bar.stop()
 
 
-def _bar(what: str):
+def _bar(what: str) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -69,7 +71,7 @@ def _bar(what: str):
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _line(record) -> str:
+def _line(record: Any) -> str:
     text = f"epoch {record.epoch:g}  loss {record.loss:.4f}"
     if record.validation_accuracy is not None:
         text += f"  validation {record.validation_accuracy:.4f}"

@@ -14,9 +14,12 @@ __all__ = [
 import csv
 import io
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -27,6 +30,7 @@ from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images
 from jaxlin.data.telling import reading_lines
 from jaxlin.metrics import predicted_classes
+from jaxlin.models import Model
 from jaxlin.precision import jit
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -95,13 +99,13 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def loss_values(loss, scores, labels) -> np.ndarray:
+def loss_values(loss: Callable[..., Any], scores: Any, labels: Any) -> np.ndarray:
     """Of each row, (N,)."""
     return np.asarray(_loss_compiled(jnp.asarray(scores), jnp.asarray(labels, np.int32), loss=loss))
 
 
 @partial(jit, static_argnames="loss")
-def _loss_compiled(scores, labels, *, loss):
+def _loss_compiled(scores: jax.Array, labels: jax.Array, *, loss: Callable[..., Any]) -> jax.Array:
     return loss(scores, labels)
 
 
@@ -110,7 +114,9 @@ def safe_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def write_predictions(path: Path, model, data: Dataset, scores: np.ndarray, *, split: str) -> None:
+def write_predictions(
+    path: Path, model: Model, data: Dataset, scores: np.ndarray, *, split: str
+) -> None:
     """`predictions.csv`: row, true and predicted class, and the winner's probability or score.
 
     A row with a score that is not a number has no predicted class: the cell is empty.
@@ -132,7 +138,16 @@ def write_predictions(path: Path, model, data: Dataset, scores: np.ndarray, *, s
         )
 
 
-def write_pictures(out: Path, model, data: Dataset, scores, *, split, results, config) -> None:
+def write_pictures(
+    out: Path,
+    model: Model,
+    data: Dataset,
+    scores: np.ndarray,
+    *,
+    split: str,
+    results: dict,
+    config: dict,
+) -> None:
     """`curves.png`, `templates.png`, `confusion.png` and `report.html` of a run folder."""
     from jaxlin.plots import training as plots
     from jaxlin.plots.style import save
@@ -166,7 +181,9 @@ def write_pictures(out: Path, model, data: Dataset, scores, *, split, results, c
     write_text(out / "report.html", page)
 
 
-def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, count: int = 24):
+def worst_mistakes(
+    model: Model, data: Dataset, scores: np.ndarray, config: dict, *, count: int = 24
+) -> list[Any]:
     """The `count` examples of highest loss among those that are given a wrong class."""
     from jaxlin.report.training import Mistake
 
@@ -184,7 +201,7 @@ def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, co
             f"probability {share[guesses[row]]:.2f}"
             if model.loss == "softmax"
             else f"score {scores[row, guesses[row]]:.2f}",
-            None if data.image_shape is None else picture_png(data, row),
+            picture_png(data, row),
         )
         for row, share in zip(worst, shares, strict=True)
     ]
@@ -192,6 +209,8 @@ def worst_mistakes(model, data: Dataset, scores: np.ndarray, config: dict, *, co
 
 def picture_png(data: Dataset, row: int) -> bytes | None:
     """One example as a PNG; pixels that are not 0..255 are stretched to that range."""
+    if data.image_shape is None:
+        return None
     pixels = np.asarray(as_images(data.inputs[row], data.image_shape), np.float64)
     low, high = (0, 255) if data.inputs.max() > 16 else (0, 16)
     if data.inputs.dtype != np.uint8:

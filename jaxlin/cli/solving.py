@@ -3,11 +3,13 @@
 __all__ = ["Solved", "solve"]
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlin import checkpoint, solvers
 from jaxlin.cli import hosts
@@ -45,7 +47,9 @@ class _Before(NamedTuple):
     """Of a run that had ended already: the fields of `Solution` beside the parameters."""
 
 
-def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) -> Solved:
+def solve(
+    job: Any, out: Path, watch: Watch, *, mesh: Mesh | None, chatty: bool, verbose: bool
+) -> Solved:
     """Solve the problem of `job.config`, writing objective and lower bound to `metrics.jsonl`.
 
     A checkpoint holds all that the fit has learned: a run that goes on from it is the unbroken one,
@@ -72,14 +76,14 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
             if (chatty and worth_a_line(objective, lower_bound)) or verbose:
                 say(_in_words(line))
 
-        def packed(make) -> tuple:
+        def packed(make: Callable[[], Any]) -> tuple:
             carried = make()
             now = _Before(seconds(), tuple(records), fit=states.shapes_of(carried))
             return carried, {"solver": now._asdict()}
 
         carries = False
 
-        def on_carried(evaluations: float, make) -> None:
+        def on_carried(evaluations: float, make: Callable[[], Any]) -> None:
             nonlocal carries
             carries = True
             watch.visit(int(evaluations), partial(packed, make), last=False)
@@ -108,7 +112,7 @@ def solve(job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) ->
     return Solved(solution.params, solution, status, None, seconds())
 
 
-def _news():
+def _news() -> Callable[[float, float], bool]:
     """A function that says whether the certified gap is half of what it was when last it said so,
     or some seconds have gone by."""
     least, last = np.inf, time.perf_counter()
@@ -134,7 +138,7 @@ def _in_words(line: dict) -> str:
     return f"{words}  lower bound {lower_bound:.7f}  relative gap {gap:.1e}"
 
 
-def _beginning(job, out: Path, watch: Watch) -> tuple:
+def _beginning(job: Any, out: Path, watch: Watch) -> tuple:
     """What a fit that goes on has learned, or the parameters that it ended with, and what else is
     behind it; nothing for a run that is new."""
     if watch.keeper is None:
@@ -151,11 +155,11 @@ def _beginning(job, out: Path, watch: Watch) -> tuple:
     return hosts.load(watch.found, like), before
 
 
-def _dtype(config):
+def _dtype(config: dict) -> np.dtype:
     return np.dtype(config["dtype"])
 
 
-def _minimize(job, **more) -> Solution:
+def _minimize(job: Any, **more: Any) -> Solution:
     config = job.config
     penalty, strength = config["regularizer"], config["strength"]
     return solvers.minimize(

@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import sys
+from typing import Any
 
 
 def prepare_streams() -> None:
@@ -53,7 +54,7 @@ class _Standard(io.FileIO):
     that nobody reads on is fine, and any other failure, say a full disk, is raised once.
     """
 
-    def write(self, text) -> int | None:
+    def write(self, text: Any) -> int | None:  # type: ignore[override]  # None: it would block
         try:
             return super().write(text)
         except OSError as error:

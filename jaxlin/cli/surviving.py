@@ -48,7 +48,7 @@ class SurvivalOptions:
     there is none."""
 
 
-def check_survival(options: SurvivalOptions) -> None:
+def check_survival(options: Any) -> None:
     """Refuse what cannot be meant."""
     if options.save_every is not None and not options.save_every > 0:
         raise ValueError(f"--save-every must be positive, got {options.save_every}.")
@@ -106,7 +106,7 @@ class Watch(NamedTuple):
             raise Stopped(signal, step, saved=saved)
 
 
-def identity_of(config: dict, train, test, environment: dict) -> dict:
+def identity_of(config: dict, train: Any, test: Any, environment: dict) -> dict:
     """What a run is: its options, its data, and where it runs (see `checkpoint.check_same`).
 
     Args:
@@ -131,7 +131,7 @@ def _options_alone(config: dict) -> dict:
 
 @contextmanager
 def open_run(
-    options, identity: dict, *, name: str, stopping: Callable[[], str]
+    options: Any, identity: dict, *, name: str, stopping: Callable[[], str]
 ) -> Iterator[tuple[Path, Watch]]:
     """The run's folder, made and locked while the context lasts, and what is needed to survive.
 
@@ -168,7 +168,7 @@ def open_run(
         yield out, Watch(keeper, found, checkpoint.anywhere(stopping))
 
 
-def _locked(stack: ExitStack, options, identity: dict, name: str) -> Path:
+def _locked(stack: ExitStack, options: Any, identity: dict, name: str) -> Path:
     """The folder of `--out`, or the first `runs/NAME`, `runs/NAME-2`, ... that can be had."""
     from jaxlin.checkpoint import lock
     from jaxlin.core import DataError
@@ -192,7 +192,7 @@ def _locked(stack: ExitStack, options, identity: dict, name: str) -> Path:
         return out
 
 
-def _found(out: Path, identity: dict):
+def _found(out: Path, identity: dict) -> Any:
     """The checkpoint to go on from in a folder that is not empty."""
     from jaxlin import checkpoint
     from jaxlin.core import DataError
@@ -223,7 +223,7 @@ def _config_of(out: Path) -> dict | None:
 
 
 @contextmanager
-def exit_codes(options) -> Iterator[tuple[Callable[[], str], list[int]]]:
+def exit_codes(options: Any) -> Iterator[tuple[Callable[[], str], list[int]]]:
     """Signals heard, and the ends of a run that survives turned into exit codes.
 
     Yields:

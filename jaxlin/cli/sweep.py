@@ -3,9 +3,10 @@
 __all__ = ["Options", "run"]
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxlin.cli import train_options
 from jaxlin.cli.devices import start
@@ -35,7 +36,7 @@ class Options(train_options.Options):
     """Seeds of the initial weights (minibatch) or of the draws of --shots."""
     shots: tuple[int, ...] | None = None
     """Examples of each class to learn from, drawn by each seed (full-batch)."""
-    preprocess: Literal["none", "scale", "center", "standardize"] | None = None
+    preprocess: Literal["none", "scale", "center", "standardize"] | None = None  # type: ignore[assignment]  # open until `_with_preset`
     """Raw; each feature to [-1, 1]; minus the mean image; or also divided by its spread (without
     it: standardize, or what the preset says)."""
     optimizer: (
@@ -43,13 +44,13 @@ class Options(train_options.Options):
             "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "lars"
         ]
         | None
-    ) = None
+    ) = None  # type: ignore[assignment]  # open until `_with_preset`
     """How a gradient becomes a step (without it: adam, or the preset's)."""
-    schedule: Literal["constant", "cosine", "linear", "warmup-cosine", "steps"] | None = None
+    schedule: Literal["constant", "cosine", "linear", "warmup-cosine", "steps"] | None = None  # type: ignore[assignment]  # open until `_with_preset`
     """How the step size falls over the run (without it: cosine, or the preset's)."""
-    batch_size: int | None = None
+    batch_size: int | None = None  # type: ignore[assignment]  # open until `_with_preset`
     """Examples a step (without it: 256, or the preset's)."""
-    validation: float | None = None
+    validation: float | None = None  # type: ignore[assignment]  # open until `_with_preset`
     """Share (or, from 1 on, number) of the training examples that choose (without it: 0.1, or
     none where a preset has nothing to choose)."""
     preset: (
@@ -88,7 +89,7 @@ def run(options: Options) -> int:
     return code[0]
 
 
-def _run(options: Options, stopping, mesh) -> int:
+def _run(options: Options, stopping: Callable[[], str], mesh: Any) -> int:
     from jaxlin.cli.preparing import say_data
     from jaxlin.cli.sweep_results import check_comparison, open_comparison
     from jaxlin.cli.sweeping import prepare_sweep, sweep_and_write
@@ -133,7 +134,7 @@ def _with_preset(options: Options) -> Options:
             raise ValueError(
                 f"--{name.replace('_', '-')} is fixed by the preset {options.preset}. Leave it out."
             )
-    filled = {"search": preset.search}
+    filled: dict[str, Any] = {"search": preset.search}
     for name, value in preset.options.items():
         if getattr(options, name) not in (defaults[name], value):
             raise ValueError(
@@ -153,8 +154,8 @@ def _with_defaults(options: Options) -> Options:
     """What is still open gets the default of `jaxlin train`."""
     usual = {field.name: field.default for field in dataclasses.fields(train_options.Options)}
     names = ("preprocess", "optimizer", "schedule", "batch_size", "validation")
-    open_ones = [name for name in names if getattr(options, name) is None]
-    return dataclasses.replace(options, **{name: usual[name] for name in open_ones})
+    filled: dict[str, Any] = {name: usual[name] for name in names if getattr(options, name) is None}
+    return dataclasses.replace(options, **filled)
 
 
 def _check(options: Options) -> None:

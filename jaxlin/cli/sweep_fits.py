@@ -2,9 +2,10 @@
 
 __all__ = ["final_model", "fit_all"]
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.surviving import Watch
 from jaxlin.cli.sweep_job import SweepJob, as_batch, head_json
-from jaxlin.core import LinearParams
+from jaxlin.core import Batch, LinearParams
+from jaxlin.data import Dataset
 from jaxlin.data.joined import joined
 from jaxlin.solvers import states
 from jaxlin.solvers.path import PathState
@@ -26,7 +28,7 @@ from jaxlin.solvers.status import silent
 from jaxlin.sweep import selection
 from jaxlin.sweep.full_batch import coarse_to_fine, solve
 from jaxlin.sweep.minibatch import descend
-from jaxlin.sweep.progress import blank
+from jaxlin.sweep.progress import Progress, blank
 
 
 class _HeadRecord(NamedTuple):
@@ -34,11 +36,13 @@ class _HeadRecord(NamedTuple):
 
     step: int
     epoch: float
-    loss: float
+    loss: float | None
     validation_accuracy: float | None
 
 
-def fit_all(job: SweepJob, out: Path, watch: Watch, *, chatty, verbose) -> list[sweep.Fitted]:
+def fit_all(
+    job: SweepJob, out: Path, watch: Watch, *, chatty: bool, verbose: bool
+) -> list[sweep.Fitted]:
     """All heads, with a line of `metrics.jsonl` for every epoch of a bank or head solved."""
     data = as_batch(job.job.train)
     held_out = job.job.validation
@@ -56,7 +60,7 @@ def fit_all(job: SweepJob, out: Path, watch: Watch, *, chatty, verbose) -> list[
         progress_bar(total, show=chatty, verbose=verbose) as bar,
     ):
 
-        def write(record: dict, shown) -> None:
+        def write(record: dict, shown: Any) -> None:
             records.append(record)
             log(record)
             bar(shown)
@@ -69,11 +73,11 @@ class _Beginning(NamedTuple):
     """What a sweep that goes on has behind it."""
 
     records: list[dict]
-    state: object
+    state: Any
     """A `Progress` of `descend`, or a `_Solved`."""
 
 
-def _descended_before(job: SweepJob, found) -> _Beginning:
+def _descended_before(job: SweepJob, found: Any) -> _Beginning:
     record = found.record["sweep"]
     like = blank(job.heads, record["sizes"], **_shapes(job))
     return _Beginning(record["records"], hosts.load(found, like))
@@ -89,14 +93,23 @@ def _shapes(job: SweepJob) -> dict:
     }
 
 
-def _descend_all(job, out, data, validation, begin, write, records, watch) -> list[sweep.Fitted]:
+def _descend_all(
+    job: SweepJob,
+    out: Path,
+    data: Batch,
+    validation: Batch | None,
+    begin: _Beginning,
+    write: Callable[[dict, Any], None],
+    records: list[dict],
+    watch: Watch,
+) -> list[sweep.Fitted]:
     config = job.job.config
     if watch.keeper is not None:
         sizes = {"active": len(job.heads), "finished": len(job.heads), "rows": 100}
         shapes = blank(job.heads, sizes, **_shapes(job))
         checkpoint.check_space(out, shapes)
 
-    def on_progress(step: int, progress) -> None:
+    def on_progress(step: int, progress: Progress) -> None:
         record = {"sizes": progress.sizes, "records": records}
         ended = len(progress.done) == len(job.heads)
         watch.visit(step, progress, {"sweep": record}, last=ended)
@@ -128,7 +141,7 @@ class _Solved(NamedTuple):
     carried: PathState | None
 
 
-def _solved_before(job: SweepJob, found) -> _Beginning:
+def _solved_before(job: SweepJob, found: Any) -> _Beginning:
     record = found.record["sweep"]
     classes, features = len(job.train.class_names), job.train.inputs.shape[1]
     count, dtype = len(record["heads"]), _host_dtype(job.job.config)
@@ -147,12 +160,22 @@ def _solved_before(job: SweepJob, found) -> _Beginning:
     return _Beginning(record["records"], _Solved(solved, carried))
 
 
-def _solve_all(job, out, data, validation, begin, write, records, watch) -> list[sweep.Fitted]:
+def _solve_all(
+    job: SweepJob,
+    out: Path,
+    data: Batch,
+    validation: Batch | None,
+    begin: _Beginning,
+    write: Callable[[dict, Any], None],
+    records: list[dict],
+    watch: Watch,
+) -> list[sweep.Fitted]:
     """Every head solved; a sweep that goes on solves those that are missing, bit for bit."""
     before = begin.state or _Solved([], None)
-    solved, left = list(before.heads), []
+    solved = list(before.heads)
+    left: list[Any] = []
 
-    def on_fitted(found: sweep.Fitted, make) -> None:
+    def on_fitted(found: sweep.Fitted, make: Callable[[], Any] | None) -> None:
         solved.append(found)
         count = len(solved)
         shown = _HeadRecord(count, found.epochs, found.objective, found.validation_accuracy)
@@ -161,34 +184,38 @@ def _solve_all(job, out, data, validation, begin, write, records, watch) -> list
         ended = count == len(job.heads) and job.job.config["search"] == "grid"
         if make is not None:
             left[:] = passes, partial(_packed, list(solved), list(records), make)
-            watch.visit(*left, last=ended)
+            watch.visit(left[0], left[1], last=ended)
 
     def on_pass() -> None:
         """Within a head that goes unsaved: where a signal has come, all before it is saved."""
         if left:
-            watch.visit(*left, last=False)
+            watch.visit(left[0], left[1], last=False)
         else:
             watch.look("within a head")
 
-    common = {"statistics": job.job.statistics, "on_fitted": on_fitted}
+    common: dict[str, Any] = {"statistics": job.job.statistics, "on_fitted": on_fitted}
     common |= {"on_pass": on_pass if watch.keeper is not None else silent}
-    known = {"known": list(solved), "carried": before.carried}
-    solver = partial(_solve, job, data, validation, **known, **common)
+    known: dict[str, Any] = {"known": list(solved), "carried": before.carried}
+    solver: Callable[..., list[sweep.Fitted]] = partial(
+        _solve, job, data, validation, **known, **common
+    )
     if job.job.config["search"] == "grid":
         return solver(job.heads)
     halvings = job.preset.halvings if job.preset is not None else 4
 
-    def evaluate(strengths, near):
+    def evaluate(strengths: list[float], near: list[sweep.Fitted]) -> list[sweep.Fitted]:
         return solver([job.heads[0]._replace(strength=s) for s in strengths], near=near)
 
     coarse = [head.strength for head in job.heads]
     fitted = coarse_to_fine(evaluate, coarse, selection.best, halvings=halvings)
     if left:
-        watch.visit(*left, last=True)
+        watch.visit(left[0], left[1], last=True)
     return fitted
 
 
-def _packed(solved, records, make) -> tuple[tuple, dict]:
+def _packed(
+    solved: list[sweep.Fitted], records: list[dict], make: Callable[[], Any]
+) -> tuple[tuple, dict]:
     """The state of a `_Solved` as arrays, and what else is known of its heads as JSON."""
     params = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in solved]) for i in (0, 1)))
     described, carried = [], make()
@@ -201,7 +228,15 @@ def _packed(solved, records, make) -> tuple[tuple, dict]:
     return (params, carried), {"sweep": record}
 
 
-def _solve(job: SweepJob, data, validation, heads, *, statistics, **more) -> list[sweep.Fitted]:
+def _solve(
+    job: SweepJob,
+    data: Batch,
+    validation: Batch | None,
+    heads: Sequence[sweep.Head],
+    *,
+    statistics: preprocess.Preprocessing,
+    **more: Any,
+) -> list[sweep.Fitted]:
     config = job.job.config
     return solve(
         heads,
@@ -223,11 +258,11 @@ def _steps(config: dict, examples: int) -> int:
     return config["steps"] or config["epochs"] * steps_per_epoch(examples, config["batch_size"])
 
 
-def _dtype(config: dict):
+def _dtype(config: dict) -> Any:
     return jnp.float64 if config["dtype"] == "float64" else jnp.float32
 
 
-def _host_dtype(config: dict):
+def _host_dtype(config: dict) -> Any:
     return np.float64 if config["dtype"] == "float64" else np.float32
 
 
@@ -252,7 +287,9 @@ def _descent(job: SweepJob, examples: int) -> sweep.Descent:
     )
 
 
-def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: bool):
+def final_model(
+    job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: bool
+) -> tuple[models.Model, dict | None]:
     """The model that is tested: the chosen head, refitted on training and validation examples.
 
     Returns:
@@ -284,7 +321,7 @@ def final_model(job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: boo
     return model, said
 
 
-def _everything(job: SweepJob):
+def _everything(job: SweepJob) -> Dataset:
     """Training and validation examples as one set."""
     everything, apart, _ = split_data(job.job.config | {"validation": 0})
     if apart is None:
@@ -294,14 +331,26 @@ def _everything(job: SweepJob):
     return everything._replace(inputs=inputs, labels=labels)
 
 
-def _refit_solved(job, chosen, data, statistics, watch) -> sweep.Fitted:
+def _refit_solved(
+    job: SweepJob,
+    chosen: sweep.Fitted,
+    data: Batch,
+    statistics: preprocess.Preprocessing,
+    watch: Watch,
+) -> sweep.Fitted:
     on_pass = silent if watch.keeper is None else partial(watch.look, "while refitting")
-    more = {"statistics": statistics, "near": [chosen], "on_pass": on_pass}
+    more: dict[str, Any] = {"statistics": statistics, "near": [chosen], "on_pass": on_pass}
     (found,) = _solve(job, data, None, [chosen.head], **more)
     return found
 
 
-def _refit_descended(job, chosen, data, statistics, watch) -> sweep.Fitted:
+def _refit_descended(
+    job: SweepJob,
+    chosen: sweep.Fitted,
+    data: Batch,
+    statistics: preprocess.Preprocessing,
+    watch: Watch,
+) -> sweep.Fitted:
     """The same schedule on all examples, as far along as the head was at its best."""
     config = job.job.config
     epochs, batch_size = chosen.epochs, config["batch_size"]

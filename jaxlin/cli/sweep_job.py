@@ -5,10 +5,12 @@ __all__ = ["SweepJob", "as_batch", "head_json", "history_json"]
 from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlin import metrics, sweep
 from jaxlin.cli.preparing import Job
 from jaxlin.core import Batch
+from jaxlin.data import Dataset
 from jaxlin.sweep import presets
 
 
@@ -22,15 +24,15 @@ class SweepJob(NamedTuple):
     """Full-batch and certified, or minibatch descent."""
     memory: int | None
     """Bytes that a bank may take."""
-    mesh: object = None
+    mesh: Mesh | None = None
     """The devices that the rows, and the heads of descent, are spread over; `None` for one."""
 
     @property
-    def train(self):
+    def train(self) -> Dataset:
         return self.job.train
 
 
-def as_batch(data, weights=None) -> Batch:
+def as_batch(data: Dataset, weights: np.ndarray | None = None) -> Batch:
     """A `Dataset` as solvers and banks take it."""
     return Batch(data.inputs, data.labels.astype(np.int32), weights)
 

@@ -2,7 +2,9 @@
 
 __all__ = ["say_results", "write_sweep_pictures"]
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxlin.cli.output import say, write_text
 from jaxlin.cli.runs import read_json
@@ -19,7 +21,7 @@ def write_sweep_pictures(out: Path, results: dict, config: dict) -> None:
     from jaxlin.sweep.selection import pareto
 
     heads, best, metric = results["heads"], results["best"], results["metric"]
-    figures = {"curves": None, "pareto": None, "few_shot": None}
+    figures: dict[str, Any] = {"curves": None, "pareto": None, "few_shot": None}
     if results["few_shot"] is not None:  # chosen by the mean of the draws, so mark that
         mean = results["few_shot"][-1]["validation_accuracy"]
         best = best | {"validation_accuracy": mean, "validation_interval": None}
@@ -84,7 +86,7 @@ def say_results(results: dict, out: Path, *, quiet: bool) -> None:
     say(f"Look at     {out / 'report.html'}")
 
 
-def _table(results: dict):
+def _table(results: dict) -> Iterator[str]:
     """Lines of the best heads."""
     heads = sorted(results["heads"], key=lambda head: -(head["validation_accuracy"] or 0))
     varying = [n for n in ("step_size", "loss", "subset", "shots", "seed")

@@ -11,8 +11,9 @@ __all__ = [
 ]
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +26,8 @@ from jaxlin.cli.runs import safe_cell, write_predictions
 from jaxlin.cli.sweep_job import SweepJob, as_batch
 from jaxlin.cli.train_options import Options
 from jaxlin.core import DataError, LinearParams
+from jaxlin.data import Dataset
+from jaxlin.models import Model
 from jaxlin.sweep import selection
 from jaxlin.sweep.paired import compare
 
@@ -38,33 +41,34 @@ class Other(NamedTuple):
     predicted: list[str]
 
 
-def few_shot(job: SweepJob, fitted) -> list[dict]:
+def few_shot(job: SweepJob, fitted: Sequence[sweep.Fitted]) -> list[dict]:
     """For every number of shots: the strength best over the draws, and its accuracies."""
     found = []
-    for shots in sorted({head.shots for head in job.heads}):
+    for shots in sorted({head.shots for head in job.heads if head.shots is not None}):
         own = [i for i, f in enumerate(fitted) if f.head.shots == shots]
         strengths = sorted({fitted[i].head.strength for i in own}, reverse=True)
 
-        def mean_of(strength, own=own):
+        def mean_of(strength: float, own: list[int] = own) -> float:
             members = [fitted[i] for i in own if fitted[i].head.strength == strength]
-            return np.mean([member.validation_accuracy for member in members])
+            known = [member.validation_accuracy for member in members]
+            return float(np.mean(np.array(known, np.float64)))
 
         chosen = max(strengths, key=mean_of)
         members = [i for i in own if fitted[i].head.strength == chosen]
-        row = {"shots": shots, "strength": chosen, "draws": len(members)}
-        row["validation_accuracy"] = float(mean_of(chosen))
+        row: dict[str, Any] = {"shots": shots, "strength": chosen, "draws": len(members)}
+        mean = mean_of(chosen)
+        row["validation_accuracy"] = None if np.isnan(mean) else mean  # a single head has no choice
         row["position"] = members[selection.best([fitted[i] for i in members])]
         if job.job.test is not None:
             heads = [fitted[i] for i in members]
-            row["test_accuracies"] = _test_accuracies(job, heads)
+            row["test_accuracies"] = _test_accuracies(job, heads, job.job.test)
             row |= _over_draws(row["test_accuracies"])
         found.append(row)
     return found
 
 
-def _test_accuracies(job: SweepJob, heads) -> list[float]:
+def _test_accuracies(job: SweepJob, heads: Sequence[sweep.Fitted], test: Dataset) -> list[float]:
     stacked = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in heads]) for i in (0, 1)))
-    test = job.job.test
     weights = selection.selection_weights(test.labels, job.job.config["metric"])
     accuracies, _ = sweep.measure(
         [f.head for f in heads], stacked, sweep.Descent(margin=job.job.config["margin"]),
@@ -85,7 +89,9 @@ def _over_draws(accuracies: list[float]) -> dict:
     return {"test_accuracy": mean, "test_interval": [mean - half, mean + half]}
 
 
-def test_once(job: SweepJob, model, results: dict, out: Path, metric: str, other) -> None:
+def test_once(
+    job: SweepJob, model: Model, results: dict, out: Path, metric: str, other: Other | None
+) -> None:
     """Measure the final model once, write its predictions, and compare it with another run's."""
     test = job.job.test
     split, data = ("test", test) if test is not None else ("validation", job.job.validation)
@@ -124,7 +130,7 @@ def open_comparison(folder: Path) -> Other:
     return Other(folder, "test", [row["label"] for row in rows], [row["predicted"] for row in rows])
 
 
-def check_comparison(other: Other, test) -> None:
+def check_comparison(other: Other, test: Dataset | None) -> None:
     """Refuse, before anything is fitted, a run that was not tested on these very examples."""
     if test is None:
         raise DataError(
@@ -139,7 +145,7 @@ def check_comparison(other: Other, test) -> None:
         )
 
 
-def _compared(model, test, scores, other: Other) -> dict:
+def _compared(model: Model, test: Dataset, scores: np.ndarray, other: Other) -> dict:
     """The paired comparison, on the very same examples in the same order."""
     number = {safe_cell(name): k for k, name in enumerate(model.class_names)}
     theirs = [number.get(name, -1) for name in other.predicted]
@@ -155,7 +161,7 @@ def counted(heads: int) -> str:
     return f"{heads} head{'s' if heads != 1 else ''}"
 
 
-def notes(job: SweepJob, fitted, position: int) -> list[str]:
+def notes(job: SweepJob, fitted: Sequence[sweep.Fitted], position: int) -> list[str]:
     """What a reader should know before trusting the choice."""
     notes, best = [], fitted[position].head
     for axis, option in (("strength", "--strengths"), ("step_size", "--step-sizes")):
@@ -170,12 +176,12 @@ def notes(job: SweepJob, fitted, position: int) -> list[str]:
     diverged = sum(found.status == "diverged" for found in fitted)
     if diverged:
         notes.append(f"{diverged} of {counted(len(fitted))} diverged and were not chosen from.")
-    proved = [f for f in fitted if f.relative_gap is not None]
-    loose = [f for f in proved if f.relative_gap > job.job.config["tolerance"]]
+    gaps = [(f.relative_gap, f) for f in fitted if f.relative_gap is not None]
+    loose = [(gap, f) for gap, f in gaps if gap > job.job.config["tolerance"]]
     if loose:
-        worst = max(f.relative_gap for f in loose)
+        worst = max(gap for gap, _ in loose)
         notes.append(
             f"{len(loose)} of {counted(len(fitted))} stopped above the tolerance, at a relative "
-            f"gap of up to {worst:.1e}: {in_options(loose[0].status, Options)}."
+            f"gap of up to {worst:.1e}: {in_options(loose[0][1].status, Options)}."
         )
     return notes

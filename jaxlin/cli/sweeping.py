@@ -4,10 +4,13 @@ __all__ = ["prepare_sweep", "sweep_and_write"]
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlin import models, sweep
 from jaxlin.cli import hosts
@@ -30,7 +33,7 @@ from jaxlin.sweep import presets, selection
 DEFAULT_STRENGTHS = tuple(np.logspace(-6, 0, 13).tolist())
 
 
-def prepare_sweep(options, mesh=None) -> SweepJob:
+def prepare_sweep(options: Any, mesh: Mesh | None = None) -> SweepJob:
     """Load the data and lay out the heads; everything that cannot be done is refused here."""
     preset = None if options.preset is None else presets.PRESETS[options.preset]
     job = prepare(dataclasses.replace(options, compare=None))
@@ -63,7 +66,7 @@ def prepare_sweep(options, mesh=None) -> SweepJob:
     return SweepJob(job._replace(config=config), heads, preset, full, memory, mesh)
 
 
-def _strengths(options, preset, examples: int):
+def _strengths(options: Any, preset: presets.Preset | None, examples: int) -> Sequence[float]:
     if preset is not None:
         return presets.strengths_for(preset, examples)
     if options.strengths is not None:
@@ -73,7 +76,9 @@ def _strengths(options, preset, examples: int):
     return (options.strength,) if single or any(axes) else DEFAULT_STRENGTHS
 
 
-def _step_sizes(options, preset, config, *, full: bool):
+def _step_sizes(
+    options: Any, preset: presets.Preset | None, config: dict, *, full: bool
+) -> Sequence[float | None]:
     if full:
         return (None,)
     if preset is not None and options.step_sizes is None:
@@ -81,7 +86,9 @@ def _step_sizes(options, preset, config, *, full: bool):
     return options.step_sizes or (config["step_size"],)
 
 
-def sweep_and_write(job: SweepJob, options, out: Path, watch: Watch, other: Other | None):
+def sweep_and_write(
+    job: SweepJob, options: Any, out: Path, watch: Watch, other: Other | None
+) -> tuple[dict, str]:
     """Fit, choose, refit, test, and write every file of the run folder.
 
     Leaves by `Stopped` where `watch` says so.
@@ -114,7 +121,7 @@ def sweep_and_write(job: SweepJob, options, out: Path, watch: Watch, other: Othe
         "comparison": None,
         "metric": options.metric,
         "solver": config["solver"],
-        "preset": options.preset
+        "preset": job.preset
         and {"name": options.preset, "title": job.preset.title, "source": job.preset.source},
         "notes": notes(job, fitted, position),
         "n_train": len(job.train.labels),

@@ -2,6 +2,9 @@
 
 __all__ = ["Options", "run"]
 
+from collections.abc import Callable
+from typing import Any
+
 from jaxlin.cli.devices import start
 from jaxlin.cli.output import check_out, emit, say
 from jaxlin.cli.surviving import exit_codes, open_run
@@ -22,7 +25,7 @@ def run(options: Options) -> int:
     return code[0]
 
 
-def _run(options: Options, stopping, over) -> int:
+def _run(options: Options, stopping: Callable[[], str], over: Any) -> int:
     from jaxlin.cli.preparing import prepare, say_data
     from jaxlin.cli.training import train_and_write
 

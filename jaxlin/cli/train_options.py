@@ -133,7 +133,15 @@ def check_options(options: Options) -> None:
     check_survival(options)
     if options.test_labels is not None and options.test is None:
         raise ValueError("--test-labels needs --test, the features that they belong to.")
-    positive = ("batch_size", "epochs", "steps", "step_size", "limit", "patience", "image_size")
+    positive: tuple[str, ...] = (
+        "batch_size",
+        "epochs",
+        "steps",
+        "step_size",
+        "limit",
+        "patience",
+        "image_size",
+    )
     positive = (*positive, "max_iterations")
     for name in (*positive, "memory"):
         value = getattr(options, name)

@@ -3,12 +3,14 @@
 __all__ = ["train_and_write"]
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlin import checkpoint, losses, models, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
@@ -21,15 +23,19 @@ from jaxlin.cli.preparing import Job, feature_size, judged
 from jaxlin.cli.progress import progress as progress_bar
 from jaxlin.cli.records import record_log
 from jaxlin.cli.runs import write_pictures, write_predictions
-from jaxlin.cli.solving import solve
+from jaxlin.cli.solving import Solved, solve
 from jaxlin.cli.surviving import Watch
+from jaxlin.cli.train_options import Options
 from jaxlin.core import Batch, LinearParams
+from jaxlin.data import Dataset
 from jaxlin.objectives import compose
 from jaxlin.solvers import relative_gap
 from jaxlin.steps import placed_for_training
 
 
-def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tuple[dict, str]:
+def train_and_write(
+    job: Job, options: Options, out: Path, watch: Watch, mesh: Mesh | None = None
+) -> tuple[dict, str]:
     """Train, evaluate, and write every file of the run folder.
 
     Leaves by `Stopped` where `watch` says so.
@@ -45,7 +51,7 @@ def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tu
     if config["batch_size"] > examples and not full:
         say(f"The batch is the full {examples} examples.", quiet=options.quiet)
     started = time.perf_counter()
-    fit = solve if full else _fit
+    fit: Callable[..., train.Fit | Solved] = solve if full else _fit
     fitted = fit(
         job, out, hosts.shared(watch, options), mesh=mesh, chatty=chatty, verbose=options.verbose
     )
@@ -73,7 +79,9 @@ def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tu
         },
     }
     write_json(out / "results.json", results)
-    diverged = _divergence(fitted, job) if fitted.status == "diverged" else ""
+    diverged = ""
+    if isinstance(fitted, train.Fit) and fitted.status == "diverged":
+        diverged = _divergence(fitted, job)
     watch.look("after training")
     first = jax.process_index() == 0
 
@@ -88,7 +96,7 @@ def train_and_write(job: Job, options, out: Path, watch: Watch, mesh=None) -> tu
     return results, diverged
 
 
-def _outcome(fitted) -> dict:
+def _outcome(fitted: train.Fit | Solved) -> dict:
     """What `results.json` says of a descent, or of a full-batch solution with its certificate."""
     if isinstance(fitted, train.Fit):
         return {"steps": int(fitted.state.step), "status": fitted.status}
@@ -104,7 +112,9 @@ def _outcome(fitted) -> dict:
     }
 
 
-def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool) -> train.Fit:
+def _fit(
+    job: Job, out: Path, watch: Watch, *, mesh: Mesh | None, chatty: bool, verbose: bool
+) -> train.Fit:
     """Run the training loop, with a progress bar, one line of JSON a record, and checkpoints."""
     config, statistics = job.config, job.statistics
     examples, features = job.train.inputs.shape
@@ -116,10 +126,10 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
     strength, decay = config["strength"], 0.0
     if config["optimizer"] == "adamw" and config["regularizer"] == "l2":
         strength, decay = 0.0, 2 * strength  # decoupled: the step shrinks the weights itself
-    score = models.score_function(
-        jax.tree.map(jnp.asarray, statistics._replace(kind=None))._replace(kind=statistics.kind),
-        precision=config["precision"],
+    there = statistics._replace(
+        shift=jnp.asarray(statistics.shift), scale=jnp.asarray(statistics.scale)
     )
+    score = models.score_function(there, precision=config["precision"])
     objective = partial(compose(score, loss, penalty), strength=strength)
     law = train.schedule(config["schedule"], config["step_size"], steps)
     optimizer = train.optimizer(config["optimizer"], law, decay=decay)
@@ -130,15 +140,11 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
     if parts > 1:
         say(f"Memory is short: each batch is computed in {parts} parts.", quiet=not chatty)
     descent = train.trainer(objective, optimizer, parts=parts)
-    validate = None
-    if job.validation is not None:
 
-        def validate(params):
-            model = models.Model(params, statistics, job.train.class_names, None, config["loss"])
-            measured = accuracy_and_loss(
-                job.validation, loss, hosts.scores(model, job.validation.inputs)
-            )
-            return measured["loss"], measured["accuracy"]
+    def validated(held_out: Dataset, params: LinearParams) -> tuple[float, float]:
+        model = models.Model(params, statistics, job.train.class_names, None, config["loss"])
+        measured = accuracy_and_loss(held_out, loss, hosts.scores(model, held_out.inputs))
+        return measured["loss"], measured["accuracy"]
 
     key = jax.random.key(config["seed"])
     placed = first if mesh is None else sharding.place_params(first, mesh)
@@ -171,7 +177,7 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
             key=key,
             steps=steps,
             batch_size=config["batch_size"],
-            validate=validate,
+            validate=None if job.validation is None else partial(validated, job.validation),
             patience=config["patience"],
             on_record=on_record,
             start=progress,
@@ -180,7 +186,7 @@ def _fit(job: Job, out: Path, watch: Watch, *, mesh, chatty: bool, verbose: bool
         )
 
 
-def _evaluate(job: Job, model, watch: Watch) -> tuple[dict, dict]:
+def _evaluate(job: Job, model: models.Model, watch: Watch) -> tuple[dict, dict]:
     """Results of every part, and the scores they came from; a streamed part that is not shown
     leaves none."""
     loss = losses.named(job.config["loss"], margin=job.config["margin"])

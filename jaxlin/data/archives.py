@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Literal
 
 import numpy as np
 
@@ -71,11 +72,11 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> np.ndarray:
     except DAMAGED as error:
         raise DataError(f"{label}: the archive is damaged ({error}). Save it again.") from None
     refuse_size(label, shape, dtype, len(values))
-    order = "F" if fortran else "C"
+    order: Literal["C", "F"] = "F" if fortran else "C"
     return np.frombuffer(values, dtype).reshape(shape, order=order)
 
 
-def _entered(archive: zipfile.ZipFile, path: Path, name: str, label: str):
+def _entered(archive: zipfile.ZipFile, path: Path, name: str, label: str) -> IO[bytes]:
     """A member, open, unless it could fill the memory."""
     info = archive.getinfo(name)
     refuse_expansion(label, min(info.compress_size, path.stat().st_size), info.file_size)

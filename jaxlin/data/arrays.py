@@ -21,7 +21,9 @@ __all__ = [
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Literal
 
 import ml_dtypes
 import numpy as np
@@ -97,14 +99,14 @@ def read_layout(path: Path) -> tuple[tuple[int, ...], np.dtype, int, bool]:
 def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
     """The array of an `.npy` file, read or (`mapped`) memory-mapped read-only."""
     shape, dtype, offset, fortran = read_layout(path)
-    order = "F" if fortran else "C"
+    order: Literal["C", "F"] = "F" if fortran else "C"
     if not mapped or 0 in shape or not shape:
         values = np.fromfile(path, dtype, offset=offset)
         return values.reshape(shape, order=order)
     return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)
 
 
-def read_header(file, path: Path):
+def read_header(file: IO[bytes], path: Path | str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Shape, Fortran order, dtype and length of the header of an open `.npy` file or member."""
     try:
         version = np.lib.format.read_magic(file)
@@ -128,7 +130,7 @@ def read_header(file, path: Path):
     return shape, fortran, dtype, file.tell()
 
 
-def refuse_size(path, shape, dtype, available: int):
+def refuse_size(path: Path | str, shape: tuple[int, ...], dtype: np.dtype, available: int) -> None:
     expected = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or expected != available:
         raise DataError(
@@ -137,7 +139,9 @@ def refuse_size(path, shape, dtype, available: int):
         )
 
 
-def rows_of(inputs: np.ndarray, image_shape, path: Path):
+def rows_of(
+    inputs: np.ndarray, image_shape: Sequence[int] | None, path: Path
+) -> tuple[np.ndarray, tuple[int, ...] | None]:
     """Rows (N, D) in the one flatten order, and the shape of a picture if they are pictures.
 
     Args:
@@ -163,7 +167,7 @@ def rows_of(inputs: np.ndarray, image_shape, path: Path):
             "say: it is for rows. Leave it out."
         )
     try:
-        return rows_of_images(inputs, np.ravel(image_shape))
+        return rows_of_images(inputs, tuple(np.ravel(image_shape).tolist()))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
 

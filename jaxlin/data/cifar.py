@@ -10,6 +10,7 @@ data set's page, https://www.cs.toronto.edu/~kriz/cifar.html.
 
 __all__ = ["CLASS_NAMES", "files", "find", "load", "read_binary", "read_pickle"]
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,9 @@ def read_pickle(
     return pixels, np.array(labels, np.uint8)
 
 
-def _refuse_short_batches(paths, rows, everything):
+def _refuse_short_batches(
+    paths: Sequence[Path], rows: Sequence[int], everything: Sequence[Path]
+) -> None:
     """A batch cut at a record's end looks whole; its published length, or its peers', tells."""
     sizes = dict(zip(paths, rows, strict=True))
     if paths[0].suffix:
@@ -146,7 +149,7 @@ def _refuse_short_batches(paths, rows, everything):
                 )
 
 
-def _refuse_labels(path, labels):
+def _refuse_labels(path: Path, labels: np.ndarray) -> None:
     if labels.max() >= len(CLASS_NAMES):
         row = int(np.argmax(labels >= len(CLASS_NAMES)))
         raise DataError(

@@ -15,8 +15,9 @@ __all__ = [
     "text_or_numbers",
 ]
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ _MOST_ROWS = 4096
 _SAFE_PYARROW = 15
 
 
-def opened(path: Path):
+def opened(path: Path) -> Any:
     """A Parquet file, open; only its footer is read.
 
     Raises:
@@ -65,7 +66,7 @@ def column_names(path: Path) -> list[str]:
         return file.schema_arrow.names
 
 
-def leaf(kind):
+def leaf(kind: Any) -> tuple[Any, int]:
     """The type in lists of lists, and how many lists there are around it."""
     import pyarrow.types as types
 
@@ -76,14 +77,14 @@ def leaf(kind):
     return kind, depth
 
 
-def is_numeric(kind) -> bool:
+def is_numeric(kind: Any) -> bool:
     """Whether a type is that of integers, floats or Booleans."""
     import pyarrow.types as types
 
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
-def is_picture(kind) -> bool:
+def is_picture(kind: Any) -> bool:
     """Whether a type is that of an encoded picture: bytes, or a struct of bytes and a path."""
     import pyarrow.types as types
 
@@ -153,7 +154,7 @@ def text_or_numbers(paths: Sequence[Path], column: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _dense(values, column: str, path: Path, first: int) -> np.ndarray:
+def _dense(values: Any, column: str, path: Path, first: int) -> np.ndarray:
     """A column, or a part of one, whose rows begin at `first`, as an array (n, ...)."""
     import pyarrow.compute as pc
 
@@ -182,7 +183,7 @@ def _dense(values, column: str, path: Path, first: int) -> np.ndarray:
     return values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def _refuse_nulls(values, column: str, path: Path, first: int, *, each: int = 1) -> None:
+def _refuse_nulls(values: Any, column: str, path: Path, first: int, *, each: int = 1) -> None:
     if values.null_count:
         at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(
@@ -196,7 +197,9 @@ def _rows(path: Path) -> int:
         return file.metadata.num_rows
 
 
-def batches(paths: Sequence[Path], columns: Sequence[str], *, rows: int | None = None):
+def batches(
+    paths: Sequence[Path], columns: Sequence[str], *, rows: int | None = None
+) -> Iterator[tuple[Path, int, Any]]:
     """Batches of some columns: path, the number of the first row in its file, the batch."""
     import pyarrow as pa
 
@@ -231,7 +234,7 @@ def batches(paths: Sequence[Path], columns: Sequence[str], *, rows: int | None =
                 )
 
 
-def _batch_rows(metadata) -> int:
+def _batch_rows(metadata: Any) -> int:
     """Rows of about 4 MiB."""
     groups = range(metadata.num_row_groups)
     total = sum(metadata.row_group(group).total_byte_size for group in groups)

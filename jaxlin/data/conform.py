@@ -7,19 +7,23 @@ every command; what is not known is not guessed.
 
 __all__ = ["conform"]
 
+from typing import TypeVar
+
 from jaxlin.core import DataError
 from jaxlin.data.dataset import Dataset, Unlabeled
 from jaxlin.data.pixels import PixelRange, scale_factor, scaled
 
+Examples = TypeVar("Examples", Dataset, Unlabeled)
+
 
 def conform(
-    data: Dataset | Unlabeled,
+    data: Examples,
     features: int,
     image_shape: tuple[int, ...] | None,
     pixels: PixelRange | None,
     *,
     to: str = "the training set",
-):
+) -> Examples:
     """`data` with its inputs on the scale of what it is for.
 
     Args:
@@ -55,7 +59,9 @@ def conform(
     )
 
 
-def _refuse_shape(data, features: int, image_shape, to: str) -> None:
+def _refuse_shape(
+    data: Dataset | Unlabeled, features: int, image_shape: tuple[int, ...] | None, to: str
+) -> None:
     own = data.image_shape
     shape = "x".join(map(str, own or image_shape or ()))
     if own is not None and image_shape is None:

@@ -16,8 +16,8 @@ __all__ = [
 ]
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _BLOCKS, _BLOCK_ROWS_BYTES = 256, 1 << 16
 class PassedOver(NamedTuple):
     """Files that lay beside those that were read, and were not."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides `tuple.count`; JSON files have this name
     what: str
     """Of which kind, say "`.txt`" or "links that lead nowhere"."""
     first: str
@@ -40,7 +40,7 @@ class PassedOver(NamedTuple):
 class Dataset(NamedTuple):
     """Labeled examples, checked: what every loader of `jaxlin.data` returns."""
 
-    inputs: np.ndarray
+    inputs: Any
     """(N, D): uint8 pixels, flattened channel-major, or the numbers of an array file as stored
     (then possibly a read-only memory map, or a source of rows that stay in their files: see
     `jaxlin.data.rows`)."""
@@ -69,7 +69,7 @@ class Dataset(NamedTuple):
 class Unlabeled(NamedTuple):
     """Examples without labels, for a prediction; fields as those of `Dataset`."""
 
-    inputs: np.ndarray
+    inputs: Any
     names: Sequence[str]
     """N names of the rows: a picture's path, or the file's name and the row's number."""
     image_shape: tuple[int, ...] | None
@@ -158,10 +158,11 @@ def rows_of_images(
             f"{' '.join(map(str, shape))}. Give the shape that a picture had before it became a "
             "row."
         )
-    return flatten_images(rows.reshape(len(rows), *shape))
+    flat, as_shown = flatten_images(rows.reshape(len(rows), *shape))
+    return flat, as_shown or shape
 
 
-def fingerprint(inputs: np.ndarray, labels: np.ndarray) -> str:
+def fingerprint(inputs: Any, labels: np.ndarray) -> str:
     """SHA-256 over shape, dtype and bytes of both arrays, as 64 hexadecimal digits.
 
     Of an array above 256 MiB only 256 evenly spaced blocks of rows are read, so that a memory map
@@ -175,21 +176,20 @@ def fingerprint(inputs: np.ndarray, labels: np.ndarray) -> str:
     for array in (inputs, labels):
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         for block in _blocks(array):
-            digest.update(np.ascontiguousarray(block).view(np.uint8))
+            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def _blocks(array: np.ndarray):
+def _blocks(array: Any) -> Iterator[np.ndarray]:
     row_bytes = max(1, array.nbytes // max(1, len(array)))
     rows = max(1, _BLOCK_ROWS_BYTES // row_bytes)
-    if array.nbytes <= _HASH_WHOLE_BELOW:
-        starts = range(0, len(array), rows)
-    else:
-        starts = np.linspace(0, max(0, len(array) - rows), _BLOCKS).astype(int)
+    starts: Iterable[int] = range(0, len(array), rows)
+    if array.nbytes > _HASH_WHOLE_BELOW:
+        starts = np.linspace(0, max(0, len(array) - rows), _BLOCKS).astype(int).tolist()
     return (array[start : start + rows] for start in starts)
 
 
-def _product(shape) -> int:
+def _product(shape: Iterable[int]) -> int:
     size = 1
     for length in shape:
         size *= int(length)

@@ -28,18 +28,19 @@ def pictures_of(
     others = [path for path in others if column in column_names(path)]
     with quiet():
         count = 0
-        for picture in _contents(paths, column):
+        for content in _contents(paths, column):
             if size is None:
-                size = decode(picture).pixels.shape[:2]
-            if color is None and is_color(picture, background):
+                first = decode(content).pixels
+                size = (first.shape[0], first.shape[1])
+            if color is None and is_color(content, background):
                 color = "rgb"
             count += 1
-        if not count:
+        if size is None:
             raise DataError(f"{paths[0]}: there are no rows. Give at least one example.")
         if color is None:
-            colored = any(is_color(picture, background) for picture in _contents(others, column))
+            colored = any(is_color(content, background) for content in _contents(others, column))
             color = "rgb" if colored else "grey"
-        shape = (*size, 3) if color == "rgb" else tuple(size)
+        shape = (*size, 3) if color == "rgb" else size
         rows = np.empty((count, int(np.prod(shape, dtype=object))), np.uint8)
         counts: Counter = Counter()
         for row, content in zip(rows, _contents(paths, column), strict=True):

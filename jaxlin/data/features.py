@@ -30,9 +30,9 @@ __all__ = [
     "split_names",
 ]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -153,13 +153,13 @@ def _load(path: Path, split: str, reading: Reading) -> Dataset:
             f"{where}: there are no labels beside it ({where.stem}.labels.npy or labels.npy). "
             "Name their file with `labels`."
         )
+    names = found.class_names or ()
     if part == "train" and class_names is None:
-        refuse_one_class(found.labels, found.class_names, file=str(path))
+        refuse_one_class(found.labels, names, file=str(path))
     mark = fingerprint(found.inputs, found.labels)
     inputs = hold(found.inputs, memory)
     return Dataset(
-        *(inputs, found.labels, found.class_names, None, path.name, mark, split),
-        pixels=range_of(inputs),
+        inputs, found.labels, names, None, path.name, mark, split, pixels=range_of(inputs)
     )
 
 
@@ -178,7 +178,7 @@ def _splits(path: Path, reading: Reading) -> tuple[str, ...]:
     return split_names(find_parts(path), _says_train(path))
 
 
-def split_names(parts, says_train: bool) -> tuple[str, ...]:
+def split_names(parts: Iterable[str], says_train: bool) -> tuple[str, ...]:
     """The splits of these parts; rows that nobody calls "train" and that stand alone are all."""
     return ("all",) if set(parts) == {"train"} and not says_train else tuple(parts)
 
@@ -191,7 +191,7 @@ def _says_train(path: Path) -> bool:
     return words[0] == "train"
 
 
-def range_of(inputs) -> PixelRange:
+def range_of(inputs: Any) -> PixelRange:
     """That of features: their type; and the numbers where they are held and may be pixels."""
     dtype = np.dtype(inputs.dtype)
     if not isinstance(inputs, np.ndarray) or (dtype.itemsize == 2 and dtype.kind in "fV"):
@@ -274,8 +274,9 @@ def _labels(files: list[Path], inputs: FileRows, given: Path | None) -> list[Sto
     without = [file for file, own in beside.items() if own is None]
     if not without:
         return [
-            read_labels(beside[shard.path], shard.rows, f"inputs of {shard.path.name}")
+            read_labels(own, shard.rows, f"inputs of {shard.path.name}")
             for shard in inputs.shards
+            if (own := beside[shard.path]) is not None
         ]
     if (file := labels_of_series(files[0])) is not None:
         what = f"inputs of the {len(files)} files {series_of(files[0].name)}-*"
@@ -328,7 +329,9 @@ def read_labels(file: Path, rows: int, what: str) -> Stored:
     return Stored(values.reshape(-1), file)
 
 
-def join_labels(pieces: list[Stored], rows: int, class_names):
+def join_labels(
+    pieces: list[Stored], rows: int, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """All labels as (N,) int32 and the class names; an error names the file and the row in it."""
     bound = rows if class_names is None else len(class_names)
     for values, file in pieces:

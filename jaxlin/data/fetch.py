@@ -138,7 +138,9 @@ def _take_batches(archive: Path, folder: Path) -> None:
             if not member.isfile() or member.size != size:
                 raise DataError(f"{archive}: {member.name} is not a batch. Delete the archive.")
             partial = folder / f".{batch}.partial"
-            partial.write_bytes(tar.extractfile(member).read(size))
+            content = tar.extractfile(member)
+            assert content is not None  # it is a file
+            partial.write_bytes(content.read(size))
             os.replace(partial, folder / f"{batch}.bin")
 
 
@@ -155,7 +157,7 @@ def verify(name: str, data_dir: str | Path | None = None) -> list[dict]:
     return [_verified(part, path, known.get(part), place) for part, path in paths.items()]
 
 
-def _verified(part, path, md5, place) -> dict:
+def _verified(part: str, path: Path | None, md5: str | None, place: Path) -> dict:
     if path is None or not path.is_file():
         return {"file": str(path or place / part), "sha256": None, "canonical": False}
     sums = hashlib.sha256(), hashlib.md5(usedforsecurity=False)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,14 +47,14 @@ def _opened(path: Path) -> Iterator[Store]:
         yield Store(layouts, lambda name: _read(found[name], f"{path} ({name})"))
 
 
-def _walk(file, path: Path) -> dict:
+def _walk(file: Any, path: Path) -> dict:
     """All arrays of a file by their names; `None` for links, which are not followed."""
     import h5py
 
     found: dict = {}
     seen = set()
 
-    def visit(group, prefix: str):
+    def visit(group: Any, prefix: str) -> None:
         for name in group:
             if len(found) > _MOST_NAMES:
                 raise DataError(
@@ -82,14 +83,14 @@ def _walk(file, path: Path) -> dict:
     return found
 
 
-def _layout(dataset) -> Layout:
+def _layout(dataset: Any) -> Layout:
     try:
         return Layout(dataset.shape, dataset.dtype)
     except (AttributeError, TypeError, ValueError, OSError):
         return Layout(None, None)  # an error only if somebody needs it
 
 
-def _read(dataset, label: str) -> np.ndarray:
+def _read(dataset: Any, label: str) -> np.ndarray:
     if dataset is None:
         raise DataError(
             f"{label}: is a link, and links are not followed. Copy what it means into the file."
@@ -110,7 +111,7 @@ def _read(dataset, label: str) -> np.ndarray:
         ) from None
 
 
-def _refuse_kind(dataset, label: str) -> None:
+def _refuse_kind(dataset: Any, label: str) -> None:
     import h5py
 
     if dataset.shape is None:
@@ -134,7 +135,7 @@ def _refuse_kind(dataset, label: str) -> None:
         )
 
 
-def _numbers(dataset) -> np.ndarray:
+def _numbers(dataset: Any) -> np.ndarray:
     out = np.empty(dataset.shape, dataset.dtype.newbyteorder("="))
     if out.ndim == 0 or out.size == 0:
         return out if out.size == 0 else np.asarray(dataset[()])
@@ -147,7 +148,7 @@ def _numbers(dataset) -> np.ndarray:
     return out
 
 
-def _text(dataset) -> np.ndarray:
+def _text(dataset: Any) -> np.ndarray:
     values = np.asarray(dataset.asstr()[()])
     return np.array(values.ravel().tolist(), dtype=str).reshape(values.shape)
 

@@ -13,7 +13,8 @@ __all__ = ["count", "files", "find", "holds", "labeled", "load", "read", "read_p
 import gzip
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,15 @@ def read_pair(
     return pixels, classes, str(labels)
 
 
-def labeled(pixels, classes, *, class_names, name: str, file: str, split: str) -> Dataset:
+def labeled(
+    pixels: np.ndarray,
+    classes: np.ndarray,
+    *,
+    class_names: Sequence[str] | None,
+    name: str,
+    file: str,
+    split: str,
+) -> Dataset:
     """A checked `Dataset` of pictures (N, H, W[, C]) and their labels."""
     inputs, shape = flatten_images(pixels)
     return build(
@@ -152,7 +161,7 @@ def read(path: Path) -> np.ndarray:
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _opened(path: Path):
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -162,7 +171,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def _header(file, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
+def _header(file: gzip.GzipFile | BufferedReader, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or not 1 <= magic[3] <= 4:
         raise DataError(

@@ -2,6 +2,8 @@
 
 __all__ = ["joined"]
 
+from typing import Any
+
 import numpy as np
 
 from jaxlin.data.rows import RESIDENT_BYTES, ReadRows, empty_rows, positions
@@ -10,12 +12,12 @@ from jaxlin.data.rows import RESIDENT_BYTES, ReadRows, empty_rows, positions
 class _Joined(ReadRows):
     """The rows of one source and then those of another."""
 
-    def __init__(self, first, second):
+    def __init__(self, first: Any, second: Any):
         self.parts, self.dtype = (first, second), np.result_type(first.dtype, second.dtype)
         self.shape = (len(first) + len(second), first.shape[1])
         self.resident_bytes = getattr(first, "resident_bytes", RESIDENT_BYTES)
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: Any) -> np.ndarray:
         chosen = np.asarray(positions(rows, len(self)))
         out = empty_rows(len(chosen), self)
         border = len(self.parts[0])
@@ -27,7 +29,7 @@ class _Joined(ReadRows):
         return out
 
 
-def joined(first, second):
+def joined(first: Any, second: Any) -> Any:
     """The rows of two arrays or sources of one width, one after the other.
 
     >>> joined(np.zeros((1, 2)), np.ones((1, 2))).tolist()

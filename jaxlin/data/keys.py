@@ -13,7 +13,7 @@ split (`feats_test`) means that array alone.
 __all__ = ["Choice", "Layout", "choose", "resolve"]
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,7 +136,9 @@ def resolve(
     )
 
 
-def _by_split(layouts, role: str, key: str | None, words, path: Path) -> dict[str, list[str]]:
+def _by_split(
+    layouts: Mapping[str, Layout], role: str, key: str | None, words: Container[str], path: Path
+) -> dict[str, list[str]]:
     """The candidates of each split; "all" are those whose names say nothing of splits."""
     found: dict[str, list[str]] = {}
     wanted = None if key is None else _parse(key)
@@ -144,7 +146,7 @@ def _by_split(layouts, role: str, key: str | None, words, path: Path) -> dict[st
         split, word = _parse(name)
         if (len(word) == 1 and word[0] in words) if wanted is None else word == wanted[1]:
             found.setdefault(split, []).append(name)
-    if wanted is None:
+    if key is None or wanted is None:
         return found
     if key in layouts:
         found[wanted[0]] = [key]
@@ -185,7 +187,7 @@ def _numbered(layouts: Mapping[str, Layout]) -> dict[str, dict[str, list[str]]]:
     return {}
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(f"`{name}`" for name in names[:_SHOWN]) or "nothing"
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

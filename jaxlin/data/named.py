@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -45,11 +45,11 @@ class NamedSet(NamedTuple):
     files: str
     """What to put there, in words."""
     source: str
-    find: Callable[[Path], bool]
+    find: Callable[[Path], object]
     """Whether a folder holds any of its files."""
     load: Callable[[Path, str], Dataset]
     """Reads the train or test split from a folder."""
-    parts: Callable[[Path], dict[str, Path | None]]
+    parts: Callable[[Path], Mapping[str, Path | None]]
     """Its files in a folder, by what their published sums are known under; `None` where one is
     missing."""
 
@@ -64,11 +64,6 @@ _CLOTHES = (
 
 def _built_in(folder: Path) -> bool:
     return False
-
-
-def _like_mnist(name: str, class_names: tuple[str, ...]):
-    """How a set of four files in the IDX format is found, read and told apart."""
-    return idx.holds, partial(idx.load, name=name, class_names=class_names), idx.files
 
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -86,21 +81,28 @@ NAMED = {
     "mnist": NamedSet(
         *("handwritten digits", (60_000, 10_000), (28, 28), digits.CLASS_NAMES),
         *(("mnist", "MNIST/raw", "MNIST"), ("/usr/share/datasets/mnist",), _IDX),
-        "http://yann.lecun.com/exdb/mnist/",
-        *_like_mnist("mnist", digits.CLASS_NAMES),
+        source="http://yann.lecun.com/exdb/mnist/",
+        find=idx.holds,
+        load=partial(idx.load, name="mnist", class_names=digits.CLASS_NAMES),
+        parts=idx.files,
     ),
     "fashion-mnist": NamedSet(
         *("pictures of clothes", (60_000, 10_000), (28, 28), _CLOTHES),
         ("fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
         *(("/usr/share/datasets/fashion-mnist",), _IDX),
-        "https://github.com/zalandoresearch/fashion-mnist",
-        *_like_mnist("fashion-mnist", _CLOTHES),
+        source="https://github.com/zalandoresearch/fashion-mnist",
+        find=idx.holds,
+        load=partial(idx.load, name="fashion-mnist", class_names=_CLOTHES),
+        parts=idx.files,
     ),
     "cifar10": NamedSet(
         *("small color photographs", (50_000, 10_000), (32, 32, 3), cifar.CLASS_NAMES),
         *(("cifar10", "cifar-10"), ("/usr/share/datasets/cifar10",)),
         "the folder cifar-10-batches-bin (or cifar-10-batches-py) of the published archive",
-        *(_CIFAR, cifar.find, cifar.load, cifar.files),
+        source=_CIFAR,
+        find=cifar.find,
+        load=cifar.load,
+        parts=cifar.files,
     ),
     "cifar100": NamedSet(
         "small color photographs, 100 classes",
@@ -243,10 +245,12 @@ _TWICE = ("digits", "fashion-mnist", "cifar100-coarse")
 
 
 def _load_folder(path: Path, split: str, reading: Reading) -> Dataset:
-    name = set_of(path)
+    name, classes = set_of(path), reading.class_names
+    assert name is not None  # the folder was told to be one
     if name == "mnist":
-        return idx.load(path, split, name=path.name, class_names=reading.class_names)
-    return _same_classes(NAMED[name].load(path, split), reading.class_names)
+        known = None if classes is None else tuple(classes)
+        return idx.load(path, split, name=path.name, class_names=known)
+    return _same_classes(NAMED[name].load(path, split), classes)
 
 
 def _folder_inputs(path: Path, reading: Reading) -> list[Unlabeled]:
@@ -270,7 +274,7 @@ SET_FOLDER = Reader(
 )
 
 
-def _same_classes(found: Dataset, class_names) -> Dataset:
+def _same_classes(found: Dataset, class_names: Sequence[str] | None) -> Dataset:
     if class_names is not None and tuple(class_names) != found.class_names:
         raise DataError(
             f"{found.name}: its classes are {', '.join(found.class_names)}, not "

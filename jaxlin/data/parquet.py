@@ -15,7 +15,10 @@ __all__ = ["READER", "find"]
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.data import columns, encoded
@@ -132,7 +135,9 @@ def _others(splits: dict[str, list[Path]], split: str) -> list[Path]:
     return [path for other, paths in splits.items() if other != split for path in paths]
 
 
-def _rows(table: Table, reading: Reading, others: list[Path]):
+def _rows(
+    table: Table, reading: Reading, others: list[Path]
+) -> tuple[np.ndarray, tuple[int, ...] | None, list[str], int | None]:
     """Rows (N, D), the shape of a picture, notes, and the number of white if it is known.
 
     `others` are the files of the other splits, which have a say in whether pictures are color.
@@ -157,7 +162,9 @@ def _rows(table: Table, reading: Reading, others: list[Path]):
     return rows, shape, notes, None
 
 
-def _refuse_resizing(table: Table, features: int, shape, reading: Reading) -> None:
+def _refuse_resizing(
+    table: Table, features: int, shape: tuple[int, ...] | None, reading: Reading
+) -> None:
     """Numbers are never resized or recolored; to be told what they are already is no harm.
 
     A model says both `image_size` and `color` of what it was fitted on.
@@ -175,7 +182,7 @@ def _refuse_resizing(table: Table, features: int, shape, reading: Reading) -> No
             )
 
 
-def _passed_over(path: Path, splits) -> tuple[PassedOver, ...]:
+def _passed_over(path: Path, splits: Mapping[str, list[Path]]) -> tuple[PassedOver, ...]:
     used = {file for files in splits.values() for file in files}
     places = [place for place in (path, path / "data") if place.is_dir()]
     left = [file for place in places for file in _files(place) if file not in used]

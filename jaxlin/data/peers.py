@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data.rows import empty_rows
+from jaxlin.data.rows import ReadRows, empty_rows
 
 REQUEST_BYTES = 8 << 20
 """About how much one answer holds."""
@@ -77,7 +77,7 @@ class Peers:
         """`together` of this run's processes."""
         return together(self._gather, make)
 
-    def serve(self, source) -> int:
+    def serve(self, source: ReadRows) -> int:
         """Hand out the rows of a source as in `jaxlin.data.rows`, under the number returned."""
         self._served.append(source)
         return len(self._served) - 1
@@ -95,11 +95,10 @@ class Peers:
                 asked = np.array([number, *rows[start : start + step]], np.int64)
                 block = out[start : start + step]
                 try:
-                    self._connections[owner].send_bytes(asked)
+                    self._connections[owner].send_bytes(asked.data)
                     refused = self._connections[owner].recv_bytes().decode()
                     if not refused:
-                        block = memoryview(block.view(np.uint8).reshape(-1))
-                        self._connections[owner].recv_bytes_into(block)
+                        self._connections[owner].recv_bytes_into(block.view(np.uint8).ravel().data)
                 except (OSError, EOFError):
                     raise ConnectionError(
                         f"connection closed: process {owner} of this run hands out no more rows."
@@ -143,7 +142,7 @@ class Peers:
                     connection.send_bytes(str(error).encode())
                     continue
                 connection.send_bytes(b"")
-                connection.send_bytes(block.view(np.uint8).reshape(-1))
+                connection.send_bytes(block.view(np.uint8).reshape(-1).data)
         except (OSError, EOFError, AuthenticationError):
             pass
         finally:

@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,17 +52,17 @@ def read_entries(path: Path, *, what: str) -> dict:
 class _StoredType:
     """What a pickled dtype says: only "u1" and integers, which is all a batch needs."""
 
-    def __init__(self, code, *flags):
+    def __init__(self, code: Any, *flags: Any):
         self.code = code.decode() if isinstance(code, bytes) else code
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.order = {b"<": "<", b">": ">", "<": "<", ">": ">"}.get(state[1], "=")
 
 
 class StoredArray:
     """What a pickled array says; `array` builds it after checking every claim."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         _, self.shape, self.type, self.fortran, self.values = state
 
     def array(self) -> np.ndarray:
@@ -76,21 +77,21 @@ class StoredArray:
                 f"an array of a batch announces shape {self.shape} but holds {len(values):,} "
                 "bytes. Get the file again."
             )
-        order = "F" if self.fortran else "C"
+        order: Literal["C", "F"] = "F" if self.fortran else "C"
         return np.frombuffer(values, dtype).reshape(self.shape, order=order)
 
 
-def _reconstruct(kind, shape, code):
+def _reconstruct(kind: Any, shape: Any, code: Any) -> StoredArray:
     return StoredArray()
 
 
-def _from_buffer(values, dtype, shape, order):
+def _from_buffer(values: Any, dtype: Any, shape: Any, order: Any) -> StoredArray:
     array = StoredArray()
     array.__setstate__((1, shape, dtype, order == "F", bytes(values)))
     return array
 
 
-def _encode(text, encoding="latin1"):
+def _encode(text: str, encoding: str | bytes = "latin1") -> bytes:
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
     return text.encode("latin1")
@@ -100,7 +101,10 @@ class _ndarray:
     """Named by pickled arrays, never made."""
 
 
-_ALLOWED = {("numpy", "ndarray"): _ndarray, ("numpy", "dtype"): _StoredType}
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _StoredType,
+}
 _ALLOWED[("_codecs", "encode")] = _encode
 for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[(f"{_core}.multiarray", "_reconstruct")] = _reconstruct
@@ -110,7 +114,7 @@ for _core in ("numpy.core", "numpy._core"):
 class _ArrayUnpickler(pickle._Unpickler):
     """The standard library's unpickler in Python, whose memo cannot be made to fill memory."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[(module, name)]
         except KeyError:
@@ -118,5 +122,5 @@ class _ArrayUnpickler(pickle._Unpickler):
                 f"the pickle asks for the forbidden name {module}.{name}"
             ) from None
 
-    def get_extension(self, code):
+    def get_extension(self, code: int) -> None:
         raise pickle.UnpicklingError(f"the pickle asks for the forbidden extension {code}")

@@ -29,7 +29,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def read_picture(path: str | Path, image_shape: tuple[int, ...] | None = None) -
     Raises:
       DataError: it is missing, no picture of a known format, damaged, too large, or deep grey.
     """
-    size = None if image_shape is None else image_shape[:2]
+    size = None if image_shape is None else (image_shape[0], image_shape[1])
     color = None if image_shape is None else "grey" if len(image_shape) == 2 else "rgb"
     with quiet():
         return decode(path, size=size, color=color).pixels
@@ -116,7 +116,7 @@ def decode(
         if flat.mode != wanted:
             flat = flat.convert(wanted)
         resized = size is not None and flat.size != tuple(size[::-1])
-        if resized:
+        if size is not None and resized:
             flat = flat.resize(size[::-1], Image.Resampling.BILINEAR)
         width, height = flat.size
         pixels = np.frombuffer(flat.tobytes(), np.uint8).reshape(height, width, -1)
@@ -124,7 +124,7 @@ def decode(
         return Picture(pixels, colored, transparent, several, deep, resized)
 
 
-def is_color(path: str | Path, background: tuple[int, int, int] = WHITE) -> bool:
+def is_color(path: str | Path | io.BytesIO, background: tuple[int, int, int] = WHITE) -> bool:
     """Whether a file holds color, as `Picture.color`, mostly from its header alone."""
     with _opened(path) as picture:
         return _holds_color(picture, background)
@@ -142,14 +142,15 @@ def background_color(name: str | None) -> tuple[int, int, int]:
     from PIL import ImageColor
 
     try:
-        color = WHITE if name is None else ImageColor.getrgb(name)
+        color: tuple[int, ...] = WHITE if name is None else ImageColor.getrgb(name)
     except ValueError:
         color = ()
     if len(color) != 3 and color[3:] != (255,):
         raise ValueError(
             f"`background` must be an opaque color, say white, gray or #8040ff, got {name!r}."
         )
-    return color[:3]
+    red, green, blue = color[:3]
+    return red, green, blue
 
 
 @contextmanager
@@ -164,7 +165,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path):
+def _opened(path: str | Path | io.BytesIO) -> Iterator[Any]:
     """Pillow's picture, its header read and found in order; faults inside become a `DataError`."""
     from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
@@ -184,7 +185,7 @@ def _opened(path):
     except DataError:
         raise
     except FileNotFoundError:
-        what = "a link that leads nowhere" if os.path.islink(path) else "no such file"
+        what = "a link that leads nowhere" if os.path.islink(str(path)) else "no such file"
         raise DataError(f"{path}: {what}. Check the path.") from None
     except UnidentifiedImageError:
         raise DataError(
@@ -198,7 +199,7 @@ def _opened(path):
         if told == errno.ELOOP:
             raise DataError(f"{path}: a link that leads to itself. Remove it.") from None
         if told in (errno.EACCES, errno.EPERM, errno.EISDIR):
-            raise DataError(f"{path}: cannot be read ({error.strerror}). Mend that.") from None
+            raise DataError(f"{path}: cannot be read ({os.strerror(told)}). Mend that.") from None
         why = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"{path}: the picture is damaged or cut off ({why}). Replace or remove it."
@@ -206,7 +207,7 @@ def _opened(path):
 
 
 @contextmanager
-def _content(path):
+def _content(path: str | Path | io.BytesIO) -> Iterator[Any]:
     """The file, open; a small one in one piece: half the calls of the system."""
     if isinstance(path, io.BytesIO):
         yield path
@@ -218,7 +219,7 @@ def _content(path):
             yield io.BufferedReader(file)
 
 
-def _deep(picture) -> bool:
+def _deep(picture: Any) -> bool:
     """Whether channels have 16 bits, of which Pillow reads the high byte."""
     for tile in getattr(picture, "tile", ()):
         codec, told = tile[0], tile[3]
@@ -229,7 +230,7 @@ def _deep(picture) -> bool:
     return False
 
 
-def _holds_color(picture, background) -> bool:
+def _holds_color(picture: Any, background: tuple[int, int, int]) -> bool:
     """By its mode; by its palette; or because a grey one lies on a colored background."""
     if picture.has_transparency_data and len(set(background)) > 1:
         return True

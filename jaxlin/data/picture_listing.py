@@ -44,7 +44,8 @@ def list_pictures(folder: str, passed: Passed) -> list[str]:
     Raises:
       DataError: a folder that may not be read.
     """
-    found, folders, linked = [], [str(folder)], []
+    found: list[str] = []
+    folders, linked = [str(folder)], list[str]()
     read, holders = set(), _holders(folder, itself=True)
     while folders or linked:
         through_link = not folders
@@ -100,7 +101,7 @@ def found_in(folder: str, passed: Passed, *, up: bool = False) -> Entries:
     return entries
 
 
-def _leads_to_file(entry, entries: Entries, passed: Passed) -> bool:
+def _leads_to_file(entry: os.DirEntry[str], entries: Entries, passed: Passed) -> bool:
     """Whether a link leads to a file; one to a folder is kept, any other is passed over."""
     try:
         mode = entry.stat().st_mode

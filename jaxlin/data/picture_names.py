@@ -62,18 +62,18 @@ def find_picture(names: Names, name: str, split: str, place: str | None = None) 
     if len(found) > 1:
         found = [path for path in found if _in_split(path, names.folder, split)] or found
     if len(found) > 1:
-        return _refuse(
-            place, f"{name!r} could be {found[0]} or {found[1]}. Write it with folder and ending."
-        )
-    if found:
+        why = f"{name!r} could be {found[0]} or {found[1]}. Write it with folder and ending."
+    elif found:
         return found[0]
-    if _leads_out(given):
-        return _refuse(place, f"{name!r} leads out of {names.folder}. Name a picture in it.")
-    if given and os.path.isfile(os.path.join(names.folder, given)):
-        return _refuse(place, f"{name!r} is no picture of a kind that is read. Remove the row.")
-    return _refuse(
-        place, f"there is no picture {name!r} in {names.folder}. Add it, or remove the row."
-    )
+    elif _leads_out(given):
+        why = f"{name!r} leads out of {names.folder}. Name a picture in it."
+    elif given and os.path.isfile(os.path.join(names.folder, given)):
+        why = f"{name!r} is no picture of a kind that is read. Remove the row."
+    else:
+        why = f"there is no picture {name!r} in {names.folder}. Add it, or remove the row."
+    if place is not None:
+        raise DataError(f"{place}: {why}")
+    return None
 
 
 def is_name(names: Names, cell: str) -> bool:
@@ -109,8 +109,3 @@ def _asked(name: str) -> str:
 
 def _normal(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _refuse(place: str | None, why: str) -> None:
-    if place is not None:
-        raise DataError(f"{place}: {why}")

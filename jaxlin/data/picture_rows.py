@@ -11,8 +11,8 @@ __all__ = ["Rows", "note_of", "read_rows", "size_of"]
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -80,7 +80,14 @@ def read_rows(
     return Rows(inputs, shape, note_of(place, len(paths), counts, shape, reading))
 
 
-def _decoded(paths, size, color, background, others, progress) -> tuple[np.ndarray, Counter]:
+def _decoded(
+    paths: Sequence[str],
+    size: tuple[int, int],
+    color: str | None,
+    background: tuple[int, int, int],
+    others: Iterable[str],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, Counter]:
     """Rows of all pictures, grey or color as it turns out; and what they were."""
     pixels, channels = size[0] * size[1], 1 if color in (None, "grey") else 3
     try:  # pages that are never written to are never there: grey rows take a third of it
@@ -90,7 +97,8 @@ def _decoded(paths, size, color, background, others, progress) -> tuple[np.ndarr
             f"{paths[0]}: {len(paths):,} pictures of {size[0]} x {size[1]} pixels do not fit into "
             "memory. Give a smaller `image_size`."
         ) from None
-    counts, done = Counter(), 0
+    counts: Counter[str] = Counter()
+    done = 0
     read = partial(_block, size=size, color=color, background=background)
     for planes, what in _in_order(read, paths, 3 * pixels):
         if planes.shape[1] > channels:
@@ -109,7 +117,9 @@ def _decoded(paths, size, color, background, others, progress) -> tuple[np.ndarr
     return store[: done * channels * pixels].reshape(done, channels * pixels), counts
 
 
-def _in_order(read, paths: Sequence[str], picture_bytes: int) -> Iterator[_Block]:
+def _in_order(
+    read: Callable[[Sequence[str]], _Block], paths: Sequence[str], picture_bytes: int
+) -> Iterator[_Block]:
     """Blocks of pictures in order, a few of them ahead in threads; of many pictures each thread
     has a process of its own that decodes them."""
     step = max(1, min(_BLOCK_FILES, _BLOCK_BYTES // picture_bytes))
@@ -120,7 +130,7 @@ def _in_order(read, paths: Sequence[str], picture_bytes: int) -> Iterator[_Block
         workers = [Worker() for _ in range(threads)]
     free = list(workers)
 
-    def made(block):
+    def made(block: Sequence[str]) -> _Block:
         if not workers:
             return read(block)
         worker = free.pop()  # there are as many as threads
@@ -129,7 +139,8 @@ def _in_order(read, paths: Sequence[str], picture_bytes: int) -> Iterator[_Block
         finally:
             free.append(worker)
 
-    pool, ahead = ThreadPoolExecutor(threads, thread_name_prefix="pictures"), deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+    ahead: deque[Future[_Block]] = deque()
     try:
         for block in blocks:
             ahead.append(pool.submit(made, block))
@@ -143,14 +154,20 @@ def _in_order(read, paths: Sequence[str], picture_bytes: int) -> Iterator[_Block
             worker.close()
 
 
-def _quietly(read, block) -> _Block:
+def _quietly(read: Callable[[Sequence[str]], _Block], block: Sequence[str]) -> _Block:
     with quiet():
         return read(block)
 
 
-def _block(paths: Sequence[str], *, size, color, background) -> _Block:
+def _block(
+    paths: Sequence[str],
+    *,
+    size: tuple[int, int],
+    color: str | None,
+    background: tuple[int, int, int],
+) -> _Block:
     pictures = [decode(path, size=size, color=color, background=background) for path in paths]
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for picture in pictures:
         counts["color" if picture.color else "grey"] += 1
         counts["transparent"] += picture.transparent
@@ -175,7 +192,9 @@ def _widen(store: np.ndarray, count: int, pixels: int) -> None:
         wide[:] = grey
 
 
-def note_of(place: str, count: int, counts: Counter, shape, reading: Reading) -> tuple[str, ...]:
+def note_of(
+    place: str, count: int, counts: Counter, shape: tuple[int, ...], reading: Reading
+) -> tuple[str, ...]:
     under = reading.background or "white"
     turned = "grey" if len(shape) == 3 else "color"
     became = "color" if len(shape) == 3 else "grey"
@@ -196,4 +215,5 @@ def size_of(reading: Reading) -> tuple[int, int] | None:
         return None
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"`image_size` must be (height, width), at least 1, got {size}.")
-    return tuple(map(int, size))
+    height, width = map(int, size)
+    return height, width

@@ -83,7 +83,8 @@ def holds_table(folder: Path, *, wanted: bool = False) -> bool:
         return False
     if wanted:
         return True
-    others, passed = 0, {}
+    others = 0
+    passed: Passed = {}
     entries = found_in(str(folder), passed)
     for path in entries.folders + entries.linked:
         if split_called(os.path.basename(path)) is None:
@@ -105,7 +106,8 @@ def _tables(source: Path) -> dict[str, Path]:
     """The table of each split; a table that names none is "all"."""
     if source.is_file():
         return {_split_of(source) or "all": source}
-    tables, found = _tables_in(source), {}
+    tables = _tables_in(source)
+    found: dict[str, Path] = {}
     for table in tables:
         split = _split_of(table)
         if split is not None and split in found:
@@ -132,7 +134,8 @@ def _survey(source: Path, reading: Reading) -> tuple[dict[str, Named], Passed]:
     passed: Passed = {}
     paths = list_pictures(folder, passed)
     names = index_names(folder, paths)
-    found, where = {}, {}
+    found: dict[str, Named] = {}
+    where: dict[str, Place] = {}
     tables = _tables(source)
     for split, path in tables.items():
         for part, named in _read(path, split, names, where, reading).items():
@@ -158,6 +161,7 @@ def _read(
         part = split if columns.split is None else _split_in(row, columns.split, path)
         at = f"{path}: row {row.number}"
         picture = find_picture(names, row.cells[columns.names], part, at)
+        assert picture is not None  # with a place, what is no picture raises
         label = None
         if columns.labels is not None:
             label = unicodedata.normalize("NFC", row.cells[columns.labels])

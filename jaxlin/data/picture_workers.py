@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from jaxlin.core import DataError
 
@@ -19,21 +20,28 @@ _PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import serve; serv
 class Worker:
     """One process, which calls a function of a module for whoever asks."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         program = _PROGRAM.format(path=sys.path, module=__name__)
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.DEVNULL,
+        }
         self.process = subprocess.Popen([sys.executable, "-c", program], **pipes)
 
-    def __call__(self, function: Callable, *arguments):
+    def __call__(self, function: Callable, *arguments: Any) -> Any:
         """`function(*arguments)`, made there.
 
         Raises:
           DataError: what the function raised, or that the process has died.
         """
         try:
-            pickle.dump((function, arguments), self.process.stdin, pickle.HIGHEST_PROTOCOL)
-            self.process.stdin.flush()
-            result = pickle.load(self.process.stdout)
+            asked, answers = self.process.stdin, self.process.stdout
+            assert asked is not None  # both are pipes
+            assert answers is not None
+            pickle.dump((function, arguments), asked, pickle.HIGHEST_PROTOCOL)
+            asked.flush()
+            result = pickle.load(answers)
         except (EOFError, OSError, pickle.UnpicklingError):
             raise DataError(
                 "a process that decodes pictures has died, perhaps for lack of memory. Start again."

@@ -53,7 +53,7 @@ def split_folders(root: str | Path) -> dict[str, str]:
     Raises:
       DataError: two folders are called one split.
     """
-    found = {}
+    found: dict[str, str] = {}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         split = split_called(entry.name)
         if split is not None and entry.is_dir():
@@ -91,10 +91,8 @@ def _load(root: Path, split: str, reading: Reading) -> Dataset:
     folders, passed = _survey(root)
     own = folders[split]
     _refuse_unlabeled(own)
-    names = reading.class_names
-    if names is None:
-        names = folders.get("train", own).classes or own.classes
-    names = tuple(names)
+    asked = reading.class_names
+    names = tuple(folders.get("train", own).classes or own.classes if asked is None else asked)
     unknown = [name for name in own.classes if name not in names]
     if unknown:
         raise DataError(
@@ -185,7 +183,7 @@ def _class_name(folder: str) -> str:
         return unicodedata.normalize("NFC", name.decode("utf-8"))
     except UnicodeDecodeError:
         raise DataError(
-            f"{folder}: the name of the class folder {name} is not UTF-8 text. Rename it."
+            f"{folder}: the name of the class folder {name!r} is not UTF-8 text. Rename it."
         ) from None
 
 

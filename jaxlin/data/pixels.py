@@ -8,7 +8,7 @@ quotient of the two whites where both are known, and refused where they are not.
 
 __all__ = ["PixelRange", "pixel_range", "scale_factor", "scaled"]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def scale_factor(own: PixelRange, to: PixelRange, *, pictures: bool, rows: int =
     wide = own.dtype not in _NARROW or to.dtype not in _NARROW  # one may hold the other's numbers
     if not floats and own.dtype != to.dtype and not (own.whole and to.whole and wide):
         return None
-    if own.high is None or to.high is None:
+    if own.low is None or own.high is None or to.high is None:
         return 1.0
     if to.white is not None:
         room = 0.1 * to.white if floats else 0.0  # what a resizing filter overshoots
@@ -113,7 +113,7 @@ def _white(dtype: np.dtype, low: float, high: float, whole: bool) -> float | Non
     return 255.0 if whole and 127 < high <= 255 and dtype.itemsize > 1 else None
 
 
-def _whole(inputs) -> bool:
+def _whole(inputs: Any) -> bool:
     if np.dtype(inputs.dtype).kind in "iu":
         return True
     rows = _rows(inputs)
@@ -121,7 +121,7 @@ def _whole(inputs) -> bool:
     return np.dtype(inputs.dtype).kind == "f" and all((np.floor(b) == b).all() for b in blocks)
 
 
-def _extremes(inputs) -> tuple[float, float]:
+def _extremes(inputs: Any) -> tuple[float, float]:
     rows, low, high = _rows(inputs), np.inf, -np.inf
     for start in range(0, len(inputs), rows):
         block = inputs[start : start + rows]
@@ -129,5 +129,5 @@ def _extremes(inputs) -> tuple[float, float]:
     return low, high
 
 
-def _rows(inputs) -> int:
+def _rows(inputs: Any) -> int:
     return max(1, _BLOCK_BYTES // max(1, inputs.shape[1] * np.dtype(inputs.dtype).itemsize))

@@ -14,12 +14,12 @@ import mmap
 import os
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlin.core import DataError
 
 _DIRECT = getattr(os, "O_DIRECT", None)
-_NO_WAIT = getattr(os, "RWF_NOWAIT", None)
+_NO_WAIT: Any = getattr(os, "RWF_NOWAIT", None)
 _DIRECT_FROM_BYTES = 256 << 10
 _PAGE = 4096  # offsets, lengths and addresses of direct reads are multiples of it
 _STAY = "Start again with files that stay as they are while they are used."
@@ -91,7 +91,7 @@ def read_bytes(reader: Reader, buffer: memoryview, position: int) -> None:
     done = 0
     if reader.direct is not None and len(buffer) >= _DIRECT_FROM_BYTES:
         done = _from_cache(reader, buffer, position)
-        done += _from_disk(reader, buffer[done:], position + done)
+        done += _from_disk(reader.direct, buffer[done:], position + done)
     while done < len(buffer):
         count = os.preadv(reader.plain, [buffer[done:]], position + done)
         if count == 0:
@@ -107,7 +107,7 @@ def _from_cache(reader: Reader, buffer: memoryview, position: int) -> int:
         return 0
 
 
-def _from_disk(reader: Reader, buffer: memoryview, position: int) -> int:
+def _from_disk(direct: int, buffer: memoryview, position: int) -> int:
     """How many bytes direct reads brought; fewer than all where the system refuses them."""
     scratch = _scratch()
     view, done = memoryview(scratch), 0
@@ -116,7 +116,7 @@ def _from_disk(reader: Reader, buffer: memoryview, position: int) -> int:
         before = position + done - start
         wanted = min(-(-(before + len(buffer) - done) // _PAGE) * _PAGE, len(view))
         try:
-            count = os.preadv(reader.direct, [view[:wanted]], start) - before
+            count = os.preadv(direct, [view[:wanted]], start) - before
         except OSError:
             return done
         count = min(count, len(buffer) - done)

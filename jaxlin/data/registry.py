@@ -13,7 +13,7 @@ __all__ = [
 
 import difflib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlin.core import DataError
 from jaxlin.data import (
@@ -64,7 +64,7 @@ class Splits(NamedTuple):
     test: Dataset | None
 
 
-def load(source: str | Path, *, split: str = "train", **how) -> Dataset:
+def load(source: str | Path, *, split: str = "train", **how: Any) -> Dataset:
     """One split of a named set, or of your own files.
 
     Args:
@@ -112,7 +112,7 @@ def load_splits(
     *,
     test: str | Path | None = None,
     test_labels: str | Path | None = None,
-    **how,
+    **how: Any,
 ) -> Splits:
     """All splits of a source; the test set may lie elsewhere.
 
@@ -137,7 +137,7 @@ def load_splits(
     train = load(source, **how)
     like = reading._replace(class_names=train.class_names)
     if train.image_shape is not None and "image_size" in reader.options:
-        like = like._replace(image_size=train.image_shape[:2], color=_color(train.image_shape))
+        like = like._replace(**_pictures_like(train.image_shape))
     validation = held_out = None
     if test is not None:
         held_out = _test(test, test_labels, train, like)
@@ -153,14 +153,14 @@ def load_splits(
     return Splits(train, *fitting)
 
 
-def _test(test, labels, train: Dataset, like: Reading) -> Dataset:
+def _test(test: str | Path, labels: str | Path | None, train: Dataset, like: Reading) -> Dataset:
     """The test set that lies elsewhere, read as the training set was."""
     how = {"labels": None if labels is None else Path(labels)}
     place, reader, own = _open(test, how, prefix="test_")
     for name in reader.options - {"labels", "data_dir"}:
         own = own._replace(**{name: getattr(like, name)})
     if train.image_shape is not None and "image_size" in reader.options:
-        own = own._replace(image_size=train.image_shape[:2], color=_color(train.image_shape))
+        own = own._replace(**_pictures_like(train.image_shape))
     own = own._replace(class_names=train.class_names, memory=like.memory)
     own = own._replace(apart=like.apart, progress=like.progress)
     there = reader.splits(place, own)
@@ -168,7 +168,7 @@ def _test(test, labels, train: Dataset, like: Reading) -> Dataset:
     return reader.load(place, next(split for split in order if split in there), own)
 
 
-def load_inputs(source: str | Path, *, split: str | None = None, **how) -> list[Unlabeled]:
+def load_inputs(source: str | Path, *, split: str | None = None, **how: Any) -> list[Unlabeled]:
     """Unlabeled examples for a prediction: the rows of every split that a source has, or of one.
 
     Args:
@@ -184,7 +184,7 @@ def load_inputs(source: str | Path, *, split: str | None = None, **how) -> list[
     return [part for part in reader.inputs(place, reading) if chosen in (None, part.split)]
 
 
-def splits_of(source: str | Path, **how) -> tuple[str, ...]:
+def splits_of(source: str | Path, **how: Any) -> tuple[str, ...]:
     """Which splits a source has: ("all",), or some of "train", "validation", "test".
 
     >>> splits_of("digits")
@@ -194,7 +194,9 @@ def splits_of(source: str | Path, **how) -> tuple[str, ...]:
     return reader.splits(place, reading)
 
 
-def _open(source, how: dict, *, prefix: str = ""):
+def _open(
+    source: str | Path, how: dict[str, Any], *, prefix: str = ""
+) -> tuple[str | Path, Reader, Reading]:
     """The place of a source, its reader, and how it is to be read."""
     paths = {name: _expanded(how.get(name)) for name in ("data_dir", "labels")}
     reading = Reading(**{**how, **paths})
@@ -243,15 +245,16 @@ def formats() -> list[dict]:
     ]
 
 
-def _color(image_shape) -> str:
-    return "grey" if len(image_shape) == 2 else "rgb"
+def _pictures_like(image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The settings of a `Reading` by which pictures become those of a training set."""
+    return {"image_size": image_shape[:2], "color": "grey" if len(image_shape) == 2 else "rgb"}
 
 
-def _expanded(path) -> Path | None:
+def _expanded(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 
-def _path(source) -> Path:
+def _path(source: str | Path) -> Path:
     path = Path(source).expanduser()
     endings = (*BY_ENDING, ".npy", ".safetensors", *pictures.ENDINGS)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in endings):

@@ -26,15 +26,16 @@ __all__ = [
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.core import DataError
 from jaxlin.data.reading import Reader, Shard, open_reader, read_bytes
@@ -64,6 +65,13 @@ class ReadRows:
     """
 
     ndim = 2
+    shape: tuple[int, int]
+    dtype: Any
+    resident_bytes: int
+
+    def read_into(self, out: np.ndarray, segments: Iterable[range | np.ndarray]) -> None:
+        """Write the rows of every segment into `out`, one after another."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -72,10 +80,10 @@ class ReadRows:
     def nbytes(self) -> int:
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: Any) -> np.ndarray:
         """The rows of a number (D,), of a slice, of an array of numbers or of a mask (n, D)."""
         if isinstance(rows, (int, np.integer)):
             return self[positions([rows], len(self))][0]
@@ -99,7 +107,7 @@ class FileRows(ReadRows):
         self,
         shards: Sequence[Shard],
         width: int,
-        dtype,
+        dtype: DTypeLike,
         *,
         resident_bytes: int = RESIDENT_BYTES,
     ):
@@ -113,7 +121,7 @@ class FileRows(ReadRows):
         files = f"{len(self.shards)} files" if len(self.shards) > 1 else str(self.shards[0].path)
         return f"FileRows(shape={self.shape}, dtype={self.dtype}, {files})"
 
-    def read_into(self, out: np.ndarray, segments) -> None:
+    def read_into(self, out: np.ndarray, segments: Iterable[range | np.ndarray]) -> None:
         """Read the rows of every segment, a `range` of step 1 or an array, one after another."""
         pieces, start = [], 0
         for segment in segments:
@@ -147,20 +155,21 @@ class FileRows(ReadRows):
 class RowView(ReadRows):
     """Some rows of a source, in an order of their own: nothing is read until it is asked for."""
 
-    def __init__(self, source, rows: np.ndarray):
+    def __init__(self, source: Any, rows: np.ndarray):
         if isinstance(source, RowView):
             source, rows = source.source, source.rows[rows]
-        self.source, self.rows = source, np.asarray(rows)
+        self.source: Any = source
+        self.rows = np.asarray(rows)
         self.dtype, self.shape = source.dtype, (len(self.rows), source.shape[1])
         self.resident_bytes = getattr(source, "resident_bytes", RESIDENT_BYTES)
 
     def __repr__(self) -> str:
         return f"RowView(shape={self.shape} of {self.source!r})"
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: Any) -> np.ndarray:
         return np.asarray(self.source[self.rows[rows]])
 
-    def read_into(self, out: np.ndarray, segments) -> None:
+    def read_into(self, out: np.ndarray, segments: Iterable[range | np.ndarray]) -> None:
         """As `FileRows.read_into`."""
         chosen = [
             self.rows[s.start : s.stop] if isinstance(s, range) else self.rows[s] for s in segments
@@ -168,7 +177,7 @@ class RowView(ReadRows):
         fill(self.source, out, chosen)
 
 
-def take(source, rows: np.ndarray):
+def take(source: Any, rows: np.ndarray) -> Any:
     """The rows with these numbers: a copy of an array's, a view of a source's or of a large map's.
 
     >>> take(np.arange(6).reshape(3, 2), np.array([2, 0])).tolist()
@@ -181,7 +190,7 @@ def take(source, rows: np.ndarray):
     return RowView(source, rows)
 
 
-def hold(source, memory: int):
+def hold(source: Any, memory: int) -> Any:
     """The rows as an array in memory if they take at most `memory` bytes, else the source."""
     if isinstance(source, (FileRows, RowView)):
         source.resident_bytes = memory
@@ -189,12 +198,13 @@ def hold(source, memory: int):
     return source
 
 
-def from_map(mapped: np.memmap):
+def from_map(mapped: np.memmap) -> Any:
     """The file behind a memory map (N, D), or behind a run of its rows, read instead of mapped.
 
     What cannot be read so, a strided view or a map without a name, is handed back as it is.
     """
-    name, memory = mapped.filename, mapped._mmap
+    source: Any = mapped
+    name, memory = mapped.filename, source._mmap
     if name is None or memory is None or mapped.ndim != 2 or not mapped.flags.c_contiguous:
         return mapped
     # The attribute `offset` of a view is that of the whole map: addresses tell where it begins.
@@ -205,7 +215,7 @@ def from_map(mapped: np.memmap):
     return FileRows([shard], mapped.shape[1], mapped.dtype)
 
 
-def fill(source, out: np.ndarray, segments) -> None:
+def fill(source: Any, out: np.ndarray, segments: Iterable[range | np.ndarray]) -> None:
     """Write the rows of the segments of any source into `out`, one after another.
 
     Args:
@@ -218,13 +228,14 @@ def fill(source, out: np.ndarray, segments) -> None:
         return
     start = 0
     for segment in segments:
-        plain = isinstance(segment, range)
-        rows = slice(segment.start, segment.stop) if plain else np.asarray(segment)
+        rows: slice | np.ndarray = (
+            slice(segment.start, segment.stop) if isinstance(segment, range) else segment
+        )
         out[start : start + len(segment)] = source[rows]
         start += len(segment)
 
 
-def empty_rows(count: int, source) -> np.ndarray:
+def empty_rows(count: int, source: Any) -> np.ndarray:
     """Memory for `count` rows of a source, aligned so that JAX can take it over as it is."""
     return aligned((count, source.shape[1]), source.dtype)
 
@@ -239,7 +250,7 @@ class _Piece(NamedTuple):
     place: slice | np.ndarray
 
 
-def positions(rows, size: int):
+def positions(rows: Any, size: int) -> range | np.ndarray:
     """Row numbers in [0, size): a `range` for a plain slice, else an int64 array."""
     if isinstance(rows, slice):
         found = range(*rows.indices(size))
@@ -262,7 +273,7 @@ def positions(rows, size: int):
     return np.where(rows < 0, rows + size, rows).astype(np.int64)
 
 
-def _pieces(source: FileRows, segment, start: int) -> list[_Piece]:
+def _pieces(source: FileRows, segment: range | np.ndarray, start: int) -> list[_Piece]:
     """How to read one segment whose rows go to `start` and on."""
     most = max(1, PIECE_BYTES // max(1, source.nbytes // max(1, len(source))))
     if isinstance(segment, range):
@@ -275,7 +286,7 @@ def _pieces(source: FileRows, segment, start: int) -> list[_Piece]:
     return list(_scattered(source, segment, np.arange(start, start + len(segment)), most))
 
 
-def _contiguous(source, segment: range, start: int, most: int):
+def _contiguous(source: FileRows, segment: range, start: int, most: int) -> Iterator[_Piece]:
     row = segment.start
     while row < segment.stop:
         number = int(np.searchsorted(source._ends, row, side="right"))
@@ -286,7 +297,9 @@ def _contiguous(source, segment: range, start: int, most: int):
         start, row = start + stop - row, stop
 
 
-def _scattered(source, rows: np.ndarray, places: np.ndarray, most: int):
+def _scattered(
+    source: FileRows, rows: np.ndarray, places: np.ndarray, most: int
+) -> Iterator[_Piece]:
     """Reads of sorted rows: near ones together, what lies between them thrown away."""
     numbers = np.searchsorted(source._ends, rows, side="right")
     bases = source._ends[numbers] - np.array([shard.rows for shard in source.shards])[numbers]
@@ -296,9 +309,10 @@ def _scattered(source, rows: np.ndarray, places: np.ndarray, most: int):
     edges = [0, *(np.flatnonzero(apart) + 1), len(rows)]
     for first, last in pairwise(edges):
         low, high = int(local[first]), int(local[last - 1]) + 1
-        place, chosen = places[first:last], local[first:last] - low
-        if (np.diff(chosen) == 1).all() and (np.diff(place) == 1).all():
-            place, chosen = slice(int(place[0]), int(place[-1]) + 1), None
+        place: slice | np.ndarray = places[first:last]
+        chosen: np.ndarray | None = local[first:last] - low
+        if (np.diff(local[first:last]) == 1).all() and (np.diff(places[first:last]) == 1).all():
+            place, chosen = slice(int(places[first]), int(places[last - 1]) + 1), None
         yield _Piece(int(numbers[first]), low, high, chosen, place)
 
 
@@ -310,7 +324,7 @@ def _read(source: FileRows, piece: _Piece, reader: Reader, out: np.ndarray) -> N
         block = out[piece.place]
     else:
         block = np.empty((piece.stop - piece.start, width), source._stored)
-    buffer = memoryview(block.view(np.uint8).reshape(-1))
+    buffer = block.view(np.uint8).reshape(-1).data
     position = shard.offset + piece.start * width * source._stored.itemsize
     read_bytes(reader, buffer, position)
     if not direct:
@@ -361,7 +375,8 @@ def extremes(block: np.ndarray) -> tuple[float, float]:
     # Of negative numbers the larger bits are the smaller number.
     low = bits.max() if signed.min() < 0 else bits.min()
     high = signed.max() if signed.max() >= 0 else bits.min()
-    return tuple(float(np.array(end).astype(unsigned).view(block.dtype)) for end in (low, high))
+    ends = np.array([low, high]).astype(unsigned).view(block.dtype)
+    return float(ends[0]), float(ends[1])
 
 
 @cache

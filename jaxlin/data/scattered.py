@@ -11,11 +11,12 @@ or in the file that `labels` names, on every host.
 
 __all__ = ["READER", "File", "Scattered", "ScatteredRows", "listing", "united"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.core import DataError
 from jaxlin.data import features
@@ -64,7 +65,16 @@ class ScatteredRows(ReadRows):
     """
 
     def __init__(
-        self, counts, owners, homes, shifts, width, dtype, read, *, resident_bytes=RESIDENT_BYTES
+        self,
+        counts: Sequence[int],
+        owners: Sequence[int],
+        homes: Sequence[int],
+        shifts: Sequence[int],
+        width: int,
+        dtype: DTypeLike,
+        read: Callable[[int, np.ndarray, np.ndarray], None],
+        *,
+        resident_bytes: int = RESIDENT_BYTES,
     ):
         self._ends = np.cumsum(counts)
         self._owners, self._homes = np.asarray(owners), np.asarray(homes)
@@ -75,7 +85,7 @@ class ScatteredRows(ReadRows):
     def __repr__(self) -> str:
         return f"ScatteredRows(shape={self.shape}, dtype={self.dtype}, {len(self._ends)} files)"
 
-    def read_into(self, out: np.ndarray, segments) -> None:
+    def read_into(self, out: np.ndarray, segments: Iterable[range | np.ndarray]) -> None:
         """As `FileRows.read_into`."""
         step, begin, waiting = max(1, _READ_BYTES * len(self) // self.nbytes), 0, []
         for segment in segments:
@@ -171,9 +181,8 @@ def _load(path: Path, split: str, reading: Reading) -> Dataset:
     inputs = _rows(peers, files, layouts, counts, own, reading.memory)
     first = peers.number == 0
     (mark, *_) = peers.together(lambda: fingerprint(inputs, values) if first else None)
-    return Dataset(
-        *(inputs, values, names, None, path.name, mark, split), pixels=features.range_of(inputs)
-    )
+    pixels = features.range_of(inputs)
+    return Dataset(inputs, values, names, None, path.name, mark, split, pixels=pixels)
 
 
 def _splits(path: Path, reading: Reading) -> tuple[str, ...]:
@@ -230,24 +239,27 @@ def _opened(peers: Peers, path: Path, files: list[File]) -> tuple[list[dict], Fi
     return layouts, own
 
 
-def _read_beside(path: Path, files: list[File], own: FileRows | None, given, count: int) -> dict:
+def _read_beside(
+    path: Path, files: list[File], own: FileRows | None, given: Path | None, count: int
+) -> dict:
     """The labels and class names that this process has: of its files, or in one file of all."""
     if given is not None:
         whole = features.read_labels(given, count, f"inputs of {path}")
         return {"whole": _listed(whole), "beside": {}, "classes": None}
-    beside, several = {}, len(files) > 1
+    beside: dict[str, dict] = {}
+    several = len(files) > 1
     for shard in () if own is None else own.shards:
         file = features.labels_beside(shard.path, numbered=several)
         if file is not None:
             name = shard.path.relative_to(path).as_posix()
             read = features.read_labels(file, shard.rows, f"inputs of {shard.path.name}")
             beside[name] = _listed(read)
-    whole, first = None, path / files[0].name
+    found, first = None, path / files[0].name
     if several and (file := features.labels_of_series(first)) is not None:
         what = f"inputs of the {len(files)} files {series_of(first.name)}-*"
-        whole = _listed(features.read_labels(file, count, what))
+        found = _listed(features.read_labels(file, count, what))
     classes = features.read_class_names(first.parent)
-    return {"whole": whole, "beside": beside, "classes": classes}
+    return {"whole": found, "beside": beside, "classes": classes}
 
 
 def _listed(found: features.Stored) -> dict:
@@ -305,7 +317,14 @@ def _same(found: list[tuple[int, dict]], what: str) -> dict:
     return one
 
 
-def _rows(peers: Peers, files, layouts: list[dict], counts, own, memory: int) -> ScatteredRows:
+def _rows(
+    peers: Peers,
+    files: Sequence[File],
+    layouts: list[dict],
+    counts: Sequence[int],
+    own: FileRows | None,
+    memory: int,
+) -> ScatteredRows:
     """The rows of all files: this process reads its own, and asks others for the rest in turn."""
     owners, homes, shifts, start = [], [], [], 0
     for i, (file, count) in enumerate(zip(files, counts, strict=True)):
@@ -317,7 +336,7 @@ def _rows(peers: Peers, files, layouts: list[dict], counts, own, memory: int) ->
         start += count
 
     def read(owner: int, rows: np.ndarray, out: np.ndarray) -> None:
-        if owner == peers.number:
+        if owner == peers.number and own is not None:
             own.read_into(out, [rows])
         else:
             peers.fetch(owner, layouts[owner]["source"], rows, out)

@@ -4,8 +4,9 @@ __all__ = ["Table", "label_of", "open_table", "some"]
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlin.core import DataError
 from jaxlin.data import columns
@@ -49,10 +50,11 @@ def open_table(paths: list[Path], reading: Reading) -> Table:
     rest = {name: kind for name, kind in types.items() if name != label}
     inputs, picture = _input_columns(paths[0], rest, reading.inputs_key)
     unused = tuple(name for name in rest if name not in inputs)
-    return Table(paths, types, label, inputs, picture, names.get(label), unused)
+    classes = None if label is None else names.get(label)
+    return Table(paths, types, label, inputs, picture, classes, unused)
 
 
-def _schema(path: Path):
+def _schema(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     """The type of each column, and the names of classes of those that have some."""
     with columns.opened(path) as file:
         schema = file.schema_arrow
@@ -71,7 +73,7 @@ def _schema(path: Path):
     return dict(zip(schema.names, schema.types, strict=True)), names
 
 
-def _label_column(path: Path, types, asked: str | None) -> str | None:
+def _label_column(path: Path, types: Mapping[str, Any], asked: str | None) -> str | None:
     if asked is not None:
         if asked not in types:
             raise DataError(f"{path}: there is no column {asked!r}, got {some(types)}.")
@@ -93,7 +95,9 @@ def label_of(table: Table) -> str:
     return table.label
 
 
-def _input_columns(path: Path, types, asked: str | None) -> tuple[tuple[str, ...], bool]:
+def _input_columns(
+    path: Path, types: Mapping[str, Any], asked: str | None
+) -> tuple[tuple[str, ...], bool]:
     """The columns of the inputs, and whether they are one of encoded pictures."""
     numeric = {name for name, kind in types.items() if columns.is_numeric(columns.leaf(kind)[0])}
     if asked is not None:
@@ -131,12 +135,12 @@ def _input_columns(path: Path, types, asked: str | None) -> tuple[tuple[str, ...
     return found, False
 
 
-def _says_picture(name: str, kind) -> bool:
+def _says_picture(name: str, kind: Any) -> bool:
     """Whether a column of bytes is meant as pictures: a struct of bytes, or by its name."""
     return hasattr(kind, "get_field_index") or name.lower() in _PICTURES
 
 
-def some(names) -> str:
+def some(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(f"`{name}`" for name in names[:_SHOWN]) + more

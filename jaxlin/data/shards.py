@@ -98,12 +98,13 @@ def in_order(
     groups "name", "number" and "count" of a file's name.
     """
     found: dict[int, Path] = {}
-    count = None
+    count, name = 0, ""
     for path in paths:
         match = numbered.fullmatch(path.name)
+        assert match is not None, path  # they were chosen by it
         number, own = int(match["number"]), int(match["count"])
         first = next(iter(found.values()), None)
-        if count is not None and own != count:
+        if first is not None and own != count:
             raise DataError(
                 f"{path}: belongs to a series of {own} files, and {first.name} to one of {count}. "
                 "Keep the files of one series only."
@@ -113,7 +114,7 @@ def in_order(
                 f"{path}: is number {number} of the series, and so is {found[number].name}. "
                 "Remove one of the two."
             )
-        found[number], count = path, own
+        found[number], count, name = path, own, match["name"]
     if not found or not whole:
         return [found[number] for number in sorted(found)]
     base = 1 if count in found and 0 not in found else 0
@@ -126,7 +127,7 @@ def in_order(
         )
     if missing:
         numbers = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        series = f"{numbered.fullmatch(paths[0].name)['name']}-*-of-{count}"
+        series = f"{name}-*-of-{count}"
         raise DataError(
             f"{where or paths[0].parent}: of the {count} files of {series} "
             f"number {numbers} {'is' if len(missing) == 1 else 'are'} missing. Add what is missing."
@@ -141,10 +142,10 @@ def open_shards(paths: Sequence[Path], *, resident_bytes: int = RESIDENT_BYTES) 
       DataError: a header lies, a file is empty, is not of the width or dtype of the first, or
         holds something else than rows of numbers of `KINDS`.
     """
-    shards, first = [], None
+    shards, first = [], _layout(paths[0])
     for path in paths:
         status = path.stat()
-        layout = _layout(path)
+        layout = first if path == paths[0] else _layout(path)
         if len(layout.shape) != 2 or 0 in layout.shape:
             raise DataError(
                 f"{path}: features must have two axes (examples, features) and at least one of "
@@ -161,8 +162,6 @@ def open_shards(paths: Sequence[Path], *, resident_bytes: int = RESIDENT_BYTES) 
                 f"{path}: lies in Fortran order, in which a row is scattered over the whole file. "
                 "Save it again with `numpy.save(path, numpy.ascontiguousarray(features))`."
             )
-        if first is None:
-            first = layout
         if layout.shape[1] != first.shape[1]:
             raise DataError(
                 f"{path}: has {layout.shape[1]} features a row, and {paths[0].name} has "

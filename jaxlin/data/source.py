@@ -75,24 +75,26 @@ OPTIONS = {
 
 
 class Reader(NamedTuple):
-    """One kind of source."""
+    """One kind of source. Its place is a path, or the name of a named set."""
 
     title: str
     """With its article: "an .npz archive"."""
     options: frozenset[str]
     """Those of `OPTIONS` that it heeds; the others are refused, for every command, in one place."""
-    splits: Callable[[Path, Reading], tuple[str, ...]]
+    splits: Callable[[Any, Reading], tuple[str, ...]]
     """Which of `SPLITS` a source has, found without reading its rows: ("all",), or some of the
     other three."""
-    load: Callable[[Path, str, Reading], Dataset]
+    load: Callable[[Any, str, Reading], Dataset]
     """Reads one of these splits; `split` is recorded in the `Dataset`."""
-    inputs: Callable[[Path, Reading], list[Unlabeled]]
+    inputs: Callable[[Any, Reading], list[Unlabeled]]
     """Reads the rows of every split, labels or not; pictures become what `image_shape` says."""
     formats: tuple[tuple[str, str], ...] = ()
     """For `jaxlin data formats`: what lies there, and how it is read."""
 
 
-def refuse_options(reading: Reading, reader: Reader, source, *, prefix: str = "") -> None:
+def refuse_options(
+    reading: Reading, reader: Reader, source: str | Path, *, prefix: str = ""
+) -> None:
     """Raise a `ValueError` if `reading` says what this kind of source does not heed.
 
     Args:
@@ -109,7 +111,7 @@ def refuse_options(reading: Reading, reader: Reader, source, *, prefix: str = ""
             )
 
 
-def labeled_split(there: Sequence[str], asked: str | None, source) -> str:
+def labeled_split(there: Sequence[str], asked: str | None, source: str | Path) -> str:
     """The split to judge a model on: the one asked for, or the one held out.
 
     Raises:

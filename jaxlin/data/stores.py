@@ -6,7 +6,7 @@ labels, class names (see `jaxlin.data.keys`), and what becomes of them, is the s
 
 __all__ = ["Store", "labels_as", "reader", "refuse_expansion"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +72,13 @@ def reader(
     return Reader(title, options, splits, load, inputs, formats)
 
 
-def _load(store: Store, path: Path, split: str, reading: Reading, beside) -> Dataset:
+def _load(
+    store: Store,
+    path: Path,
+    split: str,
+    reading: Reading,
+    beside: Callable[[Path, Reading], np.ndarray] | None,
+) -> Dataset:
     choice = choose(store.layouts, reading, path)
     inputs, image_shape = _rows(store, choice, split, reading, path)
     own = _class_names(store, choice, path)
@@ -86,7 +92,7 @@ def _load(store: Store, path: Path, split: str, reading: Reading, beside) -> Dat
             all_labels = _labels(store, choice, "train", reading, path, beside)
             _, names = check_labels(all_labels, file=str(path), rows=len(all_labels))
     labels = labels_as(labels, own, names, file=str(path), rows=len(inputs))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if choice.unused:
         notes = (f"{path.name}: arrays that are not read: {', '.join(choice.unused)}.",)
     return build(
@@ -102,22 +108,31 @@ def _load(store: Store, path: Path, split: str, reading: Reading, beside) -> Dat
     )
 
 
-def _rows(store: Store, choice: Choice, split: str, reading: Reading, path: Path):
+def _rows(
+    store: Store, choice: Choice, split: str, reading: Reading, path: Path
+) -> tuple[np.ndarray, tuple[int, ...] | None]:
     shape = reading.image_shape
     inputs = store.read(resolve(choice, "inputs", split, store.layouts, path))
     if shape is None and choice.image_shape is not None:
-        shape = store.read(choice.image_shape)
-        if shape.dtype.kind not in "iu":
+        stored = store.read(choice.image_shape)
+        if stored.dtype.kind not in "iu":
             raise DataError(
-                f"{path}: `image_shape` must be integers, got {shape.dtype}. Save the shape that "
+                f"{path}: `image_shape` must be integers, got {stored.dtype}. Save the shape that "
                 "a picture had before it became a row."
             )
-        if inputs.shape[1:] == tuple(shape.ravel()):  # says what the array says
-            shape = None
+        if inputs.shape[1:] != tuple(stored.ravel()):  # else it says what the array says
+            shape = tuple(stored.ravel().tolist())
     return rows_of(inputs, shape, path)
 
 
-def _labels(store, choice: Choice, split: str, reading: Reading, path: Path, beside):
+def _labels(
+    store: Store,
+    choice: Choice,
+    split: str,
+    reading: Reading,
+    path: Path,
+    beside: Callable[[Path, Reading], np.ndarray] | None,
+) -> np.ndarray:
     if beside is not None and not choice.labels[split] and split in ("train", "all"):
         return beside(path, reading)
     key = resolve(choice, "labels", split, store.layouts, path)
@@ -136,7 +151,14 @@ def _class_names(store: Store, choice: Choice, path: Path) -> tuple[str, ...] | 
     return tuple(text_of(name, file=f"{path} ({choice.class_names})") for name in names)
 
 
-def labels_as(labels: np.ndarray, own, names, *, file: str, rows: int) -> np.ndarray:
+def labels_as(
+    labels: np.ndarray,
+    own: Sequence[str] | None,
+    names: Sequence[str] | None,
+    *,
+    file: str,
+    rows: int,
+) -> np.ndarray:
     """Labels that number the classes `own`, as labels for the classes `names`.
 
     The same number means another class where two files list their classes in another order, so
@@ -154,7 +176,7 @@ def labels_as(labels: np.ndarray, own, names, *, file: str, rows: int) -> np.nda
     return np.array(own)[numbers]
 
 
-def refuse_expansion(what, stored: int, expanded: int) -> None:
+def refuse_expansion(what: str | Path, stored: int, expanded: int) -> None:
     """Raise a `DataError` if `stored` bytes claim to be more than any real data could be."""
     if expanded > max(_RATIO_MATTERS_ABOVE, stored * MAX_RATIO):
         raise DataError(

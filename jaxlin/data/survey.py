@@ -34,7 +34,7 @@ def survey(path: str | Path, labels: str | Path | None = None, *, check: bool = 
       run; of features above 256 MiB it takes 256 evenly spaced blocks of 64 KiB.
     """
     path = Path(path).expanduser()
-    parts = list(find_parts(path)) or [None]
+    parts: list[str | None] = [*find_parts(path)] or [None]
     if labels is not None:
         parts = parts[:1]
     found = {}
@@ -61,8 +61,9 @@ def fingerprint_of(features: Features) -> str:
 def _described(features: Features) -> dict:
     inputs, counts = features.inputs, None
     if features.labels is not None:
-        numbers = np.bincount(features.labels, minlength=len(features.class_names))
-        counts = dict(zip(features.class_names, numbers.tolist(), strict=True))
+        names = features.class_names or ()
+        numbers = np.bincount(features.labels, minlength=len(names))
+        counts = dict(zip(names, numbers.tolist(), strict=True))
     return {
         "rows": inputs.shape[0],
         "width": inputs.shape[1],
@@ -83,10 +84,8 @@ def _checked(features: Features) -> dict:
         rows = FileRows([shard], features.inputs.shape[1], features.inputs._stored)
         size = max(1, _BLOCK_BYTES // max(1, rows.nbytes // len(rows)))
         try:
-            for block in prefetch(
-                lambda start, rows=rows, size=size: rows[start : start + size],
-                range(0, len(rows), size),
-            ):
+            pieces = (slice(start, start + size) for start in range(0, len(rows), size))
+            for block in prefetch(rows.__getitem__, pieces):
                 ends = extremes(block)
                 low, high = min(low, ends[0]), max(high, ends[1])
         except DataError as error:

@@ -5,11 +5,11 @@ __all__ = ["Row", "Table", "read_table"]
 import csv
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlin.core import DataError
 
-_QUOTES = {"skipinitialspace": True}
+_QUOTES: Any = {"skipinitialspace": True}
 
 
 class Row(NamedTuple):

@@ -3,6 +3,7 @@
 __all__ = ["of_split", "reading_counts", "reading_lines", "splits_lines"]
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from jaxlin.data.dataset import Dataset, Unlabeled
 
@@ -22,6 +23,7 @@ def splits_lines(parts: dict[str, Dataset | None]) -> list[str]:
     rows        train 1,442, validation none, test 355
     """
     train = parts["train"]
+    assert train is not None  # there is always a training set
     what = f"rows of {train.inputs.shape[1]:,} features"
     if train.image_shape is not None:
         color = " color" if train.image_shape[2:] == (3,) else ""
@@ -86,5 +88,5 @@ def reading_counts(parts: dict[str, Dataset | None]) -> dict:
     }
 
 
-def _once(items: Iterable):
+def _once(items: Iterable) -> dict[Any, None]:
     return dict.fromkeys(items)

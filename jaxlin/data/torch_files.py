@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +39,7 @@ def _opened(path: Path) -> Iterator[Store]:
     yield Store(layouts, lambda name: _array(found[name], f"{path} ({name})"))
 
 
-def _load(path: Path):
+def _load(path: Path) -> Any:
     try:
         import torch
     except ImportError:
@@ -72,7 +73,7 @@ def _load(path: Path):
         ) from None
 
 
-def _flat(content, path: Path) -> dict:
+def _flat(content: Any, path: Path) -> dict:
     """The entries of dicts in dicts, by the names of the way to them."""
     if _is_tensor(content):
         return {"inputs": content}
@@ -90,7 +91,7 @@ def _flat(content, path: Path) -> dict:
         )
     found: dict = {}
 
-    def visit(entries: Mapping, prefix: str, depth: int):
+    def visit(entries: Mapping, prefix: str, depth: int) -> None:
         for key, value in entries.items():
             name = f"{prefix}{key}"
             if isinstance(value, Mapping) and depth < _DEEPEST:
@@ -104,13 +105,13 @@ def _flat(content, path: Path) -> dict:
     return found
 
 
-def _is_tensor(value) -> bool:
+def _is_tensor(value: Any) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor)
 
 
-def _array(value, label: str) -> np.ndarray:
+def _array(value: Any, label: str) -> np.ndarray:
     """A tensor as an array that shares its bytes; a list of names or numbers as one too."""
     import torch
 

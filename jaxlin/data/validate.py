@@ -17,9 +17,11 @@ __all__ = [
 ]
 
 from collections.abc import Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.core import DataError
 from jaxlin.data.dataset import Dataset, PassedOver, Unlabeled, fingerprint
@@ -168,7 +170,7 @@ def check_finite(inputs: np.ndarray, *, file: str) -> None:
             )
 
 
-def refuse_large(inputs, dtype, *, file: str) -> None:
+def refuse_large(inputs: Any, dtype: DTypeLike, *, file: str) -> None:
     """Raise a `DataError` if numbers are beyond the range of `dtype`, in which all is computed."""
     most = float(ml_dtypes.finfo(dtype).max)
     if inputs.dtype.kind != "f" or float(np.finfo(inputs.dtype).max) <= most:
@@ -245,7 +247,7 @@ def check_labels(
     return labels.astype(np.int32), class_names
 
 
-def text_of(name, *, file: str) -> str:
+def text_of(name: Any, *, file: str) -> str:
     """A class name as text; bytes are UTF-8.
 
     >>> text_of(b"ant", file="a.npz"), text_of(3, file="a.npz")
@@ -261,7 +263,9 @@ def text_of(name, *, file: str) -> str:
         ) from None
 
 
-def _named(labels, file, class_names):
+def _named(
+    labels: np.ndarray, file: str, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     if labels.dtype.kind == "S":
         try:
             labels = np.char.decode(labels, "utf-8")
@@ -270,7 +274,7 @@ def _named(labels, file, class_names):
                 f"{file}: the labels are bytes that are not UTF-8 text. Save them as strings."
             ) from None
     found, positions = np.unique(labels, return_inverse=True)
-    names = tuple(map(str, found)) if class_names is None else class_names
+    names = tuple(map(str, found)) if class_names is None else tuple(class_names)
     _refuse_unwritable(names, file)
     position_of = {name: position for position, name in enumerate(names)}
     for name in map(str, found):
@@ -295,11 +299,17 @@ def _refuse_unwritable(names: Sequence[str], file: str) -> None:
             ) from None
 
 
-def _short(names) -> str:
+def _short(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
-def _refuse(wrong, labels, file, must_be, advice="Give every example one class."):
+def _refuse(
+    wrong: np.ndarray,
+    labels: np.ndarray,
+    file: str,
+    must_be: str,
+    advice: str = "Give every example one class.",
+) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DataError(

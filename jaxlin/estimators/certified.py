@@ -3,8 +3,11 @@
 __all__ = ["CertifiedClassifier"]
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from jax import Array
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -38,7 +41,7 @@ LEAST_TOL = 1e-13
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):
     """Solving and scoring. Subclasses say which loss, which data, and how to read the scores."""
 
-    def decision_function(self, X, offsets=None):
+    def decision_function(self, X: Any, offsets: Any = None) -> np.ndarray | Array:
         """Scores, (N, K); for two classes (N,), the lead of `classes_[1]`.
 
         Args:
@@ -50,7 +53,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         X = checked_inputs(self, X, reset=False)
         return with_offsets(self, scores_of(X, self.coef_, self.intercept_), offsets)
 
-    def predict(self, X, offsets=None):
+    def predict(self, X: Any, offsets: Any = None) -> np.ndarray | Array:
         """The label of largest score for each row, (N,); `offsets` as `decision_function` has."""
         scores = self.decision_function(X, offsets)
         best = (scores > 0).astype(np.int32) if scores.ndim == 1 else scores.argmax(-1)
@@ -62,12 +65,12 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
                 return classes[best]
         return self.classes_[np.asarray(best)]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
 
-    def _loss(self):
+    def _loss(self) -> str:
         """The name of the loss, which every estimator says for itself."""
         raise NotImplementedError
 
@@ -83,7 +86,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         """
         return 1.0 if len(self.classes_) == 2 and not self._separate() else 2.0
 
-    def _penalty(self, strength, ratio) -> tuple[float, float]:
+    def _penalty(self, strength: float, ratio: float) -> tuple[float, float]:
         """Strengths of |W|^2 and of |W|_1 where this one is that of the whole penalty.
 
         It is (1 - r) / 2 |w|^2 + r |w|_1, over C N, as scikit-learn has it: of the rows of W.
@@ -108,14 +111,23 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             classes=len(self.classes_),
         )
 
-    def _occurring(self, labels, counts) -> np.ndarray:
+    def _occurring(self, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """(K,) which classes count; at least two must."""
         occurring = np.bincount(labels, weights=counts, minlength=len(self.classes_)) > 0
         if occurring.sum() < 2:
             raise ValueError(one_class(self.classes_[occurring]))
         return occurring
 
-    def _solve(self, X, labels, counts, strength, ratio, init, offsets=None) -> Solution:
+    def _solve(
+        self,
+        X: Any,
+        labels: np.ndarray,
+        counts: np.ndarray,
+        strength: float,
+        ratio: float,
+        init: LinearParams | None,
+        offsets: Any = None,
+    ) -> Solution:
         """The certified solution; labels in [0, K), of which at least two count."""
         settings, occurring = self._settings(), self._occurring(labels, counts)
         squares, sizes = self._penalty(strength, ratio)
@@ -132,7 +144,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         )
         return self._centered(solution, occurring)
 
-    def _centered(self, solution: Solution, occurring) -> Solution:
+    def _centered(self, solution: Solution, occurring: np.ndarray) -> Solution:
         """A common shift of all scores changes no loss here: choose the one of mean bias 0."""
         if not self.fit_intercept or self._separate():
             return solution
@@ -148,7 +160,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
             bias = np.array([-bias, bias])
         return LinearParams(weights, bias)
 
-    def _adopt(self, solution: Solution, strength, total, *, like) -> None:
+    def _adopt(self, solution: Solution, strength: float, total: float, *, like: Any) -> None:
         self._set_params_of_scores(*solution.params, like=like)
         self.n_iter_ = max(int(solution.iterations), 1)
         self.objective_ = float(solution.objective)
@@ -157,7 +169,7 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         self.converged_ = solution.status == Status.CONVERGED
         self.strength_, self.C_ = strength, equivalent_C(strength, total, self._halves())
 
-    def _set_params_of_scores(self, weights, bias, *, like) -> None:
+    def _set_params_of_scores(self, weights: Any, bias: Any, *, like: Any) -> None:
         weights, bias = np.asarray(weights), np.asarray(bias)
         if len(self.classes_) == 2:
             share = 0.5 if self._separate() else 1.0
@@ -182,8 +194,8 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):
         )
 
 
-def _printer(name):
-    def show(evaluations, objective, lower_bound):
+def _printer(name: str) -> Callable[[float, float, float], None]:
+    def show(evaluations: float, objective: float, lower_bound: float) -> None:
         relative = (objective - lower_bound) / objective if objective > 0 else 0.0
         print(
             f"[{name}] {evaluations:7.1f} passes  objective {objective:.8g}  "

@@ -10,8 +10,10 @@ __all__ = ["MulticlassSVMClassifierCV", "SoftmaxClassifierCV"]
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from itertools import chain
 from numbers import Integral
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -22,6 +24,7 @@ from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
+from jaxlin.core import Solution
 from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.labels import is_familiar
 from jaxlin.estimators.scoring import accuracy_of
@@ -40,7 +43,7 @@ from jaxlin.solvers import minimize_path, relative_gap
 class _CrossValidated(CertifiedClassifier):
     """A grid, its scores on held-out rows, and the final fit at the best of it."""
 
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> Self:
         """Score the grid on held-out folds, then fit all rows at the best of it.
 
         Args:
@@ -96,12 +99,12 @@ class _CrossValidated(CertifiedClassifier):
         self._warn_of_loose_path()
         return self
 
-    def score(self, X, y, sample_weight=None, **params):
+    def score(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> float:
         """`scoring` of the predictions for X, by default the share of correct labels."""
         routed = self._routed("score", sample_weight, params)
         return self._scorer_of_all_classes()(self, X, y, **routed.scorer.score)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Which metadata `fit` and `score` pass on, and to whom."""
         router = MetadataRouter(owner=self).add_self_request(self)
         if hasattr(self.cv, "get_metadata_routing"):
@@ -115,7 +118,7 @@ class _CrossValidated(CertifiedClassifier):
         )
         return router
 
-    def _routed(self, method, sample_weight, params) -> Bunch:
+    def _routed(self, method: str, sample_weight: Any, params: dict[str, Any]) -> Bunch:
         if sklearn.get_config()["enable_metadata_routing"]:
             routed = process_routing(self, method, sample_weight=sample_weight, **params)
             return Bunch(splitter=routed.get("splitter", Bunch(split={})), scorer=routed.scorer)
@@ -137,7 +140,7 @@ class _CrossValidated(CertifiedClassifier):
         if self.strengths is not None:
             grid = _numbers("strengths", self.strengths)[::-1]
         elif self.Cs is None or isinstance(self.Cs, Integral):
-            grid = np.logspace(-4, 4, 10 if self.Cs is None else max(self.Cs, 0))
+            grid = np.logspace(-4, 4, 10 if self.Cs is None else max(int(self.Cs), 0))
         else:
             grid = _numbers("Cs", self.Cs)
         if not grid.size:
@@ -151,11 +154,11 @@ class _CrossValidated(CertifiedClassifier):
             raise ValueError("The grid is empty: give `l1_ratios` at least one value, such as 0.")
         return ratios
 
-    def _strength_at(self, value, total) -> float:
+    def _strength_at(self, value: float, total: float) -> float:
         C, strength = (value, None) if self.strengths is None else (None, value)
         return regularization_of(C, strength, total, self._halves())
 
-    def _splitter(self, y):
+    def _splitter(self, y: Any) -> Any:
         if self.cv is None or isinstance(self.cv, Integral):
             shuffle = self.random_state is not None
             return StratifiedKFold(
@@ -165,12 +168,12 @@ class _CrossValidated(CertifiedClassifier):
             )
         return check_cv(self.cv, y, classifier=True)
 
-    def _scorer(self):
+    def _scorer(self) -> Any:
         if self.scoring is None:
             return get_scorer("accuracy")
         return check_scoring(self, scoring=self.scoring)
 
-    def _scorer_of_all_classes(self):
+    def _scorer_of_all_classes(self) -> Any:
         """(model, X, y, **metadata) -> score, also where some class has no row in y.
 
         What is computed from probabilities or scores has a column for each class of the model, and
@@ -179,7 +182,7 @@ class _CrossValidated(CertifiedClassifier):
         if self.scoring is None:
             return accuracy_of
         scorer = self._scorer()
-        function, settings = (getattr(scorer, name, None) for name in ("_score_func", "_kwargs"))
+        function, settings = getattr(scorer, "_score_func", None), getattr(scorer, "_kwargs", {})
         answers = getattr(scorer, "_response_method", "predict")
         asked = inspect.signature(function).parameters if function else {}
         if answers == "predict" or "labels" not in asked or "labels" in settings:
@@ -190,7 +193,14 @@ class _CrossValidated(CertifiedClassifier):
         sign = getattr(scorer, "_sign", 1)
         return make_scorer(function, response_method=answers, greater_is_better=sign > 0, **told)
 
-    def _paths(self, X, labels, weightings, grid, ratio) -> list:
+    def _paths(
+        self,
+        X: Any,
+        labels: np.ndarray,
+        weightings: list[np.ndarray],
+        grid: np.ndarray,
+        ratio: float,
+    ) -> list:
         """For each fold the solutions along the grid, warm along it, all folds side by side."""
         settings = self._settings()
         occurring = [self._occurring(labels, inside) for inside in weightings]
@@ -198,7 +208,7 @@ class _CrossValidated(CertifiedClassifier):
         penalties = [[self._penalty(s, ratio) for s in fold] for fold in strengths]
         squares, sizes = np.moveaxis(np.array(penalties), -1, 0)
 
-        def tell(fold, t, solution) -> None:
+        def tell(fold: int, t: int, solution: Solution) -> None:
             print(
                 f"{type(self).__name__}: fold {fold}, strength {strengths[fold][t]:.3g}: "
                 f"objective {solution.objective:.8g}, relative gap {relative_gap(solution):.2g}"
@@ -218,14 +228,14 @@ class _CrossValidated(CertifiedClassifier):
             for path, classes in zip(paths, occurring, strict=True)
         ]
 
-    def _model_of(self, solution, X):
+    def _model_of(self, solution: Solution, X: Any) -> Any:
         """The classifier of this solution; its parameters are where X is."""
         model = self._plain()
         model.classes_, model.n_features_in_ = self.classes_, self.n_features_in_
         model._set_params_of_scores(*solution.params, like=X)
         return model
 
-    def _plain(self):
+    def _plain(self) -> Any:
         """The estimator of one strength, which every subclass names for itself."""
         raise NotImplementedError
 
@@ -273,18 +283,18 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
 
     def __init__(
         self,
-        Cs=None,
+        Cs: int | Sequence[float] | None = None,
         *,
-        strengths=None,
-        l1_ratios=(0.0,),
-        cv=None,
-        scoring=None,
-        fit_intercept=True,
-        class_weight=None,
-        tol=1e-4,
-        max_iter=1000,
-        random_state=None,
-        verbose=0,
+        strengths: Sequence[float] | None = None,
+        l1_ratios: Sequence[float] = (0.0,),
+        cv: Any = None,
+        scoring: Any = None,
+        fit_intercept: bool = True,
+        class_weight: dict | str | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.Cs = Cs
         self.strengths = strengths
@@ -298,7 +308,7 @@ class SoftmaxClassifierCV(SoftmaxPredictions, _CrossValidated):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _plain(self):
+    def _plain(self) -> SoftmaxClassifier:
         return SoftmaxClassifier()
 
 
@@ -328,19 +338,19 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
 
     def __init__(
         self,
-        Cs=None,
+        Cs: int | Sequence[float] | None = None,
         *,
-        strengths=None,
-        l1_ratios=(0.0,),
-        loss="hinge",
-        cv=None,
-        scoring=None,
-        fit_intercept=True,
-        class_weight=None,
-        tol=1e-4,
-        max_iter=1000,
-        random_state=None,
-        verbose=0,
+        strengths: Sequence[float] | None = None,
+        l1_ratios: Sequence[float] = (0.0,),
+        loss: str = "hinge",
+        cv: Any = None,
+        scoring: Any = None,
+        fit_intercept: bool = True,
+        class_weight: dict | str | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.Cs = Cs
         self.strengths = strengths
@@ -355,18 +365,18 @@ class MulticlassSVMClassifierCV(SVMLoss, _CrossValidated):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _plain(self):
+    def _plain(self) -> MulticlassSVMClassifier:
         return MulticlassSVMClassifier(loss=self.loss)
 
 
-def _only(rows, counts) -> np.ndarray:
+def _only(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The counts inside a fold; rows held out weigh 0."""
     inside = np.zeros(len(counts))
     inside[rows] = counts[rows]
     return inside
 
 
-def _best(scores, failures) -> int:
+def _best(scores: np.ndarray, failures: list[Exception]) -> int:
     """Where the mean over the folds (F, T) is highest; a value with an undefined score is not.
 
     Raises:
@@ -395,7 +405,7 @@ def _best(scores, failures) -> int:
     return int(np.nanargmax(means))
 
 
-def _numbers(name, values) -> np.ndarray:
+def _numbers(name: str, values: Any) -> np.ndarray:
     """The values of a grid, from the least to the largest."""
     try:
         return np.sort(np.asarray(values, np.float64).ravel())
@@ -403,7 +413,7 @@ def _numbers(name, values) -> np.ndarray:
         raise TypeError(f"`{name}` must be numbers to try, got {values!r}.") from None
 
 
-def _rows_of(value, rows):
+def _rows_of(value: Any, rows: np.ndarray) -> Any:
     """The part of metadata that belongs to `rows`; what is no array of rows passes as it is."""
     part = np.asarray(value)
     return value if part.ndim == 0 else part[rows]

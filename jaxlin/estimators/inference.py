@@ -17,7 +17,7 @@ the sample does to such a fit.
 
 __all__ = ["StandardErrors", "standard_errors"]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -43,7 +43,7 @@ class StandardErrors(NamedTuple):
     """(K,) or (1,); 0 where it is fixed."""
 
 
-def standard_errors(model, X, y, sample_weight=None) -> StandardErrors:
+def standard_errors(model: Any, X: Any, y: Any, sample_weight: Any = None) -> StandardErrors:
     """See `SoftmaxClassifier.standard_errors`."""
     check_is_fitted(model, "coef_")
     if model.strength_ > 0 or model.class_weight is not None:
@@ -99,7 +99,7 @@ def standard_errors(model, X, y, sample_weight=None) -> StandardErrors:
     return StandardErrors(errors[:, :features], intercept)
 
 
-def _refusal(model) -> str:
+def _refusal(model: Any) -> str:
     if model.strength_ > 0:
         return (
             f"A penalty (C={model.C_:g}) pulls coefficients towards zero, and no theory says how "
@@ -113,7 +113,7 @@ def _refusal(model) -> str:
     )
 
 
-def _refuse_separated(scores, own) -> None:
+def _refuse_separated(scores: np.ndarray, own: np.ndarray) -> None:
     """Where a hyperplane parts a class from all others there is no greatest likelihood."""
     leads = scores - scores.mean(1, keepdims=True)
     inside, outside = np.where(own, leads, np.inf).min(0), np.where(own, -np.inf, leads).max(0)
@@ -125,12 +125,14 @@ def _refuse_separated(scores, own) -> None:
         )
 
 
-def _contrasts(classes) -> np.ndarray:
+def _contrasts(classes: int) -> np.ndarray:
     """(K, K - 1): orthonormal columns that sum to zero."""
     return scipy.linalg.helmert(classes).T
 
 
-def _information(design, probabilities, counts, contrasts) -> np.ndarray:
+def _information(
+    design: np.ndarray, probabilities: np.ndarray, counts: np.ndarray, contrasts: np.ndarray
+) -> np.ndarray:
     """Of the coefficients along the contrasts, class by class."""
     along, side = contrasts.shape[1], design.shape[1]
     means = probabilities @ contrasts
@@ -142,7 +144,7 @@ def _information(design, probabilities, counts, contrasts) -> np.ndarray:
     return blocks.reshape(along * side, -1)
 
 
-def _inverse(information) -> np.ndarray:
+def _inverse(information: np.ndarray) -> np.ndarray:
     values, vectors = scipy.linalg.eigh(information)
     if not values[0] > DEPENDENT * values[-1]:
         raise ValueError(

@@ -4,6 +4,7 @@ __all__ = ["linear_svc_of", "logistic_regression_of", "take_over", "to_onnx"]
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -13,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxlin.estimators.offsets import refuse_offsets
 
 
-def logistic_regression_of(model):
+def logistic_regression_of(model: Any) -> Any:
     """A `LogisticRegression` that predicts what `model` predicts."""
     from sklearn.linear_model import LogisticRegression
 
@@ -25,7 +26,7 @@ def logistic_regression_of(model):
     return _dressed(LogisticRegression(**settings), model)
 
 
-def linear_svc_of(model):
+def linear_svc_of(model: Any) -> Any:
     """A `LinearSVC` that predicts what `model` predicts.
 
     Its own `fit` would minimize the same loss where it has it; it has no Weston-Watkins hinge,
@@ -48,11 +49,11 @@ def linear_svc_of(model):
     )
 
 
-def _shared(model):
+def _shared(model: Any) -> dict[str, Any]:
     return {"class_weight": model.class_weight, "tol": model.tol, "max_iter": model.max_iter}
 
 
-def _dressed(theirs, model):
+def _dressed(theirs: Any, model: Any) -> Any:
     theirs.coef_ = np.array(model.coef_)
     theirs.intercept_ = np.array(model.intercept_)
     theirs.classes_ = model.classes_.copy()
@@ -63,7 +64,7 @@ def _dressed(theirs, model):
     return theirs
 
 
-def take_over(cls, fitted):
+def take_over(cls: type, fitted: Any) -> Any:
     """A `cls` with the coefficients of a fitted scikit-learn classifier."""
     name = type(fitted).__name__
     if not all(hasattr(fitted, part) for part in ("coef_", "intercept_", "classes_")):
@@ -85,7 +86,10 @@ def take_over(cls, fitted):
             f"`fitted` must estimate softmax probabilities, as LogisticRegression does, but "
             f"this {name} does not. Take MulticlassSVMClassifier.from_sklearn for it."
         )
-    settings = {"C": _C_of(fitted), "fit_intercept": bool(getattr(fitted, "fit_intercept", True))}
+    settings: dict[str, Any] = {
+        "C": _C_of(fitted),
+        "fit_intercept": bool(getattr(fitted, "fit_intercept", True)),
+    }
     settings["class_weight"] = getattr(fitted, "class_weight", None)
     known = cls().get_params()
     if "loss" in known:
@@ -104,14 +108,14 @@ def take_over(cls, fitted):
     return model
 
 
-def _C_of(fitted) -> float:
+def _C_of(fitted: Any) -> float:
     """The inverse strength that `fitted` had; 1, the default here, where it knows no `C`."""
     if getattr(fitted, "penalty", "l2") is None:
         return np.inf
     return float(np.ravel(getattr(fitted, "C_", getattr(fitted, "C", 1.0)))[0])
 
 
-def _is_softmax(fitted, coef) -> bool:
+def _is_softmax(fitted: Any, coef: np.ndarray) -> bool:
     """Whether its probabilities are the softmax of its scores, tried where these differ by 1 or so.
 
     Those of machines for one class each, or of a calibration, are not.
@@ -133,7 +137,7 @@ def _is_softmax(fitted, coef) -> bool:
     return bool(np.abs(scipy.special.softmax(scores, axis=1) - found).max() < 1e-4)
 
 
-def _hinge_of(fitted) -> str:
+def _hinge_of(fitted: Any) -> str:
     """The loss that `fitted` minimized, as far as its parameters say."""
     squared = "squared-" if "squared" in str(getattr(fitted, "loss", "hinge")) else ""
     if getattr(fitted, "multi_class", None) == "crammer_singer":
@@ -141,7 +145,7 @@ def _hinge_of(fitted) -> str:
     return squared + "one-vs-rest"
 
 
-def _l1_ratio_of(fitted) -> float:
+def _l1_ratio_of(fitted: Any) -> float:
     """As scikit-learn says it now, or, by `penalty`, before 1.8.
 
     That of a `Perceptron` is for another penalty than the one that it has.
@@ -154,7 +158,7 @@ def _l1_ratio_of(fitted) -> float:
     )
 
 
-def to_onnx(model, path=None) -> bytes:
+def to_onnx(model: Any, path: str | Path | None = None) -> bytes:
     """The classifier as an ONNX model with two outputs: labels, and probabilities or scores (N, K).
 
     Needs the extra `export`. Inputs are float32, (N, D).

@@ -2,6 +2,8 @@
 
 __all__ = ["check_classes", "is_familiar", "plain_labels"]
 
+from typing import Any
+
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.multiclass import check_classification_targets
@@ -10,7 +12,7 @@ from sklearn.utils.validation import column_or_1d
 NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
-def plain_labels(y, name: str = "y"):
+def plain_labels(y: Any, name: str = "y") -> Any:
     """The labels as a NumPy array (N,), in the plainest dtype that holds them as they are.
 
     Python's numbers in an object array become one of NumPy's dtypes, NumPy's strings of any length
@@ -47,7 +49,7 @@ def plain_labels(y, name: str = "y"):
     return _in_order(labels, name) if labels.dtype == object else labels
 
 
-def _refuse_missing(labels, name) -> None:
+def _refuse_missing(labels: np.ndarray, name: str) -> None:
     if labels.dtype == object:
         missing = np.array([_is_none(label) for label in labels], bool)
     else:
@@ -60,7 +62,7 @@ def _refuse_missing(labels, name) -> None:
         )
 
 
-def _is_none(label) -> bool:
+def _is_none(label: Any) -> bool:
     """`None`, and what is not equal to itself: NaN, NaT and `pandas.NA`, which is not even that."""
     if isinstance(label, str):
         return False
@@ -72,7 +74,7 @@ def _is_none(label) -> bool:
         return False
 
 
-def _in_order(labels, name):
+def _in_order(labels: np.ndarray, name: str) -> np.ndarray:
     """Objects as one of NumPy's dtypes, if they are numbers that it can tell apart."""
     types = {type(label) for label in labels}
     if all(issubclass(kind, NUMBERS) for kind in types) and len(labels):
@@ -92,7 +94,7 @@ def _in_order(labels, name):
     return labels
 
 
-def is_familiar(labels) -> bool:
+def is_familiar(labels: np.ndarray) -> bool:
     """Whether scikit-learn's metrics and splitters know labels of this kind.
 
     They know numbers, strings and times; not bytes, nor objects such as dates and fractions.
@@ -102,7 +104,7 @@ def is_familiar(labels) -> bool:
     return labels.dtype.kind != "S"
 
 
-def check_classes(labels) -> None:
+def check_classes(labels: np.ndarray) -> None:
     """Raise where the labels are no classes, such as measurements."""
     if is_familiar(labels):
         check_classification_targets(labels)

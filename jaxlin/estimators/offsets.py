@@ -2,13 +2,15 @@
 
 __all__ = ["by_class", "refuse_offsets", "with_offsets"]
 
+from typing import Any
+
 import numpy as np
 
 from jaxlin.estimators.scoring import beside
 from jaxlin.estimators.validation import is_device_array
 
 
-def by_class(model, offsets, rows: int):
+def by_class(model: Any, offsets: Any, rows: int) -> np.ndarray | None:
     """Offsets as `decision_function` has scores, for each class, (N, K); `None` stays.
 
     For two classes they are of the rows of coefficients (-coef_, coef_), halved where they share
@@ -23,7 +25,7 @@ def by_class(model, offsets, rows: int):
     return share * np.stack([-offsets, offsets], axis=1)
 
 
-def with_offsets(model, scores, offsets):
+def with_offsets(model: Any, scores: Any, offsets: Any) -> Any:
     """The scores (N, K) or (N,) plus the offsets, which a model that was fitted with them needs."""
     if offsets is None:
         if getattr(model, "takes_offsets_", False):
@@ -36,7 +38,7 @@ def with_offsets(model, scores, offsets):
     return scores + (beside(scores, offsets) if is_device_array(scores) else offsets)
 
 
-def refuse_offsets(model, what: str) -> None:
+def refuse_offsets(model: Any, what: str) -> None:
     """Raise where the model was fitted with offsets, of which `what` knows nothing."""
     if getattr(model, "takes_offsets_", False):
         raise ValueError(
@@ -45,7 +47,7 @@ def refuse_offsets(model, what: str) -> None:
         )
 
 
-def _checked(offsets, rows, classes):
+def _checked(offsets: Any, rows: int, classes: int) -> np.ndarray:
     offsets = np.asarray(offsets)
     shape = (rows,) if classes == 2 else (rows, classes)
     if offsets.shape != shape:

@@ -2,6 +2,8 @@
 
 __all__ = ["PlainClassifier"]
 
+from typing import Any, Self
+
 import numpy as np
 
 from jaxlin.core import LinearParams
@@ -25,7 +27,7 @@ from jaxlin.estimators.validation import (
 class PlainClassifier(CertifiedClassifier):
     """`fit` and `partial_fit` with the parameters `C` or `strength`."""
 
-    def fit(self, X, y, sample_weight=None, offsets=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, offsets: Any = None) -> Self:
         """Minimize the objective until it is proved to be within `tol` of the least possible.
 
         Args:
@@ -57,12 +59,12 @@ class PlainClassifier(CertifiedClassifier):
         strength = self._strength(counts.sum())
         solution = self._solve(X, labels, counts, strength, self._l1_ratio(), init, offsets)
         self.takes_offsets_ = offsets is not None
-        vars(self).pop("_stream", None)
+        self.__dict__.pop("_stream", None)
         self._adopt(solution, strength, counts.sum(), like=X)
         self._warn_unless_converged(solution)
         return self
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Take one pass of normalized adaptive gradient steps over these rows.
 
         For data that come in pieces. Needs no step size and no scaling of the features. It
@@ -137,7 +139,7 @@ class PlainClassifier(CertifiedClassifier):
         self._stream = stream
         return self
 
-    def score(self, X, y, sample_weight=None, offsets=None):
+    def score(self, X: Any, y: Any, sample_weight: Any = None, offsets: Any = None) -> float:
         """The share of rows whose label is predicted.
 
         Args:
@@ -145,13 +147,13 @@ class PlainClassifier(CertifiedClassifier):
         """
         return accuracy_of(self, X, y, sample_weight, offsets)
 
-    def _strength(self, total) -> float:
+    def _strength(self, total: float) -> float:
         return regularization_of(self.C, self.strength, total, self._halves())
 
     def _l1_ratio(self) -> float:
         return ratio_of("l1_ratio", self.l1_ratio)
 
-    def _warm_start(self, classes) -> LinearParams | None:
+    def _warm_start(self, classes: np.ndarray) -> LinearParams | None:
         """The last coefficients, if they speak of the same classes and features."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
@@ -163,4 +165,4 @@ class PlainClassifier(CertifiedClassifier):
 
     def _forget_proof(self) -> None:
         for name in ("objective_", "lower_bound_", "gap_", "converged_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)

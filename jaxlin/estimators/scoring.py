@@ -2,7 +2,10 @@
 
 __all__ = ["accuracy_of", "beside", "scores_of"]
 
+from typing import Any
+
 import numpy as np
+from jax import Array
 from sklearn.metrics import accuracy_score
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_consistent_length
@@ -16,7 +19,7 @@ PREDICTED_ROWS = 8192
 """Raw pixels are converted this many rows at a time."""
 
 
-def scores_of(X, coef, intercept):
+def scores_of(X: Any, coef: Any, intercept: Any) -> Any:
     """`X @ coef.T + intercept`, (N, K); (N,) for one row of coefficients. Where X is."""
     if is_device_array(X):
         import jax
@@ -34,7 +37,7 @@ def scores_of(X, coef, intercept):
     return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
-def _on_host(X, coef):
+def _on_host(X: Any, coef: np.ndarray) -> np.ndarray:
     """`X @ coef.T`, (N, K)."""
     if np.issubdtype(X.dtype, np.floating):
         return safe_sparse_dot(X, coef.T, dense_output=True)
@@ -43,7 +46,7 @@ def _on_host(X, coef):
     return np.concatenate([safe_sparse_dot(block, coef.T, dense_output=True) for block in blocks])
 
 
-def beside(X, array):
+def beside(X: Any, array: Any) -> Array:
     """`array` in its own precision on the device of X."""
     import jax
     import jax.numpy as jnp
@@ -57,7 +60,9 @@ def beside(X, array):
         return jnp.asarray(array)
 
 
-def accuracy_of(model, X, y, sample_weight=None, offsets=None) -> float:
+def accuracy_of(
+    model: Any, X: Any, y: Any, sample_weight: Any = None, offsets: Any = None
+) -> float:
     """The share of rows whose label is predicted, also for labels that scikit-learn does not know.
 
     Args:

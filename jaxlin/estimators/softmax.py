@@ -2,19 +2,23 @@
 
 __all__ = ["SoftmaxClassifier", "SoftmaxPredictions"]
 
+from typing import Any
+
 import numpy as np
 import scipy.special
+from jax import Array
 
+from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.inference import StandardErrors, standard_errors
 from jaxlin.estimators.interop import logistic_regression_of, take_over
 from jaxlin.estimators.plain import PlainClassifier
 from jaxlin.estimators.validation import is_device_array
 
 
-class SoftmaxPredictions:
+class SoftmaxPredictions(CertifiedClassifier):
     """Probabilities from the scores, for classifiers fitted with the softmax loss."""
 
-    def predict_log_proba(self, X, offsets=None):
+    def predict_log_proba(self, X: Any, offsets: Any = None) -> np.ndarray | Array:
         """log of `predict_proba`, from the scores, so that no probability underflows; (N, K)."""
         scores = self.decision_function(X, offsets)
         if is_device_array(scores):
@@ -29,7 +33,7 @@ class SoftmaxPredictions:
         with np.errstate(under="ignore"):  # 0 is the nearest number
             return scipy.special.log_softmax(scores, axis=1)
 
-    def predict_proba(self, X, offsets=None):
+    def predict_proba(self, X: Any, offsets: Any = None) -> np.ndarray | Array:
         """The estimated probability of each class, (N, K); rows sum to one.
 
         Args:
@@ -43,10 +47,10 @@ class SoftmaxPredictions:
         with np.errstate(under="ignore"):
             return np.exp(logarithms)
 
-    def _loss(self):
+    def _loss(self) -> str:
         return "softmax"
 
-    def to_sklearn(self):
+    def to_sklearn(self) -> Any:
         """A `sklearn.linear_model.LogisticRegression` with these coefficients, on the host.
 
         It predicts the same, needs no JAX, and is what other tools know how to read.
@@ -105,17 +109,17 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
 
     def __init__(
         self,
-        C=None,
+        C: float | None = None,
         *,
-        strength=None,
-        l1_ratio=0.0,
-        fit_intercept=True,
-        class_weight=None,
-        tol=1e-4,
-        max_iter=1000,
-        warm_start=False,
-        random_state=None,
-        verbose=0,
+        strength: float | None = None,
+        l1_ratio: float = 0.0,
+        fit_intercept: bool = True,
+        class_weight: dict | str | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.C = C
         self.strength = strength
@@ -128,7 +132,7 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def standard_errors(self, X, y, sample_weight=None) -> StandardErrors:
+    def standard_errors(self, X: Any, y: Any, sample_weight: Any = None) -> StandardErrors:
         """Standard errors of `coef_` and `intercept_`, from the observed information.
 
         Only of a fit without a penalty (C=np.inf), whose coefficients are those of greatest
@@ -159,7 +163,7 @@ class SoftmaxClassifier(SoftmaxPredictions, PlainClassifier):
         return standard_errors(self, X, y, sample_weight)
 
     @classmethod
-    def from_sklearn(cls, fitted):
+    def from_sklearn(cls, fitted: Any) -> "SoftmaxClassifier":
         """The same classifier as a fitted `LogisticRegression` (or `...CV`), ready to predict.
 
         With `warm_start=True` set, `fit` on the same data goes on from there, and proves how

@@ -11,7 +11,7 @@ Singer (2011), JMLR 12, 2121-2159.
 __all__ = ["Stream", "absorb", "open_stream"]
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +40,11 @@ class Stream(NamedTuple):
     """(K,)."""
     squares: LinearParams
     """Summed squares of the gradient, shaped like the parameters."""
-    largest: np.ndarray
+    largest: np.ndarray | jax.Array
     """(D,): the largest absolute value of each feature."""
-    occupancy: float
+    occupancy: float | jax.Array
     """Sum over steps of the mean squared norm of the normalized rows, bias included."""
-    total: float
+    total: float | jax.Array
     """Sum of the weights of all rows seen."""
     steps: int
 
@@ -59,7 +59,15 @@ def open_stream(classes: int, features: int, start: LinearParams | None = None) 
 
 
 def absorb(
-    stream: Stream, X, labels, counts, *, loss, strength, fit_intercept, random_state
+    stream: Stream,
+    X: Any,
+    labels: np.ndarray,
+    counts: np.ndarray,
+    *,
+    loss: str,
+    strength: float,
+    fit_intercept: bool,
+    random_state: Any,
 ) -> Stream:
     """One pass over the rows, in random order.
 
@@ -92,22 +100,24 @@ def absorb(
     return jax.tree.map(_on_host, stream)
 
 
-def _on_host(leaf):
+def _on_host(leaf: Any) -> Any:
     return leaf if isinstance(leaf, (int, float)) else _plain(np.array(leaf))
 
 
-def _plain(array):
+def _plain(array: np.ndarray) -> Any:
     return array.item() if array.ndim == 0 else array
 
 
 @partial(jit, static_argnames=("loss", "fit_intercept"))
-def _step(stream: Stream, batch: Batch, strength, mean, loss, fit_intercept) -> Stream:
-    counts = batch.weights
+def _step(
+    stream: Stream, batch: Batch, strength: float, mean: float, loss: str, fit_intercept: bool
+) -> Stream:
+    inputs, counts = jnp.asarray(batch.inputs), jnp.asarray(batch.weights)
     share = counts.sum() / (mean * ROWS)  # a block of few or light rows is a smaller step
-    largest = jnp.maximum(stream.largest, jnp.abs(batch.inputs).max(0))
+    largest = jnp.maximum(stream.largest, jnp.abs(inputs).max(0))
     divisor = jnp.where(largest > 0, largest, 1.0)
     weights = stream.weights * (stream.largest / divisor)[None, :]
-    normalized = ((batch.inputs / divisor[None, :]) ** 2).sum(1) + fit_intercept
+    normalized = ((inputs / divisor[None, :]) ** 2).sum(1) + fit_intercept
     occupancy = stream.occupancy + share * (counts * normalized).sum() / counts.sum()
     steps = stream.total / (mean * ROWS) + share
 

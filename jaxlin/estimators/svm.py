@@ -2,6 +2,12 @@
 
 __all__ = ["MulticlassSVMClassifier", "SVMLoss"]
 
+from typing import Any
+
+import numpy as np
+
+from jaxlin.core import LinearParams, Solution
+from jaxlin.estimators.certified import CertifiedClassifier
 from jaxlin.estimators.interop import linear_svc_of, take_over
 from jaxlin.estimators.plain import PlainClassifier
 from jaxlin.losses import LOSSES
@@ -10,15 +16,26 @@ HINGES = tuple(name for name in LOSSES if name != "softmax")
 WITHOUT_KINKS = "squared-hinge", "squared-one-vs-rest"
 
 
-class SVMLoss:
+class SVMLoss(CertifiedClassifier):
     """Which hinge it is, and the machine of scikit-learn with its coefficients."""
 
-    def _loss(self):
+    loss: str
+
+    def _loss(self) -> str:
         if self.loss not in HINGES:
             raise ValueError(f"`loss` must be one of {', '.join(HINGES)}, got {self.loss!r}.")
         return self.loss
 
-    def _solve(self, X, labels, counts, strength, ratio, init, offsets=None):
+    def _solve(
+        self,
+        X: Any,
+        labels: np.ndarray,
+        counts: np.ndarray,
+        strength: float,
+        ratio: float,
+        init: LinearParams | None,
+        offsets: Any = None,
+    ) -> Solution:
         if strength == 0 and not self._loss().startswith("squared"):
             raise ValueError(
                 f"loss={self.loss!r} has kinks and needs a penalty; an infinite `C`, or a "
@@ -26,7 +43,7 @@ class SVMLoss:
             )
         return super()._solve(X, labels, counts, strength, ratio, init, offsets)
 
-    def _penalty(self, strength, ratio):
+    def _penalty(self, strength: float, ratio: float) -> tuple[float, float]:
         if ratio and self._loss() not in WITHOUT_KINKS:
             name = "l1_ratio" if hasattr(self, "l1_ratio") else "l1_ratios"
             raise ValueError(
@@ -35,10 +52,10 @@ class SVMLoss:
             )
         return super()._penalty(strength, ratio)
 
-    def _separate(self):
+    def _separate(self) -> bool:
         return self._loss().endswith("one-vs-rest")
 
-    def to_sklearn(self):
+    def to_sklearn(self) -> Any:
         """A `sklearn.svm.LinearSVC` with these coefficients, on the host; it predicts the same.
 
         >>> model = MulticlassSVMClassifier().fit([[0.0], [1.0], [2.0]], ["a", "b", "b"])
@@ -101,18 +118,18 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
 
     def __init__(
         self,
-        C=None,
+        C: float | None = None,
         *,
-        strength=None,
-        l1_ratio=0.0,
-        loss="hinge",
-        fit_intercept=True,
-        class_weight=None,
-        tol=1e-4,
-        max_iter=1000,
-        warm_start=False,
-        random_state=None,
-        verbose=0,
+        strength: float | None = None,
+        l1_ratio: float = 0.0,
+        loss: str = "hinge",
+        fit_intercept: bool = True,
+        class_weight: dict | str | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.C = C
         self.strength = strength
@@ -127,7 +144,7 @@ class MulticlassSVMClassifier(SVMLoss, PlainClassifier):
         self.verbose = verbose
 
     @classmethod
-    def from_sklearn(cls, fitted):
+    def from_sklearn(cls, fitted: Any) -> "MulticlassSVMClassifier":
         """The same classifier as a fitted `LinearSVC` or binary `SVC(kernel="linear")`.
 
         With `warm_start=True` set, `fit` on the same data goes on from there.

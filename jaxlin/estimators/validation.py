@@ -15,6 +15,7 @@ __all__ = [
 
 import sys
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
@@ -35,19 +36,19 @@ LEAST_TOTAL, MOST_TOTAL = 1e-280, 1e280
 """Of weights: their mean, and the inverse of their sum, keep their digits in float64."""
 
 
-def is_device_array(X) -> bool:
+def is_device_array(X: Any) -> bool:
     """Whether X is a JAX array, without importing JAX for those who have none."""
     return "jax" in sys.modules and isinstance(X, sys.modules["jax"].Array)
 
 
-def checked_inputs(estimator, X, *, reset: bool):
+def checked_inputs(estimator: Any, X: Any, *, reset: bool) -> Any:
     """X as a NumPy array, a CSR matrix or, on whatever device it is, a JAX array; (N, D)."""
     if is_device_array(X):
         return _checked_device_array(estimator, X, reset)
     return validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=_dtypes(X))
 
 
-def checked_training_data(estimator, X, y, *, reset: bool = True):
+def checked_training_data(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[Any, Any]:
     """Inputs (N, D), and labels (N,) as the user wrote them, NumPy."""
     y = plain_labels(y)
     if is_device_array(X):
@@ -62,13 +63,13 @@ def checked_training_data(estimator, X, y, *, reset: bool = True):
     return X, y
 
 
-def _dtypes(X):
+def _dtypes(X: Any) -> Any:
     """`None` keeps the dtype."""
     dtype = getattr(X, "dtype", None)
     return None if isinstance(dtype, np.dtype) and dtype in RAW else FLOATS
 
 
-def _checked_device_array(estimator, X, reset):
+def _checked_device_array(estimator: Any, X: Any, reset: bool) -> Any:
     import jax.numpy as jnp
 
     check_not_forked()
@@ -97,7 +98,7 @@ def _checked_device_array(estimator, X, reset):
     return X
 
 
-def classes_and_labels(y) -> tuple[np.ndarray, np.ndarray]:
+def classes_and_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """The labels that occur, sorted (K,), and each row's index among them, (N,)."""
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
@@ -105,7 +106,7 @@ def classes_and_labels(y) -> tuple[np.ndarray, np.ndarray]:
     return classes, labels
 
 
-def one_class(classes) -> str:
+def one_class(classes: np.ndarray) -> str:
     """The sentence for data with a single class, or with none that counts."""
     if not len(classes):
         return (
@@ -118,7 +119,9 @@ def one_class(classes) -> str:
     )
 
 
-def counts_of(estimator, X, y, classes, sample_weight, *, block: bool = False) -> np.ndarray:
+def counts_of(
+    estimator: Any, X: Any, y: Any, classes: np.ndarray, sample_weight: Any, *, block: bool = False
+) -> np.ndarray:
     """How much each row counts, (N,) float64: its sample weight times its class's weight.
 
     Args:
@@ -173,7 +176,7 @@ def counts_of(estimator, X, y, classes, sample_weight, *, block: bool = False) -
     return counts
 
 
-def check_total(counts, name: str) -> None:
+def check_total(counts: np.ndarray | float, name: str) -> None:
     """Raise where the sum of the weights is so large or small that its inverse is none.
 
     Args:
@@ -189,7 +192,7 @@ def check_total(counts, name: str) -> None:
         )
 
 
-def regularization_of(C, strength, total: float, halves: float) -> float:
+def regularization_of(C: Any, strength: Any, total: float, halves: float) -> float:
     """The strength of `strength * sum(W**2)` that the user asked for, by either name.
 
     Args:
@@ -230,7 +233,7 @@ def regularization_of(C, strength, total: float, halves: float) -> float:
     return strength
 
 
-def ratio_of(name, value) -> float:
+def ratio_of(name: str, value: Any) -> float:
     """A share of absolute values in the penalty, checked."""
     check_number(name, value)
     if not 0 <= value <= 1:
@@ -244,7 +247,7 @@ def equivalent_C(strength: float, total: float, halves: float) -> float:
         return float(np.float64(1) / (np.float64(halves) * strength * total))
 
 
-def check_number(name, value) -> None:
+def check_number(name: str, value: Any) -> None:
     """Raise unless `value` is a real number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")

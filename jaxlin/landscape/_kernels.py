@@ -7,9 +7,9 @@ returns the sum over the block, (T1, T2). A ray is a plane with the second direc
 
 __all__ = ["Kernel", "block_sizes", "choose", "chunk_losses", "chunk_sums"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from jaxlin import losses
 from jaxlin.blocks import Blocks
-from jaxlin.landscape._scores import products
+from jaxlin.landscape._scores import SliceData, products
 from jaxlin.precision import jit
 
 _UNROLLED_CLASSES = 32  # an expression of more terms takes long to compile
@@ -32,7 +32,7 @@ class Kernel(NamedTuple):
     function: Callable
     settings: tuple = ()
 
-    def __call__(self, *block) -> Array:
+    def __call__(self, *block: Any) -> Array:
         return self.function(*block, *self.settings)
 
 
@@ -75,7 +75,7 @@ def _base_and_margin(loss: Callable) -> tuple[Callable, float]:
     return loss, 1.0
 
 
-def block_sizes(data, shape, blocks: Blocks) -> tuple[int, int]:
+def block_sizes(data: SliceData, shape: Sequence[int], blocks: Blocks) -> tuple[int, int]:
     """Rows of a block, and of a chunk, a whole number of blocks."""
     points = shape[0] * shape[1]
     (_, classes, features), itemsize = data.weights.shape, data.weights.dtype.itemsize
@@ -93,10 +93,19 @@ def block_sizes(data, shape, blocks: Blocks) -> tuple[int, int]:
 
 
 @partial(jit, static_argnums=(0, 1))
-def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) -> Array:
+def chunk_sums(
+    kernel: Kernel,
+    block: int,
+    maps: Any,
+    inputs: Array,
+    labels: Array,
+    count: Array,
+    a: Array,
+    b: Array,
+) -> Array:
     """Sums over the first `count` rows of a chunk, (T1, T2)."""
 
-    def step(total, rows):
+    def step(total: Array, rows: tuple[Array, Array, Array]) -> tuple[Array, None]:
         x, y, real = rows
         scores = _scores(maps, x)
         # compiled maxima may drop a NaN, so that what is not finite is looked for here
@@ -111,11 +120,19 @@ def chunk_sums(kernel: Kernel, block: int, maps, inputs, labels, count, a, b) ->
 
 @partial(jit, static_argnums=(0, 1, 2))
 def chunk_losses(
-    loss: Callable, block: int, points: int, maps, inputs, labels, count, a, b
+    loss: Callable,
+    block: int,
+    points: int,
+    maps: Any,
+    inputs: Array,
+    labels: Array,
+    count: Array,
+    a: Array,
+    b: Array,
 ) -> Array:
     """One loss per example and point, (rows, T1, T2)."""
 
-    def step(rows):
+    def step(rows: tuple[Array, Array, Array]) -> Array:
         x, y, _ = rows
         scores = _scores(maps, x)
         values = _at_points(_tamed(scores), a, b, lambda s: loss(s, y), points)
@@ -126,18 +143,18 @@ def chunk_losses(
     return values.reshape(len(labels), len(a), len(b))
 
 
-def _blocks(block: int, *arrays):
+def _blocks(block: int, *arrays: Array) -> Any:
     return tuple(array.reshape(-1, block, *array.shape[1:]) for array in arrays)
 
 
-def _scores(maps, inputs) -> Array:
+def _scores(maps: Any, inputs: Array) -> Array:
     """(3, C, K); zeros for a second direction that is not there."""
     count, classes = maps[1].shape
     scores = jnp.moveaxis(products(maps, inputs).reshape(len(inputs), count, classes), 1, 0)
     return jnp.concatenate([scores, jnp.zeros((3 - count, *scores.shape[1:]), scores.dtype)])
 
 
-def _sound(scores, a, b) -> Array:
+def _sound(scores: Array, a: Array, b: Array) -> Array:
     """(T1, T2): the steps at which all of `scores` (3, ...) are numbers that can be added.
 
     Those of a direction may be infinite at step 0, which does not move the point.
@@ -148,20 +165,29 @@ def _sound(scores, a, b) -> Array:
     return known & (finite[1] | (a == 0))[:, None] & (finite[2] | (b == 0))[None, :]
 
 
-def _tamed(scores) -> Array:
+def _tamed(scores: Array) -> Array:
     """Large scores of directions for infinite ones, so that a step of 0 makes them 0."""
     bound = jnp.finfo(scores.dtype).max / 4  # differences of two are finite
     return scores.at[1:].set(jnp.clip(scores[1:], -bound, bound))
 
 
-def _from_label(scores, labels):
+def _from_label(scores: Array, labels: Array) -> tuple[Array, Array]:
     """Scores less the label's, (3, C, K), and where the label is, (C, K)."""
     is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
     own = jnp.take_along_axis(scores, labels[None, :, None], axis=-1)
     return scores - own, is_label
 
 
-def _sum_of_hinges(scores, labels, real, a, b, classes: str, power: int, margin: float) -> Array:
+def _sum_of_hinges(
+    scores: Array,
+    labels: Array,
+    real: Array,
+    a: Array,
+    b: Array,
+    classes: str,
+    power: int,
+    margin: float,
+) -> Array:
     """sum of max(0, c + b d)**power over examples and classes, with c affine in a."""
     if classes == "wrong":
         lines, is_label = _from_label(scores, labels)
@@ -177,7 +203,9 @@ def _sum_of_hinges(scores, labels, real, a, b, classes: str, power: int, margin:
     return jnp.sum(shortfalls**power, axis=-1)
 
 
-def _largest_hinge(scores, labels, real, a, b, power: int, margin: float) -> Array:
+def _largest_hinge(
+    scores: Array, labels: Array, real: Array, a: Array, b: Array, power: int, margin: float
+) -> Array:
     """sum over examples of max(0, largest of the wrong classes' margins)**power."""
     lines, is_label = _from_label(scores, labels)
     used = real[:, None] & ~is_label
@@ -190,7 +218,7 @@ def _largest_hinge(scores, labels, real, a, b, power: int, margin: float) -> Arr
     return jnp.sum(worst**power, axis=0)
 
 
-def _correct(scores, labels, real, a, b) -> Array:
+def _correct(scores: Array, labels: Array, real: Array, a: Array, b: Array) -> Array:
     """How many examples have the label's score as the first largest one."""
     lines, is_label = _from_label(scores, labels)
     classes = jnp.arange(scores.shape[-1])
@@ -209,20 +237,20 @@ def _correct(scores, labels, real, a, b) -> Array:
     return jnp.sum(right, axis=0).astype(a.dtype)
 
 
-def _all_classes(lines, a, b):
+def _all_classes(lines: Array, a: Array, b: Array) -> Array:
     """The lines' values (C, K, T1, T2), for a maximum over the classes: never all made."""
     z0, z1, z2 = lines[..., None, None]
     return (z0 + z1 * a[None, None, :, None]) + z2 * b[None, None, None, :]
 
 
-def _each_class(lines, a, b):
+def _each_class(lines: Array, a: Array, b: Array) -> Iterator[Array]:
     """The lines' values (C, T1, T2), class by class."""
     for k in range(lines.shape[-1]):
         z0, z1, z2 = (z[:, k, None, None] for z in lines)
         yield (z0 + z1 * a[None, :, None]) + z2 * b[None, None, :]
 
 
-def _softmax(scores, labels, real, a, b) -> Array:
+def _softmax(scores: Array, labels: Array, real: Array, a: Array, b: Array) -> Array:
     """sum over examples of logsumexp(s) - s_label, by separation in as few pieces as is safe."""
     lines, _ = _from_label(scores, labels)
     lines = jnp.where(real[:, None], lines, 0)
@@ -240,25 +268,25 @@ def _softmax(scores, labels, real, a, b) -> Array:
     )
 
 
-def _in_pieces(b, count: int) -> Array:
+def _in_pieces(b: Array, count: int) -> Array:
     """The steps b in `count` pieces (count, L); the last is filled up with its last step."""
     length = -(-len(b) // count)
     return jnp.pad(b, (0, count * length - len(b)), mode="edge").reshape(count, length)
 
 
-def _middle(pieces) -> Array:
+def _middle(pieces: Array) -> Array:
     return (jnp.max(pieces, axis=1) + jnp.min(pieces, axis=1)) / 2
 
 
-def _radius(pieces) -> Array:
+def _radius(pieces: Array) -> Array:
     return jnp.max(jnp.abs(pieces - _middle(pieces)[:, None]))
 
 
-def _softmax_in_pieces(count: int, lines, real, a, b) -> Array:
+def _softmax_in_pieces(count: int, lines: Array, real: Array, a: Array, b: Array) -> Array:
     """The steps b are taken in pieces, each separated about its middle."""
     pieces = _in_pieces(b, count)
 
-    def piece(steps):
+    def piece(steps: Array) -> Array:
         around, middle = steps
         moved = lines.at[0].add(middle * lines[2])
         return _separated_softmax(moved, real, a, around - middle)
@@ -267,7 +295,7 @@ def _softmax_in_pieces(count: int, lines, real, a, b) -> Array:
     return jnp.moveaxis(sums, 0, 1).reshape(len(a), -1)[:, : len(b)]
 
 
-def _separated_softmax(lines, real, a, b) -> Array:
+def _separated_softmax(lines: Array, real: Array, a: Array, b: Array) -> Array:
     """exp(z0 + a z1 + b z2) = exp(z0 + a z1) exp(b z2), each factor shifted by its largest.
 
     The largest term of each factor is then 1, and the sum of products at least exp(-r) for a
@@ -314,21 +342,23 @@ def _logarithms_by_bits(x: Array, *, wide: bool) -> Array:
     return logarithms + exponents.astype(x.dtype) * jnp.log(jnp.asarray(2, x.dtype))
 
 
-def _pointwise(scores, labels, real, a, b, loss: Callable, points: int) -> Array:
+def _pointwise(
+    scores: Array, labels: Array, real: Array, a: Array, b: Array, loss: Callable, points: int
+) -> Array:
     """The sum of any loss, evaluated at every point."""
 
-    def total(s):
+    def total(s: Array) -> Array:
         return jnp.sum(jnp.where(real, loss(s, labels), 0), dtype=s.dtype)
 
     sums = _at_points(scores, a, b, total, points)
     return sums.reshape(len(a), len(b))
 
 
-def _at_points(scores, a, b, function: Callable, points: int) -> Array:
+def _at_points(scores: Array, a: Array, b: Array, function: Callable, points: int) -> Array:
     """`function` of the scores (C, K) at every point, `points` scores at a time, (T1 * T2, ...)."""
     s0, s1, s2 = scores
 
-    def value(i):
+    def value(i: Array) -> Array:
         return function(s0 + a[i // len(b)] * s1 + b[i % len(b)] * s2)
 
     batch = max(1, min(len(a) * len(b), points // s0.size))

@@ -4,17 +4,29 @@ Linear scores are affine in the steps, s(a, b) = s0 + a s1 + b s2, and s0, s1, s
 of the point and of its directions: one product with the stacked weights gives all three.
 """
 
-__all__ = ["SliceData", "in_units", "open_slice", "place", "products"]
+__all__ = ["Scaling", "SliceData", "in_units", "open_slice", "place", "products"]
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from numpy.typing import DTypeLike
 
 from jaxlin._checks import check_linear
-from jaxlin.core import LinearParams
+from jaxlin.core import LinearParams, RowSource
+
+
+class Scaling(Protocol):
+    """A map (inputs - shift) * scale, as `jaxlin.preprocess.Preprocessing` is one."""
+
+    @property
+    def shift(self) -> ArrayLike: ...
+
+    @property
+    def scale(self) -> ArrayLike: ...
 
 
 class SliceData(NamedTuple):
@@ -26,9 +38,9 @@ class SliceData(NamedTuple):
     """(m, K)."""
     shift: np.ndarray | None
     """(D,), subtracted from floating inputs before the product; `None` where folded in."""
-    inputs: object
+    inputs: RowSource
     """(N, D), in memory, on a device or memory-mapped."""
-    labels: np.ndarray
+    labels: np.ndarray | jax.Array
     """(N,) int32."""
 
     def chunks(self, rows: int) -> Iterator[tuple]:
@@ -45,7 +57,9 @@ class SliceData(NamedTuple):
             yield block, labels, count
 
 
-def open_slice(params, trees, inputs, labels, preprocessing) -> SliceData:
+def open_slice(
+    params: Any, trees: list[Any], inputs: Any, labels: Any, preprocessing: Scaling | None
+) -> SliceData:
     """Check the arrays of an affine slice and stack its linear maps in float64.
 
     Raises:
@@ -86,7 +100,7 @@ def open_slice(params, trees, inputs, labels, preprocessing) -> SliceData:
     return SliceData(weights, bias, shift, inputs, labels.astype("i4"))
 
 
-def in_units(data: SliceData, dtype) -> tuple[SliceData, np.ndarray]:
+def in_units(data: SliceData, dtype: DTypeLike) -> tuple[SliceData, np.ndarray]:
     """The maps in `dtype`, with directions of about unit size, and what steps grow by, (m - 1,).
 
     A long direction's scores may overflow although a short step along it does not. Units are
@@ -102,7 +116,7 @@ def in_units(data: SliceData, dtype) -> tuple[SliceData, np.ndarray]:
     return data._replace(weights=weights, bias=bias, shift=shift), units
 
 
-def _as_linear(tree) -> LinearParams:
+def _as_linear(tree: Any) -> LinearParams:
     try:
         weights, bias = tree
     except (TypeError, ValueError):
@@ -113,13 +127,13 @@ def _as_linear(tree) -> LinearParams:
     return LinearParams(np.asarray(weights), np.asarray(bias))
 
 
-def place(data: SliceData, device):
+def place(data: SliceData, device: jax.Device) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """The linear maps on a device: weights (m * K, D), bias (m, K), shift (D,) or `None`."""
     stacked = data.weights.reshape(-1, data.weights.shape[-1])
     return jax.device_put((stacked, data.bias, data.shift), device)
 
 
-def products(maps, inputs) -> jax.Array:
+def products(maps: tuple[jax.Array, jax.Array, jax.Array | None], inputs: jax.Array) -> jax.Array:
     """Scores (rows, m * K) of one chunk, inside a compiled program."""
     weights, bias, shift = maps
     inputs = jnp.asarray(inputs).astype(weights.dtype)

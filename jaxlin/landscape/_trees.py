@@ -13,6 +13,8 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +23,13 @@ import numpy as np
 from jaxlin._dtypes import widened
 
 
-def leaf_names(tree) -> list[str]:
+def leaf_names(tree: Any) -> list[str]:
     """A readable path of every leaf: `weights`, `layers[0].bias`; `leaf` for a bare array."""
     paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
     return [jax.tree_util.keystr(path).lstrip(".") or "leaf" for path in paths]
 
 
-def check_same_tree(direction, params, *, name: str = "direction") -> None:
+def check_same_tree(direction: Any, params: Any, *, name: str = "direction") -> None:
     """Raise unless `direction` has the leaves of `params`, and is not zero.
 
     Raises:
@@ -42,9 +44,10 @@ def check_same_tree(direction, params, *, name: str = "direction") -> None:
         )
 
 
-def check_same_shapes(direction, params, *, name: str) -> None:
+def check_same_shapes(direction: Any, params: Any, *, name: str) -> None:
     """Raise unless both are trees of floating arrays with equal structure and shapes."""
-    expected, got = jax.tree.structure(params), jax.tree.structure(direction)
+    expected: Any = jax.tree.structure(params)
+    got: Any = jax.tree.structure(direction)
     if expected != got:
         raise ValueError(
             f"`{name}` must be a tree like `params`, {expected}, got {got}. "
@@ -83,12 +86,12 @@ def check_independent(trees: list, names: list[str]) -> None:
         )
 
 
-def flatten(tree) -> np.ndarray:
+def flatten(tree: Any) -> np.ndarray:
     """All entries of a tree in one float64 vector, in the order of its leaves."""
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def inner(left, right) -> float:
+def inner(left: Any, right: Any) -> float:
     """The inner product of two trees, accumulated in float64 on the host."""
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     return math.fsum(
@@ -96,12 +99,12 @@ def inner(left, right) -> float:
     )
 
 
-def norm(tree) -> float:
+def norm(tree: Any) -> float:
     """The Euclidean length of a tree; finite wherever it can be."""
     return math.hypot(*(_length(leaf) for leaf in jax.tree.leaves(tree)))
 
 
-def _length(leaf) -> float:
+def _length(leaf: Any) -> float:
     values = np.abs(np.asarray(leaf, np.float64))
     largest = float(values.max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):
@@ -109,13 +112,13 @@ def _length(leaf) -> float:
     return largest * float(np.linalg.norm((values / largest).ravel()))
 
 
-def combine(start, directions, steps):
+def combine(start: Any, directions: Sequence[Any], steps: Sequence[Any]) -> Any:
     """start + sum of steps[i] * directions[i]; the dtype of every leaf stays that of `start`.
 
     Half precision is rounded to once, at the end.
     """
 
-    def leaf(first, *others):
+    def leaf(first: jax.Array, *others: Any) -> jax.Array:
         total = widened(first)
         for step, other in zip(steps, others, strict=True):
             total = total + jnp.asarray(step, total.dtype) * jnp.asarray(other, total.dtype)
@@ -124,6 +127,6 @@ def combine(start, directions, steps):
     return jax.tree.map(leaf, jax.tree.map(jnp.asarray, start), *directions)
 
 
-def nonfinite(tree) -> int:
+def nonfinite(tree: Any) -> int:
     """How many entries of a tree are infinite or not a number."""
     return sum(int(np.sum(~np.isfinite(np.asarray(leaf)))) for leaf in jax.tree.leaves(tree))

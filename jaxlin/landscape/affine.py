@@ -11,20 +11,22 @@ __all__ = ["affine_plane", "affine_ray"]
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from numpy.typing import DTypeLike
 
 from jaxlin._dtypes import accumulator
 from jaxlin.blocks import blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _kernels, _trees
-from jaxlin.landscape._scores import in_units, open_slice, place
+from jaxlin.landscape._scores import Scaling, SliceData, in_units, open_slice, place
 from jaxlin.landscape.slices import check_slice, warn_nonfinite
 from jaxlin.platforms import with_float64
 
@@ -36,17 +38,17 @@ _LONG = 600.0  # seconds
 
 def affine_ray(
     params: LinearParams,
-    direction,
+    direction: Any,
     steps: ArrayLike,
     inputs: ArrayLike,
     labels: ArrayLike,
     *,
     loss: Callable,
     strength: ArrayLike = 0.0,
-    preprocessing=None,
+    preprocessing: Scaling | None = None,
     quantity: str = "loss",
     devices: list | None = None,
-) -> Array:
+) -> Array | np.ndarray:
     """L(params + a * direction) of linear scores for every a in `steps`.
 
     Args:
@@ -93,8 +95,8 @@ def affine_ray(
 
 def affine_plane(
     params: LinearParams,
-    first,
-    second,
+    first: Any,
+    second: Any,
     steps_1: ArrayLike,
     steps_2: ArrayLike,
     inputs: ArrayLike,
@@ -102,10 +104,10 @@ def affine_plane(
     *,
     loss: Callable,
     strength: ArrayLike = 0.0,
-    preprocessing=None,
+    preprocessing: Scaling | None = None,
     quantity: str = "loss",
     devices: list | None = None,
-) -> Array:
+) -> Array | np.ndarray:
     """L(params + a * first + b * second) of linear scores on a grid of a and b.
 
     Arguments, errors and warnings are those of `affine_ray`; parallel directions raise
@@ -130,16 +132,25 @@ def affine_plane(
 
 
 def _slice(
-    params, directions, steps, inputs, labels, loss, strength, preprocessing, quantity, devices
-):
+    params: LinearParams,
+    directions: list[Any],
+    steps: list[ArrayLike],
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    loss: Callable,
+    strength: ArrayLike,
+    preprocessing: Scaling | None,
+    quantity: str,
+    devices: list | None,
+) -> Array | np.ndarray:
     if quantity not in _QUANTITIES:
         raise ValueError(f"`quantity` must be one of {', '.join(_QUANTITIES)}, got {quantity!r}.")
-    trees, steps = check_slice(params, directions, steps)
+    trees, at = check_slice(params, directions, steps)
     dtype = accumulator(jnp.result_type(*jax.tree.leaves(params)))
     data, units = in_units(open_slice(params, trees, inputs, labels, preprocessing), dtype)
-    shape = tuple(len(s) for s in steps)
+    shape = tuple(len(s) for s in at)
     _say_what_it_takes(len(data.labels), data.bias.shape[1], shape, quantity, dtype.itemsize)
-    grids = [jnp.asarray(unit * s, dtype) for unit, s in zip(units, steps, strict=True)]
+    grids = [jnp.asarray(unit * s, dtype) for unit, s in zip(units, at, strict=True)]
     grids += [jnp.zeros(1, dtype)] * (2 - len(grids))
     devices = devices or jax.local_devices()
     if dtype == np.float64:
@@ -152,12 +163,14 @@ def _slice(
     kernel = _kernels.choose(loss, quantity, data.bias.shape[1], points)
     values = (_sums(data, grids, kernel, devices) / len(data.labels)).reshape(shape)
     if quantity == "loss":
-        values = values + _penalty(params, trees, steps, float(strength))
+        values = values + _penalty(params, trees, at, float(np.asarray(strength)))
     warn_nonfinite(values, start=params)
     return jnp.asarray(values, dtype)
 
 
-def _sums(data, grids, kernel, devices) -> np.ndarray:
+def _sums(
+    data: SliceData, grids: list[Array], kernel: _kernels.Kernel, devices: list
+) -> np.ndarray:
     """Sums over the examples, (T1, T2); the chunks' float32 sums are added up in float64."""
     block, rows = _kernels.block_sizes(data, [len(g) for g in grids], blocks_on(devices[0]))
     total = np.zeros([len(g) for g in grids])
@@ -166,7 +179,9 @@ def _sums(data, grids, kernel, devices) -> np.ndarray:
     return total
 
 
-def _per_example(data, grids, loss, devices, dtype) -> np.ndarray:
+def _per_example(
+    data: SliceData, grids: list[Array], loss: Callable, devices: list, dtype: DTypeLike
+) -> np.ndarray:
     block, rows = _kernels.block_sizes(data, [len(g) for g in grids], blocks_on(devices[0]))
     values = np.empty((len(data.labels), len(grids[0]), len(grids[1])), dtype)
     start = 0
@@ -177,10 +192,12 @@ def _per_example(data, grids, loss, devices, dtype) -> np.ndarray:
     return values
 
 
-def _run(run, data, grids, rows, devices):
+def _run(
+    run: Callable[..., Array], data: SliceData, grids: list[Array], rows: int, devices: list
+) -> Iterator[tuple[np.ndarray, int]]:
     """Results of the chunks in order, a few of them under way at once on each device."""
     maps = [(device, place(data, device), jax.device_put(grids, device)) for device in devices]
-    pending = deque()
+    pending: deque[tuple[Array, int]] = deque()
     for i, (inputs, labels, count) in enumerate(data.chunks(rows)):
         device, linear_maps, steps = maps[i % len(maps)]
         inputs, labels = jax.device_put((inputs, labels), device)
@@ -192,7 +209,9 @@ def _run(run, data, grids, rows, devices):
         yield np.asarray(part), done
 
 
-def _penalty(params, trees, steps, strength: float) -> np.ndarray | float:
+def _penalty(
+    params: LinearParams, trees: list[Any], steps: list[np.ndarray], strength: float
+) -> np.ndarray | float:
     """strength * |W + a W1 + b W2|^2 on the grid, exactly: inner products in float64."""
     if strength == 0:
         return 0.0
@@ -203,7 +222,9 @@ def _penalty(params, trees, steps, strength: float) -> np.ndarray | float:
     return strength * np.einsum("i...,ij,j...->...", coefficients, gram, coefficients)
 
 
-def _say_what_it_takes(examples, classes, shape, quantity, itemsize) -> None:
+def _say_what_it_takes(
+    examples: int, classes: int, shape: tuple[int, ...], quantity: str, itemsize: int
+) -> None:
     """Refuse what cannot be held, and say how long it takes what takes long."""
     points = int(np.prod(shape))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from jaxlin.precision import jit
 class Direction(NamedTuple):
     """A direction, what to call it on an axis, and how long it is."""
 
-    tree: jax.typing.ArrayLike
+    tree: Any
     """A tree with the leaves of the parameters."""
     name: str
     """What the axis of a picture says."""
@@ -40,12 +40,14 @@ class Direction(NamedTuple):
     """Euclidean length: a step of 1 moves the parameters by this much."""
 
 
-def tree_of(direction):
+def tree_of(direction: Any) -> Any:
     """The tree inside a `Direction`; anything else is a tree already."""
     return direction.tree if isinstance(direction, Direction) else direction
 
 
-def random(key: Array, params, *, distribution: str = "gaussian", normalize: str | None = None):
+def random(
+    key: Array, params: Any, *, distribution: str = "gaussian", normalize: str | None = None
+) -> Direction:
     """A random direction, the same for the same key.
 
     Args:
@@ -84,7 +86,7 @@ def random(key: Array, params, *, distribution: str = "gaussian", normalize: str
     return direction if normalize is None else _normalized(direction, params, normalize)
 
 
-def normalize(direction, params, kind: str = "filter") -> Direction:
+def normalize(direction: Any, params: Any, kind: str = "filter") -> Direction:
     """Rescale a direction to the size of the parameters, part by part.
 
     Args:
@@ -111,7 +113,7 @@ def normalize(direction, params, kind: str = "filter") -> Direction:
     return _normalized(direction, params, kind)
 
 
-def _normalized(direction, params, kind: str) -> Direction:
+def _normalized(direction: Any, params: Any, kind: str) -> Direction:
     tree = tree_of(direction)
     _trees.check_same_tree(tree, params)
     name = direction.name if isinstance(direction, Direction) else "direction"
@@ -130,7 +132,7 @@ def _normalized(direction, params, kind: str) -> Direction:
     return _named(scaled, f"{name}, {kind}-normalized")
 
 
-def _like(direction, params, *, by_row: bool) -> Array:
+def _like(direction: Any, params: Any, *, by_row: bool) -> Array:
     direction, params = jnp.asarray(direction), jnp.asarray(params)
     axes = tuple(range(1, direction.ndim)) if by_row and direction.ndim > 1 else None
     unit, length = _unit_and_length(direction, axes)
@@ -139,7 +141,7 @@ def _like(direction, params, *, by_row: bool) -> Array:
     return scaled.astype(direction.dtype)
 
 
-def _unit_and_length(leaf, axes) -> tuple[Array, Array]:
+def _unit_and_length(leaf: Array, axes: tuple[int, ...] | None) -> tuple[Array, Array]:
     """Parts of unit length (or 0) and their lengths, by way of the largest entry: no overflow."""
     wide = widened(leaf)
     largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True, initial=0)
@@ -149,7 +151,15 @@ def _unit_and_length(leaf, axes) -> tuple[Array, Array]:
     return unit, largest * norms
 
 
-def between(start, *ends):
+@overload
+def between(start: Any, end: Any, /) -> Direction: ...
+
+
+@overload
+def between(start: Any, first: Any, second: Any, /) -> tuple[Direction, Direction]: ...
+
+
+def between(start: Any, *ends: Any) -> Direction | tuple[Direction, ...]:
     """From one parameter point to one or two others: a step of 1 arrives.
 
     Args:
@@ -181,7 +191,7 @@ def between(start, *ends):
     return found[0] if len(ends) == 1 else tuple(found)
 
 
-def principal_components(path, count: int = 2) -> tuple[Direction, ...]:
+def principal_components(path: Any, count: int = 2) -> tuple[Direction, ...]:
     """The directions in which a training path moves most, longest first.
 
     Args:
@@ -220,7 +230,7 @@ def principal_components(path, count: int = 2) -> tuple[Direction, ...]:
     return tuple(found)
 
 
-def flatten_path(path) -> tuple[np.ndarray, Callable]:
+def flatten_path(path: Any) -> tuple[np.ndarray, Callable]:
     """A path as a float64 matrix (checkpoints, parameters), and the way back for one row."""
     if isinstance(path, Sequence) and not hasattr(path, "_fields"):
         trees = list(path)
@@ -242,7 +252,7 @@ def flatten_path(path) -> tuple[np.ndarray, Callable]:
     matrix = np.concatenate(wide, axis=1)
     ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
 
-    def unravel(row: np.ndarray):
+    def unravel(row: np.ndarray) -> Any:
         parts = zip(np.split(row, ends), leaves, strict=True)
         arrays = [
             jnp.asarray(part.reshape(leaf.shape[1:]), accumulator(leaf.dtype))
@@ -254,7 +264,7 @@ def flatten_path(path) -> tuple[np.ndarray, Callable]:
 
 
 def hessian_eigenvectors(
-    key: Array, objective: Callable, params, count: int = 2, *, tolerance: float = 1e-4
+    key: Array, objective: Callable, params: Any, count: int = 2, *, tolerance: float = 1e-4
 ) -> tuple[Direction, ...]:
     """The directions of greatest curvature of `objective` at `params`, by ARPACK's Lanczos.
 
@@ -289,7 +299,7 @@ def hessian_eigenvectors(
         raise ValueError(f"`count` must be in [1, {flat.size - 1}], got {count}.")
 
     @jit
-    def product(vector):
+    def product(vector: Array) -> Array:
         gradient = jax.grad(lambda x: objective(unravel(x)))
         return jax.jvp(gradient, (flat,), (vector.astype(flat.dtype),))[1]
 
@@ -317,7 +327,7 @@ def hessian_eigenvectors(
     )
 
 
-def orthogonalize(direction, *others) -> Direction:
+def orthogonalize(direction: Any, *others: Any) -> Direction:
     """`direction` without its parts along `others` (Gram-Schmidt, twice for full precision).
 
     Raises:
@@ -328,7 +338,7 @@ def orthogonalize(direction, *others) -> Direction:
     """
     tree = tree_of(direction)
     length = _trees.norm(tree)
-    basis = []
+    basis: list[Any] = []
     for other in map(tree_of, others):
         _trees.check_same_tree(other, tree, name="other direction")
         basis.append(_minus_projections(other, basis))
@@ -342,7 +352,7 @@ def orthogonalize(direction, *others) -> Direction:
     return _named(left, name)
 
 
-def _minus_projections(tree, basis):
+def _minus_projections(tree: Any, basis: list[Any]) -> Any:
     for _ in range(2):
         for other in basis:
             square = _trees.inner(other, other)
@@ -351,5 +361,5 @@ def _minus_projections(tree, basis):
     return tree
 
 
-def _named(tree, name: str) -> Direction:
+def _named(tree: Any, name: str) -> Direction:
     return Direction(tree, name, _trees.norm(tree))

@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,7 +40,7 @@ def save(path: Path, stored: Stored) -> None:
     """Write through a temporary file, so that an interruption leaves the last good one."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    arrays = {f"steps_{i + 1}": steps for i, steps in enumerate(stored.steps)}
+    arrays: dict[str, Any] = {f"steps_{i + 1}": steps for i, steps in enumerate(stored.steps)}
     facts = json.dumps(stored.facts, sort_keys=True)
     with part.open("wb") as file:
         np.savez_compressed(
@@ -97,8 +97,8 @@ def compute(
     """
     arrays = tuple(np.asarray(s, np.float64) for s in steps)
     shape = tuple(map(len, arrays))
-    facts = json.loads(json.dumps(dict(facts)))
-    stored = Stored(arrays, np.full(shape, np.nan), np.zeros(shape[0], bool), facts)
+    asked = json.loads(json.dumps(dict(facts)))
+    stored = Stored(arrays, np.full(shape, np.nan), np.zeros(shape[0], bool), asked)
     if Path(path).exists():
         stored = _same(load(path), stored, path)
     size = rows or shape[0]
@@ -116,7 +116,7 @@ def compute(
     return stored
 
 
-def _same(found: Stored, asked: Stored, path) -> Stored:
+def _same(found: Stored, asked: Stored, path: Path) -> Stored:
     same_steps = len(found.steps) == len(asked.steps) and all(
         np.array_equal(a, b) for a, b in zip(found.steps, asked.steps, strict=True)
     )

@@ -13,21 +13,25 @@ __all__ = ["HingeProfile", "hinge_profile"]
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlin import losses
 from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.landscape import _trees
-from jaxlin.landscape._scores import open_slice, place, products
+from jaxlin.landscape._scores import Scaling, SliceData, open_slice, place, products
 from jaxlin.landscape.directions import tree_of
 from jaxlin.placing import device_of
 from jaxlin.platforms import with_float64
 from jaxlin.precision import jit
+
+Pieces = tuple[np.ndarray, tuple[float, float], tuple[np.ndarray, np.ndarray]]
+"""Kinks, the line (c, d) left of all of them, and what each kink adds to c and to d."""
 
 
 class HingeProfile(NamedTuple):
@@ -97,14 +101,14 @@ class HingeProfile(NamedTuple):
 
 def hinge_profile(
     params: LinearParams,
-    direction,
+    direction: Any,
     inputs: ArrayLike,
     labels: ArrayLike,
     *,
     loss: Callable = losses.weston_watkins_hinge,
     margin: float = 1.0,
     strength: float = 0.0,
-    preprocessing=None,
+    preprocessing: Scaling | None = None,
 ) -> HingeProfile:
     """The mean hinge loss + `strength` * l2 along a ray, exactly.
 
@@ -149,7 +153,7 @@ def hinge_profile(
             "The scores along the ray are not finite, so the profile has no kinks to sort. "
             "Look for NaN or infinity in `params`, `direction` and `inputs`."
         )
-    kinks, before, changes = _pieces(loss, *lines, data.labels, margin)
+    kinks, before, changes = _pieces(loss, *lines, np.asarray(data.labels), margin)
     penalty = _penalty(params, tree, strength)
     return _profile(kinks, before, changes, len(data.labels), penalty)
 
@@ -168,7 +172,7 @@ def _hinge_and_margin(loss: Callable, margin: float) -> tuple[Callable, float]:
     return loss, float(margin)
 
 
-def _scores_in_float64(data) -> tuple[np.ndarray, np.ndarray]:
+def _scores_in_float64(data: SliceData) -> tuple[np.ndarray, np.ndarray]:
     """s0 and s1, (N, K) each."""
     device = with_float64(device_of(data.inputs))
     block, rows = _sizes(len(data.labels), data.weights.shape[-1], blocks_on(device))
@@ -188,13 +192,15 @@ def _sizes(examples: int, features: int, blocks: Blocks) -> tuple[int, int]:
 
 
 @partial(jit, static_argnums=2)
-def _products(maps, inputs, block):
+def _products(maps: Any, inputs: Array, block: int) -> Array:
     blocks = inputs.reshape(-1, block, inputs.shape[1])
     scores = jax.lax.map(lambda rows: products(maps, rows), blocks)
     return scores.reshape(len(inputs), -1)
 
 
-def _pieces(loss, s0, s1, labels, margin):
+def _pieces(
+    loss: Callable, s0: np.ndarray, s1: np.ndarray, labels: np.ndarray, margin: float
+) -> Pieces:
     """Kinks, the line left of all of them, and what each kink adds to it: (c, d) each."""
     rows = np.arange(len(labels))
     is_label = np.zeros(s0.shape, bool)
@@ -210,7 +216,7 @@ def _pieces(loss, s0, s1, labels, margin):
     return _sum_of_envelopes(c, d)
 
 
-def _sum_of_hinges(c, d):
+def _sum_of_hinges(c: np.ndarray, d: np.ndarray) -> Pieces:
     """sum of max(0, c + a d): passing a rising line's kink adds it, a falling one's removes it."""
     falling = d < 0
     flat = d == 0
@@ -220,13 +226,14 @@ def _sum_of_hinges(c, d):
         kinks = -c / d
     reached = np.isfinite(kinks)  # a kink beyond the largest float is never passed
     if not reached.all():
-        c, d, kinks = _drop_unreachable(c, d, kinks)
-        before = (before[0] + c[1], before[1] + d[1])
-        c, d = c[0], d[0]
+        (c, more_c), (d, more_d), kinks = _drop_unreachable(c, d, kinks)
+        before = (before[0] + more_c, before[1] + more_d)
     return kinks, before, (np.where(d < 0, -c, c), np.abs(d))
 
 
-def _drop_unreachable(c, d, kinks):
+def _drop_unreachable(
+    c: np.ndarray, d: np.ndarray, kinks: np.ndarray
+) -> tuple[tuple[np.ndarray, float], tuple[np.ndarray, float], np.ndarray]:
     far = ~np.isfinite(kinks)
     always = far & (d > 0) & (kinks < 0)  # switched on at -inf
     never_off = far & (d < 0) & (kinks < 0)  # counted as on at -inf, but switched off there
@@ -235,7 +242,7 @@ def _drop_unreachable(c, d, kinks):
     return (c[~far], extra_c), (d[~far], extra_d), kinks[~far]
 
 
-def _sum_of_envelopes(c, d):
+def _sum_of_envelopes(c: np.ndarray, d: np.ndarray) -> Pieces:
     """sum over examples of max over their lines (N, K): walk each upper envelope rightwards."""
     rows = np.arange(len(c))
     # at -infinity the line of least slope is on top; of equal ones the highest
@@ -259,17 +266,22 @@ def _sum_of_envelopes(c, d):
     return np.concatenate(kinks), before, (np.concatenate(more_c), np.concatenate(more_d))
 
 
-def _penalty(params, tree, strength: float) -> tuple[float, float, float]:
+def _penalty(params: Any, tree: Any, strength: float) -> tuple[float, float, float]:
     """strength * |W + a W1|^2 as the coefficients of 1, a and a^2."""
     w0, w1 = params[0], tree[0]
-    pairs = ((w0, w0, 1), (w0, w1, 2), (w1, w1, 1))
-    strength = float(strength)
-    return tuple(
-        strength * times * _trees.inner(u, v) if strength else 0.0 for u, v, times in pairs
-    )
+    if not strength:
+        return 0.0, 0.0, 0.0
+    strength, inner = float(strength), _trees.inner
+    return strength * inner(w0, w0), strength * 2 * inner(w0, w1), strength * inner(w1, w1)
 
 
-def _profile(kinks, before, changes, examples, penalty) -> HingeProfile:
+def _profile(
+    kinks: np.ndarray,
+    before: tuple[float, float],
+    changes: tuple[np.ndarray, np.ndarray],
+    examples: int,
+    penalty: tuple[float, float, float],
+) -> HingeProfile:
     order = np.argsort(kinks)
     # long double: a running sum of half a million terms keeps its last digits, so that far from
     # the start, where intercept and slope * step nearly cancel, the value does too

@@ -10,6 +10,7 @@ __all__ = ["grid", "interpolate", "plane", "ray"]
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,8 @@ _LONG = 600.0  # seconds
 
 def ray(
     objective: Callable,
-    params,
-    direction,
+    params: Any,
+    direction: Any,
     steps: ArrayLike,
     *,
     memory_budget: int = MEMORY_BUDGET,
@@ -67,9 +68,9 @@ def ray(
 
 def plane(
     objective: Callable,
-    params,
-    first,
-    second,
+    params: Any,
+    first: Any,
+    second: Any,
     steps_1: ArrayLike,
     steps_2: ArrayLike,
     *,
@@ -95,8 +96,8 @@ def plane(
 
 def interpolate(
     objective: Callable,
-    start,
-    end,
+    start: Any,
+    end: Any,
     steps: ArrayLike | int = 41,
     *,
     memory_budget: int = MEMORY_BUDGET,
@@ -130,7 +131,7 @@ def interpolate(
     if _trees.norm(difference) == 0:
         raise ValueError("`start` and `end` coincide, so there is no line between them.")
 
-    def point(t):  # start + t * (end - start) would miss the end by rounding
+    def point(t: Array) -> Any:  # start + t * (end - start) would miss the end by rounding
         return jax.tree.map(lambda a, b: _mix(jnp.asarray(a), jnp.asarray(b), t), start, end)
 
     values = _evaluate(objective, point, start, [steps], memory_budget)
@@ -146,7 +147,7 @@ def _mix(a: Array, b: Array, t: Array) -> Array:
 
 def grid(
     objective: Callable,
-    params,
+    params: Any,
     directions: Sequence,
     steps: Sequence[ArrayLike],
     *,
@@ -184,7 +185,9 @@ def grid(
     return values
 
 
-def check_slice(params, directions: Sequence, steps: Sequence) -> tuple[list, list[np.ndarray]]:
+def check_slice(
+    params: Any, directions: Sequence, steps: Sequence
+) -> tuple[list, list[np.ndarray]]:
     """The trees of the directions and the steps as arrays, or one sentence about what is wrong."""
     names = ["direction"] if len(directions) == 1 else _names(len(directions))
     trees = [tree_of(direction) for direction in directions]
@@ -224,7 +227,7 @@ def check_steps(steps: ArrayLike, *, name: str) -> np.ndarray:
     return array
 
 
-def warn_nonfinite(values, *, start) -> None:
+def warn_nonfinite(values: ArrayLike, *, start: Any) -> None:
     """Say once how many cells of a slice are not finite, and whether the start explains it."""
     bad = int(np.sum(~np.isfinite(np.asarray(values))))
     if bad:
@@ -237,7 +240,7 @@ def warn_nonfinite(values, *, start) -> None:
         )
 
 
-def _say_how_long(program, calls: int) -> None:
+def _say_how_long(program: Any, calls: int) -> None:
     """Warn before the start of what takes long, where the compiler counts operations."""
     cost = program.cost_analysis()
     seconds = calls * (cost or {}).get("flops", 0.0) / _OPERATIONS_A_SECOND
@@ -250,7 +253,13 @@ def _say_how_long(program, calls: int) -> None:
         )
 
 
-def _evaluate(objective, point, params, steps, memory_budget) -> Array:
+def _evaluate(
+    objective: Callable,
+    point: Callable[..., Any],
+    params: Any,
+    steps: Sequence[np.ndarray],
+    memory_budget: int,
+) -> Array:
     """objective(point(*a)) for every a of the grid, `chunk` points in each call."""
     dtype = accumulator(jnp.result_type(*jax.tree.leaves(params)))
     mesh = np.meshgrid(*steps, indexing="ij")
@@ -258,7 +267,7 @@ def _evaluate(objective, point, params, steps, memory_budget) -> Array:
     traced_once = jit(objective)
 
     @exact
-    def value(a):
+    def value(a: Array) -> Array:
         return traced_once(point(*a))
 
     out = jax.eval_shape(value, jax.ShapeDtypeStruct(columns.shape[1:], dtype))

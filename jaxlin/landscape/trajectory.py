@@ -2,7 +2,7 @@
 
 __all__ = ["Projection", "project"]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Projection(NamedTuple):
     """Share of the path's variance (about its mean) that lies within the plane, in [0, 1]."""
 
 
-def project(path, origin, first, second) -> Projection:
+def project(path: Any, origin: Any, first: Any, second: Any) -> Projection:
     """Project a training path on the plane origin + a * first + b * second.
 
     Args:

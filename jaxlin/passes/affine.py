@@ -3,10 +3,13 @@
 __all__ = ["Rows", "arithmetic", "arithmetic_dtype", "chunk_size", "norm_bound"]
 
 import copy
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 import jax
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import Blocks
 
@@ -21,7 +24,14 @@ WHOLE = 2**24
 class Rows:
     """The rows `(inputs - shift) * scale`, and the numbers of their chunks."""
 
-    def __init__(self, inputs, classes, shift, scale, dtype):
+    def __init__(
+        self,
+        inputs: Any,
+        classes: int,
+        shift: ArrayLike | None,
+        scale: ArrayLike | None,
+        dtype: np.dtype,
+    ):
         self.inputs, self.dtype = inputs, dtype
         self.size, self.features = inputs.shape
         self.shift = np.zeros(self.features) if shift is None else np.asarray(shift, np.float64)
@@ -34,7 +44,10 @@ class Rows:
                 )
         self.chunk = self.size
         """Rows of a chunk in `dtype`; `_chunk` has those in another."""
-        self._radius, self._moved, self._proving, self._coarse = None, False, None, None
+        self._radius: float | None = None
+        self._moved = False
+        self._proving: Any = None
+        self._coarse: Any = None
 
     @property
     def resident(self) -> bool:
@@ -47,19 +60,19 @@ class Rows:
         return "float64 in NumPy"
 
     @property
-    def coarse(self):
+    def coarse(self) -> "Rows | None":
         """The same rows, whose `fused` sums round the operands of products and take a part of the
         time; `None` where no device has units for that, or the arithmetic is not float32."""
         return None
 
-    def rescaled(self, factors):
+    def rescaled(self, factors: np.ndarray | float) -> Self:
         """The same rows, each feature multiplied by its factor (D,)."""
         other = copy.copy(self)
         other.scale, other._radius = self.scale * factors, None
         other._proving = other._coarse = None
         return other
 
-    def centred(self):
+    def centred(self) -> tuple["Rows", np.ndarray]:
         """The same rows less a typical one, and that row (D,): 0 in features that lie near zero.
 
         With a free bias it is the same problem, whose numbers keep their digits: what is near
@@ -73,7 +86,11 @@ class Rows:
         other.shift, other._moved = self.shift + moved, True
         return other, (other.shift - self.shift) * self.scale
 
-    def _typical(self):
+    def sample(self, indices: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
+        """The rows with these numbers, (n, D)."""
+        raise NotImplementedError
+
+    def _typical(self) -> np.ndarray:
         """(D,): the median of some rows, a value that occurs; 0 in features that lie near zero."""
         some = self.sample(np.arange(0, self.size, -(-self.size // TYPICAL)), np.float64)
         center = np.sort(some, axis=0)[len(some) // 2]
@@ -84,13 +101,13 @@ class Rows:
         """The most additions that one entry of a sum over rows goes through, for error bounds."""
         return self.chunk + 2 * -(-self.size // self.chunk) + 9
 
-    def _chunk(self, dtype, size=None) -> int:
+    def _chunk(self, dtype: DTypeLike, size: int | None = None) -> int:
         """Rows of a chunk whose numbers are of this dtype: no more than `size`."""
         rows = max(1, self.chunk * self.dtype.itemsize // max(np.dtype(dtype).itemsize, 4))
         return min(rows, self.size if size is None else size)
 
 
-def arithmetic_dtype(inputs, dtype=None) -> np.dtype:
+def arithmetic_dtype(inputs: Any, dtype: DTypeLike | None = None) -> np.dtype:
     """float64 for float64 inputs and whole numbers that float32 rounds, else float32; or `dtype`.
 
     Raises:
@@ -114,18 +131,18 @@ def arithmetic_dtype(inputs, dtype=None) -> np.dtype:
     return np.dtype(dtype)
 
 
-def chunk_size(size, features, classes, dtype, blocks: Blocks):
+def chunk_size(size: int, features: int, classes: int, dtype: np.dtype, blocks: Blocks) -> int:
     """Rows of a chunk of features and scores, and all chunks about even."""
     most = blocks.chunk_bytes
     rows = int(np.clip(most // ((features + classes) * dtype.itemsize), 256, most // 2000))
     return min(blocks.tiled(-(-size // max(1, -(-size // rows)))), size)
 
 
-def norm_bound(largest_square, off=0.0):
+def norm_bound(largest_square: float, off: np.ndarray | float = 0.0) -> float:
     """A norm whose square was found, of a vector that may be `off` by so much."""
     return float(np.sqrt(largest_square) * (1 + 1e-9) + np.linalg.norm(off))
 
 
-def arithmetic(dtype):
+def arithmetic(dtype: DTypeLike) -> AbstractContextManager[None]:
     """A context in which JAX computes in this dtype: float64 is not silently cut to float32."""
     return jax.enable_x64(np.dtype(dtype) == np.float64 or jax.config.jax_enable_x64)

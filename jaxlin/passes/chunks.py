@@ -20,42 +20,55 @@ __all__ = [
     "transpose_total",
 ]
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jaxlin.precision import einsum, jit
 
 
-def _chunks(rows, chunk):
+def _chunks(
+    rows: Array, chunk: int
+) -> tuple[int, Callable[[Array], Array], Callable[[Array], Array]]:
     """How to walk: the number of chunks, and `read(i) -> (start, rows, fresh (R,) bool)`."""
     size = rows.shape[0]
 
-    def start_of(i):
+    def start_of(i: Array) -> Array:
         return jnp.minimum(i * chunk, size - chunk)
 
-    def fresh(i):
+    def fresh(i: Array) -> Array:
         return start_of(i) + jnp.arange(chunk) >= i * chunk
 
     return -(-size // chunk), start_of, fresh
 
 
-def _read(rows, start, chunk, shift):
+def _read(rows: Array, start: Array | int, chunk: int, shift: Array) -> Array:
     block = lax.dynamic_slice_in_dim(rows, start, chunk).astype(shift.dtype)
     return block - shift[None, :] if len(shift) else block
 
 
 @partial(jit, static_argnames=("rowwise", "chunk", "precision"))
 def fused(
-    weights, bias, shift, rows, labels, counts, extra, *, rowwise, chunk, precision="highest"
+    weights: Array,
+    bias: Array,
+    shift: Array,
+    rows: Array,
+    labels: Array,
+    counts: Array,
+    extra: tuple[Any, ...],
+    *,
+    rowwise: Callable[..., Any],
+    chunk: int,
+    precision: str = "highest",
 ) -> Any:
     """The sums of `DeviceRows.fused`; `precision` is that of the products."""
     blocks, start_of, fresh = _chunks(rows, chunk)
 
-    def step(carry, i):
+    def step(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Any]:
         start = start_of(i)
         block = _read(rows, start, chunk, shift)
         own = lax.dynamic_slice_in_dim(labels, start, chunk)
@@ -72,10 +85,10 @@ def fused(
 
 
 @partial(jit, static_argnames="chunk")
-def scores(weights, bias, shift, rows, *, chunk):
+def scores(weights: Array, bias: Array, shift: Array, rows: Array, *, chunk: int) -> Array:
     blocks, start_of, _ = _chunks(rows, chunk)
 
-    def step(scores, i):
+    def step(scores: Array, i: Array) -> tuple[Array, None]:
         block = _read(rows, start_of(i), chunk, shift)
         found = jnp.einsum("kd,nd->kn", weights, block) + bias[:, None]
         return lax.dynamic_update_slice(scores, found, (0, start_of(i))), None
@@ -85,10 +98,10 @@ def scores(weights, bias, shift, rows, *, chunk):
 
 
 @partial(jit, static_argnames="chunk")
-def transpose(residuals, shift, rows, *, chunk):
+def transpose(residuals: Array, shift: Array, rows: Array, *, chunk: int) -> tuple[Array, Array]:
     blocks, start_of, fresh = _chunks(rows, chunk)
 
-    def step(carry, i):
+    def step(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
         start = start_of(i)
         block = _read(rows, start, chunk, shift)
         found = lax.dynamic_slice_in_dim(residuals, start, chunk, axis=1) * fresh(i)[None, :]
@@ -103,17 +116,17 @@ def transpose(residuals, shift, rows, *, chunk):
 
 
 @jit
-def mapped(rows, indices, shift, scale):
+def mapped(rows: Array, indices: Array, shift: Array, scale: Array) -> Array:
     chosen = rows.at[indices].get(mode="promise_in_bounds")
     return (chosen.astype(shift.dtype) - shift[None, :]) * scale[None, :]
 
 
 @partial(jit, donate_argnums=0)
-def placed(whole, rows, start):
+def placed(whole: Array, rows: Array, start: Array | int) -> Array:
     return lax.dynamic_update_slice_in_dim(whole, rows, start, axis=0)
 
 
-def block_of(by_row, start, length):
+def block_of(by_row: Sequence[Any], start: Array | int, length: int) -> tuple[Any, ...]:
     """The columns of a block; scalars as they are."""
     return tuple(
         lax.dynamic_slice_in_dim(a, start, length, axis=-1) if jnp.ndim(a) else a for a in by_row
@@ -121,12 +134,14 @@ def block_of(by_row, start, length):
 
 
 @partial(jit, static_argnames=("rowwise", "chunk"))
-def total(by_row, extra, *, rowwise, chunk):
+def total(
+    by_row: Sequence[Any], extra: tuple[Any, ...], *, rowwise: Callable[..., Any], chunk: int
+) -> Any:
     size = by_row[0].shape[-1]
     chunk = min(chunk, size)
     whole = size // chunk
 
-    def step(sums, i):
+    def step(sums: Any, i: Array) -> tuple[Any, None]:
         block = block_of(by_row, i * chunk, chunk)
         return jax.tree.map(jnp.add, sums, rowwise(jnp, *block, *extra)), None
 
@@ -135,16 +150,24 @@ def total(by_row, extra, *, rowwise, chunk):
 
 
 @partial(jit, static_argnames=("rowwise", "chunk"))
-def transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
+def transpose_total(
+    by_row: Sequence[Any],
+    extra: tuple[Any, ...],
+    shift: Array,
+    rows: Array,
+    *,
+    rowwise: Callable[..., Any],
+    chunk: int,
+) -> tuple[Array, Array, Any]:
     size = rows.shape[0]
     whole = size // chunk
 
-    def block(start, length):
+    def block(start: Array | int, length: int) -> tuple[Array, Array, Any]:
         read, blocks = _read(rows, start, length, shift), block_of(by_row, start, length)
         residuals, sums = rowwise(jnp, *blocks, *extra)
         return residuals @ read, residuals.sum(1), sums
 
-    def step(carry, i):
+    def step(carry: tuple[Array, Array, Any], i: Array) -> tuple[tuple[Array, Array, Any], None]:
         return jax.tree.map(jnp.add, carry, block(i * chunk, chunk)), None
 
     rest = block(whole * chunk, size - whole * chunk)
@@ -152,10 +175,10 @@ def transpose_total(by_row, extra, shift, rows, *, rowwise, chunk):
 
 
 @partial(jit, static_argnames="chunk")
-def largest_square(rows, shift, squared_scale, *, chunk):
+def largest_square(rows: Array, shift: Array, squared_scale: Array, *, chunk: int) -> Array:
     blocks, start_of, _ = _chunks(rows, chunk)
 
-    def step(largest, i):
+    def step(largest: Array, i: Array) -> tuple[Array, None]:
         block = _read(rows, start_of(i), chunk, shift)
         return jnp.maximum(largest, block**2 @ squared_scale), None
 

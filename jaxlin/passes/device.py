@@ -5,12 +5,14 @@ __all__ = ["DeviceRows", "exactly"]
 import copy
 import inspect
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import blocks_on
 from jaxlin.cores import check_not_forked
@@ -25,9 +27,11 @@ from jaxlin.sharding import fetch
 RESIDENT_BYTES = 4 << 30
 """Memory maps and chunked sources beyond this are read part by part in every pass, on a CPU."""
 PART_BYTES = 256 << 20
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def exactly(method: Callable) -> Callable:
+def exactly(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """A method of `DeviceRows` whose float64 is IEEE arithmetic, as the bounds of proofs take it.
 
     Where the device computes float64 in pairs of float32, the same rows on this machine's
@@ -38,7 +42,7 @@ def exactly(method: Callable) -> Callable:
     default = np.float64 if asked is None else asked.default  # without one it is float64 always
 
     @wraps(method)
-    def routed(self, *arguments, **settings):
+    def routed(self: Any, *arguments: Any, **settings: Any) -> Any:
         given = signature.bind(self, *arguments, **settings).arguments
         dtype = given.get("dtype", default)
         rows = self.proving if np.dtype(dtype or self.dtype) == np.float64 else self
@@ -48,10 +52,11 @@ def exactly(method: Callable) -> Callable:
         with jax.default_device(rows.device):
             return getattr(rows, method.__name__)(*arguments, **settings)
 
-    return routed
+    as_given: Any = routed
+    return as_given
 
 
-def _from_device(value):
+def _from_device(value: Any) -> Any:
     return fetch(value) if isinstance(value, jax.Array) else value
 
 
@@ -62,7 +67,14 @@ class DeviceRows(Rows):
     precision = "highest"
     """Of the products in float32 of `fused`: one of `jaxlin.precision.PRECISIONS`."""
 
-    def __init__(self, inputs, classes, shift, scale, dtype):
+    def __init__(
+        self,
+        inputs: Any,
+        classes: int,
+        shift: ArrayLike | None,
+        scale: ArrayLike | None,
+        dtype: np.dtype,
+    ):
         check_not_forked()
         super().__init__(inputs, classes, shift, scale, dtype)
         self.classes, self.device = classes, device_of(inputs)
@@ -71,13 +83,12 @@ class DeviceRows(Rows):
         item = np.dtype(inputs.dtype).itemsize
         array = isinstance(inputs, (np.ndarray, jax.Array)) and not isinstance(inputs, np.memmap)
         self._parts = [slice(0, self.size)]
-        self._resident = None
+        self._resident: jax.Array | None = None
         taken = self.size * self.features * item
         most = getattr(inputs, "resident_bytes", RESIDENT_BYTES)  # of this machine's memory
         if array or taken <= most:
-            self._resident = inputs
-            if not isinstance(inputs, jax.Array):
-                self._resident = self._part(self._parts[0])[1]
+            own = isinstance(inputs, jax.Array)
+            self._resident = inputs if own else self._part(self._parts[0])[1]
             return
         rows = max(self.chunk, PART_BYTES // (self.features * item) // self.chunk * self.chunk)
         self._parts = [
@@ -92,7 +103,7 @@ class DeviceRows(Rows):
         return self._resident is not None
 
     @property
-    def _placing(self):
+    def _placing(self) -> np.dtype:
         """A dtype whose arithmetic keeps the inputs' digits on the way to the device."""
         floating = jnp.issubdtype(self.inputs.dtype, jnp.floating)
         return self.inputs.dtype if floating else self.dtype
@@ -128,23 +139,24 @@ class DeviceRows(Rows):
         pairs = arithmetic_of(device).float64 == "emulated"
         return f"{'pairs of float32' if pairs else 'float64'} on {device.device_kind}"
 
-    def _each(self):
+    def _each(self) -> Iterator[tuple[slice, jax.Array]]:
         if self._resident is not None:
             yield self._parts[0], self._resident
         else:
             yield from prefetch(self._part, self._parts)
 
-    def _part(self, part):
+    def _part(self, part: slice) -> tuple[slice, jax.Array]:
         """One part of the inputs on the device, in their dtype; a map's pages are given back."""
         rows = self.inputs[part]
         own = hasattr(self.inputs, "read_into")  # read for us: the device may take it over
         with arithmetic(self._placing):
             placed = jax.device_put(rows) if own else to_device(np.asarray(rows))
         if isinstance(self.inputs, np.memmap) and self.inputs.mode == "r":
-            self.inputs._mmap.madvise(mmap.MADV_DONTNEED)
+            source: Any = self.inputs
+            source._mmap.madvise(mmap.MADV_DONTNEED)
         return part, placed
 
-    def _gathered(self):
+    def _gathered(self) -> jax.Array:
         """All inputs on the device, read part by part: more than this machine may hold."""
         with arithmetic(self._placing):
             whole = jnp.zeros(self.inputs.shape, self.inputs.dtype)
@@ -153,7 +165,9 @@ class DeviceRows(Rows):
         return whole
 
     @exactly
-    def scores(self, weights, bias, dtype=None):
+    def scores(
+        self, weights: ArrayLike, bias: ArrayLike, dtype: DTypeLike | None = None
+    ) -> jax.Array:
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
@@ -164,9 +178,12 @@ class DeviceRows(Rows):
             return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
 
     @exactly
-    def transpose(self, residuals, dtype=None):
+    def transpose(
+        self, residuals: ArrayLike, dtype: DTypeLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         dtype = np.dtype(dtype or self.dtype)
-        products, sums = 0.0, 0.0
+        products: Any = 0.0  # arrays from the first part on
+        sums: Any = 0.0
         with arithmetic(dtype):
             residuals = jnp.asarray(residuals, dtype)
             shift = jnp.asarray(self._subtracted(dtype))
@@ -180,9 +197,20 @@ class DeviceRows(Rows):
         return self._mapped_back(products, sums, dtype), sums
 
     @exactly
-    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+    def fused(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        labels: Any,
+        counts: ArrayLike,
+        *extra: Any,
+        dtype: DTypeLike | None = None,
+    ) -> tuple[Any, np.ndarray, np.ndarray]:
         dtype = np.dtype(dtype or self.dtype)
-        value, products, sums = 0.0, 0.0, 0.0
+        value: Any = 0.0
+        products: Any = 0.0
+        sums: Any = 0.0
         with arithmetic(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
             counts = jnp.asarray(counts, dtype)
@@ -206,7 +234,7 @@ class DeviceRows(Rows):
         return value, self._mapped_back(products, sums, dtype), sums
 
     @exactly
-    def total(self, rowwise, by_row, *extra):
+    def total(self, rowwise: Callable[..., Any], by_row: Sequence[Any], *extra: Any) -> Any:
         """Sums over the rows of what `rowwise` makes of each block of columns.
 
         Args:
@@ -219,7 +247,13 @@ class DeviceRows(Rows):
             return chunks.total(tuple(by_row), extra, rowwise=rowwise, chunk=self._columns(by_row))
 
     @exactly
-    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
+    def transpose_total(
+        self,
+        rowwise: Callable[..., Any],
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+    ) -> tuple[np.ndarray, np.ndarray, Any]:
         """residuals @ rows, the sums of the residuals, and further sums, in one pass.
 
         Args:
@@ -227,7 +261,9 @@ class DeviceRows(Rows):
           by_row, extra: as for `total`.
           dtype: of the residuals and the products.
         """
-        products, sums, totals = 0.0, 0.0, None
+        products: Any = 0.0
+        sums: Any = 0.0
+        totals = None
         with arithmetic(np.float64):
             shift = jnp.asarray(self._subtracted(dtype))
             for part, rows in self._each():
@@ -242,11 +278,11 @@ class DeviceRows(Rows):
                 totals = found[2] if totals is None else jax.tree.map(jnp.add, totals, found[2])
         return self._mapped_back(products, sums, dtype), sums, totals
 
-    def _columns(self, by_row):
+    def _columns(self, by_row: Sequence[Any]) -> int:
         """Rows of a block that is only a block of scores."""
         return self.blocks.columns(by_row[0].shape[0], self.size)
 
-    def part(self, indices, classes) -> "DeviceRows | None":
+    def part(self, indices: np.ndarray, classes: int) -> "DeviceRows | None":
         """These rows by themselves; `None` where all are read anew in every pass."""
         if self._resident is None:
             return None
@@ -256,7 +292,7 @@ class DeviceRows(Rows):
         other._moved = self._moved
         return other
 
-    def sample(self, indices, dtype=None):
+    def sample(self, indices: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
         dtype = np.dtype(dtype or self.dtype)
         if self._resident is not None:
             with arithmetic(dtype):
@@ -278,7 +314,7 @@ class DeviceRows(Rows):
         return self._radius
 
     @exactly
-    def _largest_square(self, taken, dtype) -> float:
+    def _largest_square(self, taken: np.ndarray, dtype: DTypeLike) -> float:
         """Of the norms of the scaled rows less `taken`, as computed in this dtype."""
         largest, dtype = 0.0, np.dtype(dtype)
         with arithmetic(dtype):
@@ -289,7 +325,7 @@ class DeviceRows(Rows):
                 largest = float(np.maximum(largest, found))  # NaN stays NaN
         return largest
 
-    def _subtracted(self, dtype):
+    def _subtracted(self, dtype: DTypeLike) -> np.ndarray:
         """What rows are read less: nothing, (0,), or the shift, (D,), in this dtype.
 
         Integers near zero take theirs folded into the bias, at no cost; the others lose digits so.
@@ -297,18 +333,20 @@ class DeviceRows(Rows):
         taken = self._moved or jnp.issubdtype(self.inputs.dtype, jnp.floating)
         return (self.shift if taken and self.shift.any() else np.zeros(0)).astype(dtype)
 
-    def _folded(self, dtype):
+    def _folded(self, dtype: DTypeLike) -> np.ndarray:
         """The rest of the shift, (D,), which the bias takes."""
         subtracted = self._subtracted(dtype)
         return self.shift - (subtracted if len(subtracted) else 0.0)
 
-    def _arguments(self, weights, bias, dtype):
+    def _arguments(
+        self, weights: ArrayLike, bias: ArrayLike, dtype: DTypeLike
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
         raw_weights = weights * self.scale
         raw_bias = bias - raw_weights @ self._folded(dtype)
-        return tuple(
-            jnp.asarray(a, dtype) for a in (raw_weights, raw_bias, self._subtracted(dtype))
-        )
+        dtype = np.dtype(dtype)
+        subtracted = jnp.asarray(self._subtracted(dtype))
+        return jnp.asarray(raw_weights, dtype), jnp.asarray(raw_bias, dtype), subtracted
 
-    def _mapped_back(self, products, sums, dtype):
+    def _mapped_back(self, products: np.ndarray, sums: np.ndarray, dtype: DTypeLike) -> np.ndarray:
         return (products - np.outer(sums, self._folded(dtype))) * self.scale

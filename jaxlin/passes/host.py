@@ -2,11 +2,14 @@
 
 __all__ = ["HostRows"]
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
+from typing import Any, Self
 
 import jax
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.cores import parts_of, sharing
 from jaxlin.passes.affine import Rows, norm_bound
@@ -17,20 +20,27 @@ class HostRows(Rows):
 
     xp = np
 
-    def __init__(self, inputs, classes, shift, scale, dtype):
+    def __init__(
+        self,
+        inputs: Any,
+        classes: int,
+        shift: ArrayLike | None,
+        scale: ArrayLike | None,
+        dtype: np.dtype,
+    ):
         if scipy.sparse.issparse(inputs):
             inputs = scipy.sparse.csr_matrix(inputs)
         else:
             inputs = np.asarray(inputs)
         super().__init__(inputs, classes, shift, scale, dtype)
-        self._mapped = {}
+        self._mapped: dict[np.dtype, Any] = {}
 
-    def rescaled(self, factors):
+    def rescaled(self, factors: np.ndarray | float) -> Self:
         other = super().rescaled(factors)
         other._mapped = {}
         return other
 
-    def centred(self):
+    def centred(self) -> tuple[Rows, np.ndarray]:
         """See `Rows.centred`; of sparse rows, the features whose entries are all stored.
 
         The others have a zero, as far from the rest as they lie from zero.
@@ -48,7 +58,7 @@ class HostRows(Rows):
         other = HostRows(rows, 1, None, self.scale, self.dtype)
         return other, moved * self.scale
 
-    def _rows(self, dtype):
+    def _rows(self, dtype: DTypeLike) -> Any:
         """The mapped rows (sparse ones unscaled: their scale is folded into the weights)."""
         dtype = np.dtype(dtype)
         if dtype not in self._mapped:
@@ -61,7 +71,9 @@ class HostRows(Rows):
             self._mapped[dtype] = rows
         return self._mapped[dtype]
 
-    def scores(self, weights, bias, dtype=None):
+    def scores(
+        self, weights: ArrayLike, bias: ArrayLike, dtype: DTypeLike | None = None
+    ) -> np.ndarray:
         dtype = np.dtype(dtype or self.dtype)
         weights, bias = np.asarray(weights), np.asarray(bias)
         rows = self._rows(dtype)
@@ -71,7 +83,9 @@ class HostRows(Rows):
             product = weights.astype(dtype) @ rows.T
         return product + bias.astype(dtype)[:, None]
 
-    def transpose(self, residuals, dtype=None):
+    def transpose(
+        self, residuals: ArrayLike, dtype: DTypeLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         dtype = np.dtype(dtype or self.dtype)
         rows, residuals = self._rows(dtype), np.asarray(residuals, dtype)
         sums = residuals.sum(1, dtype=np.float64)
@@ -81,24 +95,41 @@ class HostRows(Rows):
             product = np.asarray(residuals @ rows, np.float64)
         return product, sums
 
-    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+    def fused(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        labels: np.ndarray,
+        counts: np.ndarray,
+        *extra: Any,
+        dtype: DTypeLike | None = None,
+    ) -> tuple[Any, np.ndarray, np.ndarray]:
         dtype = np.dtype(dtype or self.dtype)
         scores = self.scores(weights, bias, dtype)
         value, residuals = rowwise(np, scores, labels, counts.astype(dtype), *extra)
         product, sums = self.transpose(residuals, dtype)
         return value, product, sums
 
-    def total(self, rowwise, by_row, *extra):
+    def total(self, rowwise: Callable[..., Any], by_row: Sequence[Any], *extra: Any) -> Any:
         """Sums over the rows; see `DeviceRows.total`."""
         return _added(self._by_parts(rowwise, by_row, extra))
 
-    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
+    def transpose_total(
+        self,
+        rowwise: Callable[..., Any],
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+    ) -> tuple[np.ndarray, np.ndarray, Any]:
         """Products of residuals made on the way; see `DeviceRows.transpose_total`."""
         residuals, sums = zip(*self._by_parts(rowwise, by_row, extra), strict=True)
         whole = residuals[0] if len(residuals) == 1 else np.concatenate(residuals, axis=1)
         return *self.transpose(whole, dtype), _added(sums)
 
-    def _by_parts(self, rowwise, by_row, extra) -> list:
+    def _by_parts(
+        self, rowwise: Callable[..., Any], by_row: Sequence[Any], extra: tuple[Any, ...]
+    ) -> list:
         """What `rowwise` makes of the columns of each part; scalars are handed on as they are."""
         row_bytes = sum(np.asarray(a)[..., :1].nbytes for a in by_row if np.ndim(a))
         parts = parts_of(self.size, row_bytes)
@@ -108,7 +139,7 @@ class HostRows(Rows):
         with sharing(len(parts)) as each:
             return each(lambda *blocks: rowwise(np, *blocks, *extra), *cut)
 
-    def sample(self, indices, dtype=None):
+    def sample(self, indices: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
         dtype = np.dtype(dtype or self.dtype)
         rows = self._rows(dtype)[indices]
         if scipy.sparse.issparse(rows):
@@ -128,6 +159,6 @@ class HostRows(Rows):
         return self._radius
 
 
-def _added(sums):
+def _added(sums: Iterable[Any]) -> Any:
     """Of pytrees alike, entry by entry."""
     return reduce(partial(jax.tree.map, np.add), sums)

@@ -2,8 +2,11 @@
 
 __all__ = ["SMALL_PROBLEM", "is_small", "open_rows"]
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.passes.affine import arithmetic_dtype
 from jaxlin.passes.device import DeviceRows
@@ -13,7 +16,15 @@ SMALL_PROBLEM = 2_000_000
 """Multiplications (N * D * K) under which NumPy finishes before XLA has compiled."""
 
 
-def open_rows(inputs, classes: int, *, shift=None, scale=None, dtype=None, host=None):
+def open_rows(
+    inputs: Any,
+    classes: int,
+    *,
+    shift: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+    host: bool | None = None,
+) -> HostRows | DeviceRows:
     """A reader of the rows `(inputs - shift) * scale`.
 
     Args:

@@ -9,13 +9,16 @@ weight 0.
 
 __all__ = ["ShardedRows", "open_sharded"]
 
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import blocks_on
 from jaxlin.cores import check_not_forked
@@ -23,13 +26,21 @@ from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import arithmetic, arithmetic_dtype, chunk_size
 from jaxlin.passes.device import DeviceRows, exactly
-from jaxlin.precision import jit
+from jaxlin.precision import Compiled, jit
 from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
 
 
-def open_sharded(inputs, classes: int, over: Mesh, *, shift=None, scale=None, dtype=None):
+def open_sharded(
+    inputs: Any,
+    classes: int,
+    over: Mesh,
+    *,
+    shift: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+) -> "ShardedRows":
     """A reader of the rows `(inputs - shift) * scale`, spread over the `data` axis of a mesh.
 
     Args:
@@ -51,7 +62,7 @@ def open_sharded(inputs, classes: int, over: Mesh, *, shift=None, scale=None, dt
     return ShardedRows(inputs, classes, over, shift, scale, arithmetic_dtype(inputs, dtype))
 
 
-def _check_memory(inputs, over: Mesh) -> None:
+def _check_memory(inputs: Any, over: Mesh) -> None:
     """Refuse rows that the devices of this process cannot hold, before any is read."""
     local = [device for device in over.devices.flat if device.process_index == jax.process_index()]
     shared = len(local) if local[0].platform == "cpu" else 1  # devices with one memory
@@ -69,7 +80,15 @@ def _check_memory(inputs, over: Mesh) -> None:
 class ShardedRows(DeviceRows):
     """Rows on the devices of a mesh; its size is N rounded up to fill them."""
 
-    def __init__(self, inputs, classes, over, shift, scale, dtype):
+    def __init__(
+        self,
+        inputs: Any,
+        classes: int,
+        over: Mesh,
+        shift: ArrayLike | None,
+        scale: ArrayLike | None,
+        dtype: np.dtype,
+    ):
         check_not_forked()
         source = _Filled(inputs, over.shape["data"])
         super(DeviceRows, self).__init__(source, classes, shift, scale, dtype)
@@ -89,12 +108,12 @@ class ShardedRows(DeviceRows):
         """N, without the rows that fill the mesh up."""
         return self.inputs.source.shape[0]
 
-    def fill(self, values) -> np.ndarray:
+    def fill(self, values: np.ndarray) -> np.ndarray:
         """(..., N) values as (..., size), with zeros for the rows that fill the mesh up."""
         more = self.size - values.shape[-1]
         return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, more)])
 
-    def beside(self, values) -> jax.Array:
+    def beside(self, values: np.ndarray) -> jax.Array:
         """(size,) or (K, size) values on the devices of their rows."""
         if values.ndim == 1:
             return place_rows(values, self.over)
@@ -103,7 +122,9 @@ class ShardedRows(DeviceRows):
             return jax.make_array_from_callback(values.shape, spread, values.__getitem__)
 
     @exactly
-    def scores(self, weights, bias, dtype=None):
+    def scores(
+        self, weights: ArrayLike, bias: ArrayLike, dtype: DTypeLike | None = None
+    ) -> jax.Array:
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
             arguments = self._arguments(weights, bias, dtype)
@@ -111,7 +132,9 @@ class ShardedRows(DeviceRows):
             return run(*arguments, self._placed)
 
     @exactly
-    def transpose(self, residuals, dtype=None):
+    def transpose(
+        self, residuals: ArrayLike, dtype: DTypeLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
             shift = self._subtracted(dtype)
@@ -121,7 +144,16 @@ class ShardedRows(DeviceRows):
         return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums
 
     @exactly
-    def fused(self, rowwise, weights, bias, labels, counts, *extra, dtype=None):
+    def fused(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        labels: Any,
+        counts: ArrayLike,
+        *extra: Any,
+        dtype: DTypeLike | None = None,
+    ) -> tuple[Any, np.ndarray, np.ndarray]:
         dtype = np.dtype(dtype or self.dtype)
         with arithmetic(dtype):
             arguments = self._arguments(weights, bias, dtype)
@@ -136,13 +168,19 @@ class ShardedRows(DeviceRows):
         return value, self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums
 
     @exactly
-    def total(self, rowwise, by_row, *extra):
+    def total(self, rowwise: Callable[..., Any], by_row: Sequence[Any], *extra: Any) -> Any:
         chunk, axes = self._columns(by_row), tuple(np.ndim(a) for a in by_row)
         with arithmetic(np.float64):
             return _on_shards(chunks.total, self.over, chunk, rowwise, axes)(tuple(by_row), extra)
 
     @exactly
-    def transpose_total(self, rowwise, by_row, *extra, dtype=np.float64):
+    def transpose_total(
+        self,
+        rowwise: Callable[..., Any],
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+    ) -> tuple[np.ndarray, np.ndarray, Any]:
         axes = tuple(np.ndim(a) for a in by_row)
         with arithmetic(np.float64):
             shift = jnp.asarray(self._subtracted(dtype))
@@ -153,7 +191,7 @@ class ShardedRows(DeviceRows):
         return self._mapped_back(np.asarray(products, np.float64), sums, dtype), sums, totals
 
     @exactly
-    def _largest_square(self, taken, dtype) -> float:
+    def _largest_square(self, taken: np.ndarray, dtype: DTypeLike) -> float:
         dtype = np.dtype(dtype)
         chunk = chunk_size(self.inputs.share, self.features, 0, dtype, self.blocks)
         with arithmetic(dtype):
@@ -164,19 +202,26 @@ class ShardedRows(DeviceRows):
 class _Filled:
     """A source of rows with its last row behind it again: that is never farther than the others."""
 
-    def __init__(self, source, parts):
+    def __init__(self, source: Any, parts: int):
         self.source, self.dtype = source, np.dtype(source.dtype)
         self.share = -(-source.shape[0] // parts)
         self.shape = (self.share * parts, source.shape[1])
 
-    def __getitem__(self, indices):
+    def __getitem__(self, indices: Any) -> np.ndarray:
         if isinstance(indices, slice):
             indices = np.arange(*indices.indices(self.shape[0]))
         return np.asarray(self.source[np.minimum(indices, self.source.shape[0] - 1)])
 
 
 @cache
-def _on_shards(kernel, over, chunk, rowwise=None, axes=(), precision="highest"):
+def _on_shards(
+    kernel: Any,
+    over: Mesh | AbstractMesh,
+    chunk: int,
+    rowwise: Callable[..., Any] | None = None,
+    axes: tuple[int, ...] = (),
+    precision: str = "highest",
+) -> Compiled[Any]:
     """A walk of `jaxlin.passes.chunks` on the rows of every device, its sums added up.
 
     `axes` says how many axes the arrays by row have, of which the last is the rows'; `precision` is
@@ -184,24 +229,32 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=(), precision="highest"):
     """
     by_row = tuple(_SAME if not n else _ROWS if n == 1 else _COLUMNS for n in axes)
 
-    def scores(weights, bias, shift, rows):
+    def scores(weights: jax.Array, bias: jax.Array, shift: jax.Array, rows: jax.Array) -> jax.Array:
         return kernel(weights, bias, shift, rows, chunk=chunk)
 
-    def transpose(residuals, shift, rows):
+    def transpose(residuals: jax.Array, shift: jax.Array, rows: jax.Array) -> Any:
         return jax.lax.psum(kernel(residuals, shift, rows, chunk=chunk), "data")
 
-    def fused(weights, bias, shift, rows, labels, counts, extra):
+    def fused(
+        weights: jax.Array,
+        bias: jax.Array,
+        shift: jax.Array,
+        rows: jax.Array,
+        labels: jax.Array,
+        counts: jax.Array,
+        extra: Any,
+    ) -> tuple[Any, ...]:
         inside = weights, bias, shift, rows, labels, counts, extra
         values, *sums = kernel(*inside, rowwise=rowwise, chunk=chunk, precision=precision)
         return values, *jax.lax.psum(tuple(sums), "data")
 
-    def total(*arguments):
+    def total(*arguments: Any) -> Any:
         return jax.lax.psum(kernel(*arguments, rowwise=rowwise, chunk=chunk), "data")
 
-    def largest(rows, shift, squared_scale):
+    def largest(rows: jax.Array, shift: jax.Array, squared_scale: jax.Array) -> jax.Array:
         return jax.lax.pmax(kernel(rows, shift, squared_scale, chunk=chunk), "data")
 
-    function, arguments, results = {
+    walks: dict[Any, tuple[Callable[..., Any], Any, Any]] = {
         chunks.scores: (scores, (_SAME, _SAME, _SAME, _ROWS), _COLUMNS),
         chunks.transpose: (transpose, (_COLUMNS, _SAME, _ROWS), _SAME),
         chunks.fused: (
@@ -212,7 +265,8 @@ def _on_shards(kernel, over, chunk, rowwise=None, axes=(), precision="highest"):
         chunks.total: (total, (by_row, _SAME), _SAME),
         chunks.transpose_total: (total, (by_row, _SAME, _SAME, _ROWS), _SAME),
         chunks.largest_square: (largest, (_ROWS, _SAME, _SAME), _SAME),
-    }[kernel]
+    }
+    function, arguments, results = walks[kernel]
     # The kernels' sums start from zeros that are the same on all devices: nothing to be checked.
     return jit(
         jax.shard_map(function, mesh=over, in_specs=arguments, out_specs=results, check_vma=False)

@@ -3,8 +3,10 @@
 __all__ = ["gradcheck"]
 
 import math
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,7 +21,13 @@ _STYLES = {
 
 
 def gradcheck(
-    step_curve, taylor, analytic: np.ndarray, numeric: np.ndarray, *, tiles, title: str = ""
+    step_curve: Any,
+    taylor: Any,
+    analytic: np.ndarray,
+    numeric: np.ndarray,
+    *,
+    tiles: np.ndarray,
+    title: str = "",
 ) -> Figure:
     """Four panels about one check.
 
@@ -42,7 +50,7 @@ def gradcheck(
     return figure
 
 
-def _u_curve(axes, curve) -> None:
+def _u_curve(axes: Axes, curve: Any) -> None:
     low, high = 1e-16, 1e4
     for name, errors in curve.errors.items():
         color, line, marker = _STYLES[name]
@@ -66,7 +74,7 @@ def _u_curve(axes, curve) -> None:
     axes.legend(fontsize=8, frameon=False, loc="lower left")
 
 
-def _guides(axes, curve) -> None:
+def _guides(axes: Axes, curve: Any) -> None:
     """The slopes that theory predicts, through the data: h and h^2 up, 1/h down."""
     steps = curve.steps
     for name, power in (("forward float64", 1), ("central float64", 2)):
@@ -90,7 +98,7 @@ def _guides(axes, curve) -> None:
         axes.annotate(r"$\epsilon/h$", (steps[end], 5 * guide[end]), fontsize=9)
 
 
-def _scatter(axes, analytic, numeric) -> None:
+def _scatter(axes: Axes, analytic: np.ndarray, numeric: np.ndarray) -> None:
     reach = float(max(np.abs(analytic).max(initial=0), np.abs(numeric).max(initial=0))) or 1.0
     axes.plot([-reach, reach], [-reach, reach], color=GRID, lw=1.5, zorder=1)
     axes.plot(numeric, analytic, ".", ms=2.5, alpha=0.5, color=COLORS[0], rasterized=True, zorder=2)
@@ -102,7 +110,7 @@ def _scatter(axes, analytic, numeric) -> None:
     tidy(axes, title="Every entry", x="numeric", y="analytic")
 
 
-def _map(figure, axes, tiles) -> None:
+def _map(figure: Figure, axes: Axes, tiles: np.ndarray) -> None:
     tiles = np.asarray(tiles, float)
     count, height, width = tiles.shape
     columns = math.ceil(math.sqrt(1.4 * count)) if count > 1 else 1  # the panel is wider than tall
@@ -126,7 +134,7 @@ def _map(figure, axes, tiles) -> None:
     tidy(axes, title=f"Where the error lies: {what}", grid=False)
 
 
-def _taylor(axes, taylor) -> None:
+def _taylor(axes: Axes, taylor: Any) -> None:
     axes.loglog(taylor.steps, _positive(taylor.zeroth), "o-", ms=3, lw=1.2, color=COLORS[9],
                 label="$|f(x+td) - f(x)|$: rate 1")  # fmt: skip
     axes.loglog(taylor.steps, _positive(taylor.first), "s-", ms=3, lw=1.2, color=COLORS[2],
@@ -135,5 +143,5 @@ def _taylor(axes, taylor) -> None:
     axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
-def _positive(values):
+def _positive(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.nan)

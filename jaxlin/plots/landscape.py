@@ -11,10 +11,13 @@ __all__ = [
 ]
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from jaxlin.plots.style import COLORS, INK, LOSS_MAP, new_figure, tidy
 
@@ -24,11 +27,11 @@ _LEVELS = 28
 
 def draw_ray(
     axes: Axes,
-    steps,
-    values,
+    steps: ArrayLike,
+    values: ArrayLike,
     *,
-    kinks=None,
-    kink_values=None,
+    kinks: ArrayLike | None = None,
+    kink_values: ArrayLike | None = None,
     minimum: tuple[float, float] | None = None,
     point: bool = True,
     x: str = "a",
@@ -38,8 +41,9 @@ def draw_ray(
     """A line of the loss; `kinks` are marked on it where few, below it where many."""
     steps, values = np.asarray(steps), np.asarray(values)
     axes.plot(steps, values, color=COLORS[0], linewidth=1.8, zorder=3)
+    kinks = None if kinks is None else np.asarray(kinks)
     if kinks is not None and len(kinks) <= 60:
-        axes.plot(kinks, kink_values, "o", color="white", markeredgecolor=COLORS[0],
+        axes.plot(kinks, np.asarray(kink_values), "o", color="white", markeredgecolor=COLORS[0],
                   markersize=4.5, zorder=4, label=f"{len(kinks)} kinks")  # fmt: skip
     elif kinks is not None:
         shown = kinks if len(kinks) <= _TICKED_KINKS else kinks[:: len(kinks) // _TICKED_KINKS]
@@ -57,7 +61,7 @@ def draw_ray(
     tidy(axes, title=title, x=x, y=y)
 
 
-def _stretches(flags):
+def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
     """(first, last) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
     return [(begin, end - 1) for begin, end in edges.reshape(-1, 2)]
@@ -65,17 +69,17 @@ def _stretches(flags):
 
 def draw_plane(
     axes: Axes,
-    steps_1,
-    steps_2,
-    values,
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    values: ArrayLike,
     *,
-    path=None,
+    path: ArrayLike | None = None,
     point: tuple[float, float] | None = (0.0, 0.0),
     x: str = "a",
     y: str = "b",
     title: str = "",
     limits: tuple[float, float] | None = None,
-):
+) -> QuadContourSet:
     """Filled contours, blue low and red high; the first axis of `values` runs to the right.
 
     Cells that are not finite stay grey and are counted in the title. Returns the contour set, for
@@ -103,21 +107,28 @@ def draw_plane(
     return filled
 
 
-def _limits(values) -> tuple[float, float]:
+def _limits(values: np.ma.MaskedArray) -> tuple[float, float]:
     if values.count() == 0:
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def ray_figure(steps, values, **keywords) -> Figure:
+def ray_figure(steps: ArrayLike, values: ArrayLike, **keywords: Any) -> Figure:
     """One line; keywords are those of `draw_ray`."""
     figure, axes = new_figure(6.4, 3.9)
     draw_ray(axes[0, 0], steps, values, **keywords)
     return figure
 
 
-def plane_figure(steps_1, steps_2, values, *, label: str = "loss", **keywords) -> Figure:
+def plane_figure(
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    values: ArrayLike,
+    *,
+    label: str = "loss",
+    **keywords: Any,
+) -> Figure:
     """One plane with its colour bar; keywords are those of `draw_plane`."""
     figure, axes = new_figure(6.2, 4.9)
     filled = draw_plane(axes[0, 0], steps_1, steps_2, values, **keywords)
@@ -125,7 +136,16 @@ def plane_figure(steps_1, steps_2, values, *, label: str = "loss", **keywords) -
     return figure
 
 
-def surface_figure(steps_1, steps_2, values, *, x="a", y="b", label="loss", title="") -> Figure:
+def surface_figure(
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    values: ArrayLike,
+    *,
+    x: str = "a",
+    y: str = "b",
+    label: str = "loss",
+    title: str = "",
+) -> Figure:
     """The plane as a surface in space."""
     figure, axes = new_figure(6.4, 5.2, subplot_kw={"projection": "3d"})
     axes = axes[0, 0]
@@ -140,7 +160,13 @@ def surface_figure(steps_1, steps_2, values, *, x="a", y="b", label="loss", titl
     return figure
 
 
-def panels_figure(ray, single, hundred, *, names=("a", "b")) -> Figure:
+def panels_figure(
+    ray: tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None],
+    single: tuple[ArrayLike, ArrayLike, ArrayLike],
+    hundred: tuple[ArrayLike, ArrayLike, ArrayLike],
+    *,
+    names: tuple[str, str] = ("a", "b"),
+) -> Figure:
     """The lecture's three panels: (steps, values, kinks, kink values), and two planes.
 
     Each plane is (steps_1, steps_2, values).
@@ -162,9 +188,9 @@ def panels_figure(ray, single, hundred, *, names=("a", "b")) -> Figure:
 
 
 def step_size_figure(
-    steps_1,
-    steps_2,
-    values,
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    values: ArrayLike,
     *,
     arrow: float,
     candidates: Sequence[tuple[float, str]],

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
@@ -23,7 +24,9 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from jaxlin.plots.style import COLORS, GRID, INK, new_figure, tidy
 
 
-def to_pixels(values: np.ndarray, *, low: float | None = None, high: float | None = None):
+def to_pixels(
+    values: np.ndarray, *, low: float | None = None, high: float | None = None
+) -> np.ndarray:
     """`values` as uint8: `low` (the minimum) becomes 0, `high` (the maximum) 255.
 
     >>> to_pixels(np.array([-1.0, 0.0, 1.0])).tolist()
@@ -202,7 +205,9 @@ def zero_lines(
     return figure
 
 
-def row_of_pictures(pictures: Sequence[np.ndarray], names: Sequence[str], *, title="") -> Figure:
+def row_of_pictures(
+    pictures: Sequence[np.ndarray], names: Sequence[str], *, title: str = ""
+) -> Figure:
     """Pictures side by side, each with its name below."""
     figure, axes = new_figure(max(3.0, 0.95 * len(pictures)), 1.45, columns=len(pictures))
     for board, picture, name in zip(axes[0], pictures, names, strict=True):
@@ -267,7 +272,7 @@ def curves(
     return figure
 
 
-def _logarithmic(board: Axes, axis, name: str) -> None:
+def _logarithmic(board: Axes, axis: Axis, name: str) -> None:
     """A logarithmic axis; over few decades its ticks are plain numbers 1, 2, 5, 10, ..."""
     (board.set_xscale if name == "x" else board.set_yscale)("log")
     low, high = axis.get_view_interval()
@@ -286,7 +291,14 @@ def _show(board: Axes, picture: np.ndarray) -> None:
     board.spines[:].set_color(GRID)
 
 
-def _cells(board: Axes, values, corner, *, fills, width: float = 1.0) -> None:
+def _cells(
+    board: Axes,
+    values: np.ndarray,
+    corner: tuple[float, float],
+    *,
+    fills: str | Sequence[Sequence[str]],
+    width: float = 1.0,
+) -> None:
     """A matrix as boxes of height 1 with its numbers in them; `corner` is the upper left."""
     left, top = corner
     for (i, j), value in np.ndenumerate(values):
@@ -317,7 +329,7 @@ def _greys(pixels: np.ndarray) -> list[list[str]]:
     return [[f"#{v:02x}{v:02x}{v:02x}" for v in row] for row in levels]
 
 
-def _arrow(board: Axes, start, end, text: str) -> None:
+def _arrow(board: Axes, start: tuple[float, float], end: tuple[float, float], text: str) -> None:
     board.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.4})
     board.text((start[0] + end[0]) / 2, 0.25, text, ha="center", va="bottom", fontsize=8.5)
 

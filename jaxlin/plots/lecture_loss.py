@@ -118,26 +118,36 @@ def information_flow(sizes: Mapping[str, str]) -> Figure:
     return figure
 
 
-def _surface(figure: Figure, board: Axes, across, up, values) -> None:
+def _surface(
+    figure: Figure, board: Axes, across: np.ndarray, up: np.ndarray, values: np.ndarray
+) -> None:
     drawn = board.contourf(across, up, values.T, levels=48, cmap=LOSS_MAP)
     board.contour(across, up, values.T, levels=12, colors="white", linewidths=0.35, alpha=0.7)
     figure.colorbar(drawn, ax=board, shrink=0.85, ticks=MaxNLocator(7))
 
 
-def _box(board: Axes, center, text: str, fill: str) -> None:
+def _box(board: Axes, center: tuple[float, float], text: str, fill: str) -> None:
     width, height = 1.75, 1.15
     corner = (center[0] - width / 2, center[1] - height / 2)
     shape = FancyBboxPatch(
         corner, width, height, boxstyle="round,pad=0.02,rounding_size=0.12", fc=fill, ec=INK, lw=1.1
     )
     board.add_patch(shape)
-    board.text(*center, text, ha="center", va="center", fontsize=8.5, linespacing=1.35)
+    board.text(center[0], center[1], text, ha="center", va="center", fontsize=8.5, linespacing=1.35)
 
 
-def _link(board: Axes, start, end, color: str, aside: float, *, optional: bool = False) -> None:
+def _link(
+    board: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str,
+    aside: float,
+    *,
+    optional: bool = False,
+) -> None:
     """An arrow between two boxes, moved to the side so that the way back can run beside it."""
-    start, end = np.asarray(start), np.asarray(end)
-    way = (end - start) / np.linalg.norm(end - start)
+    way = np.subtract(end, start)
+    way = way / np.linalg.norm(way)
     shift = aside * np.array([-way[1], way[0]])
     a = start + _reach(way) * way + shift
     b = end - (_reach(way) + 0.06) * way + shift

@@ -15,6 +15,7 @@ __all__ = [
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -35,7 +36,7 @@ LOSS_MAP = LinearSegmentedColormap.from_list(
     "loss", ["#16216a", "#2457b5", "#2f9fd0", "#67cfb0", "#d8e27a", "#f6b04a", "#e2582f", "#8f1024"]
 )
 
-_RC = {
+_RC: Any = {
     "font.size": 10,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -51,7 +52,7 @@ _RC = {
 
 
 def new_figure(
-    width: float = 6.4, height: float = 4.0, *, rows: int = 1, columns: int = 1, **keywords
+    width: float = 6.4, height: float = 4.0, *, rows: int = 1, columns: int = 1, **keywords: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes (rows, columns) in the house style, `width` x `height` inches.
 

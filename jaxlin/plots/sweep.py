@@ -3,9 +3,11 @@
 __all__ = ["few_shot", "pareto", "swept_axis", "validation_curves"]
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -145,7 +147,7 @@ _named(name, head[name]) for name in varying
 
 
 def _averaged(points: Sequence[Mapping], axis: str) -> list[Mapping]:
-    found = []
+    found: list[Mapping] = []
     for value in sorted({p[axis] for p in points}):
         same = [p for p in points if p[axis] == value]
         known = [p["validation_accuracy"] for p in same if p["validation_accuracy"] is not None]
@@ -177,7 +179,7 @@ def _told_apart(groups: Mapping[str, list[Mapping]]) -> list[tuple]:
     return told
 
 
-def _named(axis: str, value) -> str:
+def _named(axis: str, value: Any) -> str:
     """
     >>> _named("shots", 1), _named("step_size", 0.1), _named("loss", "hinge")
     ('1 example a class', 'step size 0.1', 'hinge')
@@ -191,7 +193,7 @@ def _named(axis: str, value) -> str:
     )
 
 
-def _scale(plot, values) -> None:
+def _scale(plot: Axes, values: Sequence[float]) -> None:
     """Logarithmic, with a linear stretch around a zero if there is one."""
     positive = [value for value in values if value > 0]
     if not positive:

@@ -3,6 +3,7 @@
 __all__ = ["gradcheck_page"]
 
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from jaxlin.report.page import Section, figure_tag, page, table
 
@@ -14,7 +15,7 @@ _VERDICTS = {
 }
 
 
-def gradcheck_page(title: str, checks: dict, figure=None) -> str:
+def gradcheck_page(title: str, checks: dict, figure: Figure | None = None) -> str:
     """One self-contained page.
 
     Args:

@@ -7,10 +7,12 @@ and nothing is computed again.
 __all__ = ["plane_page", "ray_page"]
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.colors import to_hex
+from numpy.typing import ArrayLike
 
 from jaxlin.plots.style import COLORS, LOSS_MAP
 from jaxlin.report.page import Section, chart, page, table
@@ -19,15 +21,15 @@ _MAP = [[float(t), to_hex(LOSS_MAP(float(t)))] for t in np.linspace(0, 1, 17)]
 
 
 def plane_page(
-    steps_1,
-    steps_2,
-    data_loss,
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    data_loss: ArrayLike,
     *,
-    penalty,
+    penalty: ArrayLike,
     strengths: Sequence[float],
     strength: float,
-    accuracy=None,
-    path=None,
+    accuracy: ArrayLike | None = None,
+    path: ArrayLike | None = None,
     names: tuple[str, str] = ("a", "b"),
     facts: Mapping,
     title: str = "Loss landscape",
@@ -62,7 +64,16 @@ def plane_page(
     return page(title, sections, lead=lead)
 
 
-def _contours(steps_1, steps_2, grids, strengths, active, accuracy, path, names):
+def _contours(
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    grids: Sequence[list[list[float | None]]],
+    strengths: Sequence[float],
+    active: int,
+    accuracy: ArrayLike | None,
+    path: ArrayLike | None,
+    names: tuple[str, str],
+) -> Any:
     import plotly.graph_objects as go
 
     first, second = names
@@ -96,7 +107,14 @@ def _contours(steps_1, steps_2, grids, strengths, active, accuracy, path, names)
     return figure
 
 
-def _surface(steps_1, steps_2, grids, strengths, active, names):
+def _surface(
+    steps_1: ArrayLike,
+    steps_2: ArrayLike,
+    grids: Sequence[list[list[float | None]]],
+    strengths: Sequence[float],
+    active: int,
+    names: tuple[str, str],
+) -> Any:
     import plotly.graph_objects as go
 
     figure = go.Figure(
@@ -111,7 +129,9 @@ def _surface(steps_1, steps_2, grids, strengths, active, names):
     return figure
 
 
-def _slider(grids, strengths, active: int) -> list[dict]:
+def _slider(
+    grids: Sequence[list[list[float | None]]], strengths: Sequence[float], active: int
+) -> list[dict]:
     steps = [
         {"method": "restyle", "label": f"{strength:.2g}", "args": [{"z": [grid]}, [0]]}
         for strength, grid in zip(strengths, grids, strict=True)
@@ -120,7 +140,7 @@ def _slider(grids, strengths, active: int) -> list[dict]:
     return [{"active": active, "steps": steps, "currentvalue": prefix, "pad": {"t": 48}}]
 
 
-def _rounded(values) -> list[list]:
+def _rounded(values: ArrayLike) -> list[list]:
     """Six digits are what a hover shows; what is not finite becomes a hole."""
     return [
         [float(f"{v:.6g}") if np.isfinite(v) else None for v in row]
@@ -129,13 +149,13 @@ def _rounded(values) -> list[list]:
 
 
 def ray_page(
-    steps,
-    values,
+    steps: ArrayLike,
+    values: ArrayLike,
     *,
-    kinks=None,
-    kink_values=None,
+    kinks: ArrayLike | None = None,
+    kink_values: ArrayLike | None = None,
     minimum: tuple[float, float] | None = None,
-    accuracy=None,
+    accuracy: ArrayLike | None = None,
     name: str = "a",
     facts: Mapping,
     title: str = "Loss along a ray",
@@ -153,9 +173,10 @@ def ray_page(
         line={"color": COLORS[0]}, hovertemplate=hover + "<extra></extra>", **extra,
     )  # fmt: skip
     if kinks is not None:
+        kinks = np.asarray(kinks)
         every = max(1, len(kinks) // 2000)
         figure.add_scatter(
-            x=np.asarray(kinks)[::every], y=np.asarray(kink_values)[::every], mode="markers",
+            x=kinks[::every], y=np.asarray(kink_values)[::every], mode="markers",
             name=f"{len(kinks):,} kinks", marker={"color": COLORS[9], "size": 4},
             hovertemplate="kink at %{x:.8g}<br>loss %{y:.6g}<extra></extra>",
         )  # fmt: skip

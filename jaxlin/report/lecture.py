@@ -24,7 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
@@ -162,7 +162,7 @@ def _section(chapter: Chapter) -> Section:
     return Section(chapter.title, Markup("").join(body))
 
 
-def _part(part) -> Markup:
+def _part(part: Any) -> Markup:
     if isinstance(part, Formula):
         return Markup(f'<div class="formula">{mathml(part.tex, display=True)}</div>')
     if isinstance(part, Picture):

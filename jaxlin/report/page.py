@@ -9,9 +9,10 @@ __all__ = ["Section", "chart", "escape", "figure_tag", "image_tag", "page", "tab
 import base64
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from jaxlin.plots.style import png_bytes
 
@@ -43,13 +44,13 @@ def image_tag(png: bytes, *, alt: str, width: int | None = None, pixelated: bool
     return Markup(f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}"{size}{look}>')
 
 
-def figure_tag(figure, *, alt: str, caption: str | Markup = "") -> Markup:
+def figure_tag(figure: Figure, *, alt: str, caption: str | Markup = "") -> Markup:
     """A matplotlib figure as <figure> with its caption."""
     note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return Markup(f"<figure>{image_tag(png_bytes(figure), alt=alt)}{note}</figure>")
 
 
-def chart(figure, *, height: int = 380) -> Markup:
+def chart(figure: Any, *, height: int = 380) -> Markup:
     """A plotly figure one can hover, as a <div>; `page` adds plotly.js once."""
     figure.update_layout(
         template="plotly_white",

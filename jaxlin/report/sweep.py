@@ -121,9 +121,9 @@ def _few_shot(rows: Sequence[Mapping]) -> Markup:
     for row in rows:
         interval = row.get("test_interval")
         spread = "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-        test = row.get("test_accuracy")
+        test, chosen_at = row.get("test_accuracy"), row["validation_accuracy"]
         cells.append((row["shots"], f"{row['strength']:.3g}", row["draws"],
-                      f"{100 * row['validation_accuracy']:.2f} %",
+                      "" if chosen_at is None else f"{100 * chosen_at:.2f} %",
                       "" if test is None else f"{100 * test:.2f} %", spread))  # fmt: skip
     head = ("examples a class", "strength", "draws", "validation", "test, mean", "95 % interval")
     return table(cells, head=head)

@@ -3,7 +3,7 @@
 __all__ = ["Mistake", "training_page"]
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -127,7 +127,7 @@ def _bounds(records: Sequence[Mapping]) -> Markup:
     return chart(bounds_figure(records))
 
 
-def bounds_figure(records: Sequence[Mapping]):
+def bounds_figure(records: Sequence[Mapping]) -> Any:
     """Objective and certified lower bound over the passes of a full-batch solver, and between them
     the relative gap.
 
@@ -160,7 +160,7 @@ def bounds_figure(records: Sequence[Mapping]):
         figure.add_trace(trace, row=row, col=1)
     best, first = min(r["objective"] for r in records), records[0]["objective"]
     spread = first - best or abs(best)
-    upper = {"range": [best - 0.15 * spread, best + 0.35 * spread]}
+    upper: dict[str, Any] = {"range": [best - 0.15 * spread, best + 0.35 * spread]}
     if first > 50 * best > 0:  # on a linear axis both bounds would lie on the axis
         ends = [np.log10(0.5 * best), np.log10(first)]
         upper = {"type": "log", "dtick": 1, "exponentformat": "power", "range": ends}
@@ -202,7 +202,7 @@ def _mistakes(mistakes: Sequence[Mistake], split: str, count: int) -> Markup:
     return Markup('<p>{}</p><div class="gallery">{}</div>').format(words, cells)
 
 
-def _flat(value) -> str:
+def _flat(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {v}" for k, v in value.items())
     if isinstance(value, list | tuple | np.ndarray):

@@ -11,12 +11,14 @@ __all__ = ["BankState", "Descent", "bank_trainer", "measure", "start"]
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from jaxlin import losses, regularizers, sharding, train
 from jaxlin._dtypes import accumulator, widened
@@ -28,8 +30,8 @@ from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.heads import Head
 from jaxlin.train import StepInfo, Trainer, TrainState
 
-Groups = tuple[tuple[str, int], ...]
-"""The losses of a bank's heads in order, and how many heads have each."""
+Groups = tuple[tuple[str, int | None], ...]
+"""The losses of a bank's heads in order, and how many heads have each; `None` for all of them."""
 
 
 class Descent(NamedTuple):
@@ -65,16 +67,24 @@ class BankState(NamedTuple):
 BATCH_NORM_EPSILON = 1e-6
 
 
-def start(heads: Sequence[Head], classes: int, features: int, *, scale=0.0, dtype=jnp.float32):
+def start(
+    heads: Sequence[Head],
+    classes: int,
+    features: int,
+    *,
+    scale: float = 0.0,
+    dtype: DTypeLike = jnp.float32,
+) -> LinearParams:
     """Initial parameters (H, K, D) and (H, K): zero, or normal weights of spread `scale`.
 
     A head's draw depends on its seed alone, not on the bank it is in.
     """
     weights = np.zeros((len(heads), classes, features), dtype)
     if scale:
-        draws = {head.seed: None for head in heads}
-        for seed in draws:
-            draws[seed] = jax.random.normal(jax.random.key(seed), (classes, features), dtype)
+        draws = {
+            seed: jax.random.normal(jax.random.key(seed), (classes, features), dtype)
+            for seed in dict.fromkeys(head.seed for head in heads)
+        }
         for h, head in enumerate(heads):
             weights[h] = scale * draws[head.seed] * head.subset.mask(features)[None, :]
     return LinearParams(jnp.asarray(weights), jnp.zeros((len(heads), classes), dtype))
@@ -107,8 +117,8 @@ def bank_trainer(heads: Sequence[Head], descent: Descent, statistics: Preprocess
       A `Trainer`. `init` takes parameters with a head axis (see `start`); `step` returns infos
       of shape (H,).
     """
-    groups = groups_of(heads)
-    losses_of = ((heads[0].loss, None),) if len(groups) == 1 else groups
+    losses_of = groups_of(heads)
+    losses_of = ((heads[0].loss, None),) if len(losses_of) == 1 else losses_of
     blinkered = any(head.subset.columns is not None for head in heads)
     step = _step(losses_of, descent, _Frozen(statistics), blinkered)
     fixed = (
@@ -135,25 +145,27 @@ class _Frozen:
         self.shift, self.scale = np.asarray(statistics.shift), np.asarray(statistics.scale)
         self.plain = not self.shift.any() and bool(np.all(self.scale == 1))
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.identity)
 
-    def __eq__(self, other):
-        return self.identity == other.identity
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and self.identity == other.identity
 
 
 @cache
-def _step(groups, descent: Descent, statistics: _Frozen, blinkered: bool) -> Callable:
+def _step(groups: Groups, descent: Descent, statistics: _Frozen, blinkered: bool) -> Callable:
     """The step function of a bank; the same object for the same settings, so compiled once.
 
     A bank all of whose heads see all columns (not `blinkered`) spares a pass over its gradient.
     """
     penalty = getattr(regularizers, descent.regularizer)
 
-    def objective(params, settings: BankState, batch: Batch):
+    def objective(
+        params: LinearParams, settings: BankState, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
         batch = without_absent(batch)
         inputs = _inputs(batch, statistics, descent, params.weights.dtype)
-        values = _losses(groups, descent, params, inputs, batch.labels)
+        values = _losses(groups, descent, params, inputs, jnp.asarray(batch.labels))
         means = jax.vmap(lambda row: weighted_mean(row, batch.weights))(values)
         if not descent.decoupled:
             means = means + settings.strengths * jax.vmap(penalty)(params.weights)
@@ -176,22 +188,33 @@ def _step(groups, descent: Descent, statistics: _Frozen, blinkered: bool) -> Cal
     return step
 
 
-def _transform(descent: Descent, step_size, strength):
+def _transform(
+    descent: Descent, step_size: jax.Array, strength: jax.Array
+) -> optax.GradientTransformation:
     """The optimizer of one head, with its step size and decay traced."""
     law = train.schedule(descent.schedule, step_size, descent.steps)
     decay = 2 * strength if descent.decoupled else 0.0
     return train.optimizer(descent.optimizer, law, decay=decay)
 
 
-def _init_one(descent, params, step_size, strength):
+def _init_one(
+    descent: Descent, params: LinearParams, step_size: jax.Array, strength: jax.Array
+) -> optax.OptState:
     return _transform(descent, step_size, strength).init(params)
 
 
-def _update_one(descent, gradient, state, params, step_size, strength):
+def _update_one(
+    descent: Descent,
+    gradient: LinearParams,
+    state: optax.OptState,
+    params: LinearParams,
+    step_size: jax.Array,
+    strength: jax.Array,
+) -> tuple[Any, optax.OptState]:
     return _transform(descent, step_size, strength).update(gradient, state, params)
 
 
-def _inputs(batch: Batch, statistics: _Frozen, descent: Descent, dtype):
+def _inputs(batch: Batch, statistics: _Frozen, descent: Descent, dtype: DTypeLike) -> jax.Array:
     """The batch as the heads see it, (B, D): one affine map for the whole bank."""
     inputs = jnp.asarray(batch.inputs).astype(dtype)
     if not statistics.plain:
@@ -209,7 +232,7 @@ def _inputs(batch: Batch, statistics: _Frozen, descent: Descent, dtype):
     return inputs
 
 
-def _scores(params: LinearParams, inputs, precision: str):
+def _scores(params: LinearParams, inputs: jax.Array, precision: str) -> jax.Array:
     """(H, K, B): class before example, so that what follows runs along contiguous examples."""
     count, classes, features = params.weights.shape
     products = product(params.weights.reshape(count * classes, features), inputs, precision)
@@ -217,7 +240,9 @@ def _scores(params: LinearParams, inputs, precision: str):
     return shaped + jnp.broadcast_to(params.bias[:, :, None], shaped.shape)
 
 
-def _losses(groups, descent: Descent, params: LinearParams, inputs, labels):
+def _losses(
+    groups: Groups, descent: Descent, params: LinearParams, inputs: jax.Array, labels: jax.Array
+) -> jax.Array:
     """(H, B): the loss of every head on every example."""
     scores = _scores(params, inputs, descent.precision)
     parts, first = [], 0
@@ -238,7 +263,7 @@ def measure(
     data: Batch,
     *,
     rows: int = 1024,
-    mesh=None,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and mean loss of every head, (H,) and (H,), in blocks of `rows` examples.
 
@@ -246,7 +271,7 @@ def measure(
     `params` may have more heads (`jaxlin.sharding.place_heads`), every device sees its share of a
     block of `rows` for each of them.
     """
-    groups, frozen = groups_of(heads), _Frozen(statistics)
+    frozen, groups = _Frozen(statistics), groups_of(heads)
     groups = ((groups[0][0], None),) if len(groups) == 1 else groups
     descent = descent._replace(batch_norm=False)
     size = len(data.labels)
@@ -263,7 +288,7 @@ def measure(
     return hits / counts.sum(), totals / counts.sum()
 
 
-def _block(values, part: range, rows: int, mesh):
+def _block(values: Any, part: range, rows: int, mesh: Mesh | None) -> Any:
     """Entries `part`, filled up to `rows`; on a mesh each process reads its own."""
     if mesh is not None:
         return sharding.place_rows(take(values, np.arange(part.start, part.stop)), mesh, rows)
@@ -277,10 +302,13 @@ def _filled(block: np.ndarray, rows: int) -> np.ndarray:
 
 
 @partial(jit, static_argnums=(0, 1, 2))
-def _measure_block(groups, descent, statistics, params, block: Batch):
+def _measure_block(
+    groups: Groups, descent: Descent, statistics: _Frozen, params: LinearParams, block: Batch
+) -> tuple[jax.Array, jax.Array]:
     dtype, block = params.bias.dtype, without_absent(block)
     inputs = _inputs(block, statistics, descent, dtype)
-    labels, counts = block.labels.astype(jnp.int32), block.weights.astype(accumulator(dtype))
+    labels = jnp.asarray(block.labels).astype(jnp.int32)
+    counts = jnp.asarray(block.weights).astype(accumulator(dtype))
     scores = _scores(params, inputs, descent.precision)
     guesses = jnp.argmax(scores, axis=1)
     right = guesses == jnp.broadcast_to(labels[None, :], guesses.shape)

@@ -14,9 +14,12 @@ __all__ = ["banks_of", "shapes_of", "solve_draws"]
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
+from numpy.typing import DTypeLike
 
 from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
@@ -48,7 +51,7 @@ def banks_of(heads: Sequence[Head], regularizer: str) -> list[list[int]]:
             groups[head.loss, head.subset.name, head.shots].append(position)
     banks = [group for group in groups.values() if len({heads[h].seed for h in group}) > 1]
     enough = sum(map(len, banks)) >= FEWEST and regularizer == "l2"
-    return sorted(banks, key=lambda bank: heads[bank[0]].shots) if enough else []
+    return sorted(banks, key=lambda bank: heads[bank[0]].shots or 0) if enough else []
 
 
 def shapes_of(banks: Sequence[Sequence[Head]], data: Batch, classes: int) -> list:
@@ -56,7 +59,7 @@ def shapes_of(banks: Sequence[Sequence[Head]], data: Batch, classes: int) -> lis
     occurring, shapes = len(np.unique(data.labels)), []
     features = data.inputs.shape[1]
     for bank in banks:
-        rows = bank[0].shots * occurring
+        rows = (bank[0].shots or 0) * occurring
         shapes.append((rows, min(rows, int(bank[0].subset.mask(features).sum()))))
     small = [shape for shape in shapes if shape[0] * shape[1] * classes <= SHARED]
     common = tuple(np.max(small, axis=0).tolist()) if small else (0, 0)
@@ -74,7 +77,7 @@ def solve_draws(
     tolerance: float,
     margin: float,
     max_iterations: int,
-    dtype,
+    dtype: DTypeLike,
     on_pass: Callable[[], None] = silent,
 ) -> Iterator[list[tuple[Head, Solution, PathRows]]]:
     """Solve a bank of `banks_of`, strength by strength, the strongest regularization first.
@@ -94,7 +97,7 @@ def solve_draws(
     """
     if all(head in done for head in bank):
         return
-    settings = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
+    settings: dict[str, Any] = {"loss": bank[0].loss, "tolerance": tolerance, "margin": margin}
     at = {(head.seed, head.strength): head for head in bank}
     strengths = sorted({head.strength for head in bank}, reverse=True)
     seeds = sorted({head.seed for head in bank})
@@ -130,7 +133,7 @@ def solve_draws(
         ]  # fmt: skip
 
 
-def _padded(rows: PathRows, shape):
+def _padded(rows: PathRows, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs as the head sees them, labels and counts, filled up with rows of weight 0."""
     mapped = np.asarray(rows.inputs, np.float64) - rows.statistics.shift
     inputs = np.zeros(shape)
@@ -146,7 +149,7 @@ def _unpadded(solution: Solution, rows: PathRows) -> Solution:
     return solution._replace(params=LinearParams(weights, solution.params.bias))
 
 
-def _lanes(draws: int, shape, classes: int) -> int:
+def _lanes(draws: int, shape: tuple[int, int], classes: int) -> int:
     """How many draws go into one call."""
     size, features = shape
     floats = 12 * size * features + 50 * size * classes + 8 * features * (features + classes)
@@ -154,13 +157,22 @@ def _lanes(draws: int, shape, classes: int) -> int:
     return -(-draws // parts)
 
 
-def _start(rows: PathRows, seed, strengths, at, done, shape, classes) -> LinearParams:
+def _start(
+    rows: PathRows,
+    seed: int,
+    strengths: Sequence[float],
+    at: dict[tuple[int, float], Head],
+    done: dict[Head, Fitted],
+    shape: tuple[int, int],
+    classes: int,
+) -> LinearParams:
     """Where the solution should be: on along the path, linearly in the logarithm of strength."""
-    known = [done.get(at.get((seed, strength))) for strength in strengths[-3:-1]]
-    ends = [rows.inward(found.params) for found in known if found is not None]
+    heads = [at.get((seed, strength)) for strength in strengths[-3:-1]]
+    known = [done[head] for head in heads if head in done]
+    inward = [rows.inward(found.params) for found in known]
     weights, bias = np.zeros((classes, shape[1])), np.zeros(classes)
-    if ends:
-        ends = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in ends]
+    if inward:
+        ends = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in inward]
         before, last = ends[0], ends[-1]
         share = 0.0
         if len(ends) == 2:
@@ -170,7 +182,18 @@ def _start(rows: PathRows, seed, strengths, at, done, shape, classes) -> LinearP
     return LinearParams(weights, bias)
 
 
-def _solved(draws, starts, strength, limit, *, classes, dtype, loss, tolerance, margin) -> list:
+def _solved(
+    draws: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    starts: Sequence[LinearParams],
+    strength: float,
+    limit: int,
+    *,
+    classes: int,
+    dtype: np.dtype,
+    loss: str,
+    tolerance: float,
+    margin: float,
+) -> list:
     """The proved solutions of one call."""
     inputs, labels, counts = (np.stack(part) for part in zip(*draws, strict=True))
     init = LinearParams(*(np.stack(part).astype(dtype) for part in zip(*starts, strict=True)))
@@ -191,11 +214,22 @@ def _solved(draws, starts, strength, limit, *, classes, dtype, loss, tolerance, 
 
 @partial(jit, static_argnames=("loss", "classes", "one_by_one"))
 def _fit(
-    inputs, labels, counts, init, strength, tolerance, margin, limit, *, loss, classes, one_by_one
-):
+    inputs: Array,
+    labels: Array,
+    counts: Array,
+    init: LinearParams,
+    strength: Array,
+    tolerance: Array,
+    margin: Array,
+    limit: Array | int,
+    *,
+    loss: str,
+    classes: int,
+    one_by_one: bool,
+) -> Solution:
     """A bank of fits; `one_by_one` on a CPU, as fast there, sooner compiled, and none waits."""
 
-    def one(inputs, labels, counts, init):
+    def one(inputs: Array, labels: Array, counts: Array, init: LinearParams) -> Solution:
         return solvers.minimize_compiled(
             inputs, labels, strength=strength, classes=classes, loss=loss, tolerance=tolerance,
             sample_weight=counts, init=init, max_iterations=limit, margin=margin,
@@ -207,7 +241,7 @@ def _fit(
     return jax.vmap(one)(*bank)
 
 
-def _finished(rows: PathRows, solution: Solution, strength, **settings) -> Solution:
+def _finished(rows: PathRows, solution: Solution, strength: float, **settings: Any) -> Solution:
     """The solution, or where it is not within the tolerance, what the host makes of it."""
     if solution.status == solvers.Status.CONVERGED:
         return solution

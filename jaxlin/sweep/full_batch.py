@@ -5,8 +5,11 @@ __all__ = ["coarse_to_fine", "few_shot_rows", "solve"]
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import DTypeLike
 
 from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
@@ -31,12 +34,12 @@ def solve(
     margin: float = 1.0,
     regularizer: str = "l2",
     max_iterations: int = 1000,
-    dtype=np.float32,
-    mesh=None,
+    dtype: DTypeLike = np.float32,
+    mesh: Mesh | None = None,
     near: Sequence[Fitted] = (),
     known: Sequence[Fitted] = (),
     carried: PathState | None = None,
-    on_fitted: Callable[[Fitted, Callable], None] | None = None,
+    on_fitted: Callable[[Fitted, Callable[[], Any] | None], None] | None = None,
     on_pass: Callable[[], None] = silent,
 ) -> list[Fitted]:
     """Solve the problem of every head to a certified relative gap.
@@ -86,7 +89,7 @@ def solve(
             "one seed would fit the same heads again. Give one seed, or `shots`."
         )
     before = {found.head: found for found in known}
-    fitted = [before.get(head) for head in heads]
+    fitted: list[Fitted | None] = [before.get(head) for head in heads]
     banks = [] if near else banks_of(heads, regularizer)
     shapes = shapes_of([[heads[h] for h in bank] for bank in banks], data, classes)
     for bank, shape in zip(banks, shapes, strict=True):
@@ -114,11 +117,18 @@ def solve(
         problem = PathRows(heads[path[0]], data, statistics, rotate=regularizer == "l2")
         start = begun[-1] if begun else _nearest(heads[path[0]], near)
 
-        def done(t: int, solution: Solution, make, path=path, problem=problem) -> None:
+        def done(
+            t: int,
+            solution: Solution,
+            make: Callable[[], Any] | None,
+            path: list[int] = path,
+            problem: PathRows = problem,
+        ) -> None:
             found = _fitted(heads[path[t]], solution, problem)
-            (fitted[path[t]],) = _validated([found], validation, statistics, margin, mesh)
+            (measured,) = _validated([found], validation, statistics, margin, mesh)
+            fitted[path[t]] = measured
             if on_fitted is not None:
-                on_fitted(fitted[path[t]], make)
+                on_fitted(measured, make)
 
         _path(
             problem, [heads[h].strength for h in path], done, start=start,
@@ -163,9 +173,18 @@ def coarse_to_fine(
 
 
 def _path(
-    problem: PathRows, strengths, done, *, start, carried, regularizer, dtype, mesh, on_pass,
-    **settings,
-) -> None:  # fmt: skip
+    problem: PathRows,
+    strengths: Sequence[float],
+    done: Callable[[int, Solution, Any], None],
+    *,
+    start: Fitted | None,
+    carried: PathState | None,
+    regularizer: str,
+    dtype: DTypeLike,
+    mesh: Mesh | None,
+    on_pass: Callable[[], None],
+    **settings: Any,
+) -> None:
     """Solve for strengths that fall, each from the one before; `done(t, solution, make)`."""
     init = None if start is None else problem.inward(start.params)
     common = settings | {
@@ -178,7 +197,7 @@ def _path(
         else None,
     }
     if regularizer == "l2":
-        made = []
+        made: list[Any] = []
         solvers.minimize_path(
             problem.inputs, problem.labels, strengths=strengths, init=init, carried=carried,
             callback=lambda t, solution: done(t, solution, made.pop() if made else None),
@@ -207,7 +226,13 @@ def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
     )
 
 
-def _validated(found: list[Fitted], validation, statistics, margin, mesh) -> list[Fitted]:
+def _validated(
+    found: list[Fitted],
+    validation: Batch | None,
+    statistics: Preprocessing,
+    margin: float,
+    mesh: Mesh | None,
+) -> list[Fitted]:
     """The same heads, of one loss, with their accuracies and losses on validation."""
     if validation is None:
         return found

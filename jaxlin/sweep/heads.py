@@ -154,7 +154,8 @@ def parse_subset(text: str, features: int) -> list[Subset]:
             f"`{text}` is no subset of the features. Write NAME=START:STOP, several ranges with "
             "commas between, or dinov2:WIDTH."
         )
-    ranges = tuple(tuple(map(int, part.split(":"))) for part in named[2].split(","))
+    cuts = (part.split(":") for part in named[2].split(","))
+    ranges = tuple((int(start), int(stop)) for start, stop in cuts)
     for start, stop in ranges:
         if not 0 <= start < stop <= features:
             raise ValueError(

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import DTypeLike
 
 from jaxlin import train
 from jaxlin.batches import steps_per_epoch
@@ -65,9 +67,9 @@ def descend(
     stop_after: float | None = None,
     patience: int | None = None,
     init_scale: float = 0.0,
-    dtype=jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     memory: int | None = None,
-    mesh=None,
+    mesh: Mesh | None = None,
     on_record: Callable[[BankRecord], None] | None = None,
     resumed: Progress | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
@@ -115,7 +117,7 @@ def descend(
         dtype=dtype, memory=memory,
     )  # fmt: skip
     per_epoch = steps_per_epoch(len(data.labels), batch_size)
-    data = placed_for_training(data, mesh)
+    there = placed_for_training(data, mesh)
     last = descent.steps if stop_after is None else min(
         descent.steps, round(stop_after * per_epoch)
     )  # fmt: skip
@@ -137,13 +139,13 @@ def descend(
         held = bank + bank[-1:] * (len(progress.state.params.bias) - len(bank))
         trainer = bank_trainer(held, descent, statistics)
         for new, infos in train.chunks(
-            trainer, progress.state, data, key=key, steps=last, batch_size=batch_size,
+            trainer, progress.state, there, key=key, steps=last, batch_size=batch_size,
             chunk_steps=CHUNK_STEPS,
         ):  # fmt: skip
             step, measured = int(new.step), None
             if validation is not None and (step % per_epoch == 0 or step == last):
                 measured = measure(bank, new.params, descent, statistics, validation, mesh=mesh)
-            losses = infos.loss[:, : len(bank)]
+            losses = np.asarray(infos.loss[:, : len(bank)])
             progress = observe(progress, new, losses, measured, step / per_epoch, patience)
             if on_record is not None:
                 on_record(_record(progress, len(banks), step, step / per_epoch))
@@ -162,7 +164,14 @@ def descend(
 
 
 def bank_size(
-    heads: Sequence[Head], *, features, classes, batch_size, descent, dtype, memory
+    heads: Sequence[Head],
+    *,
+    features: int,
+    classes: int,
+    batch_size: int,
+    descent: Descent,
+    dtype: DTypeLike,
+    memory: int | None,
 ) -> int:
     """How many heads a bank may have under `memory` bytes, spread evenly over the banks.
 

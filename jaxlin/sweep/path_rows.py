@@ -2,6 +2,8 @@
 
 __all__ = ["PathRows", "few_shot_rows"]
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
@@ -41,8 +43,10 @@ class PathRows:
     def __init__(self, head: Head, data: Batch, statistics: Preprocessing, *, rotate: bool):
         self.loss, self.features = head.loss, data.inputs.shape[1]
         self.columns = head.subset.mask(self.features)
-        self.labels, self.weights, self.span = np.asarray(data.labels), data.weights, None
-        inputs, parts = data.inputs, [np.asarray(part) for part in statistics[1:]]
+        self.labels, self.weights = np.asarray(data.labels), data.weights
+        self.span: np.ndarray | None = None
+        inputs: Any = data.inputs
+        parts = [np.asarray(part) for part in (statistics.shift, statistics.scale)]
         if head.shots is not None:
             rows = few_shot_rows(self.labels, head.shots, head.seed)
             inputs, self.labels = np.asarray(take(inputs, rows)[:]), self.labels[rows]
@@ -55,7 +59,7 @@ class PathRows:
         if rotate and inputs.shape[0] < inputs.shape[1]:
             self._rotate()
 
-    def _rotate(self):
+    def _rotate(self) -> None:
         """With fewer rows than columns the weights lie in the span of the rows: solve there."""
         mapped = (np.asarray(self.inputs, np.float64) - self.statistics.shift) * (
             self.statistics.scale
@@ -87,7 +91,7 @@ class PathRows:
 class _Columns:
     """Some columns of a source of rows, read with all others and cut out."""
 
-    def __init__(self, source, columns: np.ndarray):
+    def __init__(self, source: Any, columns: np.ndarray):
         self.source, self.columns, self.dtype = source, columns, source.dtype
         self.shape = (source.shape[0], int(columns.sum()))
         share = self.shape[1] / source.shape[1]
@@ -96,5 +100,5 @@ class _Columns:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: Any) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(self.source[rows])[..., self.columns])

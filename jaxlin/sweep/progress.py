@@ -26,11 +26,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import DTypeLike
 
 from jaxlin import sharding
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
-from jaxlin.sweep.bank import bank_trainer, start
+from jaxlin.preprocess import Preprocessing
+from jaxlin.sweep.bank import Descent, bank_trainer, start
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.train import TrainState
 
@@ -77,7 +80,14 @@ class Progress(NamedTuple):
 
 
 def blank(
-    heads: Sequence[Head], sizes: dict, *, classes, features, descent, statistics, dtype
+    heads: Sequence[Head],
+    sizes: dict,
+    *,
+    classes: int,
+    features: int,
+    descent: Descent,
+    statistics: Preprocessing,
+    dtype: DTypeLike,
 ) -> Progress:
     """A `Progress` of the shapes that `sizes` says, to be filled from a checkpoint."""
     some = [heads[0]] * sizes["active"]
@@ -99,7 +109,7 @@ def blank(
     )
 
 
-def nothing(heads, classes, features, dtype) -> Progress:
+def nothing(heads: Sequence[Head], classes: int, features: int, dtype: DTypeLike) -> Progress:
     """Before the first bank."""
     count, empty = len(heads), np.zeros(0, int)
     none = LinearParams(np.zeros((0, classes, features), dtype), np.zeros((0, classes), dtype))
@@ -114,18 +124,18 @@ def nothing(heads, classes, features, dtype) -> Progress:
 
 
 def open_bank(
-    heads,
-    progress,
-    positions,
-    number,
+    heads: Sequence[Head],
+    progress: Progress,
+    positions: Sequence[int] | np.ndarray,
+    number: int,
     *,
-    descent,
-    statistics,
-    classes,
-    features,
-    scale,
-    dtype,
-    mesh,
+    descent: Descent,
+    statistics: Preprocessing,
+    classes: int,
+    features: int,
+    scale: float,
+    dtype: Any,
+    mesh: Mesh | None,
 ) -> Progress:
     """The same progress with the bank of the heads at `positions` at its start."""
     own = [heads[h] for h in positions]
@@ -137,7 +147,7 @@ def open_bank(
     return placed(opened, mesh)
 
 
-def placed(progress: Progress, mesh) -> Progress:
+def placed(progress: Progress, mesh: Mesh | None) -> Progress:
     """The present bank on the devices of the mesh, copies of its last head filling it up."""
     if mesh is None or not len(progress.active):
         return progress
@@ -151,14 +161,21 @@ def without_copies(progress: Progress) -> Progress:
     if len(progress.kept.bias) == count:
         return progress
 
-    def own(leaf):
+    def own(leaf: np.ndarray) -> np.ndarray:
         return leaf[:count] if leaf.ndim else leaf
 
     bank = jax.tree.map(own, sharding.fetch((progress.state, progress.kept)))
     return progress._replace(state=bank[0], kept=bank[1])
 
 
-def observe(progress: Progress, new, losses, measured, epoch, patience) -> Progress:
+def observe(
+    progress: Progress,
+    new: TrainState,
+    losses: np.ndarray,
+    measured: tuple[np.ndarray, np.ndarray] | None,
+    epoch: float,
+    patience: int | None,
+) -> Progress:
     """Take in one chunk: which heads are better, which stop now."""
     active = progress.active
     quality, waited, status = (
@@ -204,21 +221,21 @@ def observe(progress: Progress, new, losses, measured, epoch, patience) -> Progr
 
 
 @jit
-def _keep(better, new, old):
-    def choose(a, b):
+def _keep(better: jax.Array, new: LinearParams, old: LinearParams) -> LinearParams:
+    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(jnp.broadcast_to(better.reshape(-1, *[1] * (a.ndim - 1)), a.shape), a, b)
 
     return jax.tree.map(choose, new, old)
 
 
-def finish(progress: Progress, which: np.ndarray, mesh=None) -> Progress:
+def finish(progress: Progress, which: np.ndarray, mesh: Mesh | None = None) -> Progress:
     """Move the active heads that `which` (A,) marks out of the bank."""
     leaving, going = np.flatnonzero(which), np.flatnonzero(~which)
     if mesh is not None:
         state, kept = sharding.fetch((progress.state, progress.kept))
         progress = progress._replace(state=state, kept=kept)
 
-    def rows(leaf):
+    def rows(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray):
             return leaf[going] if leaf.ndim else leaf
         return leaf[jnp.asarray(going, int)] if leaf.ndim else leaf
@@ -228,14 +245,15 @@ def finish(progress: Progress, which: np.ndarray, mesh=None) -> Progress:
         progress.finished,
         progress.kept,
     )
-    kept, state = jax.tree.map(rows, progress.kept), TrainState(None, (), np.asarray(0))
+    kept = jax.tree.map(rows, progress.kept)
+    state = TrainState(kept, (), np.asarray(0))
     if len(going):
         state = progress.state._replace(
             params=jax.tree.map(rows, progress.state.params),
             optimizer_state=jax.tree.map(rows, progress.state.optimizer_state),
         )
     progress = progress._replace(
-        state=state._replace(params=state.params or kept),
+        state=state,
         kept=kept,
         finished=finished,
         active=progress.active[going],
@@ -261,6 +279,6 @@ def fitted_of(head: Head, progress: Progress, h: int, at: int) -> Fitted:
     )
 
 
-def _plain(row) -> tuple[float, Any, Any]:
+def _plain(row: np.ndarray) -> tuple[float, Any, Any]:
     epoch, accuracy, loss = row.tolist()
     return epoch, accuracy if np.isfinite(accuracy) else None, loss

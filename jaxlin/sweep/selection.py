@@ -21,7 +21,7 @@ def best(fitted: Sequence[Fitted]) -> int:
     1
     """
 
-    def quality(position: int):
+    def quality(position: int) -> tuple[bool, float, float, float, int]:
         found = fitted[position]
         accuracy = found.validation_accuracy
         loss = found.validation_loss

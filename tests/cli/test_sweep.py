@@ -130,6 +130,15 @@ def test_few_shots_come_with_the_spread_of_their_draws(jaxlin, mine):
     assert Path("run/few_shot.png").is_file()
 
 
+def test_a_single_draw_needs_no_validation(jaxlin, mine):
+    done = jaxlin("sweep", *mine, "--shots", "2", "--strengths", "1e-2", "--tolerance", "1e-3",
+                  "--validation", "0", "--json", "--out", "run")  # fmt: skip
+    assert done.code == 0, done.err
+    (row,) = done.json["few_shot"]
+    assert row["validation_accuracy"] is None
+    assert row["test_accuracies"] == [done.json["test"]["accuracy"]]
+
+
 def test_a_published_descent_runs_with_a_smaller_batch(jaxlin, mine):
     done = jaxlin("sweep", *mine, "--preset", "dinov2", "--batch-size", "64", "--steps", "60",
                   "--subsets", "all", "ends=0:1,5:6", "--json")  # fmt: skip
