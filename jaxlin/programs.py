@@ -30,7 +30,6 @@ from jaxlin.passes.affine import chunk_size
 from jaxlin.solvers import (
     balance,
     certificate,
-    columns,
     compiled,
     covariance,
     curvature,
@@ -41,7 +40,7 @@ from jaxlin.solvers import (
     refresh,
 )
 from jaxlin.solvers.dual_losses import FORMS
-from jaxlin.solvers.problem import rowwise
+from jaxlin.solvers.rowwise import _columnwise, rowwise
 from jaxlin.sweep import bank, draws, grid
 
 N, D, K = 1_281_167, 768, 1000
@@ -70,10 +69,10 @@ SMALL = {
     "passes.chunks.placed": "a copy",
     "preprocess._chunk_moments": "sums",
     "sharding._copied": "a copy",
-    "solvers.columns._lifted": "element-wise work",
-    "solvers.columns._moved": "element-wise work",
+    "solvers.rowwise._lifted": "element-wise work",
+    "solvers.rowwise._moved": "element-wise work",
     "solvers.newton._taken_compiled": "a copy",
-    "solvers.problem._compiled": "element-wise work, on shards",
+    "solvers.rowwise._compiled": "element-wise work, on shards",
     "sweep.progress._keep": "a copy",
 }
 """What is compiled and not among the programs, and why not."""
@@ -208,8 +207,8 @@ def _proofs(blocks: Blocks) -> Iterator[Program]:
         wide=True,
     )
     yield Program(
-        "solvers.columns._columnwise",
-        partial(columns._columnwise, f=refresh._bent_at, form=form, chunk=chunk),
+        "solvers.rowwise._columnwise",
+        partial(_columnwise, f=refresh._bent_at, form=form, chunk=chunk),
         ((_of((K, N)), labels), (1.0,)),
     )
 

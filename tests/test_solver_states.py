@@ -14,7 +14,8 @@ import pytest
 from jaxlin import sharding
 from jaxlin.passes import open_sharded
 from jaxlin.solvers import fitting, minimize, refresh
-from jaxlin.solvers.problem import beside, to_host
+from jaxlin.solvers.problem import beside
+from jaxlin.solvers.rowwise import to_host
 from jaxlin.solvers.states import blank, largest, shapes_of
 
 pytestmark = pytest.mark.usefixtures("as_if_large")

@@ -53,7 +53,8 @@ from jaxlin.solvers.balance import (
     shifted,
 )
 from jaxlin.solvers.dual_losses import own_of, total
-from jaxlin.solvers.problem import Problem, penalty, rowwise, runner, summing_runner
+from jaxlin.solvers.problem import Problem, penalty
+from jaxlin.solvers.rowwise import rowwise, runner, summing_runner
 
 SLIGHT = 1e-3
 """Of the tolerance: an imbalance that moving mass between classes mends without costing bound."""

@@ -20,7 +20,6 @@ from jax import lax
 from jaxlin.precision import jit
 from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
-from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.curvature import (
     SparseBend,
     bends_of,
@@ -35,6 +34,7 @@ from jaxlin.solvers.krylov import conjugate_gradients
 from jaxlin.solvers.preconditioner import class_block_metric, flat, own_curvature, two_level_metric
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.refresh import FEW_CLASSES, MetricBuilder
+from jaxlin.solvers.rowwise import columnwise
 
 BENDING_ROWS = 5120
 """Rows that enter the Hessian at first, in whole blocks, so that none has to be filled up; twice as

@@ -22,14 +22,9 @@ __all__ = [
     "penalty",
     "reweighted",
     "rounded",
-    "rowwise",
-    "runner",
     "same_fit",
-    "summing_runner",
-    "to_host",
 ]
 
-from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -38,7 +33,6 @@ import numpy as np
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
 from jaxlin.passes import HostRows, ShardedRows, arithmetic, is_small, open_rows, open_sharded
-from jaxlin.precision import jit
 from jaxlin.sharding import fetch
 from jaxlin.solvers.dual_losses import DualForm, form_of
 
@@ -121,42 +115,6 @@ def rounded(problem: Problem, weights, bias):
     """What is left, in float64, of parameters that are handed back."""
     weights, bias = (part.astype(np.float64) for part in handed_back(problem, weights, bias))
     return weights, bias + weights @ problem.center
-
-
-def runner(problem: Problem):
-    """Runs functions of (xp, form, *arrays): in NumPy, or compiled where the rows are."""
-    if problem.on_host:
-        return lambda f, *arguments: f(np, *arguments)
-    return lambda f, *arguments: _compiled(f)(*arguments)
-
-
-def summing_runner(problem: Problem):
-    """Runs functions of (xp, form, scores, labels, counts, *extra, anchor) that sum over rows.
-
-    Block by block, so that nothing of the size of the scores is made on the way. The last
-    argument belongs to the rows too, unless it is a scalar.
-    """
-
-    def run(f, form, scores, labels, counts, *extra):
-        by_row = (scores, labels, counts, extra[-1])
-        return problem.rows.total(rowwise(f, form), by_row, *extra[:-1])
-
-    return run
-
-
-@cache
-def rowwise(f, form):
-    """f(xp, form, scores, labels, counts, *extra, anchor), the anchor moved beside the counts."""
-
-    def bound(xp, scores, labels, counts, anchor, *extra):
-        return f(xp, form, scores, labels, counts, *extra, anchor)
-
-    return bound
-
-
-@cache
-def _compiled(f):
-    return jit(partial(f, jnp), static_argnums=0)
 
 
 def open_problem(
@@ -292,11 +250,6 @@ def beside(rows, values):
         return rows.beside(rows.fill(values))
     with arithmetic(values.dtype):
         return jnp.asarray(values)
-
-
-def to_host(problem: Problem, values) -> np.ndarray:
-    """What `beside` placed, as an array of one's own, without the rows that fill up a mesh."""
-    return np.array(fetch(values)[..., : examples_of(problem)])
 
 
 def examples_of(problem: Problem) -> int:

@@ -25,22 +25,14 @@ import numpy as np
 from jaxlin.passes import arithmetic
 from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.certificate import certify, objective_at, smallest_lead
-from jaxlin.solvers.columns import columnwise, lifted, moved
 from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.dual_losses import own_of, settled, total
 from jaxlin.solvers.history import History, own_copy
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep, QuasiNewtonStep
-from jaxlin.solvers.problem import (
-    Problem,
-    beside,
-    penalty,
-    rowwise,
-    same_fit,
-    summing_runner,
-    to_host,
-)
+from jaxlin.solvers.problem import Problem, beside, penalty, same_fit
 from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.rowwise import columnwise, lifted, moved, rowwise, summing_runner, to_host
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 STEPS = 16

@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxlin.passes import arithmetic
 from jaxlin.sharding import fetch
-from jaxlin.solvers.columns import columnwise
 from jaxlin.solvers.covariance import (
     DENSE_FEATURES,
     Sample,
@@ -32,6 +31,7 @@ from jaxlin.solvers.preconditioner import (
     two_level_metric,
 )
 from jaxlin.solvers.problem import Problem
+from jaxlin.solvers.rowwise import columnwise
 
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7

@@ -1,8 +1,21 @@
-"""Element-wise work on scores (K, N), block by block: nothing of their size is made on the way."""
+"""Functions of scores (K, N) row by row: where they run, what they are summed into, where they lie.
 
-__all__ = ["columnwise", "lifted", "moved"]
+What such a function makes is never of the size of all scores unless it is asked for: sums are added
+up and results put in place block by block of rows. Functions take the array module first, so that
+each is written once, for NumPy and for programs.
+"""
 
-from functools import partial
+__all__ = [
+    "columnwise",
+    "lifted",
+    "moved",
+    "rowwise",
+    "runner",
+    "summing_runner",
+    "to_host",
+]
+
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +25,49 @@ from jax import lax
 from jaxlin.passes import ShardedRows
 from jaxlin.passes.chunks import block_of
 from jaxlin.precision import jit
-from jaxlin.solvers.problem import Problem, runner
+from jaxlin.sharding import fetch
+from jaxlin.solvers.problem import Problem, examples_of
+
+
+def runner(problem: Problem):
+    """Runs functions of (xp, form, *arrays): in NumPy, or compiled where the rows are."""
+    if problem.on_host:
+        return lambda f, *arguments: f(np, *arguments)
+    return lambda f, *arguments: _compiled(f)(*arguments)
+
+
+def summing_runner(problem: Problem):
+    """Runs functions of (xp, form, scores, labels, counts, *extra, anchor) that sum over rows.
+
+    Block by block, so that nothing of the size of the scores is made on the way. The last
+    argument belongs to the rows too, unless it is a scalar.
+    """
+
+    def run(f, form, scores, labels, counts, *extra):
+        by_row = (scores, labels, counts, extra[-1])
+        return problem.rows.total(rowwise(f, form), by_row, *extra[:-1])
+
+    return run
+
+
+@cache
+def rowwise(f, form):
+    """f(xp, form, scores, labels, counts, *extra, anchor), the anchor moved beside the counts."""
+
+    def bound(xp, scores, labels, counts, anchor, *extra):
+        return f(xp, form, scores, labels, counts, *extra, anchor)
+
+    return bound
+
+
+@cache
+def _compiled(f):
+    return jit(partial(f, jnp), static_argnums=0)
+
+
+def to_host(problem: Problem, values) -> np.ndarray:
+    """What `beside` placed, as an array of one's own, without the rows that fill up a mesh."""
+    return np.array(fetch(values)[..., : examples_of(problem)])
 
 
 def columnwise(problem: Problem, f, by_row, *extra):
