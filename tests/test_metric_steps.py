@@ -45,7 +45,7 @@ def pairs_of(hessian, count, rng):
     history = empty_history(len(hessian), count)
     for point in rng.normal(size=(count + 2, len(hessian))):  # the first two are overwritten
         history = pushed(history, point, hessian @ point)
-    assert history.count == count
+    assert history.held == count
     return history
 
 
@@ -80,7 +80,7 @@ def test_a_step_is_minus_the_updated_inverse_times_the_gradient():
 
 def test_a_pair_without_curvature_is_left_out():
     history = pushed(empty_history(2), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
-    assert history.count == 0
+    assert history.held == 0
 
 
 def searched(function, start, step, length=1.0):
@@ -112,7 +112,7 @@ def test_a_search_begins_at_the_length_it_is_given(first, trials):
     there = 1 - 10 * trials[-1]
     np.testing.assert_allclose([state.point[0], state.value], [there, there**2], atol=1e-12)
     assert state.gradient == 2 * state.point
-    assert state.history.count == 1
+    assert state.history.held == 1
 
 
 @pytest.mark.usefixtures("as_if_large")

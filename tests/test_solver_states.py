@@ -133,7 +133,7 @@ def assert_all_was_to_lose(name, left):
     if name == "few, hinge":
         for part in ("newton_rows", "quasi_rows", "last"):
             assert any(getattr(fit, part).size for fit in fits)
-        assert any(fit.history.count for fit in fits)
+        assert any(fit.history.held for fit in fits)
 
 
 def test_one_of_these_fits_came_to_need_all_directions():

@@ -24,7 +24,7 @@ __all__ = [
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,11 +50,11 @@ class Sample(NamedTuple):
     """Rows drawn from the data, centred."""
 
     indices: np.ndarray
-    rows: np.ndarray
+    rows: Any
     """(m, D) - mean, in the problem's dtype; 0 in features that are constant but for rounding."""
     weights: np.ndarray
     """(m,), summing to about one: what each drawn row stands for."""
-    mean: np.ndarray
+    mean: Any
     """(D,); zero without intercept."""
 
 

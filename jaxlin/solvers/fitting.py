@@ -44,7 +44,7 @@ class Fitting(NamedTuple):
     problem: Problem
     state: State
     builder: MetricBuilder
-    metric: Callable | None
+    metric: Any
     """The preconditioner; `None`: it is to be built again from the state."""
     proved: bool = True
     """Whether it ends with a certificate, or as soon as it expects one."""
@@ -56,13 +56,15 @@ class Fitting(NamedTuple):
     """The certificate that ended it."""
 
 
-def params_of(problem: Problem, point) -> tuple[np.ndarray, np.ndarray]:
+def params_of(problem: Problem, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights (K, D) and bias (K,), of a point (n,)."""
     split = problem.classes * problem.features
     return point[:split].reshape(problem.classes, problem.features), point[split:]
 
 
-def opened(problem: Problem, point, last: Fitting | None, near: bool, **wanted) -> Fitting:
+def opened(
+    problem: Problem, point: np.ndarray, last: Fitting | None, near: bool, **wanted: Any
+) -> Fitting:
     """Before the first pass.
 
     Args:
@@ -100,7 +102,7 @@ def opened(problem: Problem, point, last: Fitting | None, near: bool, **wanted) 
     return Fitting(problem, state, builder, metric, origin=origin, **wanted)
 
 
-def resumed(carried: State, problem: Problem, **wanted) -> Fitting:
+def resumed(carried: State, problem: Problem, **wanted: Any) -> Fitting:
     """Goes on from the state of a fit to this problem."""
     state = own_copy(same_fit(carried, State, problem))
     if state.digits < 0 and problem.rows.coarse is None:  # it was left on a device of other units
@@ -135,7 +137,7 @@ def recipe_in(builder: MetricBuilder) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([weights.ravel(), bias]), settings
 
 
-def _ahead(end: State, problem: Problem):
+def _ahead(end: State, problem: Problem) -> np.ndarray:
     """Where the solution should be at this strength: on along the path if that is known."""
     if problem.strength == 0 or end.strength == 0:
         return end.best
@@ -159,7 +161,9 @@ def _metric_of(fitting: Fitting) -> Callable:
     if fitting.metric is not None:
         return fitting.metric
     problem = fitting.problem._replace(strength=fitting.state.built_strength)
-    return MetricBuilder(problem, shared=fitting.builder).follow(fitting.builder.recipe)
+    recipe = fitting.builder.recipe
+    assert recipe is not None  # of the fit that is over
+    return MetricBuilder(problem, shared=fitting.builder).follow(recipe)
 
 
 SHARE = 8

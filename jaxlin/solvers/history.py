@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -42,7 +42,7 @@ class History(NamedTuple):
     """(M, n): of their gradients."""
     next: int
     """The row that the next pair goes to."""
-    count: int
+    held: int
     """How many of the rows before it are pairs."""
     lengths: np.ndarray
     """(3,): how long the steps of M alone should have been, for the youngest pairs, oldest first;
@@ -50,10 +50,10 @@ class History(NamedTuple):
 
     def rows(self) -> np.ndarray:
         """The rows that are pairs, oldest first."""
-        return (self.next - self.count + np.arange(self.count)) % len(self.points)
+        return (self.next - self.held + np.arange(self.held)) % len(self.points)
 
 
-def own_copy(state):
+def own_copy(state: Any) -> Any:
     """A state with arrays of its own, which may be written to, and with plain numbers.
 
     >>> own_copy({"steps": np.array(3)})
@@ -69,16 +69,16 @@ def history_size(size: int, most: int = 30) -> int:
 
 def empty_history(size: int, most: int = 30) -> History:
     """For vectors (size,)."""
-    pairs = np.zeros((2, history_size(size, most), size))
-    return History(*pairs, 0, 0, np.full(SCALED_BY, np.nan))
+    points, gradients = np.zeros((2, history_size(size, most), size))
+    return History(points, gradients, 0, 0, np.full(SCALED_BY, np.nan))
 
 
 def forgotten(history: History, keep: int) -> History:
     """Only the `keep` youngest pairs are left, for another preconditioner."""
-    return history._replace(count=min(history.count, keep), lengths=np.full(SCALED_BY, np.nan))
+    return history._replace(held=min(history.held, keep), lengths=np.full(SCALED_BY, np.nan))
 
 
-def pushed(history: History, point, gradient) -> History:
+def pushed(history: History, point: np.ndarray, gradient: np.ndarray) -> History:
     """One more pair; pairs without curvature (rounding) are left out."""
     curvature = point @ gradient
     if not curvature > 1e-16 * np.sqrt((point @ point) * (gradient @ gradient)):
@@ -87,12 +87,12 @@ def pushed(history: History, point, gradient) -> History:
     history.points[history.next], history.gradients[history.next] = point, gradient
     return history._replace(
         next=(history.next + 1) % size,
-        count=min(history.count + 1, size),
+        held=min(history.held + 1, size),
         lengths=np.append(history.lengths[1:], np.nan),
     )
 
 
-def step_from(history: History, precondition: Callable, gradient) -> np.ndarray:
+def step_from(history: History, precondition: Callable, gradient: np.ndarray) -> np.ndarray:
     """The quasi-Newton step: minus the corrected inverse Hessian times the gradient.
 
     Args:
@@ -102,7 +102,9 @@ def step_from(history: History, precondition: Callable, gradient) -> np.ndarray:
     return _corrected(history, precondition(reduced), coefficients)
 
 
-def scaled_step(history: History, precondition: Callable, gradient) -> tuple[np.ndarray, History]:
+def scaled_step(
+    history: History, precondition: Callable, gradient: np.ndarray
+) -> tuple[np.ndarray, History]:
     """The step with M scaled as its last pairs say, and the history that knows how.
 
     By the mean of the lengths s'y / y'My of the youngest pairs (Oren and Luenberger, 1974): a
@@ -112,16 +114,16 @@ def scaled_step(history: History, precondition: Callable, gradient) -> tuple[np.
       precondition: of several vectors (..., n) at once, which costs little more than of one.
     """
     known = np.isfinite(history.lengths)
-    unknown = max(min(SCALED_BY, history.count) - int(known.sum()), 0)
-    rows = history.rows()[history.count - unknown :]
+    unknown = max(min(SCALED_BY, history.held) - int(known.sum()), 0)
+    rows = history.rows()[history.held - unknown :]
     points, gradients = history.points[rows], history.gradients[rows]
     reduced, coefficients = _reduced(history, gradient)
     step, *images = precondition(np.stack([reduced, *gradients]))
-    lengths = [
+    found = [
         np.clip((s @ y) / (y @ image), 1e-3, 1e3)
         for s, y, image in zip(points, gradients, images, strict=True)
     ]
-    lengths = np.concatenate([history.lengths[known], lengths])
+    lengths = np.concatenate([history.lengths[known], found])
     if len(lengths):
         step = step * np.exp(np.mean(np.log(lengths)))
         missing = np.full(SCALED_BY - len(lengths), np.nan)
@@ -129,7 +131,7 @@ def scaled_step(history: History, precondition: Callable, gradient) -> tuple[np.
     return _corrected(history, step, coefficients), history
 
 
-def _reduced(history: History, gradient):
+def _reduced(history: History, gradient: np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """The gradient without what the pairs explain, and how much of each, youngest first."""
     reduced, coefficients = gradient.copy(), []
     for row in history.rows()[::-1]:
@@ -139,7 +141,7 @@ def _reduced(history: History, gradient):
     return reduced, coefficients
 
 
-def _corrected(history: History, image, coefficients):
+def _corrected(history: History, image: np.ndarray, coefficients: Any) -> np.ndarray:
     """Minus what M makes of the reduced gradient, with what the pairs know."""
     step = image.copy()
     for row, coefficient in zip(history.rows(), reversed(coefficients), strict=True):
@@ -148,7 +150,9 @@ def _corrected(history: History, image, coefficients):
     return -step
 
 
-def least_gradient(history: History, point, gradient, split: int):
+def least_gradient(
+    history: History, point: np.ndarray, gradient: np.ndarray, split: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The combination of the last iterates whose gradient is least, and its gradient.
 
     Args:
@@ -158,7 +162,7 @@ def least_gradient(history: History, point, gradient, split: int):
     Returns:
       The point (n,) and the gradient there, as the history predicts it.
     """
-    if not history.count:
+    if not history.held:
         return point, gradient
     rows = history.rows()[-COMBINED:]
     differences = history.gradients[rows]

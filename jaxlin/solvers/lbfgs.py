@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.solvers.history import History, forgotten, pushed, scaled_step
 
@@ -123,7 +124,7 @@ def trial_of(state: State) -> np.ndarray:
     return state.point if state.trial == START else state.point + state.length * state.step
 
 
-def noise_of(state: State, dtype) -> float:
+def noise_of(state: State, dtype: DTypeLike) -> float:
     """Rounding of the objective, as it is evaluated by now in a problem of this dtype."""
     if state.digits < 0:
         return COARSE * abs(state.value)
@@ -135,7 +136,7 @@ def finer(state: State) -> State:
     return state._replace(digits=state.digits + 1, trial=START, faintest=np.inf, idle=0)
 
 
-def accepted(state: State, value, gradient, noise: float) -> bool:
+def accepted(state: State, value: float, gradient: np.ndarray, noise: float) -> bool:
     """By Armijo's rule; where the decrease drowns in rounding, by the slope at the trial."""
     slope = state.gradient @ state.step
     if value <= state.value + 1e-4 * state.length * slope:
@@ -143,7 +144,7 @@ def accepted(state: State, value, gradient, noise: float) -> bool:
     return bool(value <= state.value + noise and gradient @ state.step <= -0.8 * slope)
 
 
-def shortened(state: State, value) -> State:
+def shortened(state: State, value: float) -> State:
     """Before a trial at half the length or less, by quadratic interpolation."""
     slope, length = state.gradient @ state.step, state.length
     rise = value - state.value - length * slope
@@ -152,7 +153,7 @@ def shortened(state: State, value) -> State:
     return state._replace(trial=state.trial + 1, length=length)
 
 
-def arrived(state: State, point, value, gradient) -> State:
+def arrived(state: State, point: np.ndarray, value: float, gradient: np.ndarray) -> State:
     """After a trial that was accepted."""
     history = pushed(state.history, point - state.point, gradient - state.gradient)
     state = state._replace(point=point, value=value, gradient=gradient, history=history, trial=0)

@@ -6,10 +6,12 @@ cross-validation) are answered together: their classes are stacked, so that the 
 
 __all__ = ["Question", "mean_loss", "mean_losses", "rows_asked"]
 
+from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.solvers.dual_losses import DualForm, own_of
 from jaxlin.solvers.problem import Problem
@@ -27,9 +29,11 @@ class Question(NamedTuple):
     """Of the arithmetic."""
 
 
-def mean_loss(problem: Problem, weights, bias, dtype):
+def mean_loss(
+    problem: Problem, weights: np.ndarray, bias: np.ndarray, dtype: DTypeLike
+) -> tuple[float, np.ndarray, np.ndarray]:
     """The mean loss, its gradient in the weights and in the bias (zero where that is fixed)."""
-    return mean_losses([Question(problem, weights, bias, dtype)])[0]
+    return mean_losses([Question(problem, weights, bias, np.dtype(dtype))])[0]
 
 
 def rows_asked(question: Question) -> tuple:
@@ -58,7 +62,9 @@ def mean_losses(questions: list[Question]) -> list:
     return [_answer(q.problem, *part) for q, part in zip(questions, parts, strict=False)]
 
 
-def _answer(problem: Problem, value, gradient, sums):
+def _answer(
+    problem: Problem, value: float, gradient: np.ndarray, sums: Any
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Where a common shift of all classes changes no loss, the gradients of the classes sum to 0:
     the rest is rounding, which has no curvature of its own to be held against."""
     if problem.form.geometry != "one-vs-rest":
@@ -66,22 +72,22 @@ def _answer(problem: Problem, value, gradient, sums):
     return float(np.squeeze(value)), gradient, sums if problem.fit_intercept else 0 * sums
 
 
-def _first_or_stacked(parts, stack):
+def _first_or_stacked(parts: list[Any], stack: Callable[..., Any]) -> Any:
     return parts[0] if len(parts) == 1 else stack(parts)
 
 
-def _bank_size(count):
+def _bank_size(count: int) -> int:
     """Powers of two, so that a bank that empties compiles few programs."""
     return 1 << (count - 1).bit_length()
 
 
 @cache
-def _rowwise_of(form: DualForm, count: int):
+def _rowwise_of(form: DualForm, count: int) -> Callable[..., Any]:
     """(xp, scores, labels, counts, margin) -> summed losses and their derivatives in the scores."""
     if count == 1:
         return partial(_value_and_residuals, form)
 
-    def of_bank(xp, scores, labels, counts, margin):
+    def of_bank(xp: Any, scores: Any, labels: Any, counts: Any, margin: float) -> tuple[Any, Any]:
         found = [
             _value_and_residuals(form, xp, part, labels, weights, margin)
             for part, weights in zip(xp.split(scores, count), counts, strict=True)
@@ -91,7 +97,9 @@ def _rowwise_of(form: DualForm, count: int):
     return of_bank
 
 
-def _value_and_residuals(form, xp, scores, labels, counts, margin):
+def _value_and_residuals(
+    form: DualForm, xp: Any, scores: Any, labels: Any, counts: Any, margin: float
+) -> tuple[Any, Any]:
     own = own_of(xp, labels, scores.shape[0])
     losses, residuals = form.loss_and_residuals(xp, scores, own, margin)
     return (counts * losses).sum(), residuals * counts[None, :]

@@ -9,17 +9,18 @@ __all__ = ["NOTHING", "NewtonStep", "Preconditioner", "QuasiNewtonStep"]
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jax import lax
+from jax import Array, lax
 
 from jaxlin.precision import jit
 from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
+from jaxlin.solvers.covariance import Sample
 from jaxlin.solvers.curvature import (
     SparseBend,
     bends_of,
@@ -28,7 +29,7 @@ from jaxlin.solvers.curvature import (
     sparse_curvature,
     sparse_product,
 )
-from jaxlin.solvers.dual_losses import Bend, own_of
+from jaxlin.solvers.dual_losses import Bend, DualForm, own_of
 from jaxlin.solvers.history import History, empty_history, forgotten, pushed, scaled_step
 from jaxlin.solvers.krylov import conjugate_gradients
 from jaxlin.solvers.preconditioner import class_block_metric, flat, own_curvature, two_level_metric
@@ -53,7 +54,7 @@ WORTH = 15
 class Preconditioner(NamedTuple):
     """A metric, and what it was built from, where that is kept to build it again."""
 
-    metric: Callable | None
+    metric: Any
     rows: np.ndarray = np.zeros((2, 0))
     """(2, m): the rows and their weights."""
     columns: np.ndarray = np.zeros((2, 0, 0))
@@ -67,11 +68,12 @@ NOTHING = Preconditioner(None)
 class NewtonStep:
     """Newton directions of one run; keeps its preconditioner while it serves."""
 
-    def __init__(self, problem: Problem, builder: MetricBuilder, *, keep: bool = False):
+    def __init__(self, problem: Problem, builder: MetricBuilder, *, keep: bool = False) -> None:
         """`keep`: what preconditioners are built from, for `state`."""
         self.problem, self.builder = problem, builder
         self.exact = fits_dense(problem)
-        self._built, self._fresh, self._keep = NOTHING, 0, keep
+        self._built: Preconditioner = NOTHING
+        self._fresh, self._keep = 0, keep
         self._draws, self._rows = 0, BENDING_ROWS
 
     def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,14 +82,14 @@ class NewtonStep:
         numbers = self._built.smoothing, self._fresh, self._draws, self._rows, curvature
         return self._built.rows, self._built.columns, np.array(numbers, np.float64)
 
-    def go_on(self, rows, columns, numbers) -> None:
+    def go_on(self, rows: Any, columns: np.ndarray, numbers: np.ndarray) -> None:
         """From the `state` of another run's steps for the same problem."""
         smoothing, *counts, curvature = numbers.tolist()
         self._fresh, self._draws, self._rows = map(int, counts)
         self.builder.curvature = None if np.isnan(curvature) else curvature
         self._built = self.rebuilt(rows, columns, smoothing)
 
-    def rebuilt(self, rows, columns, smoothing) -> Preconditioner:
+    def rebuilt(self, rows: Any, columns: np.ndarray, smoothing: float) -> Preconditioner:
         """The preconditioner that was built from these."""
         if not rows.size:
             return NOTHING
@@ -96,7 +98,16 @@ class NewtonStep:
         at = np.arange(len(sample.indices))
         return self._build(sample, None, columns[0], smoothing, columns[1], at)
 
-    def __call__(self, bent, gradient, bias_gradient, scores, smoothing, anchor, accuracy):
+    def __call__(
+        self,
+        bent: Any,
+        gradient: np.ndarray,
+        bias_gradient: np.ndarray,
+        scores: Any,
+        smoothing: float,
+        anchor: Any,
+        accuracy: float,
+    ) -> Any:
         """Minus the (approximately) solved Newton system; and the passes over the data it took.
 
         Args:
@@ -110,9 +121,11 @@ class NewtonStep:
         mean = builder.sample.mean
         sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
         passes = np.count_nonzero(sample.weights) / problem.rows.size
-        bend = None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
+        bend: Any = (
+            None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
+        )
 
-        def build():
+        def build() -> Preconditioner:
             if sparse or len(sample.indices) > builder.drawn:
                 return self._metric_at(bent, scores, smoothing, anchor)
             return self._metric_of(sample, bend, bent, scores, smoothing, anchor)
@@ -122,9 +135,10 @@ class NewtonStep:
             return step, bias_step, passes
         product = flat(_hessian_product(problem, sample, bend), gradient.shape)
         right = -np.concatenate([gradient.ravel(), bias_gradient])
-        state, count, done = None, 0, False
+        state: Any = None
+        count, done = 0, False
 
-        def go_on(most):
+        def go_on(most: int) -> Any:
             metric = flat(self._built.metric, gradient.shape)
             return conjugate_gradients(product, metric, right, accuracy, most, state)
 
@@ -137,7 +151,7 @@ class NewtonStep:
         step, bias_step = np.split(state[0], [gradient.size])
         return step.reshape(gradient.shape), bias_step, passes * count
 
-    def dear(self, bent) -> float:
+    def dear(self, bent: Any) -> float:
         """About how many passes over the data the next direction will take.
 
         Of very many classes few bend, and products gather only these: never many.
@@ -147,22 +161,26 @@ class NewtonStep:
         bending = np.count_nonzero(fetch(bent) > 0)
         return min(bending, self._rows) / self.problem.rows.size * max(self._fresh, USUAL)
 
-    def preconditioner(self, bent, scores, smoothing, anchor) -> Preconditioner:
+    def preconditioner(
+        self, bent: Any, scores: Any, smoothing: float, anchor: Any
+    ) -> Preconditioner:
         """The preconditioner by itself; arguments as for a direction."""
         return self._metric_at(self._chances(bent), scores, smoothing, anchor)
 
-    def _chances(self, bent):
+    def _chances(self, bent: Any) -> np.ndarray:
         """Of the rows in the next draw: by how much they bend, or by weight where none does."""
         self._draws += 1
         bent = fetch(bent).astype(np.float64)
         return bent if (bent > 0).any() else self.problem.counts
 
-    def _metric_at(self, bent, scores, smoothing, anchor):
+    def _metric_at(self, bent: Any, scores: Any, smoothing: float, anchor: Any) -> Preconditioner:
         builder = self.builder
         few = builder.draw(bent, builder.drawn, seed=self._draws, mean=builder.sample.mean)
         return self._metric_of(few, None, bent, scores, smoothing, anchor)
 
-    def _metric_of(self, sample, bend, bent, scores, smoothing, anchor):
+    def _metric_of(
+        self, sample: Sample, bend: Any, bent: Any, scores: Any, smoothing: float, anchor: Any
+    ) -> Preconditioner:
         builder = self.builder
         if builder.curvature is None:
             builder.curvature = max(float(bent.sum()) / self.problem.classes, 1e-8)
@@ -170,14 +188,17 @@ class NewtonStep:
             return self._build(sample, bend, scores, smoothing, anchor, sample.indices)
         return Preconditioner(builder.gram_as_known()) if self._built is NOTHING else self._built
 
-    def _build(self, sample, bend, scores, smoothing, anchor, at) -> Preconditioner:
+    def _build(
+        self, sample: Sample, bend: Any, scores: Any, smoothing: float, anchor: Any, at: Any
+    ) -> Preconditioner:
         """From the sample's rows.
 
         Args:
           bend: of the sample, if it is known.
           at: which columns of scores and anchor are the sample's.
         """
-        problem, spectrum, columns = self.problem, self.builder.spectrum(), ()
+        problem, spectrum = self.problem, self.builder.spectrum()
+        columns: list[np.ndarray] = []
         together = not self.builder.by_class
         if together or self._keep:
             columns = [fetch(_taken(problem, values, at)) for values in (scores, anchor)]
@@ -206,20 +227,23 @@ class NewtonStep:
 class _SampledBend(NamedTuple):
     """Second derivatives of the sampled rows' losses, weighted; rows of weight 0 fill them up."""
 
-    diagonal: object
+    diagonal: Any
     """(K, m)"""
-    kappa: object
+    kappa: Any
     """(m,)"""
-    labels: object
+    labels: Any
     """(m,)"""
 
 
-def _sampled_bend(problem, sample, scores, smoothing, anchor, at=None):
+def _sampled_bend(
+    problem: Problem, sample: Sample, scores: Any, smoothing: float, anchor: Any, at: Any = None
+) -> Any:
     """`_SampledBend`, or `SparseBend` where few of many classes bend.
 
     `at`: which columns of scores and anchor are the sample's, where not its rows'.
     """
-    indices, weights = sample.indices, sample.weights.astype(problem.dtype)
+    indices = sample.indices
+    weights: Any = sample.weights.astype(problem.dtype)
     at = indices if at is None else at
     if problem.on_host:
         labels = problem.labels[indices]
@@ -235,24 +259,34 @@ def _sampled_bend(problem, sample, scores, smoothing, anchor, at=None):
         sparse = sparse_bend(*(np.asarray(part)[..., :size] for part in (*found, labels)))
         if sparse is not None:
             return sparse
-    return _SampledBend(*found, labels)
+    diagonal, kappa = found
+    return _SampledBend(diagonal, kappa, labels)
 
 
-def _near(values) -> bool:
+def _near(values: Any) -> bool:
     """Whether NumPy reads them at no cost."""
     return isinstance(values, np.ndarray) or next(iter(values.devices())).platform == "cpu"
 
 
-def _taken(problem: Problem, values, indices):
+def _taken(problem: Problem, values: Any, indices: Any) -> Any:
     return values[:, indices] if problem.on_host else _taken_compiled(values, indices)
 
 
 @jit
-def _taken_compiled(values, indices):
+def _taken_compiled(values: Any, indices: Any) -> Array:
     return jnp.take(values, indices, axis=1, mode="clip")
 
 
-def _weighted_bend(xp, form, scores, labels, weights, anchor, margin, smoothing):
+def _weighted_bend(
+    xp: Any,
+    form: DualForm,
+    scores: Any,
+    labels: Any,
+    weights: np.ndarray,
+    anchor: Any,
+    margin: float,
+    smoothing: float,
+) -> Any:
     """The bend times the weight of its row."""
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
@@ -261,12 +295,12 @@ def _weighted_bend(xp, form, scores, labels, weights, anchor, margin, smoothing)
     return bend.diagonal * weights[None, :], kappa.astype(scores.dtype)
 
 
-def _own_curvature(xp, form, diagonal, kappa, labels):
+def _own_curvature(xp: Any, form: DualForm, diagonal: Any, kappa: Any, labels: Any) -> Any:
     own = own_of(xp, labels, diagonal.shape[0])
     return own_curvature(xp, form, Bend(diagonal, kappa), own)
 
 
-def _hessian_product(problem: Problem, sample, bend: _SampledBend):
+def _hessian_product(problem: Problem, sample: Sample, bend: _SampledBend) -> Callable:
     """(W, b) -> Hessian times (W, b), from the sampled rows around their mean."""
     mean, strength, form = sample.mean, problem.strength, problem.form
     if sample.rows is None:
@@ -274,7 +308,7 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
         rows = problem.rows.inputs[sample.indices].astype(np.float64)
         own = own_of(np, bend.labels, problem.classes)
 
-        def curved(weights, bias):
+        def curved(weights: np.ndarray, bias: np.ndarray) -> Any:
             scores = np.ascontiguousarray((rows @ (weights * scale).T).T) + bias[:, None]
             moved = form.curve(np, Bend(*bend[:2]), own, scores)
             return np.asarray((rows.T @ moved.T).T) * scale, moved.sum(1)
@@ -283,7 +317,7 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
         curved = sparse_product(form, sample.rows, bend)
     elif problem.on_host:
 
-        def curved(weights, bias):
+        def curved(weights: np.ndarray, bias: np.ndarray) -> Any:
             return _curved(np, form, sample.rows, bend, weights, bias)
 
     else:
@@ -291,10 +325,10 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
         rows, more = sample.rows, size - len(sample.rows)
         rows = jnp.asarray(np.pad(rows, ((0, more), (0, 0))) if more else rows)
 
-        def curved(weights, bias):
+        def curved(weights: np.ndarray, bias: np.ndarray) -> Any:
             return _curved_compiled(form, entries, rows, bend, weights, bias)
 
-    def product(weights, bias):
+    def product(weights: np.ndarray, bias: np.ndarray) -> tuple[Any, Any]:
         dtype = problem.dtype
         found = curved(weights.astype(dtype), (bias + weights @ mean).astype(dtype))
         sums = np.asarray(found[1], np.float64)
@@ -306,14 +340,18 @@ def _hessian_product(problem: Problem, sample, bend: _SampledBend):
     return product
 
 
-def _curved(xp, form, rows, bend, weights, bias):
+def _curved(
+    xp: Any, form: DualForm, rows: Any, bend: Any, weights: np.ndarray, bias: np.ndarray
+) -> tuple[Any, Any]:
     own = own_of(xp, bend.labels, weights.shape[0])
     moved = form.curve(xp, Bend(*bend[:2]), own, weights @ rows.T + bias[:, None])
     return moved @ rows, moved.sum(1)
 
 
 @partial(jit, static_argnums=(0, 1))
-def _curved_compiled(form, entries, rows, bend, weights, bias):
+def _curved_compiled(
+    form: DualForm, entries: int, rows: Any, bend: Any, weights: np.ndarray, bias: np.ndarray
+) -> tuple[Array, Array]:
     """`_curved` in blocks of rows of about so many `entries`, with their scores."""
     size, classes = rows.shape[0], weights.shape[0]
     across = max(classes, rows.shape[1])
@@ -323,8 +361,8 @@ def _curved_compiled(form, entries, rows, bend, weights, bias):
     if chunk == size:
         return _curved(jnp, form, rows, bend, weights, bias)
 
-    def step(sums, i):
-        def part(values, axis):
+    def step(sums: Any, i: Any) -> Any:
+        def part(values: Any, axis: int) -> Any:
             return lax.dynamic_slice_in_dim(values, i * chunk, chunk, axis)
 
         block = _SampledBend(part(bend.diagonal, 1), part(bend.kappa, 0), part(bend.labels, 0))
@@ -346,15 +384,26 @@ SHARE = 2.0
 class QuasiNewtonStep:
     """Directions of one run. Pairs outlive a round: the next one is smoothed much alike."""
 
-    def __init__(self, problem: Problem, newton: NewtonStep):
+    def __init__(self, problem: Problem, newton: NewtonStep) -> None:
         size = problem.classes * (problem.features + 1)
         self.newton = newton
         self._history = empty_history(size, 20)
-        self._built, self._since, self._last = NOTHING, 0, None
+        self._built, self._since = NOTHING, 0
+        self._last: Any = None
         builder = newton.builder
         self._serves = max(FRESH, SHARE * builder.build_cost() / builder.evaluation_cost())
 
-    def __call__(self, bent, weights, bias, gradient, sums, scores, smoothing, anchor):
+    def __call__(
+        self,
+        bent: Any,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        gradient: np.ndarray,
+        sums: Any,
+        scores: Any,
+        smoothing: float,
+        anchor: Any,
+    ) -> Any:
         """A direction of descent (K, D) and (K,); what is given is as for `NewtonStep`."""
         if self._built is NOTHING or self._since >= self._serves:
             self._built = self.newton.preconditioner(bent, scores, smoothing, anchor)
@@ -375,14 +424,16 @@ class QuasiNewtonStep:
         numbers = np.array([self._built.smoothing, self._since], np.float64)
         return self._history, last, self._built.rows, self._built.columns, numbers
 
-    def go_on(self, history: History, last, rows, columns, numbers) -> None:
+    def go_on(
+        self, history: History, last: Any, rows: Any, columns: np.ndarray, numbers: np.ndarray
+    ) -> None:
         """From the `state` of another run's steps for the same problem; `newton` has gone on."""
         self._history = history
         self._last = tuple(last) if last.size else None
         self._built = self.newton.rebuilt(rows, columns, float(numbers[0]))
         self._since = int(numbers[1])
 
-    def learn(self, weights, bias, gradient, sums) -> None:
+    def learn(self, weights: np.ndarray, bias: np.ndarray, gradient: np.ndarray, sums: Any) -> None:
         """The gradient where the last step led, of the same function."""
         if self._last is None:
             return

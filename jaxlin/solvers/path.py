@@ -9,11 +9,12 @@ one weighting after another.
 
 __all__ = ["PathState", "minimize_path"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
@@ -21,10 +22,10 @@ from jaxlin.solvers.fitting import Fitting, restored
 from jaxlin.solvers.history import own_copy
 from jaxlin.solvers.interpolation import end_of, fill, reach
 from jaxlin.solvers.lbfgs import State
-from jaxlin.solvers.problem import open_problem, reweighted
+from jaxlin.solvers.problem import Problem, open_problem, reweighted
 from jaxlin.solvers.smooth import begin, minimize_smooth, together
 from jaxlin.solvers.solve import solution_of, solver_of, start_of
-from jaxlin.solvers.status import silent
+from jaxlin.solvers.status import Fit, silent
 
 END_SHARE = 0.5
 """Of the tolerance, for the ends of an interval that is filled in; the rest is for its inside."""
@@ -49,22 +50,22 @@ class PathState(NamedTuple):
 
 
 def minimize_path(
-    inputs,
-    labels,
+    inputs: Any,
+    labels: Any,
     *,
-    strengths,
-    loss="softmax",
+    strengths: np.ndarray,
+    loss: Any = "softmax",
     tolerance: float = 1e-4,
-    sample_weight=None,
-    l1_strength=0.0,
+    sample_weight: Any = None,
+    l1_strength: Any = 0.0,
     fit_intercept: bool = True,
     init: LinearParams | None = None,
     max_iterations: int = 1000,
-    preprocessing=None,
+    preprocessing: Any = None,
     classes: int | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     margin: float = 1.0,
-    mesh=None,
+    mesh: Any = None,
     callback: Callable | None = None,
     carried: PathState | None = None,
     on_carried: Callable | None = None,
@@ -139,17 +140,15 @@ def minimize_path(
     with quiet_blas():
         paths = together(
             [
-                _walk(problem, *each, init, _told(callback, f, folds), *ends)
-                for f, (problem, *each) in enumerate(
-                    zip(opened, strengths, l1_strengths, strict=True)
-                )
+                _walk(*each, init, _told(callback, f, folds), *ends)
+                for f, each in enumerate(zip(opened, strengths, l1_strengths, strict=True))
             ],
             on_pass,
         )
     return paths if folds else paths[0]
 
 
-def _strengths(name, strengths, folds) -> np.ndarray:
+def _strengths(name: str, strengths: np.ndarray, folds: Any) -> np.ndarray:
     """(F, T), checked."""
     values = np.asarray(strengths, np.float64)
     if not values.size or values.ndim > 2 or (values.ndim == 2 and len(values) != folds):
@@ -163,7 +162,7 @@ def _strengths(name, strengths, folds) -> np.ndarray:
     return np.broadcast_to(values, (folds, values.shape[-1] if values.ndim else 1))
 
 
-def _opened(weightings, settings, strength) -> list:
+def _opened(weightings: Any, settings: Any, strength: float) -> list:
     """A checked problem for each weighting; rows are shared where the same classes occur."""
     opened = [open_problem(**settings, strength=strength, sample_weight=weightings[0])]
     for weights in weightings[1:]:
@@ -174,13 +173,22 @@ def _opened(weightings, settings, strength) -> list:
     return opened
 
 
-def _told(callback, fold, folds):
+def _told(callback: Callable[..., Any] | None, fold: int, folds: Any) -> Callable[..., Any]:
     if callback is None:
         return silent
     return (lambda t, solution: callback(fold, t, solution)) if folds else callback
 
 
-def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, on_pass):
+def _walk(
+    opened: Any,
+    strengths: np.ndarray,
+    l1_strengths: np.ndarray,
+    init: LinearParams | None,
+    callback: Callable[..., Any],
+    carried: Any,
+    on_carried: Callable[..., Any],
+    on_pass: Callable[..., Any],
+) -> Generator[Any, Any, list[Solution | None]]:
     """One path, as a generator for `together`: the solutions in the order of `strengths`.
 
     Where strengths lie close together only some are solved, to a smaller gap, and those between
@@ -192,6 +200,7 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
     order, far = np.lexsort((strengths, l1_strengths))[::-1], reach(problem, problem.tolerance)
     falling = strengths[order]
     last: Fitting | None = None
+    fit: Any = None
     left, at = None, -1
     if carried is not None:
         weights, bias = (np.array(part) for part in carried[:2])
@@ -230,12 +239,20 @@ def _walk(opened, strengths, l1_strengths, init, callback, carried, on_carried, 
     return solutions
 
 
-def _state_of(weights, bias, last: Fitting | None, end=()) -> PathState:
+def _state_of(
+    weights: np.ndarray, bias: np.ndarray, last: Fitting | None, end: Any = ()
+) -> PathState:
     state = None if last is None else last.state
     return own_copy(PathState(weights, bias, np.array(end, np.float64), state))
 
 
-def _solved(problem, weights, bias, last: Fitting | None, on_pass):
+def _solved(
+    problem: Problem,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    last: Fitting | None,
+    on_pass: Callable[..., Any],
+) -> Generator[Any, Any, tuple[Fit, Fitting | None]]:
     """The fit, and what it leaves to the next strength."""
     solve = solver_of(problem)
     if solve is minimize_smooth:
@@ -243,7 +260,7 @@ def _solved(problem, weights, bias, last: Fitting | None, on_pass):
     return solve(problem, weights, bias, silent, on_pass=on_pass), last
 
 
-def _stride(falling, at: int, far: float) -> int:
+def _stride(falling: np.ndarray, at: int, far: float) -> int:
     """How many strengths on is the last that lies within `far` of the one `at`; at least 1."""
     if far == 0 or at >= len(falling) - 1 or falling[-1] <= 0:
         return 1

@@ -41,13 +41,13 @@ __all__ = [
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from jax import lax
+from jax import Array, lax
 from scipy.linalg import get_lapack_funcs
 
 from jaxlin.passes import arithmetic
@@ -61,7 +61,7 @@ from jaxlin.solvers.covariance import (
     unit_system,
 )
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, block_inverses, class_blocks, dense_factor
-from jaxlin.solvers.dual_losses import total
+from jaxlin.solvers.dual_losses import DualForm, total
 from jaxlin.solvers.problem import Problem
 
 BELOW_ROWS = 3000
@@ -75,7 +75,7 @@ def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
     Of a metric the vectors may be several, (..., n).
     """
 
-    def apply(vectors):
+    def apply(vectors: np.ndarray) -> Any:
         batch = vectors.shape[:-1]
         weights, bias = np.split(vectors, [shape[0] * shape[1]], axis=-1)
         found = operator(weights.reshape(*batch, *shape), bias)
@@ -84,13 +84,15 @@ def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
     return apply
 
 
-def gram_metric(problem: Problem, covariance, sample: Sample, curvature) -> Callable:
+def gram_metric(
+    problem: Problem, covariance: np.ndarray, sample: Sample, curvature: Any
+) -> Callable:
     """The inverse of curvature * C + 2 strength on every class, and of `curvature` on the bias."""
     stiff, mean = stiffness(problem, sample, np.diag(covariance), curvature), sample.mean
     system, scaling, _ = unit_system(covariance, stiff, curvature)
     solve = cholesky_solver(system)
 
-    def apply(gradient, bias_gradient):
+    def apply(gradient: np.ndarray, bias_gradient: np.ndarray) -> Any:
         step = solve((gradient - bias_gradient[..., None] * mean) * scaling) * scaling
         if not problem.fit_intercept:
             return step, np.zeros_like(bias_gradient)
@@ -99,11 +101,13 @@ def gram_metric(problem: Problem, covariance, sample: Sample, curvature) -> Call
     return apply
 
 
-def spectral_metric(problem: Problem, spectrum: Spectrum, mean, curvature) -> Callable:
+def spectral_metric(
+    problem: Problem, spectrum: Spectrum, mean: np.ndarray, curvature: Any
+) -> "SpectralMetric":
     """The Gram metric where the covariance was not formed."""
     inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
 
-    def solve(turned, bias_gradient):
+    def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
         return turned * inverse, bias_gradient / curvature
 
     return through_spectrum(problem, spectrum, mean, curvature, solve)
@@ -122,7 +126,9 @@ class SpectralMetric(NamedTuple):
     """(..., K, D) gradient -> the step outside the span of the vectors."""
     fit_intercept: bool
 
-    def __call__(self, gradient, bias_gradient):
+    def __call__(
+        self, gradient: np.ndarray, bias_gradient: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         vectors = self.spectrum.vectors
         centred = gradient - bias_gradient[..., None] * self.mean
         # one product for all of a batch: NumPy would make one for each
@@ -136,7 +142,7 @@ class SpectralMetric(NamedTuple):
 
 
 def through_spectrum(
-    problem: Problem, spectrum: Spectrum, mean, curvature: float, solve: Callable
+    problem: Problem, spectrum: Spectrum, mean: np.ndarray, curvature: float, solve: Callable
 ) -> SpectralMetric:
     """A metric that is known along the leading vectors; the Gram metric is left the rest.
 
@@ -148,14 +154,14 @@ def through_spectrum(
     return SpectralMetric(spectrum, mean, solve, rest, problem.fit_intercept)
 
 
-def _outside(spectrum: Spectrum, curvature) -> Callable:
+def _outside(spectrum: Spectrum, curvature: Any) -> Callable:
     """The step outside the span of the leading vectors (orthonormal once unscaled)."""
     if spectrum.rest is None:
         return lambda centred: 0.0
     solve = spectrum.rest(curvature)
     vectors = spectrum.vectors / spectrum.scaling[:, None]
 
-    def apply(centred):
+    def apply(centred: np.ndarray) -> Any:
         right = centred * spectrum.scaling
         right = right - (right @ vectors) @ vectors.T
         step = solve(right)
@@ -166,7 +172,7 @@ def _outside(spectrum: Spectrum, curvature) -> Callable:
 
 def two_level_metric(
     problem: Problem, spectrum: Spectrum, sample: Sample, bends: Bends
-) -> Callable:
+) -> SpectralMetric:
     """The Hessian of the sampled rows: dense on top, blocks below."""
     dtype, classes = problem.dtype, problem.classes
     directions = spectrum.vectors.shape[1]
@@ -176,14 +182,14 @@ def two_level_metric(
         top = np.concatenate([leading, np.ones((len(leading), 1), dtype)], axis=1)
         factor = dense_factor(problem, top, spectrum.ridges[:dense], bends)
     mean_bend = np.maximum(bends.diagonal.sum(1, dtype=np.float64), 1e-12)
-    rows, some = sample.rows, slice(None)
+    rows, some = sample.rows, np.arange(len(sample.rows))
     if len(rows) > BELOW_ROWS:
         some = np.random.default_rng(0).permutation(len(rows))[:BELOW_ROWS]
     below = product(problem, rows[some], spectrum.vectors[:, dense:])
     squares = below**2 * dtype.type(len(rows) / len(below))
     inverses = block_inverses(problem, squares, spectrum.ridges[dense:], bends.of_rows(some))
 
-    def solve(turned, bias_gradient):
+    def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
         step, bias_step = np.empty_like(turned), bias_gradient / mean_bend
         if dense:
             ends = bias_gradient[..., None].astype(dtype)
@@ -208,7 +214,7 @@ ROUNDED = (0.0, *10.0 ** np.arange(1, 7))
 """Roundings of the largest entry that the diagonal of a block may need to be positive definite."""
 
 
-def own_curvature(xp, form, bend, own):
+def own_curvature(xp: Any, form: DualForm, bend: Any, own: Any) -> Any:
     """(K, m): the second derivative of each row's loss in the score of each class alone."""
     d, kappa = bend
     curvature = d - kappa[None, :] * form.pull(xp, bend, own) ** 2
@@ -217,7 +223,7 @@ def own_curvature(xp, form, bend, own):
     return curvature
 
 
-def thinned(curvature, seed: int):
+def thinned(curvature: Any, seed: int) -> tuple[Any, Any]:
     """(K, m) CSR: about `CLASS_ROWS` of the rows of each class, by their curvature (K, m).
 
     What is left is weighted up, so that the sums are those of all rows on average.
@@ -238,8 +244,8 @@ def thinned(curvature, seed: int):
 
 
 def class_block_metric(
-    problem: Problem, spectrum: Spectrum, sample: Sample, curvature, chances=None
-) -> Callable:
+    problem: Problem, spectrum: Spectrum, sample: Sample, curvature: Any, chances: Any = None
+) -> SpectralMetric:
     """The inverse of the sampled rows' Hessian without the blocks between classes.
 
     Args:
@@ -272,7 +278,7 @@ def class_block_metric(
             inverses = np.array(_inverses_compiled(blocks, ridges))
     below = 1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12)
 
-    def solve(turned, bias_gradient):
+    def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
         ends = bias_gradient[..., None].astype(dtype)
         right = np.concatenate([turned[..., :leading], ends], axis=-1)
         solved = (inverses @ right[..., None])[..., 0]
@@ -289,7 +295,7 @@ def leading_directions(classes: int, directions: int, work: float) -> int:
     return int(np.clip(most - 1, 0, directions))
 
 
-def _noise(problem: Problem, sample: Sample, curvature, chances):
+def _noise(problem: Problem, sample: Sample, curvature: Any, chances: Any) -> np.ndarray:
     """(K,): the sampling variance of each class's sum of curvature, relative to its square.
 
     One over a number of rows, if all were alike and had to be lucky. Rows that were sure to be
@@ -310,7 +316,7 @@ def _noise(problem: Problem, sample: Sample, curvature, chances):
     return squares / np.maximum(sums, 1e-150) ** 2
 
 
-def shrink(blocks, noise) -> None:
+def shrink(blocks: Any, noise: Any) -> None:
     """Shrink in place what is between directions by the share of it that is noise.
 
     With variances of one, p directions that have nothing in common have some p^2 * noise in
@@ -341,7 +347,7 @@ def shrink(blocks, noise) -> None:
 
 
 @partial(jit, static_argnames="together")
-def _blocks_compiled(top, curvature, *, together):
+def _blocks_compiled(top: Any, curvature: Any, *, together: int) -> Array:
     """A class at a time, or so many `together`."""
     return lax.map(
         lambda weights: (top * weights[:, None]).T @ top,
@@ -350,7 +356,7 @@ def _blocks_compiled(top, curvature, *, together):
     )
 
 
-def _inverses(blocks, ridges):
+def _inverses(blocks: Any, ridges: np.ndarray) -> np.ndarray:
     """Of blocks + diag(ridges), in place; more is added where rounding has made one indefinite."""
     potrf, potri = get_lapack_funcs(("potrf", "potri"), (blocks,))
     diagonal = np.arange(len(ridges))
@@ -367,18 +373,18 @@ def _inverses(blocks, ridges):
 
 
 @jit
-def _inverses_compiled(blocks, ridges):
+def _inverses_compiled(blocks: Any, ridges: np.ndarray) -> Array:
     """The same of all blocks at once, for a device to which a thousand small ones are launches."""
     identity = jnp.eye(len(ridges), dtype=blocks.dtype)
     largest = (jnp.diagonal(blocks, axis1=1, axis2=2) + ridges[None, :]).max(1)
     unit = jnp.finfo(blocks.dtype).eps * largest
     plain = blocks + (identity * ridges[:, None])[None, :, :]
 
-    def factored(tries):
+    def factored(tries: Any) -> Any:
         more = jnp.asarray(ROUNDED, blocks.dtype)[tries] * unit
         return tries, jnp.linalg.cholesky(plain + more[:, None, None] * identity[None, :, :])
 
-    def failed(state):
+    def failed(state: Any) -> Array:
         return jnp.isnan(state[1]).any((1, 2)) & (state[0] < len(ROUNDED) - 1)
 
     _, factors = lax.while_loop(

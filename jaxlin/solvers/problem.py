@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
@@ -83,11 +84,11 @@ class Problem(NamedTuple):
         return self.rows.features
 
     @property
-    def xp(self):
+    def xp(self) -> Any:
         return self.rows.xp
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.rows.dtype
 
     @property
@@ -95,7 +96,7 @@ class Problem(NamedTuple):
         return isinstance(self.rows, HostRows)
 
 
-def penalty(problem: Problem, weights) -> float:
+def penalty(problem: Problem, weights: np.ndarray) -> float:
     """strength |W|^2 + l1_strength |W|_1, in float64."""
     weights = np.asarray(weights, np.float64)
     value = problem.strength * float(np.sum(weights**2))
@@ -104,35 +105,39 @@ def penalty(problem: Problem, weights) -> float:
     )
 
 
-def handed_back(problem: Problem, weights, bias):
+def handed_back(
+    problem: Problem, weights: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Parameters as users get them: of the rows with their center, in the dtype of the result."""
     weights = weights.astype(problem.result_dtype)
     bias = bias - weights.astype(np.float64) @ problem.center
     return weights, bias.astype(problem.result_dtype)
 
 
-def rounded(problem: Problem, weights, bias):
+def rounded(
+    problem: Problem, weights: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """What is left, in float64, of parameters that are handed back."""
     weights, bias = (part.astype(np.float64) for part in handed_back(problem, weights, bias))
     return weights, bias + weights @ problem.center
 
 
 def open_problem(
-    inputs,
-    labels,
+    inputs: Any,
+    labels: Any,
     *,
-    loss="softmax",
-    strength,
-    l1_strength=0.0,
-    tolerance=1e-4,
-    max_iterations=1000,
-    margin=1.0,
-    sample_weight=None,
-    fit_intercept=True,
-    classes=None,
-    dtype=None,
-    preprocessing=None,
-    mesh=None,
+    loss: Any = "softmax",
+    strength: float,
+    l1_strength: Any = 0.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
+    margin: float = 1.0,
+    sample_weight: Any = None,
+    fit_intercept: bool = True,
+    classes: int | None = None,
+    dtype: DTypeLike | None = None,
+    preprocessing: Any = None,
+    mesh: Any = None,
 ) -> tuple[Problem, np.ndarray, int]:
     """Check everything that users can get wrong; arguments as `minimize` has them.
 
@@ -172,9 +177,10 @@ def open_problem(
         )
     mapped = {name: getattr(preprocessing, name, None) for name in ("shift", "scale")}
     if mesh is None:
-        newton = newton_suits(form, strength, l1_strength, *inputs.shape, len(occurring))
+        size, features = inputs.shape
+        newton = newton_suits(form, strength, l1_strength, size, features, len(occurring))
         host = True if newton else None
-        rows = open_rows(inputs, len(occurring), dtype=dtype, host=host, **mapped)
+        rows: Any = open_rows(inputs, len(occurring), dtype=dtype, host=host, **mapped)
     else:
         rows = open_sharded(inputs, len(occurring), mesh, dtype=dtype, **mapped)
     result_dtype, set_aside = rows.dtype, 0.0
@@ -223,13 +229,17 @@ def open_problem(
     return problem, occurring, count
 
 
-def newton_suits(form, strength, l1_strength, size, features, classes) -> bool:
+def newton_suits(
+    form: DualForm, strength: float, l1_strength: float, size: int, features: int, classes: int
+) -> bool:
     """Softmax with a penalty, of few rows and features: Newton's method in NumPy is the fastest."""
     small = features <= NARROW and is_small(size, features, classes, times=NEWTON_SAVES)
     return small and form.geometry == "softmax" and strength > 0 and l1_strength == 0
 
 
-def reweighted(problem: Problem, occurring, count, sample_weight, labels):
+def reweighted(
+    problem: Problem, occurring: np.ndarray, count: int, sample_weight: Any, labels: Any
+) -> tuple[Problem, np.ndarray, int] | None:
     """The problem with other weights on the same rows; `None` if its rows or classes differ."""
     weights = _weights(sample_weight, len(labels))
     classes = np.arange(count) if not problem.fit_intercept else np.unique(labels[weights > 0])
@@ -242,7 +252,7 @@ def reweighted(problem: Problem, occurring, count, sample_weight, labels):
     return problem._replace(counts=counts, masses=masses), occurring, count
 
 
-def beside(rows, values):
+def beside(rows: Any, values: Any) -> Any:
     """Values by row, (N,) or (K, N), where their rows are computed."""
     if isinstance(rows, HostRows):
         return values
@@ -258,7 +268,7 @@ def examples_of(problem: Problem) -> int:
     return rows.examples if isinstance(rows, ShardedRows) else rows.size
 
 
-def same_fit(carried, kind: type, problem: Problem):
+def same_fit(carried: Any, kind: type, problem: Problem) -> Any:
     """`carried` itself, if it is the state of a fit of this kind and size.
 
     Raises:
@@ -266,7 +276,7 @@ def same_fit(carried, kind: type, problem: Problem):
     """
     wide = problem.classes, problem.features
     if isinstance(carried, kind):
-        same = np.size(carried.best) == wide[0] * (wide[1] + 1)
+        same = np.size(getattr(carried, "best", ())) == wide[0] * (wide[1] + 1)
         scores = getattr(carried, "scores", None)
         if same and (scores is None or np.shape(scores)[1] == examples_of(problem)):
             return carried
@@ -277,7 +287,7 @@ def same_fit(carried, kind: type, problem: Problem):
     )
 
 
-def _scalar(name, value, *, allow_zero) -> float:
+def _scalar(name: str, value: float, *, allow_zero: bool) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -288,7 +298,7 @@ def _scalar(name, value, *, allow_zero) -> float:
     return number
 
 
-def _labels(labels, size) -> np.ndarray:
+def _labels(labels: Any, size: int) -> np.ndarray:
     labels = np.asarray(labels)
     check_labels(labels, size)
     if labels.min() < 0:
@@ -300,7 +310,7 @@ def _labels(labels, size) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _weights(sample_weight, size) -> np.ndarray:
+def _weights(sample_weight: Any, size: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(size)
     weights = np.asarray(sample_weight, np.float64)
@@ -321,7 +331,7 @@ def _weights(sample_weight, size) -> np.ndarray:
     return weights
 
 
-def _class_count(classes, labels) -> int:
+def _class_count(classes: int | None, labels: Any) -> int:
     largest = int(labels.max())
     count = largest + 1 if classes is None else int(classes)
     if largest >= count:
@@ -333,13 +343,13 @@ def _class_count(classes, labels) -> int:
     return max(count, 1)
 
 
-def _check_finite(inputs) -> None:
+def _check_finite(inputs: Any) -> None:
     values = getattr(inputs, "data", inputs) if not isinstance(inputs, np.ndarray) else inputs
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
         raise DataError(NOT_FINITE)
 
 
-def _check_range(rows) -> None:
+def _check_range(rows: Any) -> None:
     """The certificate needs the largest norm of a row, and metrics the squares of norms."""
     limit = np.sqrt(np.finfo(rows.dtype).max) / 10
     if np.issubdtype(rows.inputs.dtype, np.integer):

@@ -18,7 +18,8 @@ feasible dual points throughout: their certificate is the stopping rule.
 
 __all__ = ["HingeFit", "minimize_hinge", "minimize_unregularized", "separated"]
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from jaxlin.passes import arithmetic
 from jaxlin.solvers.balance import WIDE, balanced_bias
 from jaxlin.solvers.certificate import certify, objective_at, smallest_lead
 from jaxlin.solvers.covariance import constant_features
-from jaxlin.solvers.dual_losses import own_of, settled, total
+from jaxlin.solvers.dual_losses import DualForm, own_of, settled, total
 from jaxlin.solvers.history import History, own_copy
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep, QuasiNewtonStep
@@ -89,12 +90,12 @@ class HingeFit(NamedTuple):
 
 def minimize_hinge(
     problem: Problem,
-    weights,
-    bias,
-    report,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
     carried: HingeFit | None = None,
-    on_carried=silent,
-    on_pass=silent,
+    on_carried: Callable[..., Any] = silent,
+    on_pass: Callable[..., Any] = silent,
 ) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
@@ -114,7 +115,13 @@ def minimize_hinge(
 
 
 def minimize_unregularized(
-    problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
+    problem: Problem,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
+    carried: Any = None,
+    on_carried: Callable[..., Any] = silent,
+    on_pass: Callable[..., Any] = silent,
 ) -> Fit:
     """Penalties that fall until none shows in the objective; nothing can be certified.
 
@@ -122,7 +129,8 @@ def minimize_unregularized(
     penalty can be carried on; the others begin again.
     """
     units = _units(problem)
-    scaled, fit = problem._replace(rows=problem.rows.rescaled(units)), None
+    scaled = problem._replace(rows=problem.rows.rescaled(units))
+    fit: Any = None
     strength, ends = SLIGHT, (carried, on_carried, on_pass)
     told = improving(lambda e, o, _: report(e, o, 0.0))
     for _ in range(PENALTIES):
@@ -148,7 +156,7 @@ def minimize_unregularized(
     return fit._replace(weights=fit.weights * units, lower_bound=0.0, status=status, proof=None)
 
 
-def _units(problem: Problem):
+def _units(problem: Problem) -> np.ndarray:
     """(D,): by what to multiply each feature, so that it has unit variance over some rows."""
     step = -(-problem.rows.size // SEEN)
     rows = problem.rows.sample(np.arange(0, problem.rows.size, step))
@@ -165,7 +173,15 @@ def separated(problem: Problem, fit: Fit, lead: float) -> Fit:
     )
 
 
-def _minimize(problem: Problem, weights, bias, report, carried, on_carried, on_pass) -> Fit:
+def _minimize(
+    problem: Problem,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
+    carried: Any,
+    on_carried: Callable[..., Any],
+    on_pass: Callable[..., Any],
+) -> Fit:
     xp, rows, strength = problem.xp, problem.rows, problem.strength
     counts = xp.asarray(problem.counts.astype(problem.dtype))
     precise = problem.dtype if problem.classes > WIDE else np.float64
@@ -191,13 +207,14 @@ def _minimize(problem: Problem, weights, bias, report, carried, on_carried, on_p
         best = least, best_weights.reshape(weights.shape), best_bias
         iterations, stalled, steps, many, short = map(int, whole)
 
-    def make():
-        numbers = smoothing, floor, dear, best[0], lower, claimed, promise, evaluations
-        numbers = np.array([*numbers, iterations, stalled, steps, many, short], np.float64)
+    def make() -> HingeFit:
+        bounds = best[0], lower, claimed, promise
+        counts = evaluations, iterations, stalled, steps, many, short
+        numbers = np.array([smoothing, floor, dear, *bounds, *counts], np.float64)
         by_row = to_host(problem, scores), to_host(problem, anchor)
-        learned = *newton.state(), *quasi.state()
+        learned: Any = *by_row, *newton.state(), *quasi.state(), numbers
         least_at = np.concatenate([best[1].ravel(), best[2]])
-        return own_copy(HingeFit(weights, bias, least_at, *by_row, *learned, numbers))
+        return own_copy(HingeFit(weights, bias, least_at, *learned))
 
     looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
     while iterations <= most:
@@ -314,26 +331,44 @@ def _minimize(problem: Problem, weights, bias, report, carried, on_carried, on_p
     return Fit(best[1], best[2], lower, norm, iterations, evaluations, status)
 
 
-def _finest(smoothing, steps, exact):
+def _finest(smoothing: float, steps: int, exact: bool) -> float:
     """In margins: 0.3, or less where Newton steps are exact or have become trivial."""
     if exact:
         return 1e-5
     return 0.3 if steps > 1 else max(smoothing / 2, 0.01)
 
 
-def _pace(steps):
+def _pace(steps: int) -> float:
     """The change of smoothing after a round of quasi-Newton steps: they find out what is hard."""
     if steps >= STEPS:
         return 1.7
     return 1 / 3 if steps <= 4 else 1 / 1.7 if steps <= 8 else 1.0
 
 
-def _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing):
+def _maximizer(
+    xp: Any,
+    form: DualForm,
+    scores: Any,
+    labels: Any,
+    counts: Any,
+    anchor: Any,
+    margin: float,
+    smoothing: float,
+) -> Any:
     z = form.shortfalls(xp, scores, own_of(xp, labels, scores.shape[0]), margin)
     return form.maximizer(xp, z, smoothing, anchor)
 
 
-def _point(xp, form, scores, labels, counts, margin, smoothing, anchor):
+def _point(
+    xp: Any,
+    form: DualForm,
+    scores: Any,
+    labels: Any,
+    counts: Any,
+    margin: float,
+    smoothing: float,
+    anchor: Any,
+) -> Any:
     """What a block adds: residuals, and the sums of its losses and of its dual objective."""
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
@@ -343,13 +378,33 @@ def _point(xp, form, scores, labels, counts, margin, smoothing, anchor):
     return residuals, tuple(part.astype(xp.float64).sum() for part in sums)
 
 
-def _bent(xp, form, scores, labels, counts, anchor, margin, smoothing):
+def _bent(
+    xp: Any,
+    form: DualForm,
+    scores: Any,
+    labels: Any,
+    counts: Any,
+    anchor: Any,
+    margin: float,
+    smoothing: float,
+) -> Any:
     """(R,): the weighted trace of each row's second derivative."""
     a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
     return counts * total(xp, form.bend(xp, a, smoothing).diagonal)
 
 
-def _slope_at(xp, form, scores, labels, counts, anchor, margin, smoothing, length, change):
+def _slope_at(
+    xp: Any,
+    form: DualForm,
+    scores: Any,
+    labels: Any,
+    counts: Any,
+    anchor: Any,
+    margin: float,
+    smoothing: float,
+    length: float,
+    change: Any,
+) -> Any:
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores + xp.asarray(length, scores.dtype) * change, own, margin)
     a = form.maximizer(xp, z, smoothing, anchor)
@@ -357,14 +412,32 @@ def _slope_at(xp, form, scores, labels, counts, anchor, margin, smoothing, lengt
     return along.astype(xp.float64).sum()
 
 
-def _curvature_along(xp, form, scores, labels, counts, anchor, margin, smoothing, change):
+def _curvature_along(
+    xp: Any,
+    form: DualForm,
+    scores: Any,
+    labels: Any,
+    counts: Any,
+    anchor: Any,
+    margin: float,
+    smoothing: float,
+    change: Any,
+) -> Any:
     a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
     own = own_of(xp, labels, scores.shape[0])
     curved = form.curve(xp, form.bend(xp, a, smoothing), own, change)
     return (total(xp, curved * change) * counts).astype(xp.float64).sum()
 
 
-def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
+def _line_search(
+    problem: Problem,
+    scores: Any,
+    change: Any,
+    counts: Any,
+    smoothing: float,
+    anchor: Any,
+    inner: Any,
+) -> tuple[float, float]:
     """Where the derivative of the smoothed objective along the step vanishes (regula falsi).
 
     Returns:
@@ -372,7 +445,7 @@ def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
     """
     data = (scores, problem.labels, counts, change, anchor)
 
-    def slope(length):
+    def slope(length: float) -> float:
         loss = problem.rows.total(
             rowwise(_slope_at, problem.form), data, problem.margin, smoothing, float(length)
         )
@@ -386,7 +459,7 @@ def _line_search(problem, scores, change, counts, smoothing, anchor, inner):
     return _root(slope, start), curvature / -start
 
 
-def _root(slope, start):
+def _root(slope: Any, start: Any) -> float:
     low, at_low, high, at_high = 0.0, start, 1.0, slope(1.0)
     while at_high < 0 and high < 64:
         if at_high > 0.05 * start:
@@ -410,7 +483,9 @@ def _root(slope, start):
     return low if low > 0 else middle
 
 
-def _bias_steps(problem, scores, counts, smoothing, anchor):
+def _bias_steps(
+    problem: Problem, scores: Any, counts: Any, smoothing: float, anchor: Any
+) -> np.ndarray:
     """Two guarded Newton steps in the biases alone."""
     data = (scores, problem.labels, counts)
     extra = (problem.margin, smoothing, anchor)

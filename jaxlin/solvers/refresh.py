@@ -3,8 +3,9 @@
 __all__ = ["SAMPLED_ROWS", "MetricBuilder", "Recipe", "recipe_of"]
 
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,12 +15,13 @@ from jaxlin.sharding import fetch
 from jaxlin.solvers.covariance import (
     DENSE_FEATURES,
     Sample,
+    Spectrum,
     constant_features,
     covariance_of,
     spectrum_of,
 )
-from jaxlin.solvers.curvature import DENSE_SIDE, bends_of, fits_dense
-from jaxlin.solvers.dual_losses import own_of, total
+from jaxlin.solvers.curvature import DENSE_SIDE, Bends, bends_of, fits_dense
+from jaxlin.solvers.dual_losses import DualForm, own_of, total
 from jaxlin.solvers.preconditioner import (
     BELOW_ROWS,
     CLASS_ROWS,
@@ -75,7 +77,7 @@ class Recipe(NamedTuple):
     """Whether all directions of the spectrum were known."""
 
 
-def recipe_of(weights, bias, settings) -> Recipe:
+def recipe_of(weights: np.ndarray, bias: np.ndarray, settings: Any) -> Recipe:
     """From what `MetricBuilder.state` returned."""
     follows, draw, curvature, *_, whole = settings.tolist()
     known = None if np.isnan(curvature) else curvature
@@ -85,29 +87,30 @@ def recipe_of(weights, bias, settings) -> Recipe:
 class MetricBuilder:
     """The metrics of one run. Draws the first sample and forms its covariance once."""
 
-    def __init__(self, problem: Problem, shared: "MetricBuilder | None" = None):
+    def __init__(self, problem: Problem, shared: "MetricBuilder | None" = None) -> None:
         """`shared`: a builder for the same rows and counts, whose sample and covariance serve."""
         self.problem = problem
-        self.curvature, self._spectrum, self.builds = None, None, 0
-        self._leverages, self._fresh, self._short = None, 0.0, False
+        self.curvature: float | None = None
+        self.builds = 0
+        self._spectrum: Spectrum | None = None
+        self._leverages: np.ndarray | None = None
+        self._fresh, self._short = 0.0, False
         few = FEW_CLASSES["smooth" if problem.form.smooth else "kinks"]
         self.by_class = problem.classes > few and not fits_dense(problem)
-        self.recipe = None if shared is None else shared.recipe
+        self.recipe: Recipe | None = None if shared is None else shared.recipe
         soon = self._spectrum_cost() <= FULL_AT_ONCE * self.evaluation_cost()
         self._whole = problem.features <= FULL_SPECTRUM or (
             problem.features <= DENSE_FEATURES and soon
         )
         if shared is not None:
-            self.drawn, self.sample, self.covariance = (
-                shared.drawn,
-                shared.sample,
-                shared.covariance,
-            )
+            self.drawn: int = shared.drawn
+            self.sample: Sample = shared.sample
+            self.covariance: np.ndarray | None = shared.covariance
             self.builds, self._short = shared.builds, shared._short
             return
         features = problem.features
         self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
-        self.sample = self.covariance = None
+        self.covariance = None
         if features <= DENSE_FEATURES:
             most = max(self.drawn, 5 * features // 2)
             with self.memory_for(f"the covariance of {features:,} features", "the rows' own span"):
@@ -118,7 +121,7 @@ class MetricBuilder:
             self.sample = self.draw(problem.counts, min(self.drawn, WIDE_ROWS), seed=0)
 
     @contextmanager
-    def memory_for(self, what: str, instead: str):
+    def memory_for(self, what: str, instead: str) -> Iterator[None]:
         """Without the memory the block ends early, and a warning says what serves in its place."""
         try:
             yield
@@ -134,7 +137,15 @@ class MetricBuilder:
                 stacklevel=2,
             )
 
-    def draw(self, chances, most, *, seed, mean=None, dense=True) -> Sample:
+    def draw(
+        self,
+        chances: Any,
+        most: int,
+        *,
+        seed: int,
+        mean: np.ndarray | None = None,
+        dense: bool = True,
+    ) -> Sample:
         """All rows with a chance if at most `most`, else `most` drawn by their chances.
 
         All of them may be any number, for each of which XLA would compile its programs: on a device
@@ -156,7 +167,7 @@ class MetricBuilder:
             return Sample(indices, None, weights, mean)
         return self.drawn_as(indices, weights, mean)
 
-    def drawn_as(self, indices, weights, mean=None) -> Sample:
+    def drawn_as(self, indices: Any, weights: np.ndarray, mean: np.ndarray | None = None) -> Sample:
         """The sample of these rows; `mean` is theirs where it is not given."""
         problem = self.problem
         rows = problem.rows.sample(indices, problem.dtype)
@@ -169,7 +180,7 @@ class MetricBuilder:
             centred[:, constant_features(rows, problem.center)] = 0
         return Sample(indices, centred, weights, mean)
 
-    def scores(self, sample: Sample, weights, bias):
+    def scores(self, sample: Sample, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Of the sample's rows, (K, m)."""
         dtype = self.problem.dtype
         centred = (bias + weights @ sample.mean).astype(dtype)[:, None]
@@ -177,7 +188,9 @@ class MetricBuilder:
             return np.repeat(centred, len(sample.rows), axis=1)
         return weights.astype(dtype) @ sample.rows.T + centred
 
-    def gram(self, weights, bias, smoothing=1.0, anchor=0.0):
+    def gram(
+        self, weights: np.ndarray, bias: np.ndarray, smoothing: float = 1.0, anchor: Any = 0.0
+    ) -> Any:
         """The Gram metric with the mean curvature at this point."""
         problem = self.problem
         self.recipe = Recipe(False, weights, bias, 0, None, self._whole)
@@ -188,14 +201,14 @@ class MetricBuilder:
         self.curvature = max(float(own), 1e-8)
         return self.gram_as_known()
 
-    def gram_as_known(self):
+    def gram_as_known(self) -> Any:
         """The Gram metric with the mean curvature that was seen last."""
         problem = self.problem
         if self.covariance is None:
             return spectral_metric(problem, self.spectrum(), self.sample.mean, self.curvature)
         return gram_metric(problem, self.covariance, self.sample, self.curvature)
 
-    def spectrum(self):
+    def spectrum(self) -> Spectrum:
         if self._spectrum is None:
             problem, curvature = self.problem, self.curvature or 1 / self.problem.classes
             features = problem.features
@@ -211,7 +224,9 @@ class MetricBuilder:
             return leading_directions(problem.classes, problem.features, entries)
         return min(DENSE_SIDE // problem.classes - 1, problem.features)
 
-    def following(self, weights, bias, instead=None):
+    def following(
+        self, weights: np.ndarray, bias: np.ndarray, instead: Callable | None = None
+    ) -> tuple[Any, float]:
         """The metric that follows the iterate to this point, and the passes over the data it took.
 
         Without the memory for it: `instead`, or the Gram metric.
@@ -226,7 +241,7 @@ class MetricBuilder:
         self.recipe = before
         return instead or self.gram(weights, bias), passes
 
-    def _made_of(self, sample, bends):
+    def _made_of(self, sample: Sample, bends: Bends) -> Any:
         """The metric of these rows: all classes together, or of many each by itself."""
         problem, spectrum = self.problem, self.spectrum()
         if not self.by_class:
@@ -234,7 +249,7 @@ class MetricBuilder:
         few = thinned(bends.own_weights, seed=self.builds)
         return class_block_metric(problem, spectrum, sample, *few)
 
-    def _sample_at(self, weights, bias) -> tuple[Sample, float]:
+    def _sample_at(self, weights: np.ndarray, bias: np.ndarray) -> tuple[Sample, float]:
         """Rows drawn by how much they bend and weigh there, and the passes that took."""
         problem, sample = self.problem, self.sample
         if len(sample.indices) <= self.drawn and problem.rows.size <= self.drawn:
@@ -257,7 +272,7 @@ class MetricBuilder:
         most = min(ROWS_A_CLASS * classes, SAMPLED_SCORES / classes, SAMPLED_ENTRIES / features)
         return int(max(self.drawn, most))
 
-    def follow(self, recipe: Recipe):
+    def follow(self, recipe: Recipe) -> Any:
         """The metric that a builder for the same problem left this recipe of."""
         self._know(recipe.whole)
         if not recipe.follows:
@@ -271,12 +286,13 @@ class MetricBuilder:
         builds, the rate of decrease when it was new, whether memory was short, whether all
         directions of its spectrum were known."""
         recipe = self.recipe
+        assert recipe is not None  # something was built
         curvature = np.nan if recipe.curvature is None else recipe.curvature
         own = self.builds, self._fresh, self._short
         settings = recipe.follows, recipe.draw, curvature, *own, recipe.whole
         return recipe.weights, recipe.bias, np.array(settings, np.float64)
 
-    def go_on(self, weights, bias, settings):
+    def go_on(self, weights: np.ndarray, bias: np.ndarray, settings: Any) -> Any:
         """The last metric of the builder that this `state` is of, whose work this one goes on
         with; both are for the same problem."""
         metric = self.follow(recipe_of(weights, bias, settings))
@@ -289,7 +305,9 @@ class MetricBuilder:
         side = (self.problem.features + 1) * self.problem.classes
         return fits_dense(self.problem) and self.problem.rows.size * side**2 <= 2e8
 
-    def worth_rebuilding(self, decrements, since, gap, target) -> bool:
+    def worth_rebuilding(
+        self, decrements: np.ndarray, since: int, gap: float, target: float
+    ) -> bool:
         """Whether a new metric costs less than the evaluations that the old one still needs.
 
         Where all directions of the spectrum cost less, too, the new one and those after know them.
@@ -332,16 +350,16 @@ class MetricBuilder:
         if whole != self._whole:
             self._whole, self._spectrum, self._leverages = whole, None, None
 
-    def _spectrum_cost(self):
+    def _spectrum_cost(self) -> float:
         """Multiplications that all eigenvectors of the covariance are worth: as timed."""
         return 9.0 * self.problem.features**3
 
-    def evaluation_cost(self):
+    def evaluation_cost(self) -> float:
         """Multiplications: a pass over the rows."""
         size, classes = self.problem.rows.size, self.problem.classes
         return CALLING + size * classes * (4.0 * self.problem.features + 50.0)
 
-    def build_cost(self):
+    def build_cost(self) -> float:
         """Multiplications: rows that bend, rotation, blocks and their factors.
 
         The dense block as if every row entered it with every pair of classes: with the fewer that
@@ -362,7 +380,7 @@ class MetricBuilder:
         rotation = features * (2.0 * drawn * leading + below)
         return seen + rotation + drawn * side**2 + below * classes**2 + side**3 / 3
 
-    def _leverage(self):
+    def _leverage(self) -> np.ndarray:
         """How much each row weighs in directions of equal curvature, (N,), from random ones.
 
         A feature that few rows have shows only if these rows are drawn.
@@ -384,7 +402,7 @@ class MetricBuilder:
             self._leverages = found + found.mean() + 1e-12
         return self._leverages
 
-    def _bent(self, weights, bias):
+    def _bent(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """How much each row bends, (N,)."""
         problem = self.problem
         scores = problem.rows.scores(weights, bias)
@@ -393,16 +411,16 @@ class MetricBuilder:
         return fetch(found).astype(np.float64) + 1e-12
 
 
-def _few_sizes(size):
+def _few_sizes(size: int) -> int:
     """The next of sizes that grow by a half."""
     return int(max(512, np.ceil(1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))))
 
 
-def _mean_square(xp, form, scores):
+def _mean_square(xp: Any, form: DualForm, scores: Any) -> Any:
     return total(xp, scores**2) / scores.shape[0]
 
 
-def _bent_at(xp, form, scores, labels, margin):
+def _bent_at(xp: Any, form: DualForm, scores: Any, labels: Any, margin: float) -> Any:
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, scores, own, margin)
     bend = form.bend(xp, form.maximizer(xp, z, 1.0, 0.0), 1.0)

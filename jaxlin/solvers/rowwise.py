@@ -15,35 +15,40 @@ __all__ = [
     "to_host",
 ]
 
+from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from jaxlin.passes import ShardedRows
 from jaxlin.passes.chunks import block_of
 from jaxlin.precision import jit
 from jaxlin.sharding import fetch
+from jaxlin.solvers.dual_losses import DualForm
 from jaxlin.solvers.problem import Problem, examples_of
 
 
-def runner(problem: Problem):
+def runner(problem: Problem) -> Callable:
     """Runs functions of (xp, form, *arrays): in NumPy, or compiled where the rows are."""
     if problem.on_host:
         return lambda f, *arguments: f(np, *arguments)
     return lambda f, *arguments: _compiled(f)(*arguments)
 
 
-def summing_runner(problem: Problem):
+def summing_runner(problem: Problem) -> Callable:
     """Runs functions of (xp, form, scores, labels, counts, *extra, anchor) that sum over rows.
 
     Block by block, so that nothing of the size of the scores is made on the way. The last
     argument belongs to the rows too, unless it is a scalar.
     """
 
-    def run(f, form, scores, labels, counts, *extra):
+    def run(
+        f: Callable[..., Any], form: DualForm, scores: Any, labels: Any, counts: Any, *extra: Any
+    ) -> Any:
         by_row = (scores, labels, counts, extra[-1])
         return problem.rows.total(rowwise(f, form), by_row, *extra[:-1])
 
@@ -51,26 +56,26 @@ def summing_runner(problem: Problem):
 
 
 @cache
-def rowwise(f, form):
+def rowwise(f: Callable[..., Any], form: DualForm) -> Callable:
     """f(xp, form, scores, labels, counts, *extra, anchor), the anchor moved beside the counts."""
 
-    def bound(xp, scores, labels, counts, anchor, *extra):
+    def bound(xp: Any, scores: Any, labels: Any, counts: Any, anchor: Any, *extra: Any) -> Any:
         return f(xp, form, scores, labels, counts, *extra, anchor)
 
     return bound
 
 
 @cache
-def _compiled(f):
+def _compiled(f: Callable[..., Any]) -> Callable:
     return jit(partial(f, jnp), static_argnums=0)
 
 
-def to_host(problem: Problem, values) -> np.ndarray:
+def to_host(problem: Problem, values: Any) -> np.ndarray:
     """What `beside` placed, as an array of one's own, without the rows that fill up a mesh."""
     return np.array(fetch(values)[..., : examples_of(problem)])
 
 
-def columnwise(problem: Problem, f, by_row, *extra):
+def columnwise(problem: Problem, f: Callable[..., Any], by_row: Any, *extra: Any) -> Any:
     """f(xp, form, *by_row, *extra), made block by block of rows.
 
     Args:
@@ -87,19 +92,21 @@ def columnwise(problem: Problem, f, by_row, *extra):
 
 
 @partial(jit, static_argnames=("f", "form", "chunk"))
-def _columnwise(by_row, extra, *, f, form, chunk):
+def _columnwise(
+    by_row: Any, extra: Any, *, f: Callable[..., Any], form: DualForm, chunk: int
+) -> Any:
     size = by_row[0].shape[-1]
 
-    def block(start):
+    def block(start: Any) -> Any:
         return f(jnp, form, *block_of(by_row, start, chunk), *extra)
 
     if chunk == size:
         return block(0)
 
-    def step(made, i):
+    def step(made: Any, i: Any) -> Any:
         start = jnp.minimum(i * chunk, size - chunk)
 
-        def put(whole, part):
+        def put(whole: Any, part: Any) -> Any:
             return lax.dynamic_update_slice_in_dim(whole, part, start, axis=-1)
 
         return jax.tree.map(put, made, block(start)), None
@@ -110,23 +117,23 @@ def _columnwise(by_row, extra, *, f, form, chunk):
     return lax.scan(step, empty, jnp.arange(-(-size // chunk)))[0]
 
 
-def moved(problem: Problem, scores, change, length):
+def moved(problem: Problem, scores: Any, change: Any, length: float) -> Any:
     """scores + length * change; overwrites `scores` where they are XLA's."""
-    length = np.asarray(length, problem.dtype)
-    return scores + length * change if problem.on_host else _moved(scores, change, length)
+    step = np.asarray(length, problem.dtype)
+    return scores + step * change if problem.on_host else _moved(scores, change, step)
 
 
-def lifted(problem: Problem, scores, shift):
+def lifted(problem: Problem, scores: Any, shift: np.ndarray) -> Any:
     """scores + shift (K,); overwrites `scores` where they are XLA's."""
     shift = np.asarray(shift, problem.dtype)[:, None]
     return scores + shift if problem.on_host else _lifted(scores, shift)
 
 
 @partial(jit, donate_argnums=0)
-def _moved(scores, change, length):
+def _moved(scores: Any, change: Any, length: float) -> Array:
     return scores + length * change
 
 
 @partial(jit, donate_argnums=0)
-def _lifted(scores, shift):
+def _lifted(scores: Any, shift: np.ndarray) -> Array:
     return scores + shift

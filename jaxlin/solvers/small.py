@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
@@ -87,14 +87,14 @@ def open_space(problem: Problem, each: Callable = map) -> Space:
     inputs, parts = problem.rows.sample(slice(None)), small_parts(problem)
     mean = counts @ inputs if free else np.zeros(problem.features)
     variances = sum(each(lambda part: counts[part] @ (inputs[part] - mean) ** 2, parts))
-    alike = constant_features(inputs, problem.center) if free else []
+    alike: Any = constant_features(inputs, problem.center) if free else []
     variances[alike] = 0
     scaling = 1 / np.sqrt(variances / classes + 2 * problem.strength)
     ridges = np.append(2 * problem.strength * scaling**2, [0.0] * free)
     side = len(ridges) * (1 if classes == 2 else classes)
     formed = problem.rows.size * side**2 <= DENSE_WORK
 
-    def block_of(part):
+    def block_of(part: Any) -> Block:
         size = part.stop - part.start
         columns = np.ones((len(ridges), size))
         np.multiply((inputs[part] - mean).T, scaling[:, None], out=columns[: len(scaling)])
@@ -105,13 +105,13 @@ def open_space(problem: Problem, each: Callable = map) -> Space:
         return Block(columns, narrow, own_of(np, labels, classes), true, counts[part])
 
     blocks = list(each(block_of, parts))
-    moment = None
+    moment: Any = None
     if not formed:
         moment = sum(each(lambda block: (block.columns * block.counts) @ block.columns.T, blocks))
     return Space(blocks, each, ridges, scaling, mean, free, moment)
 
 
-def coefficients_of(space: Space, weights, bias) -> np.ndarray:
+def coefficients_of(space: Space, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """(K, q), from weights (K, D) and bias (K,)."""
     coefficients = weights / space.scaling
     if not space.free:
@@ -119,7 +119,7 @@ def coefficients_of(space: Space, weights, bias) -> np.ndarray:
     return np.column_stack([coefficients, bias + weights @ space.mean])
 
 
-def parameters_of(space: Space, coefficients) -> tuple[np.ndarray, np.ndarray]:
+def parameters_of(space: Space, coefficients: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weights (K, D) and bias (K,), from coefficients (K, q)."""
     weights = coefficients[:, : len(space.scaling)] * space.scaling
     if not space.free:
@@ -169,7 +169,13 @@ def suits_small(problem: Problem) -> bool:
 
 
 def minimize_small(
-    problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
+    problem: Problem,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
+    carried: Any = None,
+    on_carried: Callable[..., Any] = silent,
+    on_pass: Callable[..., Any] = silent,
 ) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
@@ -191,7 +197,12 @@ def minimize_small(
 
 
 def _newton(
-    problem: Problem, space: Space, weights, bias, report, on_pass
+    problem: Problem,
+    space: Space,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
+    on_pass: Callable[..., Any],
 ) -> tuple[Fit | None, bool]:
     """The fit, or `None` if nothing finite came out; and whether it is final."""
     point = _start(problem, space, weights, bias)
@@ -233,21 +244,21 @@ def _newton(
 _EPS = np.finfo(np.float64).eps
 
 
-def _start(problem: Problem, space: Space, weights, bias) -> _Point:
+def _start(problem: Problem, space: Space, weights: np.ndarray, bias: np.ndarray) -> _Point:
     """At parameters from which the mean over the classes was taken off."""
     coefficients = coefficients_of(space, weights - weights.mean(0), bias - bias.mean())
     scores = _scores(space, coefficients)
     return _point(problem, space, coefficients, scores, _loss(problem, space, scores))
 
 
-def _scores(space: Space, coefficients) -> list[np.ndarray]:
+def _scores(space: Space, coefficients: Any) -> list[np.ndarray]:
     return list(space.each(lambda block: coefficients @ block.columns, space.blocks))
 
 
-def _loss(problem: Problem, space: Space, scores):
+def _loss(problem: Problem, space: Space, scores: Any) -> tuple[float, Any]:
     """The weighted mean loss, and the derivatives of the losses in the scores."""
 
-    def of(block, scores):
+    def of(block: Any, scores: Any) -> Any:
         losses, residuals = problem.form.loss_and_residuals(np, scores, block.own, problem.margin)
         return float(block.counts @ losses), residuals
 
@@ -255,12 +266,12 @@ def _loss(problem: Problem, space: Space, scores):
     return sum(values), residuals
 
 
-def _point(problem: Problem, space: Space, coefficients, scores, loss) -> _Point:
+def _point(problem: Problem, space: Space, coefficients: Any, scores: Any, loss: Any) -> _Point:
     value, residuals = loss
     penalized = space.ridges * coefficients
     value += 0.5 * float(np.vdot(coefficients, penalized))
 
-    def of(block, residuals):
+    def of(block: Any, residuals: Any) -> Any:
         sizes = np.abs(residuals)  # p of a rival, 1 - p of the true class
         bends = sizes * (1 - sizes) * block.counts
         product = (residuals * block.counts) @ block.columns.T
@@ -272,10 +283,11 @@ def _point(problem: Problem, space: Space, coefficients, scores, loss) -> _Point
     gap = float(np.vdot(plain, plain)) / (4 * problem.strength)
     if space.free:  # what a Newton step in the bias would gain, twice
         gap += float((gradient[:, -1] ** 2 / np.maximum(bent, 1e-300)).sum())
-    return _Point(coefficients, scores, value, gradient, shares, bends, bent, gap)
+    by_row = list(shares), list(bends)
+    return _Point(coefficients, scores, value, gradient, *by_row, bent, gap)
 
 
-def _step(problem: Problem, space: Space, point: _Point, along) -> _Point:
+def _step(problem: Problem, space: Space, point: _Point, along: Any) -> _Point:
     """With Armijo's decrease, by halving: scores are affine along the step."""
     moved = _scores(space, along)
     slope, length = float(np.vdot(point.gradient, along)), 1.0
@@ -292,7 +304,7 @@ def _step(problem: Problem, space: Space, point: _Point, along) -> _Point:
         length /= 2
 
 
-def _direction(problem: Problem, space: Space, point: _Point, target, metric):
+def _direction(problem: Problem, space: Space, point: _Point, target: float, metric: Any) -> Any:
     """The Newton step (K, q), how many passes over the rows it took, and the metric of blocks that
     it came to, or was given."""
     if space.moment is None:
@@ -305,7 +317,7 @@ def _solved(space: Space, point: _Point) -> np.ndarray:
     classes, side = point.gradient.shape
     if classes == 2:  # steps are (-u, u): both rows of the system say the same
 
-        def halved(block, bends):
+        def halved(block: Any, bends: Any) -> np.ndarray:
             return 2 * (block.columns * bends[1]) @ block.columns.T
 
         hessian = sum(space.each(halved, space.blocks, point.bends))
@@ -313,7 +325,7 @@ def _solved(space: Space, point: _Point) -> np.ndarray:
         return np.stack([-step, step])
     own = np.arange(classes)
 
-    def whole(block, shares, bends):
+    def whole(block: Any, shares: Any, bends: Any) -> Any:
         spread = (shares[:, None, :] * block.columns).reshape(classes * side, -1)
         bent = (bends[:, None, :] * block.columns).reshape(classes * side, -1)
         hessian = -(spread * block.counts) @ spread.T
@@ -329,7 +341,7 @@ def _solved(space: Space, point: _Point) -> np.ndarray:
     return step.reshape(classes, side)
 
 
-def _factor(system, ridges):
+def _factor(system: np.ndarray, ridges: np.ndarray) -> np.ndarray:
     """Of system + diag(ridges), positive definite but for rounding, which gets a little more."""
     diagonal = np.einsum("ii->i", system)  # a view
     plain = diagonal + ridges
@@ -341,26 +353,26 @@ def _factor(system, ridges):
     return factor
 
 
-def _solver(system, ridges):
+def _solver(system: np.ndarray, ridges: np.ndarray) -> Callable:
     factor = _factor(system, ridges)
     return lambda right: lapack.dpotrs(factor, right)[0]
 
 
-def _sought(space: Space, point: _Point, target, metric):
+def _sought(space: Space, point: _Point, target: float, metric: Any) -> Any:
     """By conjugate gradients, whose products need no more than float32."""
     shape = point.gradient.shape
 
-    def rivals_of(block, shares):
+    def rivals_of(block: Any, shares: Any) -> Any:
         rivals = np.where(block.own | (shares < FAINT), 0, shares).astype(np.float32)
         return rivals, rivals * block.counts.astype(np.float32)
 
     rivals, weighted = zip(*space.each(rivals_of, space.blocks, point.shares), strict=True)
 
-    def product(step):
+    def product(step: Any) -> np.ndarray:
         step = step.reshape(shape)
         narrow = step.astype(np.float32)
 
-        def moved_back(block, rivals, weighted):
+        def moved_back(block: Any, rivals: Any, weighted: Any) -> np.ndarray:
             moved = narrow @ block.narrow
             moved -= moved.take(block.true)  # whose share may be 1 but for rounding
             moved -= np.einsum("kn,kn->n", rivals, moved)
@@ -389,17 +401,18 @@ def _worth(space: Space) -> int:
     return int(np.clip(side * (1 + side / size) / OVERHEAD, 3, PRODUCTS))
 
 
-def _gram(space: Space, point: _Point):
+def _gram(space: Space, point: _Point) -> Callable:
     """The inverse of the Hessian if all rows bent alike, on vectors (K q,)."""
     curvature = max(float(point.bent.sum()) / len(point.bent), 1e-12)
+    assert space.moment is not None  # the Hessian itself is not formed
     solve = _solver(curvature * space.moment, space.ridges)
     return lambda residual: solve(residual.reshape(len(point.bent), -1).T).T.ravel()
 
 
-def _blockwise(space: Space, point: _Point):
+def _blockwise(space: Space, point: _Point) -> Callable:
     """The inverses of the Hessian's blocks of a class with itself, on vectors (K q,)."""
 
-    def grams(block, bends):
+    def grams(block: Any, bends: Any) -> np.ndarray:
         roots = np.sqrt(np.where(bends < FAINT, 0, bends)).astype(block.narrow.dtype)
         bent = (block.narrow * root for root in roots)
         return np.stack([rows @ rows.T for rows in bent])
@@ -410,7 +423,7 @@ def _blockwise(space: Space, point: _Point):
         upper = lapack.dpotri(_factor(system, space.ridges))[0]
         inverse[:] = np.triu(upper) + np.triu(upper, 1).T
 
-    def apply(residual):
+    def apply(residual: np.ndarray) -> np.ndarray:
         found = inverses @ residual.reshape(*inverses.shape[:2], 1).astype(inverses.dtype)
         found = found[:, :, 0].astype(np.float64)
         return (found - found.mean(0)).ravel()  # steps, as gradients, sum to zero over the classes

@@ -64,12 +64,12 @@ KEPT = 5
 
 def minimize_smooth(
     problem: Problem,
-    weights,
-    bias,
-    report,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
     carried: State | None = None,
-    on_carried=silent,
-    on_pass=silent,
+    on_carried: Callable[..., Any] = silent,
+    on_pass: Callable[..., Any] = silent,
 ) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
@@ -82,12 +82,12 @@ def minimize_smooth(
         `carried`.
       on_pass: called before each pass over the data; an exception that it raises ends the fit.
     """
-    wanted = {"report": report, "on_state": on_carried}
+    wanted: Any = {"report": report, "on_state": on_carried}
     fitting = begin(problem, weights, bias, carried=carried, on_pass=on_pass, **wanted)
     return _run(fitting, on_pass)[0]
 
 
-def _run(fitting: Fitting, on_pass) -> tuple[Fit, Fitting]:
+def _run(fitting: Fitting, on_pass: Callable[..., Any]) -> tuple[Fit, Fitting]:
     while fitting.state.status == GOING:
         on_pass()
         asked = question(fitting)
@@ -95,7 +95,7 @@ def _run(fitting: Fitting, on_pass) -> tuple[Fit, Fitting]:
     return _ended(fitting)
 
 
-def together(walks: list[Generator], on_pass=silent) -> list:
+def together(walks: list[Generator[Any, Any, Any]], on_pass: Callable[..., Any] = silent) -> list:
     """Run walks side by side: generators of `Fitting`s, each of which is sent its end.
 
     Fits that ask about the same rows are answered in one pass. `on_pass()` is called before each
@@ -107,7 +107,7 @@ def together(walks: list[Generator], on_pass=silent) -> list:
     results: list[Any] = [None] * len(walks)
     going: dict[int, Fitting] = {}
 
-    def resume(i, ended):
+    def resume(i: Any, ended: Any) -> None:
         try:
             going[i] = walks[i].send(ended)
         except StopIteration as stop:
@@ -132,13 +132,13 @@ def together(walks: list[Generator], on_pass=silent) -> list:
 
 def begin(
     problem: Problem,
-    weights,
-    bias,
+    weights: np.ndarray,
+    bias: np.ndarray,
     *,
     last: Fitting | None = None,
     carried: State | None = None,
-    on_pass=silent,
-    **wanted,
+    on_pass: Callable[..., Any] = silent,
+    **wanted: Any,
 ) -> Fitting:
     """A fit before its first pass over all rows.
 
@@ -174,7 +174,7 @@ def question(fitting: Fitting) -> Question:
     return Question(asked, *params, _dtype(problem, state))
 
 
-def advance(fitting: Fitting, answer) -> Fitting:
+def advance(fitting: Fitting, answer: Any) -> Fitting:
     """One pass later: the answer is that of `mean_loss` to the `question`."""
     problem, state = fitting.problem, fitting.state
     there = trial_of(state)
@@ -314,10 +314,10 @@ def _shown(fitting: Fitting, prospect: _Prospect) -> Fitting:
     return fitting._replace(state=state)
 
 
-def _ahead_of(fitting: Fitting, prospect: _Prospect):
+def _ahead_of(fitting: Fitting, prospect: _Prospect) -> np.ndarray:
     """Its point, or a step on, which costs no pass."""
     history = fitting.state.history
-    if not history.count or prospect.gap > CLOSE * fitting.state.value:
+    if not history.held or prospect.gap > CLOSE * fitting.state.value:
         return prospect.point
     return prospect.point + scaled_step(history, _along(fitting), prospect.gradient)[0]
 
@@ -349,7 +349,7 @@ def _unregularized(problem: Problem, state: State, sample: Sample) -> Status | N
     return Status.NO_PROOF if steep <= small else None
 
 
-def _sizes(sample: Sample):
+def _sizes(sample: Sample) -> np.ndarray:
     """(D,): the root mean squares of the features; 1 where the sample has one value."""
     variances = np.einsum("m,md->d", sample.weights, sample.rows.astype(np.float64) ** 2)
     return np.sqrt(np.where(variances > 0, sample.mean**2 + variances, 1.0))

@@ -11,8 +11,10 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
@@ -28,27 +30,27 @@ from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 
 def minimize(
-    inputs,
-    labels,
+    inputs: Any,
+    labels: Any,
     *,
-    loss="softmax",
-    strength,
+    loss: Any = "softmax",
+    strength: float,
     tolerance: float = 1e-4,
-    sample_weight=None,
+    sample_weight: Any = None,
     l1_strength: float = 0.0,
     fit_intercept: bool = True,
     init: LinearParams | None = None,
     max_iterations: int = 1000,
-    preprocessing=None,
+    preprocessing: Any = None,
     classes: int | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     margin: float = 1.0,
-    mesh=None,
+    mesh: Any = None,
     callback: Callable | None = None,
-    carried=None,
+    carried: Any = None,
     on_carried: Callable | None = None,
     on_pass: Callable | None = None,
-    offsets=None,
+    offsets: Any = None,
 ) -> Solution:
     """The linear classifier of least objective, with a certified gap to the optimum.
 
@@ -147,7 +149,7 @@ def minimize(
         return solution_of(problem, fit, occurring, count)
 
 
-def solver_of(problem):
+def solver_of(problem: Problem) -> Callable[..., Fit]:
     """(problem, weights, bias, report, carried, on_carried, on_pass) -> `Fit`, for this loss and
     penalty."""
     if problem.classes == 1 and (problem.fit_intercept or problem.form.geometry != "one-vs-rest"):
@@ -161,13 +163,15 @@ def solver_of(problem):
     return minimize_smooth if problem.form.smooth else minimize_hinge
 
 
-def free_of_loss(problem, *start, **asked) -> Fit:
+def free_of_loss(problem: Problem, *start: Any, **asked: Any) -> Fit:
     """One class has no rivals: the bias alone brings every loss to 0, which nothing undercuts."""
     bias = np.full(1, problem.margin if problem.form.geometry == "one-vs-rest" else 0.0)
     return Fit(np.zeros((1, problem.features)), bias, 0.0, 0.0, 0, 0.0, Status.CONVERGED)
 
 
-def start_of(init, count, occurring, problem):
+def start_of(
+    init: LinearParams | None, count: int, occurring: np.ndarray, problem: Problem
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights and bias of the occurring classes, float64, where the solver starts.
 
     At zero, where `init` is worse: far out, where the loss bends nothing, Newton's methods lose
@@ -183,14 +187,16 @@ def start_of(init, count, occurring, problem):
     return given_start(None, count, occurring, problem)
 
 
-def _loss_at_zero(problem) -> float:
+def _loss_at_zero(problem: Problem) -> float:
     """Where all scores are 0 every row loses the same."""
     form, own = problem.form, np.eye(problem.classes, 1, dtype=bool)
     scores = np.zeros((problem.classes, 1))
     return float(form.loss(np, form.shortfalls(np, scores, own, problem.margin), own)[0])
 
 
-def given_start(init, count, occurring, problem):
+def given_start(
+    init: LinearParams | None, count: int, occurring: np.ndarray, problem: Problem
+) -> tuple[np.ndarray, np.ndarray]:
     """`init`, checked, as the problem has its parameters; zeros where there is none."""
     if init is None:
         return np.zeros((len(occurring), problem.features)), np.zeros(len(occurring))
@@ -211,7 +217,7 @@ def given_start(init, count, occurring, problem):
     return weights - weights.mean(0), bias - bias.mean()
 
 
-def solution_of(problem, fit: Fit, occurring, count) -> Solution:
+def solution_of(problem: Problem, fit: Fit, occurring: np.ndarray, count: int) -> Solution:
     """Round to the problem's dtype, evaluate there, and give absent classes their parameters."""
     weights, bias = handed_back(problem, fit.weights, fit.bias)
     centred = rounded(problem, fit.weights, fit.bias)
@@ -258,14 +264,21 @@ def suits_squared(problem: Problem) -> bool:
 
 
 def minimize_squared(
-    problem: Problem, weights, bias, report, carried=None, on_carried=silent, on_pass=silent
+    problem: Problem,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[..., Any],
+    carried: Any = None,
+    on_carried: Callable[..., Any] = silent,
+    on_pass: Callable[..., Any] = silent,
 ) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
     The arguments are those of `jaxlin.solvers.smooth.minimize_smooth`, but nothing is carried:
     a fit of a second that was left begins again.
     """
-    told, asked = improving(report), {"on_pass": on_pass}
+    told = improving(report)
+    asked: Any = {"on_pass": on_pass}
     most = min(problem.max_iterations, ENOUGH)
     first = minimize_smooth(problem._replace(max_iterations=most), weights, bias, told, **asked)
     if first.status == Status.SEPARABLE:

@@ -6,6 +6,7 @@ __all__ = ["blank", "largest", "shapes_of"]
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxlin.solvers.dual_losses import form_of
 from jaxlin.solvers.history import SCALED_BY, History, history_size
@@ -18,19 +19,19 @@ from jaxlin.solvers.refresh import SAMPLED_ROWS, WINDOW
 _KINDS = {kind.__name__: kind for kind in (History, State, HingeFit, L1Fit, PathState)}
 
 
-def shapes_of(state) -> dict[str, Any]:
+def shapes_of(state: Any) -> dict[str, Any]:
     """Kind, shapes and dtypes in JSON: what `blank` needs."""
     fields = {name: _shape_of(part) for name, part in state._asdict().items()}
     return {"kind": type(state).__name__, "fields": fields}
 
 
-def _shape_of(part):
+def _shape_of(part: Any) -> Any:
     if part is None or hasattr(part, "_asdict"):
         return None if part is None else shapes_of(part)
     return [list(np.shape(part)), np.asarray(part).dtype.name]
 
 
-def blank(shapes: dict[str, Any]):
+def blank(shapes: dict[str, Any]) -> Any:
     """Zeros of these shapes, to be filled from a file.
 
     >>> fit = PathState(np.ones((2, 3)), np.ones(2), np.ones(0), None)
@@ -40,13 +41,15 @@ def blank(shapes: dict[str, Any]):
     return _KINDS[shapes["kind"]](**{name: _blank(p) for name, p in shapes["fields"].items()})
 
 
-def _blank(part):
+def _blank(part: Any) -> Any:
     if part is None or isinstance(part, dict):
         return None if part is None else blank(part)
     return np.zeros(*part)
 
 
-def largest(loss, *, l1: bool, examples: int, features: int, classes: int, dtype):
+def largest(
+    loss: Any, *, l1: bool, examples: int, features: int, classes: int, dtype: DTypeLike
+) -> Any:
     """A state of the shapes that a fit leaves at most; its arrays take no memory.
 
     >>> largest("softmax", l1=False, examples=9, features=2, classes=3, dtype="float32").point.shape
@@ -54,10 +57,10 @@ def largest(loss, *, l1: bool, examples: int, features: int, classes: int, dtype
     """
     size = classes * (features + 1)
 
-    def of(*shape, dtype=np.float64):
+    def of(*shape: Any, dtype: DTypeLike = np.float64) -> np.ndarray:
         return np.broadcast_to(np.zeros((), dtype), shape)
 
-    def history(most):
+    def history(most: int) -> History:
         pairs = of(history_size(size, most), size)
         return History(pairs, pairs, 0, 0, of(SCALED_BY))
 
@@ -65,11 +68,14 @@ def largest(loss, *, l1: bool, examples: int, features: int, classes: int, dtype
     if l1:
         return L1Fit(one, one, one, history(30), one, of(classes * features), of(10))
     if form_of(loss).smooth:
-        arrays = {name: one for name in ("point", "gradient", "step", "best", "velocity", "built")}
+        arrays: dict[str, Any] = {
+            name: one for name in ("point", "gradient", "step", "best", "velocity", "built")
+        }
         arrays |= {"history": history(30), "decrements": of(WINDOW), "recipe": of(7)}
-        return State(**dict.fromkeys(State._fields, 0.0) | arrays)
+        numbers: dict[str, Any] = dict.fromkeys(State._fields, 0.0)
+        return State(**numbers | arrays)
     scores, drawn = of(classes, examples, dtype=dtype), min(examples, SAMPLED_ROWS)
     metric = of(2, drawn), of(2, classes, drawn, dtype=dtype)
     params = of(classes, features), of(classes), one
-    by_newton, by_quasi = (*metric, of(5)), (history(20), of(2, size), *metric, of(2))
-    return HingeFit(*params, scores, scores, *by_newton, *by_quasi, of(13))
+    by_newton, by_quasi = (*metric, of(5)), (of(2, size), *metric, of(2))
+    return HingeFit(*params, scores, scores, *by_newton, history(20), *by_quasi, of(13))

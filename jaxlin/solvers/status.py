@@ -3,6 +3,7 @@
 __all__ = ["Fit", "Status", "describe", "improving", "later", "relative_gap", "silent"]
 
 import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ def describe(status: int) -> str:
     return _WORDS[Status(int(status))]
 
 
-def relative_gap(solution) -> float:
+def relative_gap(solution: Any) -> float:
     """The certified gap of a `Solution` as a share of its objective; 0 where both are 0.
 
     >>> from types import SimpleNamespace
@@ -83,15 +84,15 @@ class Fit(NamedTuple):
         )
 
 
-def silent(*seen) -> None:
+def silent(*seen: Any) -> None:
     """The callback of a fit that nobody watches."""
 
 
-def improving(report):
+def improving(report: Callable[..., Any]) -> Callable[..., None]:
     """Hands on only what is better than all before: the second method starts afresh."""
     least, highest = np.inf, 0.0
 
-    def told(evaluations, objective, lower_bound):
+    def told(evaluations: float, objective: float, lower_bound: float) -> None:
         nonlocal least, highest
         highest = max(highest, lower_bound)
         if objective <= least:
@@ -101,12 +102,12 @@ def improving(report):
     return told
 
 
-def later(report, first: Fit):
+def later(report: Callable[..., Any], first: Fit) -> Callable[..., None]:
     """For the second method that goes on from `first`: its evaluations come on top."""
     if report is silent:
         return silent
 
-    def told(evaluations, *bounds):
+    def told(evaluations: float, *bounds: Any) -> None:
         report(first.evaluations + evaluations, *bounds)
 
     return told
