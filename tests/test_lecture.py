@@ -12,6 +12,7 @@ import pytest
 
 from jaxlin import data
 from jaxlin.cli.lecture import CHAPTERS, Lesson, Options, alone, run, script
+from jaxlin.core import DataError
 from jaxlin.gradients.finite_differences import gradient
 from jaxlin.report.lecture import (
     DIFFERS,
@@ -67,6 +68,13 @@ def test_a_numeric_gradient_of_n_entries_calls_the_loss_as_often_as_the_lecture_
 
     gradient(loss, np.ones((3, 4)), method=method, step=1e-5)  # n = 12: n + 1 and 2 n
     assert len(seen) == calls
+
+
+def test_features_of_other_pictures_are_refused(lesson):
+    other = lesson.train._replace(labels=lesson.train.labels[::-1])
+    wrong = lesson._replace(features=lesson._replace(train=other))
+    with pytest.raises(DataError, match="are not of these training pictures"):
+        script("real_features").chapter(wrong)
 
 
 def test_every_script_is_a_chapter_and_every_chapter_a_script():

@@ -15,7 +15,7 @@ CHAPTERS = (
     *("softmax", "stability", "svm_loss", "svm_and_softmax", "landscape"),
     *("following_the_gradient", "numerical_gradient", "step_sizes", "cost_of_numerical"),
     *("svm_gradient", "descent", "minibatches", "duplicates", "batch_sizes"),
-    "information_flow",
+    *("information_flow", "real_features"),
 )
 
 
@@ -27,6 +27,9 @@ class Options(OutputOptions):
     """digits, mnist, fashion-mnist, cifar10. With cifar10 it is the lecture itself."""
     data_dir: Path | None = None
     """The folder that holds the files of a named data set."""
+    features: Path | None = None
+    """A folder of features of these pictures, as experiments/probe_pipeline.py writes it, for the
+    section beyond the lecture (without it: features made by hand)."""
     only: tuple[str, ...] = ()
     """Names of chapters (without it: all)."""
 
@@ -38,6 +41,8 @@ class Lesson(NamedTuple):
     """A `jaxlin.data.Dataset`."""
     test: Any
     """A `jaxlin.data.Dataset`."""
+    features: Any = None
+    """`jaxlin.data.Splits` of features of these pictures."""
 
     def centered(self, rows: int) -> Any:
         """Pixels minus the mean image of all training pictures: a `Batch` of the first `rows`.
@@ -60,7 +65,7 @@ def run(options: Options) -> int:
         known = ", ".join(CHAPTERS)
         raise ValueError(f"`--only {sorted(unknown)[0]}`: no such chapter. Known are: {known}.")
     out = prepare_out(options.out, name="lecture", overwrite=options.overwrite)
-    lesson = _load(options.data, options.data_dir)
+    lesson = _load(options)
     start = time.perf_counter()
     chapters = []
     for name in [name for name in CHAPTERS if not options.only or name in options.only]:
@@ -89,7 +94,7 @@ def alone(chapter: Callable[[Lesson], Any], argv: list[str] | None = None) -> in
     prepare_streams()
     try:
         options = parse(Options, sys.argv[1:] if argv is None else argv, command="lecture")
-        lesson = _load(options.data, options.data_dir)
+        lesson = _load(options)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -113,13 +118,14 @@ def _spoken(chapter: Any) -> str:
     return "\n\n".join(blocks)
 
 
-def _load(name: str, data_dir: Path | None) -> Lesson:
+def _load(options: Options) -> Lesson:
     from jaxlin import data
 
-    if name not in data.NAMED:
-        raise ValueError(f"`--data` must be one of {', '.join(data.NAMED)}, got {name!r}.")
-    splits = data.load_splits(name, data_dir=data_dir)
-    return Lesson(splits.train, splits.test)
+    if options.data not in data.NAMED:
+        raise ValueError(f"`--data` must be one of {', '.join(data.NAMED)}, got {options.data!r}.")
+    splits = data.load_splits(options.data, data_dir=options.data_dir)
+    features = None if options.features is None else data.load_splits(options.features)
+    return Lesson(splits.train, splits.test, features)
 
 
 def script(name: str) -> Any:

@@ -4,6 +4,7 @@ A claim sets what the lecture says beside what was measured, and ends in a verdi
 """
 
 __all__ = [
+    "BEYOND",
     "DIFFERS",
     "ERRATUM",
     "IN_SHAPE",
@@ -37,7 +38,8 @@ IN_SHAPE = "reproduced in shape"
 ERRATUM = "erratum"
 NEEDS_DATA = "not shown by these data"
 DIFFERS = "not reproduced"
-VERDICTS = (REPRODUCED, IN_SHAPE, ERRATUM, NEEDS_DATA, DIFFERS)
+BEYOND = "beyond the lecture"
+VERDICTS = (REPRODUCED, IN_SHAPE, ERRATUM, NEEDS_DATA, DIFFERS, BEYOND)
 
 _PLAYGROUND = ("page.html", "formulas.js", "drawing.js", "controls.js")
 
@@ -219,7 +221,8 @@ def _power(found: re.Match) -> str:
 
 
 def _css(verdict: str) -> str:
-    return dict(zip(VERDICTS, ("yes", "shape", "erratum", "other", "no"), strict=True))[verdict]
+    classes = "yes", "shape", "erratum", "other", "no", "other"
+    return dict(zip(VERDICTS, classes, strict=True))[verdict]
 
 
 _STYLE = """
