@@ -101,7 +101,7 @@ def _probe(lesson, inputs, test_inputs) -> _Probe:
 
     def predicted(solution, rows):
         mapped = preprocess.apply(scaling, rows)
-        return np.argmax(mapped @ solution.params.weights.T + solution.params.bias, 1)
+        return np.argmax(mapped @ solution.params.weights.T + solution.params.bias[None, :], 1)
 
     accuracies = [
         np.mean(predicted(fitted(strength, 1.0 - held), inputs[held]) == labels[held])
