@@ -32,6 +32,8 @@ from jaxlin.data.arrays import read_layout
 RECORD = "extraction.json"
 ROWS = 2000
 """Pictures a shard: minutes of work at most are lost when a process is killed."""
+CLOCKS = {"seconds": time.perf_counter, "processor_seconds": time.process_time}
+"""What an extraction took, over all its starts, as the record says."""
 
 
 class Extractor(NamedTuple):
@@ -59,7 +61,7 @@ def extract(
     *,
     rows: int = ROWS,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
-) -> float:
+) -> dict[str, float]:
     """Write the features of every part that are not there yet.
 
     Args:
@@ -70,7 +72,7 @@ def extract(
       say: gets a line of progress after every shard.
 
     Returns:
-      Seconds of extraction, those of the starts before this one included.
+      Its seconds, and those of the processor, earlier starts included.
 
     Raises:
       DataError: the folder holds other features, or a shard that is broken; the data are no
@@ -86,7 +88,7 @@ def extract(
         _refuse_rows(data)
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        record = _begun(folder, identity, say) or identity | {"seconds": 0.0}
+        record = _begun(folder, identity, say) or identity | dict.fromkeys(CLOCKS, 0.0)
         record["layers"] = {name: list(columns) for name, columns in extractor.layers.items()}
         shards = [
             (name, part, folder / f"{name}-{i:05d}-of-{-(-len(data.labels) // rows):05d}.npy")
@@ -96,18 +98,19 @@ def extract(
         missing = [shard for shard in shards if not _whole(shard, extractor.width)]
         _check_space(folder, sum(len(part) for _, part, _ in missing) * 2 * extractor.width)
         _write_words(folder, parts, record)
-        done, begun = 0, time.perf_counter()
-        before, total = record["seconds"], sum(len(part) for _, part, _ in missing)
+        done, total = 0, sum(len(part) for _, part, _ in missing)
+        before, begun = record.copy(), {name: clock() for name, clock in CLOCKS.items()}
         for name, part, path in missing:
             write_whole(path, _features(parts[name], part, extractor, path))
             done += len(part)
-            record["seconds"] = before + time.perf_counter() - begun
+            for clock, now in CLOCKS.items():
+                record[clock] = before[clock] + now() - begun[clock]
             write_durably(folder / RECORD, _text(record))
-            rate = done / (record["seconds"] - before)
+            rate = done / (record["seconds"] - before["seconds"])
             left = (total - done) / rate / 60
             say(f"{path.name}: {done:,} of {total:,} pictures, {rate:,.0f} a second, "
                 f"{left:.1f} min left")  # fmt: skip
-    return record["seconds"]
+    return {clock: record[clock] for clock in CLOCKS}
 
 
 def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -166,7 +169,7 @@ def _begun(folder: Path, identity: dict, say) -> dict | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         saved = {part: record[part] for part in identity}
-        record["seconds"] = float(record["seconds"])
+        record |= {clock: float(record.get(clock, 0)) for clock in CLOCKS}
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path}: is damaged. Remove {folder}, and start again.") from None
     check_same(saved, identity, where=path, warn=say)

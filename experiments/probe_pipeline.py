@@ -109,8 +109,8 @@ def run(args) -> dict:
         raise ValueError(f"{args.data}: holds no pictures. Probe features with `jaxlin sweep`.")
     found, first = [], None
     for contender in contenders(args.extractor, args.side, train.image_shape):
-        seconds = extract(parts, args.out / contender.folder, contender.extractor)
-        row = probe(contender, args, first) | {"seconds_of_extraction": seconds}
+        spent = extract(parts, args.out / contender.folder, contender.extractor)
+        row = probe(contender, args, first) | {"extraction": spent}
         found.append(row | {"features": contender.extractor.config})
         first = first or args.out / "runs" / contender.folder
     preset = PRESETS[args.preset]
