@@ -22,7 +22,6 @@ from jaxlin.memory import available_bytes
 
 LITE0 = "efficientnet-lite0"
 EXTRACTORS = ("hand", LITE0)
-NATIVE_SIDE = 224
 LEAST_SIDE, MOST_SIDE = 32, 1024
 MEAN, SPREAD = 127.0, 128.0
 """Of the pictures on which the weights were trained: tensorflow/tpu, efficientnet/lite,
@@ -165,7 +164,7 @@ def describer(torch, net, side: int, device: str, batch: int) -> Callable:
 
 def as_input(torch, pictures: np.ndarray, side: int, device: str = "cpu"):
     """(B, 3, side, side) as the weights want it; grey pictures get three equal channels."""
-    rows = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    rows = torch.from_numpy(np.array(pictures)).to(device)  # a copy: maps cannot be written to
     if rows.ndim == 3:
         rows = rows[..., None].expand(-1, -1, -1, 3)
     rows = rows.permute(0, 3, 1, 2).float()
