@@ -127,7 +127,7 @@ def run(args) -> dict:
 
 def draw(found: list[dict], path: Path, title: str) -> None:
     """Validation accuracy of every strength, and the test accuracy with its interval."""
-    figure, axes = new_figure(9.6, 4.2, columns=2, width_ratios=[1.25, 1])
+    figure, axes = new_figure(9.0, 3.9, columns=2, width_ratios=[1.25, 1])
     left, right = axes[0]
     for color, row in zip(COLORS, found, strict=False):
         for name, points in row["validation_by_strength"].items():
@@ -138,6 +138,7 @@ def draw(found: list[dict], path: Path, title: str) -> None:
                       label=label if several else row["title"])  # fmt: skip
         left.plot(row["strength"], row["validation_accuracy"], "o", color=color, markersize=9)
     left.set_xscale("log")
+    left.set_ylim(bottom=0.4 * max(row["validation_accuracy"] for row in found))
     tidy(left, title="Validation; the dot is what was chosen", x="strength of the penalty",
          y="accuracy")  # fmt: skip
     left.legend(frameon=False, fontsize=8)

@@ -209,7 +209,7 @@ def run(args, keep) -> dict:
 
 def draw(result: dict, path: Path) -> None:
     """Excess over the certified bound, and validation accuracy, by strength."""
-    figure, axes = new_figure(9.6, 4.2, columns=2)
+    figure, axes = new_figure(8.6, 3.8, columns=2)
     left, right = axes[0]
     right.plot(*zip(*sorted(result["curve"]), strict=True), "-", color=COLORS[0],
                label="jaxlin, all 96")  # fmt: skip
@@ -228,6 +228,8 @@ def draw(result: dict, path: Path) -> None:
     right.set_xscale("log")
     tidy(left, title="How far above the optimum each stopped", x="strength of the penalty",
          y="relative excess over a certified bound")  # fmt: skip
+    best = max(share for _, share in result["curve"])
+    right.set_ylim(best - 0.12, best + 0.02)  # where a choice is made
     tidy(right, title="What is chosen by", x="strength of the penalty", y="validation accuracy")
     left.legend(frameon=False, fontsize=8)
     right.legend(frameon=False, fontsize=8)
