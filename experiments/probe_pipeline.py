@@ -175,9 +175,10 @@ def say(result: dict, out: Path) -> None:
 
 def _say_pairs(pairs: dict) -> None:
     low, high = pairs["interval"]
+    chance = f"= {pairs['p_value']:.2g}" if pairs["p_value"] else "< 1e-300"
     print(f"    against the first: {pairs['difference']:+.4f} ({low:+.4f} to {high:+.4f}); right "
           f"only this one: {pairs['only_first']:,}, only the first: {pairs['only_second']:,} "
-          f"pictures, exact McNemar p = {pairs['p_value']:.2g}")  # fmt: skip
+          f"pictures, exact McNemar p {chance}")  # fmt: skip
 
 
 def main(arguments=None) -> int:
