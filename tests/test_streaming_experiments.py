@@ -1,8 +1,6 @@
-"""The experiments on streams and probes, on small data."""
+"""The experiments on streams, on small data."""
 
 import importlib.util
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +16,6 @@ def experiment(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_pictures_become_features_and_a_probe_with_an_interval(tmp_path, monkeypatch, capsys):
-    probe = experiment("probe_pipeline")
-    monkeypatch.setattr(probe, "STRENGTHS", (1e-2,))
-    monkeypatch.setattr(sys, "argv", ["probe", "--out", str(tmp_path), "--limit", "300", "--json"])
-    probe.main()
-    found = json.loads(capsys.readouterr().out)["probes"]
-    assert list(found) == ["raw pixels", "cells of 2 pixels", "cells of 1 pixels"]
-    for row in found.values():
-        low, high = row["test_interval"]
-        assert low < row["test_accuracy"] < high
-        assert row["test_accuracy"] > 0.8
-        assert row["relative_gap"] <= 1e-3
-    assert np.load(tmp_path / "features" / "train" / "features.npy").shape == (1442, 144)
-    assert (tmp_path / "probe_pipeline.png").is_file()
 
 
 def test_the_benchmark_measures_what_it_names(tmp_path, monkeypatch):

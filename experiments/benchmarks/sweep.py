@@ -24,7 +24,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from full_batch import features, objective_of
+from full_batch import features
+from full_batch_peers import objective_of
 from minibatch import least, load
 
 from jaxlin import preprocess, sweep, train

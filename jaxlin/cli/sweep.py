@@ -179,6 +179,11 @@ def _check(options: Options) -> None:
         )
     if options.search == "coarse-to-fine" and not full:
         raise ValueError("--search coarse-to-fine is full-batch. Add --solver full-batch.")
+    if options.search == "coarse-to-fine" and options.shots is not None:
+        raise ValueError(
+            "--search coarse-to-fine follows one head, and --shots are chosen by the mean over "
+            "their draws. Use --search grid."
+        )
     if options.search == "coarse-to-fine" and options.preset is None:
         if options.strengths is not None and len(options.strengths) < 3:
             raise ValueError("--search coarse-to-fine needs 3 or more --strengths to start from.")

@@ -203,14 +203,26 @@ def _solve_all(
         return solver(job.heads)
     halvings = job.preset.halvings if job.preset is not None else 4
 
-    def evaluate(strengths: list[float], near: list[sweep.Fitted]) -> list[sweep.Fitted]:
-        return solver([job.heads[0]._replace(strength=s) for s in strengths], near=near)
+    def evaluate(
+        alike: sweep.Head, strengths: list[float], near: list[sweep.Fitted]
+    ) -> list[sweep.Fitted]:
+        return solver([alike._replace(strength=s) for s in strengths], near=near)
 
-    coarse = [head.strength for head in job.heads]
-    fitted = coarse_to_fine(evaluate, coarse, selection.best, halvings=halvings)
+    fitted = []
+    for alike, coarse in _searches(job.heads).items():
+        search = partial(evaluate, alike)
+        fitted += coarse_to_fine(search, coarse, selection.best, halvings=halvings)
     if left:
         watch.visit(left[0], left[1], last=True)
     return fitted
+
+
+def _searches(heads: list[sweep.Head]) -> dict[sweep.Head, list[float]]:
+    """The strengths to start from, of each combination of all else; the peak may lie elsewhere."""
+    searches: dict[sweep.Head, list[float]] = {}
+    for head in heads:
+        searches.setdefault(head._replace(strength=0.0), []).append(head.strength)
+    return searches
 
 
 def _packed(

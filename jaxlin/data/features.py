@@ -268,7 +268,7 @@ def _labels(files: list[Path], inputs: FileRows, given: Path | None) -> list[Sto
         return [read_labels(given, len(inputs), f"inputs of {files[0]}")]
     if len(files) == 1 and (own := labels_beside(files[0], numbered=False)) is not None:
         return [read_labels(own, len(inputs), f"inputs of {files[0].name}")]
-    if len(files) == 1:
+    if len(files) == 1 and series_of(files[0].name) is None:
         return None
     beside = {file: labels_beside(file, numbered=True) for file in files}
     without = [file for file, own in beside.items() if own is None]

@@ -337,7 +337,8 @@ class MetricBuilder:
         if self.builds and self._could_know() and left * self.evaluation_cost() > dear:
             self._know(True)
             return True
-        after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * self._fresh)
+        fresh = self._fresh or rate  # not seen where steps went uncounted when it was new
+        after = few + 2 if self.builds == 0 or cheap else distance / (FRESHER * fresh)
         saved = left - after if left > after else 0.0
         return saved * self.evaluation_cost() > self.build_cost()
 

@@ -117,6 +117,20 @@ def test_two_feature_sets_are_compared_on_the_same_examples(jaxlin, mine):
     assert "was tested on other examples" in other.refused()
 
 
+def test_a_search_finds_the_peak_of_each_feature_set(jaxlin, mine):
+    search = ("sweep", *mine, "--search", "coarse-to-fine", "--tolerance", "1e-2", "--strengths",
+              "1e-4", "1e-2", "1", "--quiet", "--json")  # fmt: skip
+
+    def found(name, *subsets):
+        done = jaxlin(*search, "--subsets", *subsets, "--out", name)
+        assert done.code == 0, done.err
+        return [(h["subset"], h["strength"], h["validation_accuracy"]) for h in done.json["heads"]]
+
+    together = found("both", "first=0:1", "all")
+    assert together == found("one", "first=0:1") + found("other", "all")
+    assert len(set(together)) == len(together) > 2 * 3
+
+
 def test_few_shots_come_with_the_spread_of_their_draws(jaxlin, mine):
     done = jaxlin("sweep", *mine, "--shots", "1", "8", "--seeds", "0", "1", "2", "--strengths",
                   "1e-2", "1", "--tolerance", "1e-3", "--json", "--out", "run")  # fmt: skip
@@ -225,6 +239,10 @@ def test_an_edge_of_the_grid_is_pointed_out(jaxlin, mine):
         (("--shots", "2"), "--shots are solved full-batch"),
         (("--seeds", "1", "2", "--tolerance", "0.1"), "--seeds change nothing"),
         (("--search", "coarse-to-fine"), "--search coarse-to-fine is full-batch"),
+        (
+            ("--search", "coarse-to-fine", "--shots", "2", "--solver", "full-batch"),
+            "--shots are chosen by the mean over their draws",
+        ),
         (("--subsets", "a=0:100"), "does not lie in the 64 features"),
         (("--subsets", "dinov2:768"), "wants 5 * 768"),
         (("--compare", "nowhere"), "nowhere/predictions.csv: is missing"),

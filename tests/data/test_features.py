@@ -31,6 +31,7 @@ def layouts(folder, inputs, series):
     yield series(folder / "i", inputs)
     np.save(series(folder / "j", inputs, labels=False) / "train_labels.npy", classes)
     yield folder / "j"
+    yield put(folder / "l", "train-00000-of-00001", "train_labels")
     (folder / "k").mkdir()
     yield series(folder / "k" / "train", inputs, name="clip").parent
     save_file({"features": inputs, "labels": classes}, folder / "one.safetensors")
