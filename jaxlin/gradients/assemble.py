@@ -14,11 +14,16 @@ __all__ = [
     "verdict_of",
 ]
 
+from collections.abc import Mapping, Sequence, Sized
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.gradients.evaluate import Function
+from jaxlin.gradients.finite_differences import NumericGradient
 from jaxlin.gradients.ladder import RUNG, TOP, Calibration, calibrate, entry_step, measured_order
+from jaxlin.gradients.leaves import Tree
 from jaxlin.gradients.linear import (
     LinearObjective,
     margins_near_zero,
@@ -70,11 +75,17 @@ def _where_not_finite(trial: Trial, group: Group) -> str:
     )
 
 
-def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
+def look_closely(
+    trial: Trial,
+    suspects: Sequence[int] | np.ndarray,
+    ladder: Calibration,
+    group: Group,
+    method: str,
+) -> dict[int, Entry]:
     """Measure single entries on many scales."""
-    if not len(entries):
+    if not len(suspects):
         return {}
-    entries = np.array(entries, int)
+    entries = np.array(suspects, int)
     h = entry_step(ladder.step, len(group.entries)) * group.scale[entries]
     h = 2.0 ** np.round(np.log2(h))
     if trial.structured:
@@ -98,14 +109,14 @@ def look_closely(trial, entries, ladder, group, method) -> dict[int, Entry]:
     }
 
 
-def structured_scale(trial) -> tuple[np.ndarray, np.ndarray]:
+def structured_scale(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
     """Step and noise per entry on the fast path, whose differences do not cancel.
 
     What remains is the rounding of a sum over examples of |x_d| times the loss's slope, and
     that of the scores, relative.
     """
     function = trial.function
-    objective: LinearObjective = function.f
+    objective = trial.objective
     x = function.tree(function.x)
     step = np.full(len(function.x), structured_step(objective))
     with function.context():
@@ -153,7 +164,14 @@ def entry_of(trial: Trial, i: int, found: Slopes) -> Entry:
     )
 
 
-def too_coarse(trial, ladder, magnitude, claim_size, measured, total) -> bool:
+def too_coarse(
+    trial: Trial,
+    ladder: Calibration,
+    magnitude: float,
+    claim_size: float,
+    measured: float,
+    total: float,
+) -> bool:
     """Whether error bars are so wide, next to the slopes, that a pass would mean nothing.
 
     Bars that are not finite always are. Narrow ones are sharp whatever the gradient is: far below
@@ -181,7 +199,9 @@ def too_coarse(trial, ladder, magnitude, claim_size, measured, total) -> bool:
     return claim_size > 0 or total > 1e-8 * trial.function.terms(abs(trial.value))
 
 
-def coarse_note(ladders, smallest, steps) -> str:
+def coarse_note(
+    ladders: Sequence[Calibration], smallest: Mapping[str, float], steps: Mapping[str, float]
+) -> str:
     """Why error bars are too wide, and what they still let see."""
     seen = max(smallest.values(), default=np.inf)
     noise = max(ladder.noise for ladder in ladders)
@@ -193,7 +213,7 @@ def coarse_note(ladders, smallest, steps) -> str:
     return f"the values of `f` are too coarse to decide, only good to {noise:.1e}: {unseen}"
 
 
-def verdict_of(wrong, kinks, unclear) -> str:
+def verdict_of(wrong: Sized, kinks: Sized, unclear: bool) -> str:
     if len(wrong):
         return "fail"
     if unclear:
@@ -201,7 +221,13 @@ def verdict_of(wrong, kinks, unclear) -> str:
     return "kink" if len(kinks) else "pass"
 
 
-def order_of(trial, groups, verdict, listed, order) -> float | None:
+def order_of(
+    trial: Trial,
+    groups: Sequence[Group],
+    verdict: str,
+    listed: Mapping[int, Entry],
+    order: float | None,
+) -> float | None:
     """Of a failing gradient the rate along its worst entry, where the error is not diluted."""
     if verdict in ("kink", "inconclusive"):
         return None
@@ -219,15 +245,31 @@ def order_of(trial, groups, verdict, listed, order) -> float | None:
     return measured_order(ladder, claim[0], rounding[0])
 
 
-def unflat(function, values):
+def unflat(function: Function, values: np.ndarray) -> Tree:
     parts = [values[a.start : a.stop].reshape(a.shape) for a in function.leaves]
     return jax.tree_util.tree_unflatten(function.treedef, parts)
 
 
 def assemble(
-    trial, verdict, listed, *, limit, mode, order, max_relative_error, steps, smallest, miss,
-    directions, checked, kinked, notes, wrong=None, numeric=None, analytic=None,
-) -> GradientReport:  # fmt: skip
+    trial: Trial,
+    verdict: str,
+    listed: Mapping[int, Entry],
+    *,
+    limit: int,
+    mode: str,
+    order: float | None,
+    max_relative_error: float,
+    steps: dict[str, float],
+    smallest: dict[str, float],
+    miss: float,
+    directions: int,
+    checked: int,
+    kinked: int,
+    notes: list[str],
+    wrong: int | None = None,
+    numeric: NumericGradient | None = None,
+    analytic: Tree | None = None,
+) -> GradientReport:
     function = trial.function
     entries = list(listed.values())
     entries.sort(key=badness, reverse=True)

@@ -16,7 +16,7 @@ check of a single output: none is called wrong before its own slopes say so.
 __all__ = ["Rows", "check_settings", "judge"]
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,9 +27,10 @@ from jaxlin.gradients.claim import claimed
 from jaxlin.gradients.directions import by_directions
 from jaxlin.gradients.entries import by_entries
 from jaxlin.gradients.finite_differences import METHODS, NumericGradient
-from jaxlin.gradients.lines import EPS, Trial, generator, scales_of
+from jaxlin.gradients.leaves import Leaf, Tree
+from jaxlin.gradients.lines import EPS, Key, Trial, generator, scales_of
 from jaxlin.gradients.outputs import Combination, Outputs
-from jaxlin.gradients.report import GradientReport
+from jaxlin.gradients.report import Entry, GradientReport
 from jaxlin.gradients.search import find_entries
 
 SEARCH_BUDGET = 400  # blocks of outputs tested by the group testing, a product of the claim each
@@ -55,7 +56,7 @@ class Case(NamedTuple):
 
     base: Outputs
     rows: Rows
-    settings: dict
+    settings: dict[str, Any]
     seed: int
     name: Callable[[int], str]
 
@@ -82,7 +83,8 @@ class Case(NamedTuple):
 
 
 def judge(
-    base: Outputs, rows: Rows, *, subject: str, name=None, mode: str = "quick", key=None,
+    base: Outputs, rows: Rows, *, subject: str, name: Callable[[int], str] | None = None,
+    mode: str = "quick", key: Key = None,
     method: str = "richardson", directions: int = 18, combinations: int = 24, samples: int = 64,
     limit: int = 1000,
 ) -> GradientReport:  # fmt: skip
@@ -118,15 +120,15 @@ SETTINGS = ("mode", "key", "method", "directions", "combinations", "samples", "l
 
 
 def check_settings(
-    *, mode="quick", key=None, method="richardson", directions=1, combinations=1, samples=1,
-    limit=1, **unknown,
+    *, mode: str = "quick", key: Key = None, method: str = "richardson", directions: int = 1,
+    combinations: int = 1, samples: int = 1, limit: int = 1, **unknown: Any,
 ) -> None:  # fmt: skip
     """Raise unless the settings make sense; before anything is evaluated."""
     for name in unknown:
         raise TypeError(f"`{name}` is no setting of a check: choose from {', '.join(SETTINGS)}.")
-    for name, value, allowed in (("mode", mode, MODES), ("method", method, METHODS)):
-        if value not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
+    for name, choice, allowed in (("mode", mode, MODES), ("method", method, METHODS)):
+        if choice not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {choice!r}.")
     counts = {"directions": directions, "combinations": combinations}
     for name, value in (counts | {"samples": samples, "limit": limit}).items():
         if value < 1:
@@ -139,11 +141,15 @@ def _one_by_one(case: Case, directions: int) -> GradientReport:
     return _merged(case, [(i, case.quick(case.alone(i), directions)) for i in outputs])
 
 
-def _by_combinations(case: Case, rng, combinations: int, directions: int) -> GradientReport:
+def _by_combinations(
+    case: Case, rng: np.random.Generator, combinations: int, directions: int
+) -> GradientReport:
     """Random combinations, each followed to its outputs where it does not simply pass."""
     base = case.base
     signs = rng.choice(np.array([-1.0, 1.0]), (combinations, len(base.at)))
-    seen, looked, unclear, followed = [], {}, 0, 0
+    seen: list[GradientReport] = []
+    looked: dict[int, GradientReport] = {}
+    unclear, followed = 0, 0
     for row in signs:
         report = case.quick(row / base.units, directions)
         seen.append(report)
@@ -206,7 +212,9 @@ def _sharp_enough(seen: list[GradientReport]) -> bool:
     return max(bars[True]) <= 4 * max(bars[False])
 
 
-def _suspects(case: Case, row: np.ndarray, report: GradientReport, rng) -> list[int]:
+def _suspects(
+    case: Case, row: np.ndarray, report: GradientReport, rng: np.random.Generator
+) -> list[int]:
     """Outputs that are the likeliest cause of what a combination showed."""
     base = case.base
     scale = scales_of(base)
@@ -224,7 +232,7 @@ def _suspects(case: Case, row: np.ndarray, report: GradientReport, rng) -> list[
         return np.argsort(-gaps)[:SUSPECTS].tolist()
     slopes = (plus - minus) / (2 * step)
 
-    def excess(blocks, signs):
+    def excess(blocks: list[np.ndarray], signs: np.ndarray) -> np.ndarray:
         weights = np.zeros((len(blocks), len(row)))
         for one, block in zip(weights, blocks, strict=True):
             one[block] = signs[block] / base.units[block]
@@ -236,7 +244,7 @@ def _suspects(case: Case, row: np.ndarray, report: GradientReport, rng) -> list[
     return found[:SUSPECTS]
 
 
-def _by_entries(case: Case, rng, samples: int | None) -> GradientReport:
+def _by_entries(case: Case, rng: np.random.Generator, samples: int | None) -> GradientReport:
     """Every output, or some of them, entry by entry."""
     base = case.base
     outputs, per_leaf = np.arange(len(base.at)), None
@@ -253,10 +261,14 @@ def _by_entries(case: Case, rng, samples: int | None) -> GradientReport:
         share = report.checked / (len(base.at) * len(base.x))
         return report._replace(miss_probability=1 - share)
 
-    def whole(part):
+    def whole(part: Callable[[GradientReport], Tree]) -> Tree:
         return _jacobian_tree(case, np.stack([_flat(part(report)) for _, report in found]))
 
-    value, error = whole(lambda r: r.numeric.value), whole(lambda r: r.numeric.error)
+    def numeric(report: GradientReport) -> NumericGradient:
+        assert report.numeric is not None  # all entries were measured
+        return report.numeric
+
+    value, error = whole(lambda r: numeric(r).value), whole(lambda r: numeric(r).error)
     return report._replace(
         numeric=NumericGradient(value, error, base.evaluations),
         analytic=whole(lambda r: r.analytic),
@@ -291,7 +303,7 @@ def _merged(case: Case, found: list[tuple[int, GradientReport]]) -> GradientRepo
     )
 
 
-def _named(case: Case, output: int, entry):
+def _named(case: Case, output: int, entry: Entry) -> Entry:
     """The entry with the output that it belongs to."""
     if not _is_entry(case.base, entry):  # what was measured along a line says so itself
         entry = entry._replace(path=f" {entry.path}")
@@ -302,30 +314,30 @@ def _named(case: Case, output: int, entry):
     return entry._replace(output=case.name(output), output_index=case.base.output_place(output)[1])
 
 
-def _is_entry(base: Outputs, entry) -> bool:
+def _is_entry(base: Outputs, entry: Entry) -> bool:
     return any(leaf.path == entry.path for leaf in base.leaves)
 
 
-def _flat_index(base: Outputs, entry) -> int:
+def _flat_index(base: Outputs, entry: Entry) -> int:
     leaf = next(leaf for leaf in base.leaves if leaf.path == entry.path)
     return leaf.start + (int(np.ravel_multi_index(entry.index, leaf.shape)) if leaf.shape else 0)
 
 
-def _tree(base: Outputs, flat: np.ndarray):
+def _tree(base: Outputs, flat: np.ndarray) -> Tree:
     parts = [flat[leaf.start : leaf.stop].reshape(leaf.shape) for leaf in base.leaves]
     return jax.tree_util.tree_unflatten(base.treedef, parts)
 
 
-def _flat(tree) -> np.ndarray:
+def _flat(tree: Tree) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def _jacobian_tree(case: Case, matrix: np.ndarray):
+def _jacobian_tree(case: Case, matrix: np.ndarray) -> Tree:
     """(M, n) as `jax.jacobian` lays it out: the outputs' tree of trees like x."""
     base = case.base
     matrix = matrix.T if case.rows.transposed else matrix
 
-    def of_output(out):
+    def of_output(out: Leaf) -> Tree:
         parts = [
             matrix[out.start : out.stop, leaf.start : leaf.stop].reshape(out.shape + leaf.shape)
             for leaf in base.leaves

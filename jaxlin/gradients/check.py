@@ -21,9 +21,9 @@ Source: the CS231n notes, "Gradient Checks", for the protocol; Erdős (1945), Bu
 __all__ = ["MODES", "check_gradient"]
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxlin.gradients.claim import claimed, scattered
 from jaxlin.gradients.complex_parts import NOTE, has_complex, in_real_parts
@@ -31,7 +31,8 @@ from jaxlin.gradients.directions import by_directions
 from jaxlin.gradients.entries import by_entries
 from jaxlin.gradients.evaluate import GIB, Function
 from jaxlin.gradients.finite_differences import METHODS
-from jaxlin.gradients.lines import Trial, generator, scales_of
+from jaxlin.gradients.leaves import Tree
+from jaxlin.gradients.lines import Key, Trial, generator, scales_of
 from jaxlin.gradients.report import GradientReport
 from jaxlin.gradients.structured import has_structure
 from jaxlin.gradients.working_dtype import prepared
@@ -42,16 +43,16 @@ MODES = ("quick", "sampled", "full")
 
 def check_gradient(
     f: Callable,
-    x: Any,
-    gradient: Any = None,
+    x: Tree,
+    gradient: Tree | Callable[[Tree], Tree] | None = None,
     *,
     mode: str = "quick",
-    key=None,
+    key: Key = None,
     method: str = "richardson",
     directions: int = 12,
     samples: int = 64,
     limit: int = 1000,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     memory: int = GIB,
 ) -> GradientReport:
     """Check a claimed gradient of a scalar function against measured slopes.
@@ -98,13 +99,13 @@ def check_gradient(
     >>> report.verdict, report.entries[0].index, report.entries[0].analytic
     ('fail', (1,), -4.0)
     """
-    for name, value, allowed in (("mode", mode, MODES), ("method", method, METHODS)):
-        if value not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
-    for name, value in (("directions", directions), ("samples", samples), ("limit", limit)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    custom = ()
+    for name, choice, allowed in (("mode", mode, MODES), ("method", method, METHODS)):
+        if choice not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {choice!r}.")
+    for name, count in (("directions", directions), ("samples", samples), ("limit", limit)):
+        if count < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {count}.")
+    custom: tuple[str, ...] = ()
     if has_complex(x):
         f, x, gradient = in_real_parts(f, x, gradient)
         custom = (NOTE,)

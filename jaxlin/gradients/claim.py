@@ -3,13 +3,16 @@
 __all__ = ["Claim", "claimed", "evaluated", "is_like", "scattered"]
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
+from jax.typing import DTypeLike
 
 from jaxlin.gradients.evaluate import Function
+from jaxlin.gradients.leaves import Tree
 from jaxlin.precision import float64
 
 
@@ -23,7 +26,9 @@ class Claim(NamedTuple):
     notes: tuple[str, ...]
 
 
-def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
+def claimed(
+    function: Function, gradient: Tree | Callable[[Tree], Tree] | None, scale: np.ndarray
+) -> Claim:
     """Evaluate and lay out the claimed gradient.
 
     `None` and functions are evaluated in the working precision of `function` (float64), so that
@@ -40,7 +45,7 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
       ValueError: the tree or the shapes are not those of `x` (the message names the leaf), or
         `f` cannot be differentiated automatically and no gradient was given.
     """
-    notes = []
+    notes: list[str] = []
     if gradient is None:
         if not function.differentiable():
             raise ValueError(
@@ -55,7 +60,8 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
     else:
         tree = gradient
     leaves = _matching_leaves(function, tree)
-    values, rounding, narrow = [], [], None
+    values, rounding = [], []
+    narrow: dict[str, float] | None = None
     for leaf, array in zip(function.leaves, leaves, strict=True):
         flat = array.astype(np.float64).ravel()
         size = np.where(np.isfinite(flat), np.abs(flat), 0.0)
@@ -76,7 +82,13 @@ def claimed(function: Function, gradient, scale: np.ndarray) -> Claim:
     return Claim(np.concatenate(values), np.concatenate(rounding), tuple(notes))
 
 
-def scattered(function: Function, gradient, claim: Claim, scale, value: float) -> Claim:
+def scattered(
+    function: Function,
+    gradient: Tree | Callable[[Tree], Tree] | None,
+    claim: Claim,
+    scale: np.ndarray,
+    value: float,
+) -> Claim:
     """A claim so small that it may be rounding alone, with the rounding it was seen to have.
 
     Terms of a gradient that cancel leave their rounding errors behind, as in that of a sum of
@@ -103,14 +115,14 @@ def scattered(function: Function, gradient, claim: Claim, scale, value: float) -
     return claim._replace(rounding=rounding)
 
 
-def is_like(treedef, gradient) -> bool:
+def is_like(treedef: PyTreeDef, gradient: Any) -> bool:
     """Whether a callable `gradient` is a tree of values: a module, where the point is one."""
-    own = jax.tree.structure(gradient)
+    own: PyTreeDef = jax.tree.structure(gradient)
     both = (treedef.node_data(), own.node_data())  # the type of the outermost node; None for a leaf
     return None not in both and both[0][0] is both[1][0]
 
 
-def _by_jax(function: Function):
+def _by_jax(function: Function) -> Tree:
     try:
         return _autodiff(function)
     except Exception as error:
@@ -121,7 +133,7 @@ def _by_jax(function: Function):
         ) from error
 
 
-def _autodiff(function: Function, dtype=None):
+def _autodiff(function: Function, dtype: DTypeLike | None = None) -> Tree:
     """`jax.grad(f)`, in the working dtype or, like training code, in `dtype` throughout."""
     x = function.x
     if dtype is None:
@@ -136,7 +148,7 @@ def _autodiff(function: Function, dtype=None):
         return jax.tree.map(np.asarray, function.gradient(tree))
 
 
-def evaluated(function: Function, gradient: Callable):
+def evaluated(function: Function, gradient: Callable[[Tree], Tree]) -> Tree:
     """`gradient` at the point, called as its author would, in the working dtype."""
     with function.context():
         flat = np.array(function.x, function._flat_dtype)
@@ -151,7 +163,7 @@ def evaluated(function: Function, gradient: Callable):
         return jax.tree.map(np.asarray, tree)
 
 
-def _matching_leaves(function: Function, tree) -> list[np.ndarray]:
+def _matching_leaves(function: Function, tree: Tree) -> list[np.ndarray]:
     pairs = jax.tree_util.tree_flatten_with_path(tree)[0]
     given = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in pairs}
     if len(pairs) == len(function.leaves) and set(given) != {a.path for a in function.leaves}:
@@ -178,7 +190,7 @@ def _matching_leaves(function: Function, tree) -> list[np.ndarray]:
     return [given[leaf.path] for leaf in function.leaves]
 
 
-def _measured_rounding(function: Function, dtype) -> dict[str, float]:
+def _measured_rounding(function: Function, dtype: DTypeLike) -> dict[str, float]:
     """Per leaf, the largest difference between autodiff in `dtype` and in float64."""
     if function.kind == "python":
         return {"none": 0.0}
@@ -197,7 +209,7 @@ def _measured_rounding(function: Function, dtype) -> dict[str, float]:
     return result or {"none": 0.0}
 
 
-def _rounding_note(function: Function, wide) -> list[str]:
+def _rounding_note(function: Function, wide: Tree) -> list[str]:
     """What the user's own dtype makes of a gradient whose rule is judged in float64."""
     own = {np.dtype(leaf.dtype) for leaf in function.leaves}
     if function.dtype != "float64" or own == {np.dtype(np.float64)}:

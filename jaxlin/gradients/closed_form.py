@@ -23,9 +23,11 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class LinearGradient(NamedTuple):
@@ -40,7 +42,14 @@ class LinearGradient(NamedTuple):
     """(N, D): how the mean loss changes with the pixels."""
 
 
-def softmax(weights, bias, inputs, labels, *, strength=0.0) -> LinearGradient:
+def softmax(
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    strength: float = 0.0,
+) -> LinearGradient:
     """Mean cross-entropy of softmax(W x + b) + strength * sum(W**2), vectorized.
 
     Args:
@@ -67,14 +76,21 @@ def softmax(weights, bias, inputs, labels, *, strength=0.0) -> LinearGradient:
     return _assemble(losses, factors, weights, bias, inputs, strength)
 
 
-def softmax_loops(weights, bias, inputs, labels, *, strength=0.0) -> LinearGradient:
+def softmax_loops(
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    strength: float = 0.0,
+) -> LinearGradient:
     """As `softmax`, one example and one class at a time, as one derives it on paper.
 
     >>> softmax_loops([[0.0], [0.0]], [0.0, 0.0], [[2.0]], [0]).bias.tolist()
     [-0.5, 0.5]
     """
 
-    def of_one(row, y):
+    def of_one(row: Sequence[float], y: int) -> tuple[float, list[float]]:
         top = max(row)
         exponentials = [math.exp(s - top) for s in row]
         total = sum(exponentials)
@@ -85,7 +101,15 @@ def softmax_loops(weights, bias, inputs, labels, *, strength=0.0) -> LinearGradi
     return _by_loops(of_one, weights, bias, inputs, labels, strength)
 
 
-def weston_watkins(weights, bias, inputs, labels, *, margin=1.0, strength=0.0) -> LinearGradient:
+def weston_watkins(
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: float = 1.0,
+    strength: float = 0.0,
+) -> LinearGradient:
     """Mean multiclass hinge of the lecture + strength * sum(W**2), vectorized.
 
     Arguments as in `softmax`; `margin` is the lecture's Delta. A margin of exactly 0 counts as
@@ -107,7 +131,13 @@ def weston_watkins(weights, bias, inputs, labels, *, margin=1.0, strength=0.0) -
 
 
 def weston_watkins_loops(
-    weights, bias, inputs, labels, *, margin=1.0, strength=0.0
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: float = 1.0,
+    strength: float = 0.0,
 ) -> LinearGradient:
     """As `weston_watkins`, counting the violated margins one by one.
 
@@ -115,7 +145,7 @@ def weston_watkins_loops(
     [[-4.0], [2.0], [2.0]]
     """
 
-    def of_one(row, y):
+    def of_one(row: Sequence[float], y: int) -> tuple[float, list[float]]:
         loss, factors = 0.0, [0.0] * len(row)
         for j, score in enumerate(row):
             if j == y:
@@ -130,7 +160,15 @@ def weston_watkins_loops(
     return _by_loops(of_one, weights, bias, inputs, labels, strength)
 
 
-def crammer_singer(weights, bias, inputs, labels, *, margin=1.0, strength=0.0) -> LinearGradient:
+def crammer_singer(
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: float = 1.0,
+    strength: float = 0.0,
+) -> LinearGradient:
     """Mean of max(0, margin + max over j != y of s_j - s_y): the strongest rival alone pays.
 
     Arguments as in `weston_watkins`; among tied rivals the first one is taken.
@@ -152,7 +190,15 @@ def crammer_singer(weights, bias, inputs, labels, *, margin=1.0, strength=0.0) -
     return _assemble(np.maximum(gaps, 0), factors, weights, bias, inputs, strength)
 
 
-def one_vs_rest(weights, bias, inputs, labels, *, margin=1.0, strength=0.0) -> LinearGradient:
+def one_vs_rest(
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: float = 1.0,
+    strength: float = 0.0,
+) -> LinearGradient:
     """Mean of sum over k of max(0, margin - t_k s_k), t_k = 1 for the label and -1 for others.
 
     Arguments as in `weston_watkins`.
@@ -170,7 +216,9 @@ def one_vs_rest(weights, bias, inputs, labels, *, margin=1.0, strength=0.0) -> L
     return _assemble(losses, -signs * (gaps > 0), weights, bias, inputs, strength)
 
 
-def _scores(weights, bias, inputs, labels):
+def _scores(
+    weights: ArrayLike, bias: ArrayLike | None, inputs: ArrayLike, labels: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     weights, inputs = np.asarray(weights, float), np.asarray(inputs, float)
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != inputs.shape[:1]:
@@ -183,7 +231,7 @@ def _scores(weights, bias, inputs, labels):
     return weights, inputs, labels, scores if bias is None else scores + np.asarray(bias, float)
 
 
-def _check_range(labels, classes) -> None:
+def _check_range(labels: np.ndarray, classes: int) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         row = int(wrong[0])
@@ -193,7 +241,14 @@ def _check_range(labels, classes) -> None:
         )
 
 
-def _assemble(losses, factors, weights, bias, inputs, strength) -> LinearGradient:
+def _assemble(
+    losses: np.ndarray,
+    factors: np.ndarray,
+    weights: np.ndarray,
+    bias: ArrayLike | None,
+    inputs: np.ndarray,
+    strength: float,
+) -> LinearGradient:
     """The chain rule through W x + b, given d loss / d score for every example, (N, K)."""
     factors = factors / len(losses)
     return LinearGradient(
@@ -204,10 +259,18 @@ def _assemble(losses, factors, weights, bias, inputs, strength) -> LinearGradien
     )
 
 
-def _by_loops(of_one, weights, bias, inputs, labels, strength) -> LinearGradient:
+def _by_loops(
+    of_one: Callable[[Sequence[float], int], tuple[float, list[float]]],
+    weights: ArrayLike,
+    bias: ArrayLike | None,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    strength: float,
+) -> LinearGradient:
     weights, inputs = np.asarray(weights, float), np.asarray(inputs, float)
     classes, examples = len(weights), len(inputs)
-    _check_range(np.asarray(labels), classes)
+    labels = np.asarray(labels)
+    _check_range(labels, classes)
     offsets = np.zeros(classes) if bias is None else np.asarray(bias, float)
     value, by_weights = 0.0, np.zeros_like(weights)
     by_bias, by_inputs = np.zeros(classes), np.zeros_like(inputs)

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxlin.gradients.claim import is_like
+from jaxlin.gradients.leaves import Tree
 
 NOTE = "complex gradients are read in JAX's convention, df/da - i df/db at a + i b."
 
@@ -29,16 +31,18 @@ NOTE = "complex gradients are read in JAX's convention, df/da - i df/db at a + i
 class Parts(NamedTuple):
     """One complex leaf: `w.real` and `w.imag`, as NumPy calls them."""
 
-    real: Any
-    imag: Any
+    real: jax.Array | np.ndarray
+    imag: jax.Array | np.ndarray
 
 
-def has_complex(x) -> bool:
+def has_complex(x: Tree) -> bool:
     """Whether a leaf of `x` is complex."""
     return any(_is_complex(leaf) for leaf in jax.tree.leaves(x))
 
 
-def in_real_parts(f: Callable, x, gradient) -> tuple[Callable, Any, Any]:
+def in_real_parts(
+    f: Callable, x: Tree, gradient: Tree | Callable[[Tree], Tree] | None
+) -> tuple[Callable, Tree, Tree | Callable[[Tree], Tree] | None]:
     """The same problem with every complex leaf of `x` replaced by its `Parts`.
 
     >>> f, x, gradient = in_real_parts(lambda z: abs(z) ** 2, 3 + 4j, 6 - 8j)
@@ -48,7 +52,7 @@ def in_real_parts(f: Callable, x, gradient) -> tuple[Callable, Any, Any]:
     treedef = jax.tree.structure(x)
     where = [_is_complex(leaf) for leaf in jax.tree.leaves(x)]
 
-    def split_gradient(tree):
+    def split_gradient(tree: Tree) -> Tree:
         """df/da and df/db from df/da - i df/db; a tree of another shape is left to be refused."""
         leaves, own = jax.tree.flatten(tree)
         if len(leaves) != len(where):
@@ -57,6 +61,7 @@ def in_real_parts(f: Callable, x, gradient) -> tuple[Callable, Any, Any]:
         split = [_split(leaf, sign=-1) if pair else leaf for leaf, pair in pairs]
         return jax.tree_util.tree_unflatten(own, split)
 
+    claim: Tree | Callable[[Tree], Tree] | None
     if gradient is None:
         claim = None
     elif callable(gradient) and not is_like(treedef, gradient):
@@ -69,17 +74,17 @@ def in_real_parts(f: Callable, x, gradient) -> tuple[Callable, Any, Any]:
     return lambda parts: f(_join(parts)), jax.tree_util.tree_unflatten(treedef, leaves), claim
 
 
-def _is_complex(leaf) -> bool:
+def _is_complex(leaf: ArrayLike) -> bool:
     return jnp.issubdtype(np.asarray(leaf).dtype, jnp.complexfloating)
 
 
-def _split(leaf, *, sign: int = 1) -> Parts:
+def _split(leaf: ArrayLike, *, sign: int = 1) -> Parts:
     array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
     return Parts(array.real, sign * array.imag)
 
 
-def _join(tree):
-    def joined(node):
+def _join(tree: Tree) -> Tree:
+    def joined(node: Any) -> Any:
         if not isinstance(node, Parts):
             return node
         if isinstance(node.real, jax.Array) or isinstance(node.imag, jax.Array):

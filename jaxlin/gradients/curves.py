@@ -2,15 +2,14 @@
 
 __all__ = ["StepCurve", "TaylorCurve", "step_curve", "taylor_curve"]
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxlin.gradients.evaluate import GIB, Function
+from jaxlin.gradients.leaves import Tree
 from jaxlin.gradients.lines import groups_of, random_signs
-
-CURVES = (("forward", "float64"), ("central", "float64"), ("forward", "float32"))
-CURVES += (("central", "float32"),)
 
 
 class StepCurve(NamedTuple):
@@ -33,7 +32,15 @@ class TaylorCurve(NamedTuple):
     """|f(x + t d) - f(x) - t * gradient . d|."""
 
 
-def step_curve(f, x, reference, *, entries: int = 24, seed: int = 0, memory: int = GIB):
+def step_curve(
+    f: Callable,
+    x: Tree,
+    reference: Tree,
+    *,
+    entries: int = 24,
+    seed: int = 0,
+    memory: int = GIB,
+) -> StepCurve:
     """Relative errors of forward and central differences over twelve decades of steps.
 
     Args:
@@ -77,7 +84,9 @@ def step_curve(f, x, reference, *, entries: int = 24, seed: int = 0, memory: int
     return StepCurve(steps, errors, len(chosen))
 
 
-def taylor_curve(f, x, gradient, *, seed: int = 0, memory: int = GIB) -> TaylorCurve:
+def taylor_curve(
+    f: Callable, x: Tree, gradient: Tree, *, seed: int = 0, memory: int = GIB
+) -> TaylorCurve:
     """Remainders of the zeroth and the first Taylor polynomial along one random direction.
 
     >>> import jax.numpy as jnp

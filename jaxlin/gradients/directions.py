@@ -2,6 +2,8 @@
 
 __all__ = ["by_directions"]
 
+from collections.abc import Callable, Collection, Sequence
+
 import numpy as np
 
 from jaxlin.gradients.assemble import (
@@ -14,8 +16,8 @@ from jaxlin.gradients.assemble import (
     verdict_of,
 )
 from jaxlin.gradients.kinks import MIXED, along_kinks, confirmed
-from jaxlin.gradients.ladder import entry_step, measured_order
-from jaxlin.gradients.lines import Trial, groups_of, norm, random_signs
+from jaxlin.gradients.ladder import Calibration, entry_step, measured_order
+from jaxlin.gradients.lines import Group, Trial, groups_of, norm, random_signs
 from jaxlin.gradients.locality import unfounded
 from jaxlin.gradients.report import Entry, GradientReport, relative_error
 from jaxlin.gradients.search import find_entries
@@ -28,14 +30,18 @@ KINKS_LISTED = 10
 LOOKED_AT = 3  # lines that agree whose values are compared all across the step, if they are coarse
 
 
-def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str) -> GradientReport:
+def by_directions(
+    trial: Trial, rng: np.random.Generator, *, directions: int, limit: int, method: str
+) -> GradientReport:
     """Compare slopes along random directions, and name entries where they disagree."""
     groups = groups_of(trial.function, most=2)
     entries: dict[int, Entry] = _not_finite(trial, limit)
     kinks: dict[int, Entry] = {}
     proofs: dict[int, Entry] = {}  # lines along which the claim is wrong, where no entry is
     ladders = []
-    notes, steps, smallest = list(trial.claim.notes), {}, {}
+    notes = list(trial.claim.notes)
+    steps: dict[str, float] = {}
+    smallest: dict[str, float] = {}
     worst, order, kinked_lines, blind, unnamed, compared = 0.0, None, 0, False, False, 0
     for group in groups:
         signs = random_signs(rng, (directions, len(trial.function.x)))
@@ -55,12 +61,12 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
         magnitude = max(scale, float(np.abs(found.numeric).max())) if np.isfinite(scale) else 0.0
         size = trial.size_of_claim(group.scale)
         blind |= too_coarse(trial, ladder, magnitude, size, measured.min(), widths.min())
-        blind |= not np.isfinite(widths).all()
+        blind |= not bool(np.isfinite(widths).all())
         if not (away > 0).any() and not trial.structured:
-            blind |= unfounded(
-                trial, lambda rows, t, lines=lines: trial.along(lines[rows])(t), used,
-                np.ones(directions), found, ladder.noise, claim, rounding, agreed=LOOKED_AT,
-            ).any()  # fmt: skip
+            blind |= bool(unfounded(
+                trial, _along(trial, lines), used, np.ones(directions), found, ladder.noise, claim,
+                rounding, agreed=LOOKED_AT,
+            ).any())  # fmt: skip
         sharp = np.sort(bars)[directions - directions // 6 - 1]  # a line that met kinks sees less
         worst = max(worst, _relative(claim, found, magnitude, np.where(bars > sharp, 0, widths)))
         _record(trial, group, ladder, 2 * float(sharp), steps, smallest)
@@ -84,8 +90,8 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
         kinks.update(_more_kinks(trial, rng, groups, ladders, kinks, method))
     wrong = {i: e for i, e in (entries | kinks).items() if not e.inside}
     if kinks and not wrong:
-        sides = [(e.left, e.right) for e in kinks.values()]
-        proof, mixed = along_kinks(trial, rng, list(kinks), *np.transpose(sides), method)
+        left, right = np.transpose([(e.left, e.right) for e in kinks.values()])
+        proof, mixed = along_kinks(trial, rng, np.array(list(kinks)), left, right, method)
         if proof is not None:
             proofs[-1 - len(proofs)] = proof
         elif mixed or unnamed:
@@ -121,7 +127,19 @@ def by_directions(trial: Trial, rng, *, directions: int, limit: int, method: str
     )
 
 
-def _measure(trial, lines, ladder, claim, rounding, method) -> tuple[Slopes, np.ndarray]:
+def _along(trial: Trial, lines: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """rows (r,), offsets (r, q) -> f(x + offset along line i) - f(x), (r, q)."""
+    return lambda rows, offsets: trial.along(lines[rows])(offsets)
+
+
+def _measure(
+    trial: Trial,
+    lines: np.ndarray,
+    ladder: Calibration,
+    claim: np.ndarray,
+    rounding: np.ndarray,
+    method: str,
+) -> tuple[Slopes, np.ndarray]:
     """Slopes along the lines; those that disagree or show a kink are measured on more scales."""
     step = np.full(len(lines), ladder.step)
     noise = np.full(len(lines), ladder.noise)
@@ -146,16 +164,16 @@ def _measure(trial, lines, ladder, claim, rounding, method) -> tuple[Slopes, np.
     return Slopes(*fields), step
 
 
-def _block_tester(trial, group, step, noise, method, *, kinks=False, skip=()):
+def _block_tester(
+    trial: Trial, group: Group, step: float, noise: float, method: str, *, kinks: bool = False
+) -> Callable[[list[np.ndarray], np.ndarray], np.ndarray]:
     """blocks, signs -> excess: how far each block's slope is off, or how large its kink."""
     count = len(group.entries)
-    skip = np.array(sorted(skip), int)
 
-    def test(blocks, signs):
+    def test(blocks: list[np.ndarray], signs: np.ndarray) -> np.ndarray:
         lines = np.zeros((len(blocks), len(trial.function.x)))
         for line, block in zip(lines, blocks, strict=True):
             line[block] = signs[block] * group.scale[block]
-        lines[:, skip] = 0
         sizes = [len(block) for block in blocks]
         steps = 2.0 ** np.round(np.log2([entry_step(step, count / size) for size in sizes]))
         found = slopes(trial.along(lines)(np.outer(steps, NODES)), steps, noise, method=method)
@@ -167,10 +185,20 @@ def _block_tester(trial, group, step, noise, method, *, kinks=False, skip=()):
     return test
 
 
-def _name(trial, rng, group, ladder, lines, found, limit, method):
+def _name(
+    trial: Trial,
+    rng: np.random.Generator,
+    group: Group,
+    ladder: Calibration,
+    lines: np.ndarray,
+    found: Slopes,
+    limit: int,
+    method: str,
+) -> tuple[dict[int, Entry], bool]:
     """Wrong entries by group testing; afterwards, whether the directions still disagree."""
     claim = trial.claim
-    patched, named = claim.values.copy(), {}
+    patched = claim.values.copy()
+    named: dict[int, Entry] = {}
     budget = SEARCH_BUDGET
     for _ in range(3):
         case = trial._replace(claim=claim._replace(values=patched))
@@ -184,8 +212,8 @@ def _name(trial, rng, group, ladder, lines, found, limit, method):
         suspects = find_entries(tester, group.entries, signs, budget=budget, rng=rng)
         budget -= SEARCH_BUDGET // 2
         suspects = [i for i in suspects if i not in named]
-        confirmed = look_closely(trial, suspects, ladder, group, method)
-        new = {i: e for i, e in confirmed.items() if not e.inside}
+        looked = look_closely(trial, suspects, ladder, group, method)
+        new = {i: e for i, e in looked.items() if not e.inside}
         if not new:
             break
         named.update(new)
@@ -202,7 +230,15 @@ def _name(trial, rng, group, ladder, lines, found, limit, method):
     return named, bool(named) and bool((away > 0).any())
 
 
-def _name_kinks(trial, rng, group, line, step, ladder, method) -> dict[int, Entry]:
+def _name_kinks(
+    trial: Trial,
+    rng: np.random.Generator,
+    group: Group,
+    line: np.ndarray,
+    step: float,
+    ladder: Calibration,
+    method: str,
+) -> dict[int, Entry]:
     """Some entries with a kink at the point, by group testing on the size of the kink."""
     tester = _block_tester(trial, group, step, ladder.noise, method, kinks=True)
     signs = np.sign(line) + (line == 0)
@@ -216,9 +252,16 @@ def _name_kinks(trial, rng, group, line, step, ladder, method) -> dict[int, Entr
     return dict(list(kinks.items())[:KINKS_LISTED])
 
 
-def _more_kinks(trial, rng, groups, ladders, known, method) -> dict[int, Entry]:
+def _more_kinks(
+    trial: Trial,
+    rng: np.random.Generator,
+    groups: Sequence[Group],
+    ladders: Sequence[Calibration],
+    known: Collection[int],
+    method: str,
+) -> dict[int, Entry]:
     """Further kinked entries: the more there are, the more their lines can tell of a claim."""
-    kinks = {}
+    kinks: dict[int, Entry] = {}
     for group, ladder in zip(groups, ladders, strict=True):
         others = [i for i in rng.permutation(group.entries).tolist() if i not in known]
         looked = look_closely(trial, others[:KINKS_LISTED], ladder, group, method)
@@ -236,7 +279,7 @@ def _not_finite(trial: Trial, limit: int) -> dict[int, Entry]:
     return look_closely(trial, bad, ladder, group, "richardson")
 
 
-def _relative(claim, found, magnitude, widths) -> float:
+def _relative(claim: np.ndarray, found: Slopes, magnitude: float, widths: np.ndarray) -> float:
     """Of directions: relative to the gradient's own size, as slopes of random signs cancel."""
     away = np.where(found.kinked, found.outside(claim, 0.0), np.abs(claim - found.numeric))
     blurred = (away <= widths) & (widths > 0.1 * magnitude)
@@ -249,7 +292,14 @@ def _relative_of(entry: Entry) -> float:
     return float(relative_error(entry.analytic, entry.numeric, entry.error_bar))
 
 
-def _record(trial, group, ladder, bar, steps, smallest) -> None:
+def _record(
+    trial: Trial,
+    group: Group,
+    ladder: Calibration,
+    bar: float,
+    steps: dict[str, float],
+    smallest: dict[str, float],
+) -> None:
     for leaf in trial.function.leaves:
         if leaf.start < leaf.stop and group.scale[leaf.start]:
             scale = group.scale[leaf.start : leaf.stop].min()

@@ -2,6 +2,8 @@
 
 __all__ = ["by_entries"]
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxlin.gradients.assemble import (
@@ -15,9 +17,10 @@ from jaxlin.gradients.assemble import (
     unflat,
     verdict_of,
 )
+from jaxlin.gradients.evaluate import Function
 from jaxlin.gradients.finite_differences import NumericGradient
 from jaxlin.gradients.kinks import MIXED, along_kinks
-from jaxlin.gradients.ladder import entry_step, measured_order
+from jaxlin.gradients.ladder import Calibration, entry_step, measured_order
 from jaxlin.gradients.lines import EPS, Trial, groups_of, norm, random_signs, scales_of
 from jaxlin.gradients.locality import demoted
 from jaxlin.gradients.report import GradientReport, relative_error
@@ -28,15 +31,17 @@ CHUNK = 256  # suspects that are looked at again together
 
 
 def by_entries(
-    trial: Trial, rng, *, samples: int | None, limit: int, method: str
+    trial: Trial, rng: np.random.Generator, *, samples: int | None, limit: int, method: str
 ) -> GradientReport:
     """Compare every entry, or `samples` of them drawn from every leaf."""
     function = trial.function
     n = len(function.x)
     groups = groups_of(function, most=8)
     chosen = np.arange(n) if samples is None else _drawn(function, rng, samples)
-    step, noise, order, blind = np.empty(n), np.empty(n), None, False
-    steps, smallest, ladders = {}, {}, []
+    step, noise, order = np.empty(n), np.empty(n), None
+    steps: dict[str, float] = {}
+    smallest: dict[str, float] = {}
+    ladders = []
     for group in groups[:1] if trial.structured else groups:
         line = random_signs(rng, n) * group.scale
         ladder = ladder_along(trial, group, line)
@@ -64,7 +69,7 @@ def by_entries(
     away = found.outside(claim, rounding)
     wrong = np.flatnonzero(away > 0)
     kinked = np.flatnonzero(found.kinked)
-    blind = doubtful.any() or _blind(trial, chosen, found, claim, rounding, ladders)
+    blind = bool(doubtful.any()) or _blind(trial, chosen, found, claim, rounding, ladders)
     notes, mixed = list(trial.claim.notes), False
     _record_entries(trial, chosen, step, found.bars() + rounding, steps, smallest)
     size = np.abs(claim - found.numeric)
@@ -111,7 +116,9 @@ def by_entries(
     )
 
 
-def _all_entries(trial, chosen, step, noise, method) -> tuple[Slopes, np.ndarray]:
+def _all_entries(
+    trial: Trial, chosen: np.ndarray, step: np.ndarray, noise: np.ndarray, method: str
+) -> tuple[Slopes, np.ndarray]:
     """Slopes of the chosen entries; the suspicious ones are looked at again on other scales."""
     function = trial.function
     whole = len(chosen) == len(function.x)
@@ -120,7 +127,7 @@ def _all_entries(trial, chosen, step, noise, method) -> tuple[Slopes, np.ndarray
     if whole and columns is not None:
         function.evaluations += len(NODES) * len(chosen)
         x = function.tree(function.x)
-        changes = differences_along_axes(function.f, x, np.outer(NODES, columns)).T
+        changes = differences_along_axes(trial.objective, x, np.outer(NODES, columns)).T
     elif trial.structured:
         changes = trial.along_axes(chosen)(np.outer(h, NODES))
     else:
@@ -179,7 +186,7 @@ def _all_entries(trial, chosen, step, noise, method) -> tuple[Slopes, np.ndarray
     return Slopes(*fields), h
 
 
-def _drawn(function, rng, samples) -> np.ndarray:
+def _drawn(function: Function, rng: np.random.Generator, samples: int) -> np.ndarray:
     parts = [
         a.start + np.sort(rng.choice(a.stop - a.start, min(samples, a.stop - a.start), False))
         for a in function.leaves
@@ -188,7 +195,14 @@ def _drawn(function, rng, samples) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _blind(trial, chosen, found, claim, rounding, ladders) -> bool:
+def _blind(
+    trial: Trial,
+    chosen: np.ndarray,
+    found: Slopes,
+    claim: np.ndarray,
+    rounding: np.ndarray,
+    ladders: Sequence[Calibration],
+) -> bool:
     """Whether the error bars are so wide that a pass would mean nothing."""
     measured = np.where(found.kinked, found.side_error, found.error)
     if not np.isfinite(measured + rounding).all():
@@ -203,7 +217,14 @@ def _blind(trial, chosen, found, claim, rounding, ladders) -> bool:
     return all(too_coarse(trial, ladder, size, claim_size, *bars) for ladder in ladders)
 
 
-def _record_entries(trial, chosen, step, bars, steps, smallest) -> None:
+def _record_entries(
+    trial: Trial,
+    chosen: np.ndarray,
+    step: np.ndarray,
+    bars: np.ndarray,
+    steps: dict[str, float],
+    smallest: dict[str, float],
+) -> None:
     for leaf in trial.function.leaves:
         rows = np.flatnonzero((chosen >= leaf.start) & (chosen < leaf.stop))
         if len(rows):
@@ -211,7 +232,7 @@ def _record_entries(trial, chosen, step, bars, steps, smallest) -> None:
             smallest[leaf.path] = float(2 * bars[rows].max())
 
 
-def _tree_of(trial, found, rounding) -> NumericGradient:
+def _tree_of(trial: Trial, found: Slopes, rounding: np.ndarray) -> NumericGradient:
     function = trial.function
     return NumericGradient(
         unflat(function, found.numeric),

@@ -8,7 +8,7 @@ precision of matrix products to the highest, and counts the evaluations that wer
 
 __all__ = ["GIB", "Function"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.tree_util import PyTreeDef
+from jax.typing import DTypeLike
 
-from jaxlin.gradients.leaves import Leaf, flatten, unflatten
-from jaxlin.gradients.rounding import largest_term, rounding_of
+from jaxlin.gradients.leaves import Leaf, Tree, flatten, unflatten
+from jaxlin.gradients.rounding import Program, largest_term, rounding_of
 from jaxlin.precision import float64, jit
 
 GIB = 2**30
@@ -49,7 +52,18 @@ class Function:
         a rule for batches, for one.
     """
 
-    def __init__(self, f: Callable, x, *, dtype=None, memory: int = GIB, scalar: bool = True):
+    lanes: int  # points in one device call, and what evaluates them: known once `f` is traced
+    _kernel: Callable[[Array], Array]
+
+    def __init__(
+        self,
+        f: Callable,
+        x: Tree,
+        *,
+        dtype: DTypeLike | None = None,
+        memory: int = GIB,
+        scalar: bool = True,
+    ):
         self.f, self.memory, self.scalar = f, memory, scalar
         self.x, self.leaves, self.treedef = flatten(x)
         self.shared = _is_tree(f)
@@ -57,26 +71,26 @@ class Function:
         self.evaluations = 0
         self.kind: str | None = None
         self.mapped = True
-        self._first = None
+        self._first: tuple[np.ndarray, np.ndarray | None] | None = None
         self.out_shape: tuple[int, ...] = ()
         self.eps = float(np.finfo(np.float64).eps)
-        self.opaque, self.reason, self._terms = True, "", None
+        self.opaque, self.reason = True, ""
+        self._terms: float | None = None
         self._ambient = dtype is not None and jax.config.jax_enable_x64
         if dtype == "own":
             self._set_dtype(None)
         else:
             self._set_dtype(np.dtype(np.float64) if dtype is None else jnp.dtype(dtype))
 
-    def _set_dtype(self, dtype) -> None:
+    def _set_dtype(self, dtype: np.dtype | None) -> None:
         """`dtype` None means: every leaf in its own."""
         own = [leaf.dtype for leaf in self.leaves]
         self.dtypes = own if dtype is None else [dtype] * len(own)
         widest = max(self.dtypes, key=lambda d: jnp.finfo(d).bits)
         self.dtype = str(widest)
         self._flat_dtype = np.float64 if widest == np.float64 else np.float32
-        self._kernel = self._lanes = None
 
-    def context(self):
+    def context(self) -> ExitStack:
         """Evaluate inside this: float64 switched on if it is used, exact matrix products."""
         stack = ExitStack()
         wide = self._flat_dtype == np.float64 or self._ambient
@@ -84,7 +98,7 @@ class Function:
         stack.enter_context(jax.default_matmul_precision("highest"))
         return stack
 
-    def tree(self, flat):
+    def tree(self, flat: Array | np.ndarray) -> Tree:
         """The pytree of a flat vector (NumPy or traced), leaves in the working dtype."""
         return unflatten(flat, self.leaves, self.treedef, dtypes=self.dtypes)
 
@@ -114,34 +128,38 @@ class Function:
                 self._terms = largest_term(lambda flat: self.f(self.tree(flat)), point)
         return max(self._terms, size)
 
-    def place(self, index: int) -> tuple[str, tuple[int, ...]]:
+    def place(self, index: int | np.integer) -> tuple[str, tuple[int, ...]]:
         """Path and index of an entry of the flat vector."""
         leaf = next(leaf for leaf in self.leaves if leaf.start <= index < leaf.stop)
         inside = np.unravel_index(int(index) - leaf.start, leaf.shape) if leaf.shape else ()
         return leaf.path, tuple(int(i) for i in inside)
 
-    def once(self, flat=None):
+    def once(self, flat: np.ndarray | None = None) -> Any:
         """f at one point, as plain eager Python: what the author of `f` would see."""
         self.evaluations += 1
         return self._eager(self.x if flat is None else flat)
 
-    def exact_steps(self, indices, offsets) -> np.ndarray:
+    def exact_steps(self, indices: Sequence[int] | np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """The displacements (x + h) - x that floating-point numbers really make of `offsets`."""
-        x = self.x[indices].astype(self._flat_dtype)
+        x = self.x[np.asarray(indices)].astype(self._flat_dtype)
         return ((x + np.asarray(offsets, self._flat_dtype)) - x).astype(np.float64)
 
-    def along_axes(self, indices, offsets) -> np.ndarray:
+    def along_axes(
+        self, indices: Sequence[int] | np.ndarray, offsets: Sequence[float] | np.ndarray
+    ) -> np.ndarray:
         """f(x + offsets[i] e_indices[i]) for every i, (m, *out_shape)."""
         indices, offsets = np.asarray(indices), np.asarray(offsets, np.float64)
 
-        def points(part):
+        def points(part: slice) -> np.ndarray:
             rows = np.repeat(self.x[None], len(indices[part]), axis=0)
             rows[np.arange(len(rows)), indices[part]] += offsets[part]
             return rows
 
         return self._values(len(indices), points)
 
-    def along(self, directions, offsets, rows=None) -> np.ndarray:
+    def along(
+        self, directions: np.ndarray, offsets: np.ndarray, rows: np.ndarray | None = None
+    ) -> np.ndarray:
         """f(x + offsets[i] * directions[rows[i]]) for every i; `rows` defaults to all in order."""
         offsets = np.asarray(offsets, np.float64)
         rows = np.arange(len(offsets)) if rows is None else np.asarray(rows)
@@ -156,7 +174,7 @@ class Function:
             point[index] += offset
             self._first = (point, self._decide(point))
 
-    def _values(self, count: int, points: Callable) -> np.ndarray:
+    def _values(self, count: int, points: Callable[[slice], np.ndarray]) -> np.ndarray:
         point = points(slice(0, 1))[0]
         first = self._decide(point) if self.kind is None else None
         if self._first is not None and np.array_equal(self._first[0], point):
@@ -165,10 +183,10 @@ class Function:
         self.evaluations += count
         if self.kind == "python":
             start = 0 if first is None else 1
-            values = [] if first is None else [first]
+            single = [] if first is None else [first]
             for i in range(start, count):
-                values.append(self._plain(points(slice(i, i + 1))[0]))
-            return np.array(values, np.float64).reshape(count, *self.out_shape)
+                single.append(self._plain(points(slice(i, i + 1))[0]))
+            return np.array(single, np.float64).reshape(count, *self.out_shape)
         values = np.empty((count, *self.out_shape))
         with self.context():
             for start in range(0, count, self.lanes):
@@ -180,25 +198,26 @@ class Function:
                 values[start : start + size] = np.asarray(out[:size]).astype(np.float64)
         return values
 
-    def _plain(self, flat):
+    def _plain(self, flat: np.ndarray) -> np.ndarray:
         with self.context():
             return np.asarray(self.f(self.tree(np.array(flat)))).astype(np.float64)
 
-    def _decide(self, point):
+    def _decide(self, point: np.ndarray) -> np.ndarray | None:
         """Find out how `f` can be run; the value at `point` if it is a plain Python function.
 
         A function that returns anything but a JAX array when called with NumPy arrays cannot be
         traced. A few JAX functions cannot be run in float64 (a loop whose carry is float32 by
         name): they are run in the dtypes of their input.
         """
-        error, value = None, None
+        error: Exception | None = None
         native = [np.dtype(leaf.dtype) for leaf in self.leaves]
-        for dtype in (self.dtypes[0], None):
-            if dtype is None:
+        for again in (False, True):
+            if again:
                 if native == self.dtypes:
                     break
                 self._set_dtype(None)
-            value, traceable = None, hasattr(self.f, "lower") or self.shared
+            value: Any = None
+            traceable = hasattr(self.f, "lower") or self.shared
             if not traceable:
                 try:
                     value = self._eager(point)
@@ -226,9 +245,10 @@ class Function:
                 value = np.asarray(value)
                 self._check_output(value)
                 return value.astype(np.float64)
+        assert error is not None  # of the ways to run it each was left with one
         raise error
 
-    def _eager(self, point):
+    def _eager(self, point: np.ndarray) -> Any:
         """f called as its author would, with arrays of the kind that `x` is made of."""
         with self.context():
             tree = self.tree(np.array(point, self._flat_dtype))
@@ -253,8 +273,8 @@ class Function:
                 return False
         return True
 
-    def _trace(self):
-        """Find the shape of the result and how many points fit into one call."""
+    def _trace(self) -> Any:
+        """Find the shape of the result, which is returned, and how many points fit into a call."""
         spec = _Spec(tuple(self.leaves), self.treedef, tuple(map(np.dtype, self.dtypes)))
         carried = self.f if self.shared else ()
         function = None if self.shared else self.f
@@ -271,20 +291,20 @@ class Function:
         self.eps = max(self.eps, narrowest)
         most = MOST_LANES if self.mapped else 1
         self.lanes = int(np.clip(self.memory // per_lane, 1, most))
-        settings = {"spec": spec, "mapped": self.mapped}
+        settings: dict[str, Any] = {"spec": spec, "mapped": self.mapped}
         if self.shared:
             self._kernel = partial(_shared_values, carried, **settings)
         else:
             self._kernel = jit(partial(_values_of, (), function=function, **settings))
         return result
 
-    def gradient(self, tree):
+    def gradient(self, tree: Tree) -> Tree:
         """`jax.grad(f)` at a tree; one program for all shared functions of the same shapes."""
         if self.shared:
             return _shared_gradient(self.f, tree)
         return jit(jax.grad(lambda t: self.f(t)))(tree)
 
-    def _check_output(self, result) -> None:
+    def _check_output(self, result: Any) -> None:
         if not hasattr(result, "dtype"):
             raise TypeError(f"`f` must return a single array, got {type(result).__name__}.")
         if self.scalar and result.shape != ():
@@ -307,16 +327,23 @@ class _Spec(NamedTuple):
     """How a flat vector becomes a tree: hashable, so that it can select a compiled program."""
 
     leaves: tuple[Leaf, ...]
-    treedef: Any
-    dtypes: tuple[Any, ...]
+    treedef: PyTreeDef
+    dtypes: tuple[np.dtype, ...]
 
 
-def _values_of(carried, points, *, spec, function=None, mapped=True):
+def _values_of(
+    carried: Tree,
+    points: Array,
+    *,
+    spec: _Spec,
+    function: Callable | None = None,
+    mapped: bool = True,
+) -> Any:
     """f at every row of `points`; f is `function`, or else `carried` itself, a callable tree."""
     call = carried if function is None else function
     leaves, treedef, dtypes = spec
 
-    def of_one(flat):
+    def of_one(flat: Array) -> Any:
         return call(unflatten(flat, leaves, treedef, dtypes=dtypes))
 
     if mapped:
@@ -325,15 +352,17 @@ def _values_of(carried, points, *, spec, function=None, mapped=True):
 
 
 _shared_values = jit(_values_of, static_argnames=("spec", "function", "mapped"))
-_TRACED: dict = {}  # shapes and sizes of shared functions, by what selects the program
+_TRACED: dict[
+    Hashable, "_Traced"
+] = {}  # shapes and sizes of shared functions, by what selects the program
 
 
 @jit
-def _shared_gradient(f, tree):
+def _shared_gradient(f: Tree, tree: Tree) -> Tree:
     return jax.grad(lambda t: f(t))(tree)
 
 
-def _is_tree(f) -> bool:
+def _is_tree(f: Callable) -> bool:
     """Whether `f` is a callable pytree of arrays (a `LinearObjective`, a module of layers).
 
     One that carries functions or names among its leaves cannot be handed to a compiled program.
@@ -344,16 +373,28 @@ def _is_tree(f) -> bool:
     return all(isinstance(a, jax.Array | np.ndarray | np.generic | int | float) for a in leaves)
 
 
-def _shapes(tree) -> list:
+def _shapes(tree: Tree) -> list[tuple[tuple[int, ...], str]]:
     return [(np.shape(a), str(getattr(a, "dtype", type(a)))) for a in jax.tree.leaves(tree)]
 
 
-def _measure(carried, spec, function, dtype):
-    """What tracing tells: the shape of the result, the bytes that a call needs per point, whether
-    `f` can be mapped, and how its values round."""
+class _Traced(NamedTuple):
+    """What tracing tells of a function."""
+
+    result: Any
+    """The shape of its value, a `jax.ShapeDtypeStruct`."""
+    per_lane: int
+    """Bytes that a device call needs per point."""
+    mapped: bool
+    eps: float
+    opaque: bool
+    """As of `Function`, the last three."""
+
+
+def _measure(carried: Tree, spec: _Spec, function: Callable | None, dtype: DTypeLike) -> _Traced:
+    """Trace a function: nothing is evaluated."""
     n = spec.leaves[-1].stop
 
-    def values(points, mapped=True):
+    def values(points: Array, mapped: bool = True) -> Any:
         return _values_of(carried, points, spec=spec, function=function, mapped=mapped)
 
     one = jax.ShapeDtypeStruct((1, n), dtype)
@@ -364,11 +405,11 @@ def _measure(carried, spec, function, dtype):
     shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), single)
     if not mapped:
         program = jax.make_jaxpr(partial(values, mapped=False))(one)
-        return shape, 8 * n, False, *rounding_of(program)
+        return _Traced(shape, 8 * n, False, *rounding_of(program))
     programs = [jax.make_jaxpr(values)(jax.ShapeDtypeStruct((b, n), dtype)) for b in (2, 4)]
     sizes = [_bytes(program) for program in programs]
     per_lane = max((sizes[1] - sizes[0]) // 2, 8 * n) + 8 * n
-    return shape, per_lane, True, *rounding_of(programs[0])
+    return _Traced(shape, per_lane, True, *rounding_of(programs[0]))
 
 
 _UNTRACEABLE = (
@@ -380,10 +421,11 @@ _UNTRACEABLE = (
 )
 
 
-def _bytes(jaxpr) -> int:
+def _bytes(jaxpr: Program) -> int:
     """Bytes of all intermediate results: an upper bound of what one call needs."""
     total = 0
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    inside: Program = getattr(jaxpr, "jaxpr", jaxpr)
+    for equation in inside.eqns:
         total += sum(_size(variable.aval) for variable in equation.outvars)
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
@@ -392,7 +434,7 @@ def _bytes(jaxpr) -> int:
     return total
 
 
-def _size(aval) -> int:
+def _size(aval: Any) -> int:
     if not hasattr(aval, "shape") or not hasattr(aval.dtype, "itemsize"):
         return 0
     return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize

@@ -23,14 +23,18 @@ __all__ = [
 ]
 
 import itertools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.tree_util import PyTreeDef
+from jax.typing import DTypeLike
 
 from jaxlin.gradients.evaluate import GIB, Function
-from jaxlin.gradients.leaves import flatten
+from jaxlin.gradients.leaves import Leaf, Tree, flatten
 from jaxlin.gradients.structured import column_steps, differences_along_axes, has_structure
 
 METHODS = ("forward", "central", "richardson")
@@ -40,9 +44,9 @@ LEVELS = 3  # step sizes h, h/2, h/4 of the extrapolation
 class NumericGradient(NamedTuple):
     """A numeric derivative, how far off it may be, and what it cost."""
 
-    value: Any
+    value: Tree
     """Shaped like the point (a pytree of float64 NumPy arrays)."""
-    error: Any
+    error: Tree
     """Shaped like `value`: an estimate of the absolute error of each entry. Measured for
     "richardson"; for one-step formulas the round-off part is a bound and the truncation part
     is only the order of magnitude that the formula has on a function of natural scale."""
@@ -51,14 +55,14 @@ class NumericGradient(NamedTuple):
 
 
 def gradient(
-    f,
-    x,
+    f: Callable,
+    x: Tree,
     *,
     method: str = "central",
     order: int | None = None,
-    step=None,
+    step: Tree | None = None,
     noise: float | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     memory: int = GIB,
 ) -> NumericGradient:
     """The gradient of a scalar function at `x`, by differences along every coordinate.
@@ -96,14 +100,14 @@ def gradient(
 
 
 def jacobian(
-    f,
-    x,
+    f: Callable,
+    x: Tree,
     *,
     method: str = "central",
     order: int | None = None,
-    step=None,
+    step: Tree | None = None,
     noise: float | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     memory: int = GIB,
 ) -> NumericGradient:
     """The Jacobian of an array-valued function, by differences along every coordinate of `x`.
@@ -120,15 +124,15 @@ def jacobian(
 
 
 def directional_derivative(
-    f,
-    x,
-    direction,
+    f: Callable,
+    x: Tree,
+    direction: Tree,
     *,
     method: str = "central",
     order: int | None = None,
     step: float | None = None,
     noise: float | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     memory: int = GIB,
 ) -> NumericGradient:
     """The derivative of `t -> f(x + t * direction)` at 0, from a handful of evaluations.
@@ -151,7 +155,7 @@ def directional_derivative(
 
     base = Function(f, x, dtype=dtype, memory=memory, scalar=False)
 
-    def line(t):
+    def line(t: Array | np.ndarray) -> Tree:
         return f(base.tree(_plus(at, t, toward)))
 
     scale = (float(np.abs(at).max()) or 1.0) / size
@@ -160,7 +164,13 @@ def directional_derivative(
 
 
 def hessian_vector_product(
-    f, x, vector, *, gradient=None, step: float | None = None, memory: int = GIB
+    f: Callable,
+    x: Tree,
+    vector: Tree,
+    *,
+    gradient: Callable[[Tree], Tree] | None = None,
+    step: float | None = None,
+    memory: int = GIB,
 ) -> NumericGradient:
     """The Hessian of a scalar function times `vector`: the derivative of a gradient along it.
 
@@ -179,7 +189,7 @@ def hessian_vector_product(
     of = jax.grad(f) if gradient is None else gradient
     _, leaves, treedef = flatten(x)
 
-    def flat_gradient(point):
+    def flat_gradient(point: Tree) -> Array | np.ndarray:
         parts = jax.tree_util.tree_leaves(of(point))
         if any(isinstance(part, jax.Array) for part in parts):
             return jnp.concatenate([jnp.ravel(part) for part in parts])
@@ -193,17 +203,24 @@ def hessian_vector_product(
     )
 
 
-def _check_method(method) -> None:
+def _check_method(method: str) -> None:
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
 
 
-def _plus(at, t, toward):
+def _plus(at: np.ndarray, t: Array | np.ndarray, toward: np.ndarray) -> Array | np.ndarray:
     return (np if isinstance(t, np.ndarray | np.generic) else jnp).asarray(at + t * toward)
 
 
-def _by_axes(function, method, order, step, noise, scale=None) -> NumericGradient:
-    nodes, weights, order = _formula(method, order)
+def _by_axes(
+    function: Function,
+    method: str,
+    asked: int | None,
+    step: Tree | None,
+    noise: float | None,
+    scale: float | None = None,
+) -> NumericGradient:
+    nodes, weights, order = _formula(method, asked)
     accuracy = 6 if method == "richardson" else order
     steps = _steps(function, accuracy, step, noise, scale)
     function.prepare(0, nodes[0] * float(function.exact_steps([0], steps[:1])[0]))
@@ -238,7 +255,7 @@ def _by_axes(function, method, order, step, noise, scale=None) -> NumericGradien
     return _finish(function, estimates, steps / 2 ** (levels - 1), order, size_of_f, weights)
 
 
-def _structured(function, nodes, steps):
+def _structured(function: Function, nodes: Sequence[int], steps: np.ndarray) -> np.ndarray | None:
     """f(x + node * step) - f(x) per node and entry by the fast path, where there is one."""
     if function.dtype != "float64" or not has_structure(function.f):
         return None
@@ -250,7 +267,7 @@ def _structured(function, nodes, steps):
     return differences_along_axes(function.f, x, np.outer(nodes, columns))
 
 
-def _formula(method, order):
+def _formula(method: str, order: int | None) -> tuple[list[int], list[float], int]:
     """Nodes and weights of the slope formula in units of h: sum(weights * f(nodes * h)) / h."""
     if method == "richardson":
         if order is not None:
@@ -272,7 +289,13 @@ def _formula(method, order):
     return nodes, np.linalg.solve(powers, rates).tolist(), order
 
 
-def _steps(function, order, step, noise, scale) -> np.ndarray:
+def _steps(
+    function: Function,
+    order: int,
+    step: Tree | None,
+    noise: float | None,
+    scale: float | None,
+) -> np.ndarray:
     """One step size per entry of the flat vector."""
     if step is not None:
         per_leaf = jax.tree_util.tree_leaves(step)
@@ -300,7 +323,9 @@ def _steps(function, order, step, noise, scale) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _check_finite(values, function, indices, offsets) -> None:
+def _check_finite(
+    values: np.ndarray, function: Function, indices: np.ndarray, offsets: np.ndarray
+) -> None:
     bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad):
         path, index = function.place(indices[bad[0]])
@@ -315,7 +340,14 @@ def _check_finite(values, function, indices, offsets) -> None:
         )
 
 
-def _finish(function, estimates, steps, order, size_of_f, weights) -> NumericGradient:
+def _finish(
+    function: Function,
+    estimates: list[np.ndarray],
+    steps: np.ndarray,
+    order: int,
+    size_of_f: float,
+    weights: Sequence[float],
+) -> NumericGradient:
     """Extrapolate over the levels, and say how far off the result may be."""
     by_entry = (len(steps), *[1] * len(function.out_shape))
     gain = float(np.abs(weights).sum()) * (2 if len(estimates) > 1 else 1)
@@ -340,7 +372,9 @@ def _finish(function, estimates, steps, order, size_of_f, weights) -> NumericGra
     )
 
 
-def _split(array, leaves, treedef, out_shape):
+def _split(
+    array: np.ndarray, leaves: Sequence[Leaf], treedef: PyTreeDef, out_shape: tuple[int, ...]
+) -> Tree:
     """(n, *out_shape) back into the tree, leaves out_shape + leaf.shape."""
     array = np.moveaxis(np.asarray(array), 0, -1) if out_shape else np.asarray(array)
     parts = [array[..., a.start : a.stop].reshape((*out_shape, *a.shape)) for a in leaves]

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxlin.gradients.by_outputs import check_settings, judge
+from jaxlin.gradients.by_outputs import Rows, check_settings, judge
 from jaxlin.gradients.check import check_gradient
 from jaxlin.gradients.claim import evaluated, is_like
 from jaxlin.gradients.evaluate import GIB
@@ -20,6 +20,7 @@ from jaxlin.gradients.jacobian_claim import (
     pushforward,
     with_nonlinear,
 )
+from jaxlin.gradients.leaves import Tree
 from jaxlin.gradients.lines import scales_of
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import GradientReport
@@ -27,12 +28,12 @@ from jaxlin.gradients.report import GradientReport
 
 def check_hessian(
     f: Callable,
-    x: Any,
-    hessian: Any = None,
+    x: Tree,
+    hessian: Tree | Callable[[Tree], Tree] | None = None,
     *,
-    gradient: Callable | None = None,
+    gradient: Callable[[Tree], Tree] | None = None,
     memory: int = GIB,
-    **settings,
+    **settings: Any,
 ) -> GradientReport:
     """Check a claimed Hessian of a scalar function against differences of its gradient.
 
@@ -77,12 +78,12 @@ def check_hessian(
 
 def check_hvp(
     f: Callable,
-    x: Any,
-    hvp: Callable | None = None,
+    x: Tree,
+    hvp: Callable[[Tree, Tree], Tree] | None = None,
     *,
-    gradient: Callable | None = None,
+    gradient: Callable[[Tree], Tree] | None = None,
     memory: int = GIB,
-    **settings,
+    **settings: Any,
 ) -> GradientReport:
     """Check products with the Hessian, v -> H v, against differences of the gradient.
 
@@ -119,7 +120,13 @@ def check_hvp(
     return with_nonlinear(report, broken, output=name, output_index=index)
 
 
-def _opened(f, x, gradient, memory, settings) -> tuple[Outputs | None, GradientReport]:
+def _opened(
+    f: Callable,
+    x: Tree,
+    gradient: Callable[[Tree], Tree] | None,
+    memory: int,
+    settings: dict[str, Any],
+) -> tuple[Outputs | None, GradientReport]:
     """The gradient as a function with many outputs, unless its own check settles the matter."""
     check_settings(**settings)
     if gradient is not None and not callable(gradient):
@@ -138,7 +145,9 @@ def _name(base: Outputs) -> Callable[[int], str]:
     return lambda i: f"(df/dx{base.output_name(i).removeprefix('f')})"
 
 
-def _judged(base, first, rows, subject, settings) -> GradientReport:
+def _judged(
+    base: Outputs, first: GradientReport, rows: Rows, subject: str, settings: dict[str, Any]
+) -> GradientReport:
     report = judge(base, rows, subject=subject, name=_name(base), **settings)
     notes = report.notes
     if first.verdict == "inconclusive":

@@ -18,13 +18,19 @@ from jaxlin.gradients.jacobian_claim import (
     pushforward,
     with_nonlinear,
 )
+from jaxlin.gradients.leaves import Tree
 from jaxlin.gradients.lines import generator, scales_of
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import GradientReport
 
 
 def check_jacobian(
-    f: Callable, x: Any, jacobian: Any = None, *, memory: int = GIB, **settings
+    f: Callable,
+    x: Tree,
+    jacobian: Tree | Callable[[Tree], Tree] | None = None,
+    *,
+    memory: int = GIB,
+    **settings: Any,
 ) -> GradientReport:
     """Check a claimed Jacobian of a function with many outputs against measured slopes.
 
@@ -71,7 +77,12 @@ def check_jacobian(
 
 
 def check_vjp(
-    f: Callable, x: Any, vjp: Callable | None = None, *, memory: int = GIB, **settings
+    f: Callable,
+    x: Tree,
+    vjp: Callable[[Tree, Tree], Tree] | None = None,
+    *,
+    memory: int = GIB,
+    **settings: Any,
 ) -> GradientReport:
     """Check a rule of reverse mode, u -> u^T J, against measured slopes.
 
@@ -103,7 +114,12 @@ def check_vjp(
 
 
 def check_jvp(
-    f: Callable, x: Any, jvp: Callable | None = None, *, memory: int = GIB, **settings
+    f: Callable,
+    x: Tree,
+    jvp: Callable[[Tree, Tree], Tree] | None = None,
+    *,
+    memory: int = GIB,
+    **settings: Any,
 ) -> GradientReport:
     """Check a rule of forward mode, v -> J v, against measured slopes.
 
@@ -136,7 +152,7 @@ def check_jvp(
     return with_nonlinear(report, broken, output=name, output_index=index)
 
 
-def opened(f, x, memory, settings) -> Outputs:
+def opened(f: Callable, x: Tree, memory: int, settings: dict[str, Any]) -> Outputs:
     """`f` with all its outputs, evaluated at `x`."""
     check_settings(**settings)
     base = Outputs(f, x, memory=memory)

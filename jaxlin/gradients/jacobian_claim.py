@@ -1,6 +1,7 @@
 """The Jacobian that is on trial: an array, or a function that multiplies by it from either side."""
 
 __all__ = [
+    "Broken",
     "acting",
     "action_rows",
     "array_rows",
@@ -11,23 +12,28 @@ __all__ = [
     "with_nonlinear",
 ]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxlin.gradients.by_outputs import Rows
-from jaxlin.gradients.lines import EPS, generator
+from jaxlin.gradients.leaves import Leaf, Tree
+from jaxlin.gradients.lines import EPS, Key, generator
 from jaxlin.gradients.outputs import Outputs
 from jaxlin.gradients.report import Entry, GradientReport, relative_error
 from jaxlin.precision import jit
 
+Broken = tuple[int, float, float]
+"""Where a claim is not linear: the output, the value there and what linearity asks for."""
+
 LINEAR_TOLERANCE = 1e-3  # of the largest entry: a rule may run in float32 without showing it
 
 
-def array_rows(base: Outputs, jacobian, *, called: str) -> Rows:
+def array_rows(base: Outputs, jacobian: Tree, *, called: str) -> Rows:
     """A claim given as arrays, laid out as `jax.jacobian` does: f(x).shape + leaf.shape.
 
     Where its dtype is narrower than float64 the rounding to allow for is measured, as for a
@@ -50,7 +56,7 @@ def array_rows(base: Outputs, jacobian, *, called: str) -> Rows:
             f"`jax.jacobian` lays them out; got {len(parts)}."
         )
     matrix = np.zeros((len(base.at), len(base.x)))
-    narrow: dict = {}
+    narrow: dict[np.dtype, list[tuple[Leaf, Leaf]]] = {}
     for (out, leaf), part in zip(wanted, parts, strict=True):
         which = f"the part of f{out.path} by x{leaf.path} of `{called}`"
         if part.shape != out.shape + leaf.shape:
@@ -76,7 +82,7 @@ def array_rows(base: Outputs, jacobian, *, called: str) -> Rows:
     narrowest = max(narrow, key=lambda dtype: float(jnp.finfo(dtype).eps))
     differences = _differences(base, narrowest)
 
-    def rounding(weights):
+    def rounding(weights: np.ndarray) -> np.ndarray:
         # Along lines these are summed by their squares (`Trial.claim_along`): so are they here.
         own = np.sqrt(np.square(weights) @ np.square(units))
         rule = 64 * _largest(base, own)
@@ -85,7 +91,9 @@ def array_rows(base: Outputs, jacobian, *, called: str) -> Rows:
     return Rows(of, rounding)
 
 
-def _differences(base: Outputs, dtype) -> Callable | None:
+def _differences(
+    base: Outputs, dtype: DTypeLike
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
     """How far u^T J by JAX in `dtype` lies from that in float64, per leaf; `None` without JAX."""
     if base.kind == "python":
         return None
@@ -94,7 +102,7 @@ def _differences(base: Outputs, dtype) -> Callable | None:
         for d in (None, dtype)
     )
 
-    def measured(weights, rule):
+    def measured(weights: np.ndarray, rule: np.ndarray) -> np.ndarray:
         try:
             exact = wide.at_points(weights)
             away = np.abs(narrow.at_points(weights) - exact)
@@ -122,7 +130,7 @@ def _product(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.stack([row[row != 0] @ matrix[row != 0] for row in weights])
 
 
-def _point_like(base: Outputs, tree, dtype=None):
+def _point_like(base: Outputs, tree: Tree, dtype: DTypeLike | None = None) -> Tree:
     """x in the working dtype of `base`, of JAX arrays where `tree` holds some."""
     flat = np.array(base.x, base._flat_dtype if dtype is None else np.float64)
     point = base.tree(flat)
@@ -133,20 +141,24 @@ def _point_like(base: Outputs, tree, dtype=None):
     return point
 
 
-def pullback(base: Outputs, cotangent, dtype=None):
+def pullback(base: Outputs, cotangent: Tree, dtype: DTypeLike | None = None) -> Tree:
     """u^T J by `jax.vjp`."""
     result, back = jax.vjp(base.of, _point_like(base, cotangent, dtype))
     return back(jax.tree.map(lambda u, y: jnp.asarray(u).astype(y.dtype), cotangent, result))[0]
 
 
-def pushforward(base: Outputs, tangent):
+def pushforward(base: Outputs, tangent: Tree) -> Tree:
     """J v by `jax.jvp`."""
     point = _point_like(base, tangent)
     tangent = jax.tree.map(lambda v, a: v.astype(a.dtype), tangent, point)
     return jax.jvp(base.of, (point,), (tangent,))[1]
 
 
-def acting(base: Outputs, rule: Callable | None, own: Callable) -> Callable:
+def acting(
+    base: Outputs,
+    rule: Callable[[Tree, Tree], Tree] | None,
+    own: Callable[[Outputs, Tree], Tree],
+) -> Callable[[Tree], Tree]:
     """What a rule makes of a direction at the point; `own` is JAX's, (base, direction) -> tree."""
     if rule is None:
         return jit(partial(own, base))
@@ -154,8 +166,16 @@ def acting(base: Outputs, rule: Callable | None, own: Callable) -> Callable:
 
 
 def linear_map(
-    of: Callable, like, layout, *, units: np.ndarray, key, memory: int, called: str, result: str
-):
+    of: Callable[[Tree], Tree],
+    like: Tree,
+    layout: Sequence[Leaf],
+    *,
+    units: np.ndarray,
+    key: Key,
+    memory: int,
+    called: str,
+    result: str,
+) -> tuple[Outputs, Broken | None]:
     """A claim that multiplies, as a map between flat vectors, after making sure that it is linear.
 
     Args:
@@ -224,7 +244,13 @@ def _narrow(operator: Outputs, base: Outputs) -> Callable | None:
 
 
 def with_nonlinear(
-    report: GradientReport, broken, *, path="", index=(), output="", output_index=()
+    report: GradientReport,
+    broken: Broken,
+    *,
+    path: str = "",
+    index: tuple[int, ...] = (),
+    output: str = "",
+    output_index: tuple[int, ...] = (),
 ) -> GradientReport:
     """A derivative is linear in its direction: a rule that is not fails, whatever it returns."""
     _, value, wanted = broken

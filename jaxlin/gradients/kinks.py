@@ -32,7 +32,14 @@ HULL = 12  # kinked entries in whose subspace the hull of the subgradients is lo
 NAMES = 3  # entries of a line that are written out
 
 
-def along_kinks(trial: Trial, rng, entries, left, right, method) -> tuple[Entry | None, bool]:
+def along_kinks(
+    trial: Trial,
+    rng: np.random.Generator,
+    entries: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    method: str,
+) -> tuple[Entry | None, bool]:
     """Test lines through kinked entries.
 
     Args:
@@ -46,7 +53,6 @@ def along_kinks(trial: Trial, rng, entries, left, right, method) -> tuple[Entry 
       A line that proves the claim wrong, if there is one; and whether lines disagree that prove
       nothing, because kinks of both kinds meet.
     """
-    entries, left, right = np.array(entries, int), np.array(left), np.array(right)
     convex = right > left
     for kind in (convex, ~convex):
         if kind.sum() < 2:
@@ -70,7 +76,14 @@ def along_kinks(trial: Trial, rng, entries, left, right, method) -> tuple[Entry 
     return None, False
 
 
-def _separated(trial, rng, entries, center, sign, method) -> tuple[Entry | None, bool]:
+def _separated(
+    trial: Trial,
+    rng: np.random.Generator,
+    entries: np.ndarray,
+    center: np.ndarray,
+    sign: int,
+    method: str,
+) -> tuple[Entry | None, bool]:
     """Search for a line that separates the claim from all subgradients, and measure it.
 
     Gradients measured beside the point are subgradients at it, in the limit. The line from the
@@ -83,7 +96,9 @@ def _separated(trial, rng, entries, center, sign, method) -> tuple[Entry | None,
         entries, center = entries[drawn], center[drawn]
     scale = scales_of(trial.function)[entries]
     claim = sign * trial.claim.values[entries] * scale
-    way, found, ways = claim - sign * center * scale, [], []
+    way = claim - sign * center * scale
+    found: list[np.ndarray] = []
+    ways: list[np.ndarray] = []
     full = np.zeros(len(trial.function.x))
     full[entries] = scale
     ladder = ladder_along(trial, Group(entries, np.abs(full)), full)
@@ -112,7 +127,7 @@ def _separated(trial, rng, entries, center, sign, method) -> tuple[Entry | None,
     return None, False
 
 
-def _beside(trial, entries, way, step) -> np.ndarray:
+def _beside(trial: Trial, entries: np.ndarray, way: np.ndarray, step: float) -> np.ndarray:
     """The gradient at x + step * way by the kinked entries, in units of their scale."""
     lines = np.zeros((2 * len(entries), len(trial.function.x)))
     lines[:, entries] = step * way
@@ -124,7 +139,7 @@ def _beside(trial, entries, way, step) -> np.ndarray:
     return (values[::2] - values[1::2]) / (2 * step / 64)
 
 
-def _nearest(points, target) -> np.ndarray:
+def _nearest(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The point of the hull of some (k, n) that is nearest to another one, (n,)."""
     unit = max(np.abs(points).max(), np.abs(target).max())
     if unit == 0:
@@ -160,7 +175,9 @@ def confirmed(trial: Trial, line: np.ndarray, method: str) -> Entry | None:
     return Entry(name, (), float(claim[0]), float(found.numeric[0]), bar, left, right, kinked)
 
 
-def _lines(trial, rng, entries, center) -> np.ndarray:
+def _lines(
+    trial: Trial, rng: np.random.Generator, entries: np.ndarray, center: np.ndarray
+) -> np.ndarray:
     """Displacements through the kinked entries: equal ones, random signs, along the claim."""
     scale = scales_of(trial.function)[entries]
     claim = trial.claim.values[entries]
@@ -174,7 +191,7 @@ def _lines(trial, rng, entries, center) -> np.ndarray:
     return lines
 
 
-def _measured(trial, lines, method) -> tuple[Slopes, np.ndarray]:
+def _measured(trial: Trial, lines: np.ndarray, method: str) -> tuple[Slopes, np.ndarray]:
     group = Group(np.flatnonzero(lines[0]), np.abs(lines[0]))
     ladder = ladder_along(trial, group, lines[0])
     step, noise = np.full(len(lines), ladder.step), np.full(len(lines), ladder.noise)
@@ -182,7 +199,7 @@ def _measured(trial, lines, method) -> tuple[Slopes, np.ndarray]:
     return found, found.outside(*trial.claim_along(lines))
 
 
-def _name(trial, line) -> str:
+def _name(trial: Trial, line: np.ndarray) -> str:
     entries = np.flatnonzero(line)
     if len(entries) > NAMES:
         return f"a line of {len(entries):,} entries"

@@ -94,7 +94,8 @@ def calibrate(
     if best is not None and steps[best] < DEEP:  # are terms that cancel all that longer steps miss?
         hidden = np.maximum(noise, stair(abs(value))[0])
         longer = _best_rung(steps, minus, plus, hidden, eps)
-        best, noise = (longer, hidden) if longer < best else (best, noise)
+        if longer is not None and longer < best:
+            best, noise = longer, hidden
     if best is None:
         finite = np.isfinite(plus + minus)
         if not finite.any():
@@ -111,7 +112,7 @@ def entry_step(step: float, entries: float) -> float:
     return min(step * float(np.sqrt(entries)), max(step, TOP))
 
 
-def _measured(steps, minus, plus, cluster) -> float:
+def _measured(steps: np.ndarray, minus: np.ndarray, plus: np.ndarray, cluster: np.ndarray) -> float:
     """Noise by what no smooth function does, nor one with a kink at the point."""
     with np.errstate(invalid="ignore", over="ignore"):
         if len(cluster):
@@ -129,11 +130,19 @@ def _measured(steps, minus, plus, cluster) -> float:
     return 3 * float(min(most, _finite(apart[:, QUIET // 2 :]).max(initial=0.0)))
 
 
-def _finite(values) -> np.ndarray:
+def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _stair(changes, steps, minus, plus, value, narrow, allowed) -> float:
+def _stair(
+    changes: Callable[[np.ndarray], np.ndarray],
+    steps: np.ndarray,
+    minus: np.ndarray,
+    plus: np.ndarray,
+    value: float,
+    narrow: bool,
+    allowed: Callable[[float], tuple[float, float, float]],
+) -> float:
     """Where values do not move: the rounding that hides in them, else 0.
 
     It is at least the height of the first step of a staircase, if rounding can make such a step,
@@ -163,7 +172,14 @@ def _stair(changes, steps, minus, plus, value, narrow, allowed) -> float:
     return float(top) if top <= sure else np.inf
 
 
-def _noise(steps, minus, plus, value, eps, measured) -> np.ndarray:
+def _noise(
+    steps: np.ndarray,
+    minus: np.ndarray,
+    plus: np.ndarray,
+    value: float,
+    eps: float,
+    measured: float,
+) -> np.ndarray:
     """Absolute error of a value on every rung: of its terms, of f itself, of x + step."""
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.maximum(np.abs(minus), np.abs(plus))
@@ -174,7 +190,9 @@ def _noise(steps, minus, plus, value, eps, measured) -> np.ndarray:
     return np.maximum(np.maximum(rounding, underflow(eps)), measured)
 
 
-def _best_rung(steps, minus, plus, noise, eps) -> int | None:
+def _best_rung(
+    steps: np.ndarray, minus: np.ndarray, plus: np.ndarray, noise: np.ndarray, eps: float
+) -> int | None:
     """The rung with the least error among those that describe all smaller ones."""
     with np.errstate(invalid="ignore", over="ignore"):
         odd = (plus - minus) / 2

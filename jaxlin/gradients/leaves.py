@@ -1,12 +1,17 @@
 """A tree of parameters as one flat vector, and back."""
 
-__all__ = ["Leaf", "flatten", "unflatten"]
+__all__ = ["Leaf", "Tree", "flatten", "unflatten"]
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
+
+Tree = Any
+"""A pytree of arrays, NumPy's or JAX's, or of what else the text says."""
 
 
 class Leaf(NamedTuple):
@@ -15,12 +20,12 @@ class Leaf(NamedTuple):
     path: str
     """As `jax.tree_util.keystr` writes it; `""` for a bare array."""
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: np.dtype
     start: int
     stop: int
 
 
-def flatten(x) -> tuple[np.ndarray, list[Leaf], Any]:
+def flatten(x: Tree) -> tuple[np.ndarray, list[Leaf], PyTreeDef]:
     """The leaves of `x` in one float64 vector, where each one lies, and the tree's structure.
 
     Raises:
@@ -56,7 +61,13 @@ def flatten(x) -> tuple[np.ndarray, list[Leaf], Any]:
     return np.concatenate(parts), leaves, treedef
 
 
-def unflatten(flat, leaves, treedef, *, dtypes=None):
+def unflatten(
+    flat: jax.Array | np.ndarray,
+    leaves: Sequence[Leaf],
+    treedef: PyTreeDef,
+    *,
+    dtypes: Sequence[np.dtype] | None = None,
+) -> Tree:
     """The inverse of `flatten`; leaves get `dtypes` (default: the dtype of `flat`)."""
     dtypes = dtypes or [flat.dtype] * len(leaves)
     arrays = [

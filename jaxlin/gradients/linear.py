@@ -11,7 +11,7 @@ __all__ = ["LinearObjective", "MarginCount", "linear_objective", "margins_near_z
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from jaxlin.core import Batch, LinearParams
 from jaxlin.objectives import without_absent
 from jaxlin.precision import float64, jit
 from jaxlin.scores import linear
+
+Params = LinearParams | Array | np.ndarray
+"""Weights and bias, or one matrix (K, D)."""
 
 ROWS = 1024  # examples in memory as floats at a time
 
@@ -56,37 +59,39 @@ class LinearObjective:
     """
 
     loss: Callable[..., Array]
-    inputs: ArrayLike
-    labels: ArrayLike
-    weights: ArrayLike | None
+    inputs: Array
+    labels: Array
+    weights: Array | None
     strength: float
     regularizer: Callable[[Array], Array]
 
-    def __call__(self, params) -> Array:
+    def __call__(self, params: Params) -> Array:
         matrix = weights_of(params)
         check_label_range(self.labels, matrix.shape[0], weights=self.weights)
         total, norm = self._sums(params)
-        return total / norm + jnp.asarray(self.strength, total.dtype) * self.regularizer(matrix)
+        strength = jnp.asarray(self.strength, total.dtype)
+        return total / norm + strength * self.regularizer(jnp.asarray(matrix))
 
     @property
     def examples(self) -> int:
         return self.inputs.shape[0]
 
-    def block(self, start, size: int):
+    def block(self, start: ArrayLike, size: int) -> tuple[Array, Array, Array]:
         """Rows `start` to `start + size` (which may be traced): inputs, labels, weights."""
         rows = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
         inputs = rows(self.inputs)
         inputs = inputs.astype(jax.dtypes.canonicalize_dtype(inputs.dtype))  # float64 if it is on
         if self.weights is None:
             return inputs, rows(self.labels), jnp.ones(size)
-        return without_absent(Batch(inputs, rows(self.labels), rows(self.weights)))
+        batch = without_absent(Batch(inputs, rows(self.labels), rows(self.weights)))
+        return jnp.asarray(batch.inputs), jnp.asarray(batch.labels), jnp.asarray(batch.weights)
 
-    def _sums(self, params):
+    def _sums(self, params: Params) -> tuple[Array, Array]:
         size = min(ROWS, self.examples)
         params = jax.tree.map(widened, params)  # the blocks' gradients are summed in their dtype
 
         @jax.checkpoint
-        def of_block(first):
+        def of_block(first: ArrayLike) -> tuple[Array, Array]:
             start = jnp.minimum(first, self.examples - size)  # the last block overlaps: mask it
             inputs, labels, weights = self.block(start, size)
             values = widened(self.loss(scores_of(params, inputs), labels))
@@ -161,21 +166,22 @@ def linear_objective(
         narrow = labels.astype(np.int32)
         labels = narrow if (narrow == labels).all() else labels
     with float64():  # keep float64 data as they are, whatever the caller's setting
-        device = [None if a is None else jnp.asarray(a) for a in (inputs, labels, weights)]
-    return LinearObjective(loss, *device, float(strength), regularizer)
+        rows = jnp.asarray(inputs), jnp.asarray(labels)
+        counts = None if weights is None else jnp.asarray(weights)
+    return LinearObjective(loss, *rows, counts, float(strength), regularizer)
 
 
-def scores_of(params, inputs) -> Array:
+def scores_of(params: Params, inputs: ArrayLike) -> Array:
     if isinstance(params, LinearParams):
         return linear(params, inputs)
     return linear(LinearParams(params, jnp.zeros(params.shape[0], params.dtype)), inputs)
 
 
-def weights_of(params) -> Array:
+def weights_of(params: Params) -> Array | np.ndarray:
     return params.weights if isinstance(params, LinearParams) else params
 
 
-def unwrap(loss) -> tuple[Callable, float]:
+def unwrap(loss: Callable[..., Array]) -> tuple[Any, float]:
     """A loss and its margin, looking through `functools.partial`."""
     margin = 1.0
     while isinstance(loss, functools.partial):
@@ -197,7 +203,9 @@ class MarginCount(NamedTuple):
     """A step times the largest input: the most that one displaced entry moves a score."""
 
 
-def margins_near_zero(objective: LinearObjective, params, step: float) -> MarginCount | None:
+def margins_near_zero(
+    objective: LinearObjective, params: Params, step: float
+) -> MarginCount | None:
     """Count the margins within reach of zero; `None` where the loss has no hinge.
 
     >>> from jaxlin.losses import weston_watkins_hinge
@@ -226,7 +234,15 @@ def margins_near_zero(objective: LinearObjective, params, step: float) -> Margin
 
 
 @functools.partial(jit, static_argnames="kind")
-def _near_zero(params, inputs, labels, margin, reach, *, kind):
+def _near_zero(
+    params: Params,
+    inputs: Array,
+    labels: Array,
+    margin: ArrayLike,
+    reach: ArrayLike,
+    *,
+    kind: str,
+) -> Array:
     """How many arguments of a hinge's maxima are within `reach` of zero, on these rows."""
     scores = scores_of(params, inputs)
     is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)

@@ -1,16 +1,21 @@
 """A function, its claimed gradient and everything needed to measure slopes of one along lines."""
 
-__all__ = ["Group", "Trial", "generator", "groups_of", "norm", "random_signs", "scales_of"]
+__all__ = ["Group", "Key", "Trial", "generator", "groups_of", "norm", "random_signs", "scales_of"]
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.gradients.claim import Claim
 from jaxlin.gradients.evaluate import Function
+from jaxlin.gradients.linear import LinearObjective
 from jaxlin.gradients.structured import differences_at
+
+Key = jax.Array | int | np.integer | None
+"""A JAX random key, an integer or `None`: what `generator` takes."""
 
 EPS = float(np.finfo(np.float64).eps)
 SPREAD = 1e4  # a leaf whose magnitudes spread wider than this is stepped relative to each entry
@@ -36,10 +41,16 @@ class Trial(NamedTuple):
     """Whether differences along axes have a fast path."""
     memory: int
 
+    @property
+    def objective(self) -> LinearObjective:
+        """`f`, where it has structure."""
+        assert isinstance(self.function.f, LinearObjective)  # `has_structure` said so
+        return self.function.f
+
     def along(self, directions: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """offsets (m, q) -> f(x + offset * direction) - f(x), for directions (m, n)."""
 
-        def changes(offsets):
+        def changes(offsets: np.ndarray) -> np.ndarray:
             rows = np.repeat(np.arange(len(offsets)), offsets.shape[1])
             values = self.function.along(directions, offsets.ravel(), rows)
             return values.reshape(offsets.shape) - self.value
@@ -49,12 +60,12 @@ class Trial(NamedTuple):
     def along_axes(self, entries: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """The same along coordinate axes."""
 
-        def changes(offsets):
+        def changes(offsets: np.ndarray) -> np.ndarray:
             function = self.function
             if self.structured:
                 function.evaluations += offsets.size
                 x = function.tree(function.x)
-                return differences_at(function.f, x, entries, offsets, memory=self.memory)
+                return differences_at(self.objective, x, entries, offsets, memory=self.memory)
             rows = np.repeat(entries, offsets.shape[1])
             values = function.along_axes(rows, offsets.ravel())
             return values.reshape(offsets.shape) - self.value
@@ -112,17 +123,16 @@ def groups_of(function: Function, most: int) -> list[Group]:
     return groups
 
 
-def generator(key) -> np.random.Generator:
+def generator(key: Key) -> np.random.Generator:
     """Random numbers from a JAX random key, an integer or `None`, which counts as 0."""
     if key is None or isinstance(key, int | np.integer):
         return np.random.default_rng(0 if key is None else int(key))
-    data = (
-        jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    )
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data = jax.random.key_data(key) if typed else key
     return np.random.default_rng(np.asarray(data).ravel().tolist())
 
 
-def random_signs(rng: np.random.Generator, shape) -> np.ndarray:
+def random_signs(rng: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:
     return rng.choice(np.array([-1.0, 1.0]), shape)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxlin.gradients.ladder import FLOAT64
+from jaxlin.gradients.lines import Trial
 from jaxlin.gradients.rounding import underflow
 from jaxlin.gradients.slopes import Slopes
 
@@ -45,12 +46,12 @@ TREADS = 4096  # a staircase with more of them inside a step, each hidden in rou
 
 
 def unfounded(
-    trial,
+    trial: Trial,
     changes: Callable[[np.ndarray, np.ndarray], np.ndarray],
     steps: np.ndarray,
     units: np.ndarray,
     found: Slopes,
-    noise,
+    noise: np.ndarray | float,
     claim: np.ndarray,
     rounding: np.ndarray,
     *,
@@ -159,7 +160,16 @@ def _steepest(found: Slopes) -> np.ndarray:
     return np.abs(np.stack([found.numeric, found.left, found.right])).max(axis=0)
 
 
-def demoted(trial, changes, steps, units, found: Slopes, noise, claim, rounding) -> tuple:
+def demoted(
+    trial: Trial,
+    changes: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    steps: np.ndarray,
+    units: np.ndarray,
+    found: Slopes,
+    noise: np.ndarray | float,
+    claim: np.ndarray,
+    rounding: np.ndarray,
+) -> tuple[Slopes, np.ndarray]:
     """Slopes whose bars include the claim where coarse values prove neither error nor kink.
 
     Arguments are those of `unfounded`.

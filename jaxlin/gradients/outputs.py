@@ -10,13 +10,16 @@ __all__ = ["Combination", "Outputs"]
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
 
 from jaxlin.gradients.evaluate import GIB, Function
-from jaxlin.gradients.leaves import Leaf, unflatten
+from jaxlin.gradients.leaves import Leaf, Tree, unflatten
 from jaxlin.gradients.lines import random_signs, scales_of
 from jaxlin.placing import device_of
 from jaxlin.precision import jit
@@ -36,19 +39,22 @@ class Outputs(Function):
         change over a unit of x.
     """
 
-    def __init__(self, f: Callable, x, *, dtype=None, memory: int = GIB):
+    at: np.ndarray
+    units: np.ndarray
+
+    def __init__(self, f: Callable, x: Tree, *, dtype: DTypeLike | None = None, memory: int = GIB):
         self.layout: list[Leaf] = []
-        self.result = None
+        self.result: Any = None
         self._kept: dict[bytes, np.ndarray] = {}
         self.of = f
 
-        def flat(tree):
+        def flat(tree: Tree) -> Array | np.ndarray:
             return self._flattened(f(tree))
 
         run = jit(flat) if hasattr(f, "lower") else flat  # compiled by choice: trace it only
         super().__init__(run, x, dtype=dtype, memory=memory, scalar=False)
 
-    def _flattened(self, value):
+    def _flattened(self, value: Tree) -> Array | np.ndarray:
         pairs, self.result = jax.tree_util.tree_flatten_with_path(value)
         self.layout, arrays, start = [], [], 0
         for path, leaf in pairs:
@@ -121,7 +127,7 @@ class Outputs(Function):
         inside = np.unravel_index(int(i) - leaf.start, leaf.shape) if leaf.shape else ()
         return leaf.path, tuple(int(j) for j in inside)
 
-    def output_tree(self):
+    def output_tree(self) -> Tree:
         """f(x) as `f` returns it, in float64."""
         return unflatten(self.at, self.layout, self.result)
 
@@ -138,7 +144,7 @@ class Outputs(Function):
             self.evaluations -= padded - count
         return super()._values(len(rows), lambda part: rows[part])[:count]
 
-    def _values(self, count: int, points: Callable) -> np.ndarray:
+    def _values(self, count: int, points: Callable[[slice], np.ndarray]) -> np.ndarray:
         results = []
         step = int(np.clip(self.memory // (64 * len(self.x)), 1, BLOCK))
         for start in range(0, count, step):
@@ -164,6 +170,8 @@ class Combination(Function):
     they are, where they cancel.
     """
 
+    base: Outputs
+
     def __init__(self, base: Outputs, weights: np.ndarray):
         state = {name: value for name, value in vars(base).items() if name != "evaluations"}
         vars(self).update(state, base=base, scalar=True, out_shape=())
@@ -182,17 +190,18 @@ class Combination(Function):
     def stair(self, size: float) -> tuple[float, float, float]:
         """As of the outputs, which are weighted here."""
         largest = float(np.abs(self.weights).max())
-        return tuple(largest * step for step in self.base.stair(size / largest))
+        least, sure, most = self.base.stair(size / largest)
+        return largest * least, largest * sure, largest * most
 
     def terms(self, size: float) -> float:
         largest = float(np.abs(self.weights).max())
         return largest * self.base.terms(size / largest)
 
-    def _combined(self, values):
+    def _combined(self, values: np.ndarray) -> np.ndarray:
         return (values[..., self.used] - self.base.at[self.used]) @ self.weights + self.size
 
-    def _values(self, count, points):
+    def _values(self, count: int, points: Callable[[slice], np.ndarray]) -> np.ndarray:
         return self._combined(self.base._values(count, points))
 
-    def _eager(self, point):
+    def _eager(self, point: np.ndarray) -> np.ndarray:
         return self._combined(np.asarray(self.base._eager(point), np.float64))

@@ -2,12 +2,15 @@
 
 __all__ = ["describe"]
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from jaxlin.gradients.report import distinct_digits
+from jaxlin.gradients.lines import Trial
+from jaxlin.gradients.report import Entry, distinct_digits
 
 
-def describe(entries, trial) -> list[str]:
+def describe(entries: Sequence[Entry], trial: Trial) -> list[str]:
     """Patterns among at least two wrong entries: a factor, a missing term, a missing leaf.
 
     Args:
@@ -57,7 +60,7 @@ def describe(entries, trial) -> list[str]:
     return notes
 
 
-def _value(trial, entry) -> float:
+def _value(trial: Trial, entry: Entry) -> float:
     function = trial.function
     leaf = next(leaf for leaf in function.leaves if leaf.path == entry.path)
     inside = int(np.ravel_multi_index(entry.index, leaf.shape)) if leaf.shape else 0

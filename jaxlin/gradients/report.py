@@ -4,11 +4,14 @@ __all__ = ["Entry", "GradientError", "GradientReport", "band", "distinct_digits"
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxlin.gradients.finite_differences import NumericGradient
+from jaxlin.gradients.leaves import Tree
 from jaxlin.gradients.linear import MarginCount
 
 
@@ -21,7 +24,7 @@ class Entry(NamedTuple):
 
     path: str
     """The leaf, as `jax.tree_util.keystr` writes it; `""` for a bare array."""
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # type: ignore[assignment]  # hides `tuple.index`; users have it
     analytic: float
     numeric: float
     error_bar: float
@@ -100,7 +103,7 @@ class GradientReport(NamedTuple):
     notes: tuple[str, ...]
     numeric: NumericGradient | None
     """In full mode the whole measured gradient, shaped like `x`."""
-    analytic: Any
+    analytic: Tree
     """In full mode the claimed gradient, shaped like `x`."""
     subject: str = "gradient"
     """What was claimed: "gradient", "jacobian", "vjp", "jvp", "hessian" or "hvp"."""
@@ -169,7 +172,7 @@ class GradientReport(NamedTuple):
         return "\n".join(lines)
 
 
-def _headline(report) -> str:
+def _headline(report: GradientReport) -> str:
     if report.verdict == "kink":
         return "KINK at the point; the claimed values are valid subgradients"
     if report.verdict == "fail":
@@ -181,7 +184,7 @@ def _headline(report) -> str:
 SHOWN = 10
 
 
-def _work(report) -> str:
+def _work(report: GradientReport) -> str:
     named = f"{report.checked:,} of {report.parameters:,} entries"
     if report.mode != "quick":
         return named
@@ -194,7 +197,7 @@ def _at_most(p: float) -> str:
     return "0" if p == 0 else f"{p:.1e}" if p < 0.01 else f"{p:.2f}"
 
 
-def _table(entries) -> list[str]:
+def _table(entries: Sequence[Entry]) -> list[str]:
     names = [entry.name or "x" for entry in entries[:SHOWN]]
     width = max(5, *map(len, names))
     digits = max(_digits(entry) for entry in entries[:SHOWN])
@@ -240,7 +243,7 @@ def distinct_digits(a: float, b: float) -> int:
     return min(17, math.ceil(math.log10(max(abs(a), abs(b)) / difference)) + 2)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become strings; NumPy scalars become Python's."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -253,7 +256,7 @@ def _finite(value):
     return value
 
 
-def relative_error(analytic, numeric, error_bar) -> np.ndarray:
+def relative_error(analytic: ArrayLike, numeric: ArrayLike, error_bar: ArrayLike) -> np.ndarray:
     """|a - n| / max(|a|, |n|), and 0 where both are too small to be told from each other.
 
     Source: the CS231n notes, "Gradient Checks": the larger of the two normalizes, both zero

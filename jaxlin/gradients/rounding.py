@@ -1,13 +1,20 @@
 """How the values of a traced function round: the narrowest dtype and the largest term."""
 
-__all__ = ["largest_term", "rounding_of", "underflow"]
+__all__ = ["Program", "largest_term", "rounding_of", "underflow"]
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+
+Program = Any
+"""A jaxpr, closed or not."""
 
 
-def rounding_of(program) -> tuple[float, bool]:
+def rounding_of(program: Program) -> tuple[float, bool]:
     """The largest `eps` of a floating value that depends on the inputs, and what cannot be seen.
 
     Args:
@@ -22,12 +29,12 @@ def rounding_of(program) -> tuple[float, bool]:
     >>> rounding_of(jax.make_jaxpr(f)(jnp.ones(3)))
     (0.0009765625, False)
     """
-    jaxpr = getattr(program, "jaxpr", program)
+    jaxpr: Program = getattr(program, "jaxpr", program)
     eps, opaque, _ = _walk(jaxpr, [True] * len(jaxpr.invars))
     return eps, opaque
 
 
-def _walk(jaxpr, inputs) -> tuple[float, bool, list[bool]]:
+def _walk(jaxpr: Program, inputs: Iterable[bool]) -> tuple[float, bool, list[bool]]:
     """`inputs` says which of them matter; the last result, which of the outputs depend on those."""
     reached = {v for v, matters in zip(jaxpr.invars, inputs, strict=True) if matters}
     eps, opaque = 0.0, False
@@ -36,7 +43,7 @@ def _walk(jaxpr, inputs) -> tuple[float, bool, list[bool]]:
         if not any(touched):
             continue
         opaque |= "callback" in equation.primitive.name
-        inner = [getattr(p, "jaxpr", p) for p in _programs(equation.params)]
+        inner: list[Program] = [getattr(p, "jaxpr", p) for p in _programs(equation.params)]
         outputs = [True] * len(equation.outvars)
         for part in inner:
             one = len(inner) == 1 and len(part.invars) == len(touched)
@@ -55,7 +62,7 @@ def _walk(jaxpr, inputs) -> tuple[float, bool, list[bool]]:
     return eps, opaque, [not hasattr(v, "val") and v in reached for v in jaxpr.outvars]
 
 
-def _programs(params) -> list:
+def _programs(params: Mapping[str, Any]) -> list[Program]:
     """The jaxprs among the parameters of an equation."""
     found = []
     for value in params.values():
@@ -80,7 +87,7 @@ def underflow(eps: float) -> float:
     return float(jnp.finfo(jnp.float16).smallest_subnormal if half else jnp.finfo("float32").tiny)
 
 
-def largest_term(f, point) -> float:
+def largest_term(f: Callable, point: Array) -> float:
     """The largest finite floating value on the way from a point to f: what may cancel in it.
 
     >>> largest_term(lambda x: 100 * jnp.sum(x) - 300, jnp.ones(3))
@@ -90,7 +97,7 @@ def largest_term(f, point) -> float:
     return _run(program.jaxpr, program.consts, [point])[1]
 
 
-def _run(jaxpr, constants, arguments) -> tuple[list, float]:
+def _run(jaxpr: Program, constants: Sequence[Any], arguments: Sequence[Any]) -> tuple[list, float]:
     """Outputs of a program, and its largest value (of loops and branches, of their results)."""
     known = dict(zip(jaxpr.constvars, constants, strict=True))
     known |= dict(zip(jaxpr.invars, arguments, strict=True))

@@ -15,7 +15,7 @@ Source: Press et al., Numerical Recipes, "Numerical Derivatives"; the CS231n not
 
 __all__ = ["NODES", "Slopes", "resolve", "slopes"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Slopes(NamedTuple):
     side_error: np.ndarray
     """Error bar of `left` and of `right`."""
 
-    def outside(self, claim, rounding) -> np.ndarray:
+    def outside(self, claim: np.ndarray, rounding: np.ndarray | float) -> np.ndarray:
         """How far the claimed slope lies outside of what was measured; 0 where it is inside.
 
         On a kink every value between the one-sided slopes is a subgradient, hence inside.
@@ -56,11 +56,17 @@ class Slopes(NamedTuple):
         width = np.abs(self.right - self.left) / 2 + self.side_error
         return np.where(self.kinked, width, self.error)
 
-    def take(self, rows) -> "Slopes":
+    def take(self, rows: np.ndarray | slice) -> "Slopes":
         return Slopes(*(field[rows] for field in self))
 
 
-def slopes(changes: np.ndarray, steps, noise, *, method: str = "richardson") -> Slopes:
+def slopes(
+    changes: np.ndarray,
+    steps: np.ndarray,
+    noise: np.ndarray | float,
+    *,
+    method: str = "richardson",
+) -> Slopes:
     """Measure slopes from f(x + node * step) - f(x).
 
     Args:
@@ -108,7 +114,7 @@ def resolve(
     steps: np.ndarray,
     noise: np.ndarray,
     *,
-    scales=SCALES,
+    scales: Sequence[float] = SCALES,
     method: str = "richardson",
 ) -> tuple[Slopes, np.ndarray]:
     """Look at suspects again on several scales, and settle which of them describes x.
@@ -125,9 +131,8 @@ def resolve(
       The slopes, (m,), and the step that each was measured with; NaN where f is not finite
       on any scale.
     """
-    scales = np.sort(np.asarray(scales))
     count = len(steps)
-    trial = steps[:, None] * scales
+    trial = steps[:, None] * np.sort(np.asarray(scales))
     offsets = (trial[:, :, None] * NODES).reshape(count, -1)
     values = changes(offsets).reshape(count, len(scales), len(NODES))
     found = slopes(
@@ -155,7 +160,7 @@ def _settled(found: Slopes, best: int, trend: int) -> tuple:
     return row
 
 
-def _jump(changes, steps) -> np.ndarray:
+def _jump(changes: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """How far the extrapolated slopes of both sides are apart on each scale."""
     minus, minus_half, plus_half, plus = changes.T
     with np.errstate(invalid="ignore", over="ignore"):

@@ -24,18 +24,24 @@ __all__ = [
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from jaxlin import losses, regularizers
 from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
-from jaxlin.gradients.linear import LinearObjective, unwrap
+from jaxlin.gradients.linear import LinearObjective, Params, unwrap, weights_of
 from jaxlin.placing import device_of
 from jaxlin.precision import float64, jit
+
+Statistics = tuple[Array, ...]
+Change = Callable[[Array, Array], Array]
+"""How a hinge with the argument m changes when m does by delta."""
 
 GROUP = 16  # rows unrolled in one fused loop; their softmax changes share one logarithm
 
@@ -43,54 +49,62 @@ GROUP = 16  # rows unrolled in one fused loop; their softmax changes share one l
 class Column(NamedTuple):
     """How a loss changes when the score of one class does."""
 
-    statistics: Callable
+    statistics: Callable[[Array, Array, ArrayLike], tuple[Statistics, Statistics]]
     """(scores (n, K), labels (n,), margin) -> tuple of (n, K), masked so that `wrong` gives 0 at
     the label, and of (n, K') for `right`."""
-    prepare: Callable
+    prepare: Callable[[Array], tuple[Array, Array]]
     """delta -> what `wrong` and `right` need of it, computed once for all classes."""
-    wrong: Callable
+    wrong: Callable[[Statistics, tuple[Array, ...]], Array]
     """(per-class statistics, prepared) -> change where the class is not the label."""
-    right: Callable
+    right: Callable[[Statistics, tuple[Array, ...]], Array]
     """(statistics of the row, prepared) -> change where it is."""
     logarithm: bool = False
     """`wrong` and `right` are the arguments of log(1 + .), to be multiplied up first."""
 
 
-def _hinge(m, delta):
+def _hinge(m: Array, delta: Array) -> Array:
     """max(0, m + delta) - max(0, m), without cancellation."""
     return jnp.where(m > 0, jnp.maximum(delta, -m), jnp.maximum(m + delta, 0))
 
 
-def _squared(m, delta):
+def _squared(m: Array, delta: Array) -> Array:
     change = _hinge(m, delta)
     return change * (2 * jnp.maximum(m, 0) + change)
 
 
-def _own(scores, labels):
+def _own(scores: Array, labels: Array) -> Array:
     return jnp.take_along_axis(scores, labels[:, None], axis=1)
 
 
-def _mask(scores, labels):
+def _mask(scores: Array, labels: Array) -> Array:
     return jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
 
 
-def _softmax_statistics(scores, labels, margin):
+def _softmax_statistics(
+    scores: Array, labels: Array, margin: ArrayLike
+) -> tuple[Statistics, Statistics]:
     p = jax.nn.softmax(scores, axis=-1)
     wrong = jnp.where(_mask(scores, labels), 0, p)
     return (wrong,), (jnp.sum(wrong, axis=1, keepdims=True),)
 
 
-def _pair_statistics(scores, labels, margin):
+def _pair_statistics(
+    scores: Array, labels: Array, margin: ArrayLike
+) -> tuple[Statistics, Statistics]:
     gaps = jnp.where(_mask(scores, labels), -jnp.inf, scores - _own(scores, labels) + margin)
     return (gaps,), (gaps,)
 
 
-def _one_sided_statistics(scores, labels, margin):
+def _one_sided_statistics(
+    scores: Array, labels: Array, margin: ArrayLike
+) -> tuple[Statistics, Statistics]:
     gaps = jnp.where(_mask(scores, labels), -jnp.inf, scores + margin)
-    return (gaps,), (margin - _own(scores, labels),)
+    return (gaps,), (-_own(scores, labels) + margin,)
 
 
-def _largest_statistics(scores, labels, margin):
+def _largest_statistics(
+    scores: Array, labels: Array, margin: ArrayLike
+) -> tuple[Statistics, Statistics]:
     """Per class: how far the best other rival leads it, and the largest shortfall."""
     is_label = _mask(scores, labels)
     rivals = jnp.where(is_label, -jnp.inf, scores)
@@ -102,8 +116,8 @@ def _largest_statistics(scores, labels, margin):
     return (lead, jnp.broadcast_to(shortfall, lead.shape)), (shortfall,)
 
 
-def _largest(change):
-    def wrong(statistics, prepared):
+def _largest(change: Change) -> Callable[[Statistics, tuple[Array, ...]], Array]:
+    def wrong(statistics: Statistics, prepared: tuple[Array, ...]) -> Array:
         (lead, shortfall), delta = statistics, prepared[0]
         moved = jnp.where(lead > 0, jnp.maximum(delta - lead, 0), jnp.maximum(delta, lead))
         return change(shortfall, moved)
@@ -111,18 +125,23 @@ def _largest(change):
     return wrong
 
 
-def _hinge_column(statistics, change, wrong=None) -> Column:
+def _hinge_column(
+    statistics: Callable[[Array, Array, ArrayLike], tuple[Statistics, Statistics]],
+    change: Change,
+    wrong: Callable[[Statistics, tuple[Array, ...]], Array] | None = None,
+) -> Column:
+    def right(s: Statistics, prepared: tuple[Array, ...]) -> Any:
+        return sum(change(s[0][..., j : j + 1], prepared[1]) for j in range(s[0].shape[-1]))
+
     return Column(
         statistics,
         lambda delta: (delta, -delta),
         wrong or (lambda s, prepared: change(s[0], prepared[0])),
-        lambda s, prepared: sum(
-            change(s[0][..., j : j + 1], prepared[1]) for j in range(s[0].shape[-1])
-        ),
+        right,
     )
 
 
-COLUMNS = {
+COLUMNS: dict[Callable[..., Array], Column] = {
     losses.softmax_cross_entropy: Column(
         _softmax_statistics,
         lambda delta: (jnp.expm1(delta), jnp.expm1(-delta)),
@@ -141,7 +160,7 @@ COLUMNS = {
 }
 
 
-def has_structure(objective) -> bool:
+def has_structure(objective: Any) -> TypeGuard[LinearObjective]:
     """Whether the fast path covers this function: a known loss and a known regularizer."""
     return (
         isinstance(objective, LinearObjective)
@@ -162,9 +181,9 @@ def structured_step(objective: LinearObjective) -> float:
     return 2.0 ** (np.floor(-np.log2(max(largest, 1.0))) - (30 if linear else 17))
 
 
-def column_steps(x, steps: np.ndarray) -> np.ndarray | None:
+def column_steps(x: Params, steps: np.ndarray) -> np.ndarray | None:
     """Steps per entry, (n,), as steps per column, (D',); `None` where the classes differ."""
-    matrix = np.asarray(x.weights if isinstance(x, LinearParams) else x)
+    matrix = np.asarray(weights_of(x))
     rows = steps[: matrix.size].reshape(matrix.shape)
     bias = steps[matrix.size :]
     if not (rows == rows[:1]).all() or not (bias == bias[:1]).all():
@@ -172,7 +191,7 @@ def column_steps(x, steps: np.ndarray) -> np.ndarray | None:
     return np.concatenate([rows[0], bias[:1]])
 
 
-def differences_along_axes(objective, x, steps) -> np.ndarray:
+def differences_along_axes(objective: LinearObjective, x: Params, steps: ArrayLike) -> np.ndarray:
     """f(x + node * h e_i) - f(x) for every entry i of the parameters, in one pass over the data.
 
     Args:
@@ -185,9 +204,9 @@ def differences_along_axes(objective, x, steps) -> np.ndarray:
     """
     loss, margin = unwrap(objective.loss)
     with float64():
-        params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
+        params: Params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
         steps = jnp.asarray(steps, jnp.float64)
-        classes = (params.weights if isinstance(params, LinearParams) else params).shape[0]
+        classes = weights_of(params).shape[0]
         largest = float(jnp.max(jnp.abs(steps))) * float(_largest_input(objective))
         share = bool(objective.weights is None and GROUP * largest < 300)
         total = jnp.zeros((steps.shape[0], classes, steps.shape[1]), jnp.float64)
@@ -209,11 +228,11 @@ def differences_along_axes(objective, x, steps) -> np.ndarray:
                 total, params, inputs, labels, weights, steps,
                 loss=loss, margin=margin, share=share, together=together,
             )  # fmt: skip
-        total = np.asarray(total) / norm
-    return _flat(total + _penalty(objective, x, np.asarray(steps)), x)
+        mean = np.asarray(total) / norm
+    return _flat(mean + _penalty(objective, x, np.asarray(steps)), x)
 
 
-def sizes(blocks: Blocks, examples: int, shape) -> tuple[int, int]:
+def sizes(blocks: Blocks, examples: int, shape: tuple[int, ...]) -> tuple[int, int]:
     """Groups of rows that are summed together, and rows that are handed over at once.
 
     Args:
@@ -228,7 +247,10 @@ def sizes(blocks: Blocks, examples: int, shape) -> tuple[int, int]:
 
 
 @functools.partial(jit, static_argnames=("loss", "margin", "share", "together"))
-def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, share, together):
+def _add_block(
+    total: Array, params: Params, inputs: Array, labels: Array, weights: Array, steps: Array, *,
+    loss: Callable[..., Array], margin: ArrayLike, share: bool, together: int,
+) -> Array:  # fmt: skip
     """`total` and the changes of all rows, so many groups of them together."""
     column = COLUMNS[loss]
     inputs, scores = _scores(params, inputs)
@@ -237,13 +259,15 @@ def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, s
     per_class, per_row = column.statistics(scores, labels, margin)
     is_label = _mask(scores, labels).astype(jnp.float64) * weights[:, None]
 
-    def group(x, w, by_class, by_row, own):
+    def group(
+        x: Array, w: Array, by_class: Statistics, by_row: Statistics, own: Array
+    ) -> tuple[Array, Array | float]:
         prepared = column.prepare(steps[:, None, :] * x[None])  # each (nodes, GROUP, D')
         right = column.right(tuple(s[None, :, :] for s in by_row), prepared)
         if column.logarithm:
             right = jnp.log1p(right)
         of_own = jnp.einsum("gk,cgd->ckd", own, right)
-        changes = 0.0
+        changes: Array | float = 0.0
         for g in range(GROUP):
             change = column.wrong(
                 tuple(s[g][None, :, None] for s in by_class),
@@ -259,11 +283,11 @@ def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, s
             changes = jnp.log1p(changes)
         return of_own, changes
 
-    def add(i, total):
-        def rows(a):
+    def add(i: ArrayLike, total: Array) -> Array:
+        def rows(a: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(a, i * GROUP * together, GROUP * together)
 
-        def apart(a):
+        def apart(a: Array) -> Array:
             return a.reshape(together, GROUP, *a.shape[1:])
 
         parts = jax.tree.map(rows, (inputs, weights, per_class, per_row, is_label))
@@ -277,7 +301,9 @@ def _add_block(total, params, inputs, labels, weights, steps, *, loss, margin, s
     return jax.lax.fori_loop(0, len(labels) // (GROUP * together), add, total)
 
 
-def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray:
+def differences_at(
+    objective: LinearObjective, x: Params, indices: np.ndarray, offsets: np.ndarray, *, memory: int
+) -> np.ndarray:
     """f(x + offsets e_i) - f(x) for chosen entries i, O(N) each.
 
     Args:
@@ -291,7 +317,7 @@ def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray
     """
     loss, margin = unwrap(objective.loss)
     indices, offsets = np.asarray(indices), np.asarray(offsets, np.float64)
-    matrix = np.asarray(x.weights if isinstance(x, LinearParams) else x)
+    matrix = np.asarray(weights_of(x))
     features = matrix.shape[1]
     in_bias = indices >= matrix.size
     rows = np.where(in_bias, indices - matrix.size, indices // features)
@@ -300,7 +326,7 @@ def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray
     lanes = int(np.clip(memory // (64 * examples * (offsets.shape[1] + 1)), 1, 256))
     result = np.empty(offsets.shape)
     with float64():
-        params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
+        params: Params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), x)
         scores = jnp.concatenate(
             [_scores(params, objective.inputs[i : i + 4096])[1] for i in range(0, examples, 4096)]
         )
@@ -324,13 +350,17 @@ def differences_at(objective, x, indices, offsets, *, memory: int) -> np.ndarray
 
 
 @functools.partial(jit, static_argnames=("loss", "margin"))
-def _at(scores, inputs, labels, weights, k, d, in_bias, offsets, *, loss, margin):
+def _at(
+    scores: Array, inputs: Array, labels: Array, weights: Array,
+    k: Array, d: Array, in_bias: Array, offsets: Array, *,
+    loss: Callable[..., Array], margin: ArrayLike,
+) -> Array:  # fmt: skip
     column = COLUMNS[loss]
     per_class, per_row = column.statistics(scores, labels, margin)
     moved = jnp.where(in_bias[None], 1.0, jnp.take(inputs, d, axis=1).astype(jnp.float64))
     own = labels[:, None] == k[None]
 
-    def change(offset):  # (m,)
+    def change(offset: Array) -> Array:  # (m,)
         prepared = column.prepare(moved * offset[None])
         wrong = column.wrong(tuple(jnp.take(s, k, axis=1) for s in per_class), prepared)
         right = column.right(per_row, prepared)
@@ -342,7 +372,7 @@ def _at(scores, inputs, labels, weights, k, d, in_bias, offsets, *, loss, margin
 
 
 @jit
-def _scores(params, inputs):
+def _scores(params: Params, inputs: Array) -> tuple[Array, Array]:
     inputs = inputs.astype(jnp.float64)
     if isinstance(params, LinearParams):
         products = inputs @ params.weights.T
@@ -350,11 +380,13 @@ def _scores(params, inputs):
     return inputs, inputs @ params.T
 
 
-def _largest_input(objective):
+def _largest_input(objective: LinearObjective) -> Array:
     return jnp.maximum(jnp.max(jnp.abs(objective.inputs.astype(jnp.float32))), 1.0)
 
 
-_PENALTIES = {  # change of one entry's penalty when w becomes w + h, without cancellation
+_PENALTIES: dict[
+    Callable, Callable[[np.ndarray, np.ndarray], np.ndarray]
+] = {  # change of one entry's penalty when w becomes w + h, without cancellation
     regularizers.l2: lambda w, h: h * (2 * w + h),
     regularizers.l1: lambda w, h: np.where(
         w >= 0, np.maximum(h, -2 * w - h), np.maximum(-h, 2 * w + h)
@@ -363,11 +395,11 @@ _PENALTIES = {  # change of one entry's penalty when w becomes w + h, without ca
 }
 
 
-def _penalty(objective, x, steps):
+def _penalty(objective: LinearObjective, x: Params, steps: np.ndarray) -> np.ndarray | float:
     """The regularizer's change, (nodes, K, D')."""
     if not objective.strength:
         return 0.0
-    matrix = np.asarray(x.weights if isinstance(x, LinearParams) else x)
+    matrix = np.asarray(weights_of(x))
     change = _PENALTIES[objective.regularizer]
     features = matrix.shape[1]
     penalty = objective.strength * change(matrix[None], steps[:, None, :features])
@@ -375,7 +407,7 @@ def _penalty(objective, x, steps):
     return np.pad(penalty, ((0, 0), (0, 0), (0, missing)))
 
 
-def _flat(array, x):
+def _flat(array: np.ndarray, x: Params) -> np.ndarray:
     """(nodes, K, D') in the order of the flattened parameters."""
     nodes = len(array)
     if not isinstance(x, LinearParams):

@@ -14,15 +14,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxlin.gradients.evaluate import Function
+from jaxlin.gradients.leaves import Tree
 from jaxlin.gradients.structured import has_structure
 
 ROUNDING = 16  # units in the last place by which both may differ without a closer look
 NEIGHBOURS = 8
 
 
-def prepared(f: Callable, x, scale: Callable, *, dtype=None, memory: int) -> Function:
+def prepared(
+    f: Callable,
+    x: Tree,
+    scale: Callable[[Function], np.ndarray],
+    *,
+    dtype: DTypeLike | None = None,
+    memory: int,
+) -> Function:
     """`f` as a function of a flat vector, in the dtype in which its gradient can be judged.
 
     Args:
@@ -62,7 +71,7 @@ def prepared(f: Callable, x, scale: Callable, *, dtype=None, memory: int) -> Fun
     return own
 
 
-def _differing(function: Function, own: Function, scale) -> tuple[float, float] | None:
+def _differing(function: Function, own: Function, scale: np.ndarray) -> tuple[float, float] | None:
     """Values in float64 and in the own dtype that differ by more than rounding."""
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in own.leaves)
     way = scale * np.cos(1 + 2.4 * np.arange(len(scale)))  # no sum of it is special
@@ -82,14 +91,14 @@ def _differing(function: Function, own: Function, scale) -> tuple[float, float] 
     return None
 
 
-def _representable(own: Function, point) -> np.ndarray:
+def _representable(own: Function, point: np.ndarray) -> np.ndarray:
     parts = [
         point[leaf.start : leaf.stop].astype(leaf.dtype).astype(np.float64) for leaf in own.leaves
     ]
     return np.concatenate(parts)
 
 
-def _value(function: Function, point) -> float:
+def _value(function: Function, point: np.ndarray) -> float:
     with function.context():
         tree = function.tree(np.array(point, function._flat_dtype))
         if function.kind != "python":
