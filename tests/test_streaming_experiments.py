@@ -37,6 +37,7 @@ def test_pictures_become_features_and_a_probe_with_an_interval(tmp_path, monkeyp
 
 
 def test_the_benchmark_measures_what_it_names(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS / "benchmarks")
     bench = experiment("benchmarks/streaming")
     monkeypatch.setattr(bench, "SHARD_BYTES", 1 << 20)
     bench.write(tmp_path / "set", 0.004, 32, 7)
