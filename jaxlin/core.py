@@ -17,7 +17,12 @@ gradients. No smoothed label has a share for it."""
 
 
 class RowSource(Protocol):
-    """Rows (N, D): a JAX or NumPy array, a memory map, or a source that reads them when asked."""
+    """Rows (N, D): a JAX or NumPy array, a memory map, or a source that reads them when asked.
+
+    >>> rows: RowSource = np.ones((3, 2), np.uint8)
+    >>> len(rows), rows[1:].shape
+    (3, (2, 2))
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -34,6 +39,10 @@ class LinearParams(NamedTuple):
 
     Shapes are the lecture's, W [K x D] and b [K], which are also scikit-learn's `coef_` and
     `intercept_`.
+
+    >>> params = LinearParams(np.zeros((10, 64)), np.zeros(10))
+    >>> params.weights.shape, params.bias.shape
+    ((10, 64), (10,))
     """
 
     weights: Array | np.ndarray
@@ -43,7 +52,12 @@ class LinearParams(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples, their classes, and how much each one counts."""
+    """Examples, their classes, and how much each one counts.
+
+    >>> padded = Batch(np.ones((3, 2)), np.array([0, 1, -1]), weights=np.array([1.0, 1.0, 0.0]))
+    >>> padded.inputs.shape, padded.weights.sum().item()
+    ((3, 2), 2.0)
+    """
 
     inputs: RowSource
     """(N, D), floating or uint8 (raw pixels)."""
@@ -58,6 +72,11 @@ class Solution(NamedTuple):
     """Where a solver stopped, and a proof of how far from the optimum that is.
 
     The least objective that any parameters reach lies in [`lower_bound`, `objective`].
+
+    >>> from jaxlin.solvers import minimize
+    >>> found = minimize(np.array([[0.0], [1.0], [2.0]]), np.array([0, 1, 1]), strength=0.1)
+    >>> found.lower_bound <= found.objective <= found.lower_bound * (1 + 2e-4)
+    True
     """
 
     params: LinearParams
@@ -77,4 +96,10 @@ class Solution(NamedTuple):
 
 
 class DataError(ValueError):
-    """Data that cannot be used: the message names the file, what is wrong and what to do."""
+    """Data that cannot be used: the message names the file, what is wrong and what to do.
+
+    >>> from jaxlin import data
+    >>> data.load("no-such-file.npz")
+    Traceback (most recent call last):
+    jaxlin.core.DataError: ...no-such-file.npz...
+    """

@@ -31,7 +31,13 @@ READ_VERSIONS = ("1", "2")
 
 
 class Model(NamedTuple):
-    """All that is needed to classify, and nothing of the training data."""
+    """All that is needed to classify, and nothing of the training data.
+
+    >>> plain = Preprocessing("none", np.zeros(2), np.ones(2))
+    >>> model = Model(LinearParams(np.eye(2), np.zeros(2)), plain, ("cat", "dog"), None, "softmax")
+    >>> model.expects  # 2 features, which are no pictures
+    (2, None, None)
+    """
 
     params: LinearParams
     preprocessing: Preprocessing
@@ -55,6 +61,10 @@ def score_function(preprocessing: Preprocessing, *, precision: str = "highest") 
     folded into the parameters, which costs K * D instead of N * D operations a batch and has the
     same gradient. Floating inputs are shifted first, because a mean that is large against the
     spread would cancel digits. `precision` is that of the product, see `jaxlin.precision`.
+
+    >>> score = score_function(Preprocessing("center", np.ones(2), np.ones(2)))
+    >>> score(LinearParams(jnp.eye(2), jnp.zeros(2)), jnp.array([[1.0, 3.0]])).tolist()
+    [[0.0, 2.0]]
     """
 
     def score(params: LinearParams, inputs: ArrayLike) -> jax.Array:
@@ -79,6 +89,11 @@ def scores(model: Model, inputs: RowSource, *, rows: int = 4096) -> np.ndarray:
 
     Raises:
       DataError: `inputs` have another number of features than the model.
+
+    >>> plain = Preprocessing("none", np.zeros(2), np.ones(2))
+    >>> model = Model(LinearParams(np.eye(2), np.zeros(2)), plain, ("cat", "dog"), None, "softmax")
+    >>> scores(model, np.array([[1.0, 3.0]])).tolist()
+    [[1.0, 3.0]]
     """
     features = model.params.weights.shape[1]
     if inputs.ndim != 2 or inputs.shape[1] != features:
@@ -114,7 +129,16 @@ def _jitted_scores(
 
 
 def save(path: Path, model: Model) -> None:
-    """Write `model` as safetensors, and read it back to see that it is what was meant."""
+    """Write `model` as safetensors, and read it back to see that it is what was meant.
+
+    >>> import tempfile
+    >>> plain = Preprocessing("none", np.zeros(2), np.ones(2))
+    >>> model = Model(LinearParams(np.eye(2), np.zeros(2)), plain, ("cat", "dog"), None, "softmax")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Path(folder) / "model.safetensors", model)
+    ...     load(Path(folder) / "model.safetensors").class_names
+    ('cat', 'dog')
+    """
     from safetensors.numpy import save as to_bytes
 
     parts = {
@@ -155,6 +179,10 @@ def load(path: Path) -> Model:
 
     Raises:
       DataError: not such a file, or of a newer format, or its parts do not fit together.
+
+    >>> load("missing.safetensors")
+    Traceback (most recent call last):
+    jaxlin.core.DataError: missing.safetensors: there is no such model file...
     """
     path = Path(path)
     tensors, metadata = _read(path)

@@ -73,6 +73,12 @@ def optimizer(
       step_size: a number or a schedule.
       decay: for "adamw" only, the factor by which a step of size 1 shrinks the weights. The
         bias is never decayed. `2 * strength` is decoupled l2 regularization.
+
+    >>> import numpy as np
+    >>> descent = optimizer("sgd", 0.5)
+    >>> step, _ = descent.update(np.array([2.0]), descent.init(np.zeros(1)))
+    >>> step.tolist()
+    [-1.0]
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")

@@ -33,7 +33,12 @@ _CHUNK_ROWS = 500  # of those, that stay in cache
 
 
 class Preprocessing(NamedTuple):
-    """A fitted map (inputs - shift) * scale."""
+    """A fitted map (inputs - shift) * scale.
+
+    >>> fitted = fit(np.array([[1.0, 0.0], [3.0, 4.0]]), "center")
+    >>> fitted.kind, fitted.shift.tolist(), fitted.scale.tolist()
+    ('center', [2.0, 2.0], [1.0, 1.0])
+    """
 
     kind: str
     """One of `KINDS`; a name only, the numbers are below."""

@@ -63,7 +63,16 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Record(NamedTuple):
-    """What `run` observed at the end of an epoch (or of a chunk of a very long one)."""
+    """What `run` observed at the end of an epoch (or of a chunk of a very long one).
+
+    >>> records = []
+    >>> descent = trainer(lambda params, batch: (params.weights**2).sum(), optimizer("sgd", 0.25))
+    >>> start = LinearParams(np.ones((1, 2)), np.zeros(1))
+    >>> data = Batch(np.ones((4, 2)), np.zeros(4, int))
+    >>> fit = run(descent, start, data, key=jax.random.key(0), steps=2, on_record=records.append)
+    >>> [(record.step, record.loss) for record in records]  # every step halves the weights
+    [(1, 2.0), (2, 0.5)]
+    """
 
     step: int
     epoch: float
@@ -76,7 +85,13 @@ class Record(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """All that `run` carries: what a checkpoint has to hold."""
+    """All that `run` carries: what a checkpoint has to hold.
+
+    >>> descent = trainer(lambda params, batch: (params.weights**2).sum(), optimizer("sgd", 0.25))
+    >>> progress = beginning(descent, LinearParams(np.ones((2, 3)), np.zeros(2)), examples=1000)
+    >>> int(progress.state.step), progress.finite, progress.history
+    (0, True, [])
+    """
 
     state: TrainState
     best: LinearParams
@@ -102,7 +117,15 @@ Arrays = tuple[TrainState, LinearParams, np.ndarray]
 
 
 class Fit(NamedTuple):
-    """The outcome of `run`."""
+    """The outcome of `run`.
+
+    >>> descent = trainer(lambda params, batch: (params.weights**2).sum(), optimizer("sgd", 0.25))
+    >>> start = LinearParams(np.ones((1, 2)), np.zeros(1))
+    >>> data = Batch(np.ones((4, 2)), np.zeros(4, int))
+    >>> fit = run(descent, start, data, key=jax.random.key(0), steps=2)
+    >>> fit.status, fit.params.weights.tolist()
+    ('done', [[0.25, 0.25]])
+    """
 
     params: LinearParams
     """The best on validation where there is one, else the last."""
@@ -151,6 +174,16 @@ def run(
     Returns:
       A `Fit`. A loss that is not finite ends the run with status "diverged" and the best (or
       last finite) parameters; nothing is raised.
+
+    >>> from jaxlin.losses import softmax_cross_entropy
+    >>> from jaxlin.objectives import compose
+    >>> from jaxlin.scores import linear
+    >>> descent = trainer(compose(linear, softmax_cross_entropy), optimizer("sgd", 0.5))
+    >>> start = LinearParams(np.zeros((2, 1)), np.zeros(2))
+    >>> data = Batch(np.array([[-1.0], [1.0]]), np.array([0, 1]))
+    >>> fit = run(descent, start, data, key=jax.random.key(0), steps=20)
+    >>> fit.status, len(fit.history), fit.history[-1].loss < fit.history[0].loss
+    ('done', 20, True)
     """
     data, examples, over = placed = placed_for_training(data)
     whole = partial(_whole, heads=len(params.bias), over=over)
@@ -213,7 +246,13 @@ def run(
 def beginning(
     descent: Trainer, params: LinearParams, examples: int, batch_size: int = 256
 ) -> Progress:
-    """The `Progress` of a run on `examples` examples that has not taken a step yet."""
+    """The `Progress` of a run on `examples` examples that has not taken a step yet.
+
+    >>> descent = trainer(lambda params, batch: params.weights.sum(), optimizer("sgd", 0.5))
+    >>> start = LinearParams(np.zeros((2, 3)), np.zeros(2))
+    >>> beginning(descent, start, examples=1000, batch_size=100).losses.shape
+    (10,)
+    """
     steps = min(CHUNK_STEPS, steps_per_epoch(examples, batch_size))
     losses = np.zeros(steps, accumulator(params.bias.dtype))
     return Progress(spread(descent.init(params), params), params, losses, None, 0, [], 0.0)
@@ -252,13 +291,26 @@ def _status(progress: Progress, patience: int | None) -> str:
 
 
 def pack(progress: Progress) -> tuple[Arrays, dict[str, Any]]:
-    """A `Progress` as a pytree of arrays of fixed shapes, and the rest as JSON."""
+    """A `Progress` as a pytree of arrays of fixed shapes, and the rest as JSON.
+
+    >>> descent = trainer(lambda params, batch: params.weights.sum(), optimizer("sgd", 0.5))
+    >>> start = LinearParams(np.zeros((2, 3)), np.zeros(2))
+    >>> arrays, record = pack(beginning(descent, start, examples=1000))
+    >>> record
+    {'quality': None, 'waited': 0, 'history': [], 'seconds': 0.0}
+    """
     state, best, losses, *rest = progress
     return (state, best, losses), dict(zip(Progress._fields[3:], rest, strict=True))
 
 
 def unpack(arrays: Arrays, record: dict[str, Any]) -> Progress:
-    """The `Progress` that `pack` took apart, after a way through a file."""
+    """The `Progress` that `pack` took apart, after a way through a file.
+
+    >>> descent = trainer(lambda params, batch: params.weights.sum(), optimizer("sgd", 0.5))
+    >>> begun = beginning(descent, LinearParams(np.zeros((2, 3)), np.zeros(2)), examples=1000)
+    >>> unpack(*pack(begun))._replace(losses=None) == begun._replace(losses=None)
+    True
+    """
     quality = None if record["quality"] is None else tuple(record["quality"])
     history = [Record(*values) for values in record["history"]]
     state, best, losses = arrays

@@ -19,6 +19,7 @@ def experiment(name):
 
 
 def test_the_benchmark_measures_what_it_names(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS / "benchmarks")
     bench = experiment("benchmarks/streaming")
     monkeypatch.setattr(bench, "SHARD_BYTES", 1 << 20)
     bench.write(tmp_path / "set", 0.004, 32, 7)

@@ -21,6 +21,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from report import save_table
 
 from jaxlin import checkpoint, losses, train
 from jaxlin.core import Batch, LinearParams
@@ -126,6 +127,27 @@ def epochs(folder, repeats, count=10):
     }
 
 
+def save(folder, results, repeats):
+    def text(value):
+        pair = isinstance(value, tuple)
+        return "{:.3f} s (median {:.3f} s)".format(*value) if pair else f"{value:.2f}"
+
+    save_table(
+        folder,
+        "checkpoints",
+        title="What a checkpoint costs",
+        columns=["state", "what", "measured"],
+        rows=[
+            [name, what, text(value)]
+            for name, measured in results.items()
+            for what, value in measured.items()
+        ],
+        notes=[f"The least (and the median) of {repeats}."],
+        changes="another disk: most of the time is pushing bytes to it.",
+        measured=results,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
@@ -136,10 +158,7 @@ def main():
         name: costs(options.out / "run", *size, options.repeats) for name, size in SIZES.items()
     }
     results["epoch of 50,000 x 3,072"] = epochs(options.out / "run", max(2, options.repeats // 2))
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(
-        json.dumps(results, indent=2) + "\n", encoding="utf-8"
-    )
+    save(options.out, results, options.repeats)
     if options.json:
         print(json.dumps(results))
         return 0

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from report import save_table
 
 SHARD_BYTES = 1 << 30
 PEER_SECONDS = 15
@@ -278,6 +279,32 @@ def measure(task: str, args) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def save(folder, result):
+    facts, rows = result["features"], []
+    for name, row in result["measured"].items():
+        if row["seconds"] is not None:
+            speed = f"{facts['bytes'] / row['seconds'] / 1e9:.2f}"
+            peak = f"{row['peak_bytes'] / 1e9:.2f}"
+            shown = f"{name} (extrapolated)" if name in PEERS else name
+            rows.append([shown, f"{row['seconds']:.3g}", speed, peak])
+    shares = ", ".join(f"{n} {s:.0%}" for n, s in result["share_of_the_slower_limit"].items())
+    save_table(
+        folder,
+        "streaming",
+        title=f"Training on features larger than memory: {facts['rows']:,} x {facts['width']} "
+        f"float16, {facts['bytes'] / 1e9:.1f} GB",
+        columns=["what", "seconds", "GB/s", "peak GB"],
+        rows=rows,
+        notes=[
+            f"{facts['classes']} classes, batch {result['batch']}; {result['cache']}. Share of the "
+            f"slower of reading and computing alone: {shares}. The peers' seconds are extrapolated "
+            f"from {PEER_SECONDS} s on the first shard."
+        ],
+        changes="a faster disk; fewer classes; a page cache that holds the files.",
+        measured=result,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("streaming"), help="for the features")
@@ -319,10 +346,7 @@ def main():
         "share_of_the_slower_limit": shares,
     }
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "streaming.json").write_text(
-            json.dumps(result, indent=2) + "\n", encoding="utf-8"
-        )
+        save(args.out, result)
     if args.json:
         print(json.dumps(result))
         return

@@ -38,6 +38,14 @@ def conform(
     Raises:
       DataError: another width, pictures for what knows none, rows in an unknown order for what
         knows pictures, or a scale that cannot be told.
+
+    >>> from jaxlin import data
+    >>> digits = data.load("digits")
+    >>> conform(digits, 64, (8, 8), digits.pixels).inputs is digits.inputs  # one scale
+    True
+    >>> conform(digits, 784, (28, 28), digits.pixels)
+    Traceback (most recent call last):
+    jaxlin.core.DataError: ...
     """
     _refuse_shape(data, features, image_shape, to)
     if pixels is None or data.pixels is None:

@@ -38,7 +38,13 @@ class PassedOver(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Labeled examples, checked: what every loader of `jaxlin.data` returns."""
+    """Labeled examples, checked: what every loader of `jaxlin.data` returns.
+
+    >>> from jaxlin import data
+    >>> digits = data.load("digits")
+    >>> digits.inputs.shape[1], digits.image_shape, len(digits.class_names)
+    (64, (8, 8), 10)
+    """
 
     inputs: Any
     """(N, D): uint8 pixels, flattened channel-major, or the numbers of an array file as stored
@@ -67,7 +73,13 @@ class Dataset(NamedTuple):
 
 
 class Unlabeled(NamedTuple):
-    """Examples without labels, for a prediction; fields as those of `Dataset`."""
+    """Examples without labels, for a prediction; fields as those of `Dataset`.
+
+    >>> from jaxlin import data
+    >>> part = data.load_inputs("digits")[0]
+    >>> len(part.names) == len(part.inputs)
+    True
+    """
 
     inputs: Any
     names: Sequence[str]

@@ -63,7 +63,16 @@ FEATURES = "features"
 
 
 class Features(NamedTuple):
-    """Features and labels of one part of a set; the features are still in their files."""
+    """Features and labels of one part of a set; the features are still in their files.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/features.npy", np.ones((4, 3)))
+    ...     np.save(f"{folder}/labels.npy", np.array([0, 1, 1, 0]))
+    ...     found = open_features(folder)
+    >>> found.inputs.shape, found.labels.tolist(), found.part
+    ((4, 3), [0, 1, 1, 0], 'train')
+    """
 
     inputs: FileRows
     """(N, D): a source of rows, see `jaxlin.data.rows`."""

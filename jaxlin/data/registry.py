@@ -57,7 +57,12 @@ READERS = (
 
 
 class Splits(NamedTuple):
-    """The splits of a set; `None` for those that it lacks."""
+    """The splits of a set; `None` for those that it lacks.
+
+    >>> splits = load_splits("digits")
+    >>> [name for name, part in zip(splits._fields, splits) if part is not None]
+    ['train', 'test']
+    """
 
     train: Dataset
     validation: Dataset | None
@@ -178,6 +183,9 @@ def load_inputs(source: str | Path, *, split: str | None = None, **how: Any) -> 
 
     Raises:
       DataError: there is no such split.
+
+    >>> [part.split for part in load_inputs("digits")]
+    ['train', 'test']
     """
     place, reader, reading = _open(source, how)
     chosen = None if split is None else labeled_split(reader.splits(place, reading), split, source)

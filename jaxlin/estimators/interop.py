@@ -172,6 +172,11 @@ def to_onnx(model: Any, path: str | Path | None = None) -> bytes:
 
     Raises:
       ImportError: the extra is not installed.
+
+    >>> from jaxlin.estimators import SoftmaxClassifier
+    >>> content = to_onnx(SoftmaxClassifier().fit([[0.0], [1.0], [2.0]], [0, 1, 1]))
+    >>> type(content), len(content) > 100
+    (<class 'bytes'>, True)
     """
     try:
         import skl2onnx

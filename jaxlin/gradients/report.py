@@ -16,11 +16,24 @@ from jaxlin.gradients.linear import MarginCount
 
 
 class GradientError(AssertionError):
-    """A gradient that did not pass; the message is the report."""
+    """A gradient that did not pass; the message is the report.
+
+    >>> import numpy as np
+    >>> from jaxlin.gradients import check_gradient
+    >>> wrong = np.array([2.0, 3.0])
+    >>> check_gradient(lambda x: (x**2).sum(), np.ones(2), wrong).raise_unless_passed()
+    Traceback (most recent call last):
+    jaxlin.gradients.report.GradientError: ...
+    """
 
 
 class Entry(NamedTuple):
-    """One entry of the gradient, as claimed and as measured."""
+    """One entry of the gradient, as claimed and as measured.
+
+    >>> entry = Entry("['w']", (3, 1), 2.0, 2.5, 0.25, left=2.5, right=2.5, kinked=False)
+    >>> entry.name, entry.interval, entry.inside
+    ("['w'][3, 1]", (2.25, 2.75), False)
+    """
 
     path: str
     """The leaf, as `jax.tree_util.keystr` writes it; `""` for a bare array."""
@@ -62,7 +75,14 @@ class Entry(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """The result of `check_gradient` and its siblings."""
+    """The result of `check_gradient` and its siblings.
+
+    >>> import numpy as np
+    >>> from jaxlin.gradients import check_gradient
+    >>> report = check_gradient(lambda x: (x**2).sum(), np.ones(2), np.array([2.0, 3.0]))
+    >>> report.verdict, report.wrong, report.entries[0].index
+    ('fail', 1, (1,))
+    """
 
     verdict: str
     """"pass": every claimed value lies within its error bar. "kink": the function has a kink at

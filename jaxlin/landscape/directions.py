@@ -30,7 +30,12 @@ from jaxlin.precision import jit
 
 
 class Direction(NamedTuple):
-    """A direction, what to call it on an axis, and how long it is."""
+    """A direction, what to call it on an axis, and how long it is.
+
+    >>> toward = Direction({"w": np.array([3.0, 4.0])}, "toward the optimum", 5.0)
+    >>> toward.name, toward.norm
+    ('toward the optimum', 5.0)
+    """
 
     tree: Any
     """A tree with the leaves of the parameters."""

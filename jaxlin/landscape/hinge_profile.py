@@ -35,7 +35,12 @@ Pieces = tuple[np.ndarray, tuple[float, float], tuple[np.ndarray, np.ndarray]]
 
 
 class HingeProfile(NamedTuple):
-    """L(W + a W1) of a hinge as a function of a; call it for values."""
+    """L(W + a W1) of a hinge as a function of a; call it for values.
+
+    >>> bend = HingeProfile(np.array([0.0]), np.zeros(2), np.array([-1.0, 1.0]), (0.0, 0.0, 0.0))
+    >>> bend([-2.0, 1.0]).tolist(), bend.slopes(0.0)  # the absolute value of the step
+    ([2.0, 1.0], (np.float64(-1.0), np.float64(1.0)))
+    """
 
     breakpoints: np.ndarray
     """(B,) float64, sorted: every step at which the slope of some example's loss changes."""

@@ -11,7 +11,13 @@ from jaxlin.landscape.directions import flatten_path, tree_of
 
 
 class Projection(NamedTuple):
-    """A path in the coordinates of a plane, in steps of its two directions."""
+    """A path in the coordinates of a plane, in steps of its two directions.
+
+    >>> path = [np.array([0.0, 0.0, 0.0]), np.array([2.0, 0.0, 0.0]), np.array([2.0, 4.0, 0.0])]
+    >>> seen = project(path, path[0], np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))
+    >>> seen.distances.tolist(), round(seen.explained, 6)  # the whole path lies on the plane
+    ([0.0, 0.0, 0.0], 1.0)
+    """
 
     coordinates: np.ndarray
     """(T, 2): the steps (a, b) whose point of the plane is nearest to each checkpoint."""

@@ -61,7 +61,14 @@ SLIGHT = 1e-3
 
 
 class Certificate(NamedTuple):
-    """Both sides of the optimum, from one point."""
+    """Both sides of the optimum, from one point.
+
+    >>> from jaxlin.solvers.problem import open_problem
+    >>> problem, _, _ = open_problem(np.array([[0.0], [1.0]]), np.array([0, 1]), strength=0.5)
+    >>> proof = certify(problem, np.zeros((2, 1)), np.zeros(2))
+    >>> bool(proof.lower_bound < proof.objective), proof.gradient.shape
+    (True, (2, 1))
+    """
 
     objective: float
     """At `weights` and `bias`."""
@@ -115,6 +122,11 @@ def certify(
         sound as float64; from the dual point on everything is float64.
       exact: the parameters are final: their objective is evaluated from float64 scores, and the
         bias is not moved.
+
+    >>> from jaxlin.solvers.problem import open_problem
+    >>> problem, _, _ = open_problem(np.array([[0.0], [1.0]]), np.array([0, 1]), strength=0.5)
+    >>> certify(problem, np.zeros((2, 1)), np.zeros(2)).objective  # log 2
+    0.6931...
     """
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
     form, extra = problem.form, (problem.margin, smoothing, anchor)

@@ -10,7 +10,11 @@ import numpy as np
 
 
 class Status(enum.IntEnum):
-    """0 only where the tolerance was met."""
+    """0 only where the tolerance was met.
+
+    >>> Status(0).name, Status.NO_PROOF > 0
+    ('CONVERGED', True)
+    """
 
     CONVERGED = 0
     MAX_ITERATIONS = 1

@@ -14,7 +14,11 @@ from jaxlin.losses import LOSSES
 
 
 class Subset(NamedTuple):
-    """Which features a head sees; it is trained as if the others did not exist."""
+    """Which features a head sees; it is trained as if the others did not exist.
+
+    >>> Subset("all").mask(3).tolist()
+    [True, True, True]
+    """
 
     name: str
     columns: tuple[tuple[int, int], ...] | None = None
@@ -33,7 +37,12 @@ class Subset(NamedTuple):
 
 
 class Head(NamedTuple):
-    """One classifier of a sweep."""
+    """One classifier of a sweep.
+
+    >>> head = Head(strength=1e-4, subset=Subset("first half", ((0, 384),)))
+    >>> head.loss, head.shots
+    ('softmax', None)
+    """
 
     strength: float
     """Of the regularizer in its objective."""
@@ -49,7 +58,11 @@ class Head(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What became of a head."""
+    """What became of a head.
+
+    >>> Fitted(Head(1e-4), LinearParams(np.array([[3.0, 4.0]]), np.zeros(1)), "done").weight_norm
+    5.0
+    """
 
     head: Head
     params: LinearParams
