@@ -123,6 +123,10 @@ CASES = {
         lambda x: np.float32(np.sum(np.exp(-(x**2)))), 15 * TWO, -30 * TWO * np.exp(-225 * TWO**2),
         PI, 1.0, "fi",
     ),
+    "exp(2^20 (x - 1)) in float32, which overflows on steps of the size of x": (
+        lambda x: np.float32(np.exp(min(2.0**20 * (float(x) - 1), 80.0))), ONE, 2.0**20,
+        PI, 2.0**20, "fi",
+    ),
     # constant: the right gradient is 0, up to its rounding
     "|x / |x||^2": (
         lambda x: np.sum((x / np.linalg.norm(x)) ** 2), THREE, 0 * THREE, "p", 0.1, "f",

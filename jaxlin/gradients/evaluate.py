@@ -352,9 +352,7 @@ def _values_of(
 
 
 _shared_values = jit(_values_of, static_argnames=("spec", "function", "mapped"))
-_TRACED: dict[
-    Hashable, "_Traced"
-] = {}  # shapes and sizes of shared functions, by what selects the program
+_TRACED: dict[Hashable, "_Traced"] = {}  # of shared functions, by what selects the program
 
 
 @jit

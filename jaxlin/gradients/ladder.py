@@ -94,7 +94,9 @@ def calibrate(
     if best is not None and steps[best] < DEEP:  # are terms that cancel all that longer steps miss?
         hidden = np.maximum(noise, stair(abs(value))[0])
         longer = _best_rung(steps, minus, plus, hidden, eps)
-        if longer is not None and longer < best:
+        if longer is None:  # they may be of any size: nothing can be told
+            noise = hidden
+        elif longer < best:
             best, noise = longer, hidden
     if best is None:
         finite = np.isfinite(plus + minus)

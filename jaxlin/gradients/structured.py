@@ -384,9 +384,8 @@ def _largest_input(objective: LinearObjective) -> Array:
     return jnp.maximum(jnp.max(jnp.abs(objective.inputs.astype(jnp.float32))), 1.0)
 
 
-_PENALTIES: dict[
-    Callable, Callable[[np.ndarray, np.ndarray], np.ndarray]
-] = {  # change of one entry's penalty when w becomes w + h, without cancellation
+_Penalty = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_PENALTIES: dict[Callable, _Penalty] = {  # its change when w becomes w + h, without cancellation
     regularizers.l2: lambda w, h: h * (2 * w + h),
     regularizers.l1: lambda w, h: np.where(
         w >= 0, np.maximum(h, -2 * w - h), np.maximum(-h, 2 * w + h)

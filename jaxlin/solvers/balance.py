@@ -27,9 +27,12 @@ __all__ = [
     "shifted",
 ]
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from jaxlin.solvers.dual_losses import Bend, own_of, settled, total
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, Bend, DualForm, own_of, settled, total
 from jaxlin.solvers.krylov import conjugate_gradients
 
 UNIT = 2.0**-53
@@ -40,17 +43,35 @@ PRODUCTS = 30
 """Conjugate gradient steps of one Newton step in K numbers."""
 
 
-def shifted(scores, shift):
+def shifted(scores: AnyArray, shift: AnyArray) -> AnyArray:
     return scores + shift.astype(scores.dtype)[:, None]
 
 
-def _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor):
+def _maximizers(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    shift: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, shifted(scores, shift), own, margin)
     return form.maximizer(xp, z, smoothing, anchor), z, own
 
 
-def feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
+def feasible(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    shift: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> tuple[AnyArray, AnyArray]:
     """The maximizers as dual points in float64: what rounding put outside the set is put back."""
     a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = a.astype(xp.float64)
@@ -61,7 +82,17 @@ def feasible(xp, form, scores, labels, shift, margin, smoothing, anchor):
     return a, own
 
 
-def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
+def _bias_newton(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Mean smoothed loss, its derivative and second derivative (or its diagonal) in the bias."""
     a, z, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a, z = settled(xp, a, z)
@@ -86,7 +117,18 @@ def _bias_newton(xp, form, scores, labels, counts, shift, margin, smoothing, anc
     return value, slope, second - pulled @ q.T
 
 
-def _bias_curve(xp, form, scores, labels, counts, shift, along, margin, smoothing, anchor):
+def _bias_curve(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    along: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> AnyArray:
     """The second derivative in the bias times `along`, (K,)."""
     a, _, own = _maximizers(xp, form, scores, labels, shift, margin, smoothing, anchor)
     bend = form.bend(xp, a, smoothing)
@@ -95,7 +137,15 @@ def _bias_curve(xp, form, scores, labels, counts, shift, along, margin, smoothin
     return (counts[None, :] * curved).sum(1)
 
 
-def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
+def balanced_bias(
+    run: Callable[..., Any],
+    form: DualForm,
+    data: tuple[AnyArray, ...],
+    extra: tuple[AnyArray, ...],
+    *,
+    steps: int = 30,
+    accuracy: float = 1e-15,
+) -> np.ndarray:
     """Newton in K dimensions with halving: the bias at which the maximizers balance.
 
     Args:
@@ -128,7 +178,15 @@ def balanced_bias(run, form, data, extra, *, steps=30, accuracy=1e-15):
     return shift
 
 
-def _bias_step(run, form, data, extra, shift, slope, second):
+def _bias_step(
+    run: Callable[..., Any],
+    form: DualForm,
+    data: tuple[AnyArray, ...],
+    extra: tuple[AnyArray, ...],
+    shift: np.ndarray,
+    slope: np.ndarray,
+    second: np.ndarray,
+) -> np.ndarray:
     classes = len(slope)
     if second.ndim == 2:
         mean = np.trace(second) / classes + 1e-14
@@ -142,19 +200,26 @@ def _bias_step(run, form, data, extra, shift, slope, second):
         return -slope / np.maximum(second, 1e-14)
     ridge = second.mean() * 1e-8 + 1e-14
 
-    def product(along):
+    def product(along: np.ndarray) -> np.ndarray:
         return np.asarray(run(_bias_curve, form, *data, shift, along, *extra)) + ridge * along
 
     return _solved(product, second + ridge, -slope, 0.03)
 
 
-def _solved(product, diagonal, right, accuracy):
+def _solved(
+    product: Callable[[np.ndarray], np.ndarray],
+    diagonal: np.ndarray,
+    right: np.ndarray,
+    accuracy: float,
+) -> np.ndarray:
     """Conjugate gradients in K numbers with Jacobi's preconditioner."""
     found = conjugate_gradients(product, lambda r: r / diagonal, right, accuracy, PRODUCTS)
     return found[0][0]
 
 
-def mixed(xp, form, a, labels, own, mixing):
+def mixed(
+    xp: ArrayModule, form: DualForm, a: AnyArray, labels: AnyArray, own: AnyArray, mixing: AnyArray
+) -> AnyArray:
     """The dual point after mass was moved between classes; still feasible."""
     if form.geometry == "softmax":
         keep, share, deficit = mixing
@@ -168,7 +233,14 @@ def mixed(xp, form, a, labels, own, mixing):
     return a * scale * xp.exp(xp.take(lifts, labels)[None, :] - lifts[:, None])
 
 
-def mixing_that_balances(run, form, data, shift, extra, masses):
+def mixing_that_balances(
+    run: Callable[..., Any],
+    form: DualForm,
+    data: tuple[AnyArray, ...],
+    shift: np.ndarray,
+    extra: tuple[AnyArray, ...],
+    masses: np.ndarray,
+) -> np.ndarray:
     """What `mixed` needs to balance the maximizers at scores shifted by `shift`.
 
     Args:
@@ -193,12 +265,22 @@ def mixing_that_balances(run, form, data, shift, extra, masses):
     return mixing
 
 
-def _masses_of(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
+def _masses_of(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> AnyArray:
     a, _ = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     return (a * counts[None, :]).sum(1)
 
 
-def _exchange(have, masses):
+def _exchange(have: np.ndarray, masses: np.ndarray) -> np.ndarray:
     """(3, K) for softmax: the share kept, the share given away, and who gets it."""
     excess, deficit = np.maximum(have - masses, 0), np.maximum(masses - have, 0)
     if not deficit.any():
@@ -207,14 +289,31 @@ def _exchange(have, masses):
     return np.stack([1 - share, share, deficit / deficit.sum()])
 
 
-def _sides(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+def _sides(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    mixing: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> AnyArray:
     """(2, K): the mass of each class in its own rows and in the others."""
     a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = mixed(xp, form, a, labels, own, mixing) * counts[None, :]
     return xp.stack([xp.where(own, a, 0).sum(1), xp.where(own, 0, a).sum(1)])
 
 
-def _lighter_sides(run, form, data, shift, extra):
+def _lighter_sides(
+    run: Callable[..., Any],
+    form: DualForm,
+    data: tuple[AnyArray, ...],
+    shift: np.ndarray,
+    extra: tuple[AnyArray, ...],
+) -> np.ndarray:
     mixing = np.ones((2, data[0].shape[0]))
     for _ in range(3):
         sides = np.asarray(run(_sides, form, *data, shift, mixing, *extra))
@@ -225,7 +324,18 @@ def _lighter_sides(run, form, data, shift, extra):
     return mixing
 
 
-def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+def _flows(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    mixing: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> AnyArray:
     """(K, K): the weighted dual mass of class k in the rows of class y."""
     a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = mixed(xp, form, a, labels, own, mixing)
@@ -233,7 +343,7 @@ def _flows(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, a
     return weighted @ a.T
 
 
-def _circulation(flows, mixing, capped):
+def _circulation(flows: np.ndarray, mixing: np.ndarray, capped: bool) -> tuple[np.ndarray, bool]:
     """Factors on the flows between classes after which in- and outflow agree."""
     start = flows
     total = np.ones_like(flows)
@@ -256,7 +366,18 @@ def _circulation(flows, mixing, capped):
     return mixing * total, np.array_equal(total, np.ones_like(total))
 
 
-def _imbalance(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+def _imbalance(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    mixing: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """The whole flow, outflow minus inflow of every class, and their sum."""
     a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = mixed(xp, form, a, labels, own, mixing) * counts[None, :]
@@ -264,7 +385,19 @@ def _imbalance(xp, form, scores, labels, counts, shift, mixing, margin, smoothin
     return a.sum(), (out - a).sum(1), (out + a).sum(1)
 
 
-def _flow_curve(xp, form, scores, labels, counts, shift, mixing, along, margin, smoothing, anchor):
+def _flow_curve(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    mixing: AnyArray,
+    along: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> AnyArray:
     """The Laplacian of the flows, each taken both ways, times `along`, (K,)."""
     a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     a = mixed(xp, form, a, labels, own, mixing) * counts[None, :]
@@ -272,11 +405,17 @@ def _flow_curve(xp, form, scores, labels, counts, shift, mixing, along, margin, 
     return form.curve(xp, Bend(a, xp.zeros_like(counts)), own, along).sum(1)
 
 
-def _lifts(run, form, data, shift, extra):
+def _lifts(
+    run: Callable[..., Any],
+    form: DualForm,
+    data: tuple[AnyArray, ...],
+    shift: np.ndarray,
+    extra: tuple[AnyArray, ...],
+) -> np.ndarray:
     """(K + 1,): lifts and the scale of all factors exp(lift_y - lift_k), by Newton's method."""
     mixing = np.append(np.zeros(data[0].shape[0]), 1.0)
 
-    def look(mixing):
+    def look(mixing: np.ndarray) -> list[np.ndarray]:
         return [np.asarray(x) for x in run(_imbalance, form, *data, shift, mixing, *extra)]
 
     value, off, diagonal = look(mixing)
@@ -284,7 +423,7 @@ def _lifts(run, form, data, shift, extra):
         if np.abs(off).max() < 4 * UNIT:
             break
 
-        def product(along, mixing=mixing):
+        def product(along: np.ndarray, mixing: np.ndarray = mixing) -> np.ndarray:
             return np.asarray(run(_flow_curve, form, *data, shift, mixing, along, *extra))
 
         floor = max(diagonal.mean() * 1e-8, 1e-300)

@@ -38,10 +38,12 @@ __all__ = [
     "smallest_lead",
 ]
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import (
@@ -52,7 +54,7 @@ from jaxlin.solvers.balance import (
     mixing_that_balances,
     shifted,
 )
-from jaxlin.solvers.dual_losses import own_of, total
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of, total
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.rowwise import rowwise, runner, summing_runner
 
@@ -78,7 +80,7 @@ class Certificate(NamedTuple):
     gradient: np.ndarray
     """(K, D): G + 2 strength W at the balanced dual point, float64."""
     evaluations: float
-    dual: "Dual"
+    dual: "Dual | None"
     arithmetic: str
     """What it was computed with, such as "float64 on cpu"; pairs of float32 prove nothing."""
 
@@ -104,13 +106,13 @@ class Dual(NamedTuple):
 
 def certify(
     problem: Problem,
-    weights,
-    bias,
+    weights: ArrayLike,
+    bias: ArrayLike,
     *,
-    smoothing=1.0,
-    anchor=0.0,
-    dtype=np.float64,
-    exact=False,
+    smoothing: float = 1.0,
+    anchor: AnyArray = 0.0,
+    dtype: DTypeLike = np.float64,
+    exact: bool = False,
 ) -> Certificate:
     """The objective at `weights` and the best lower bound that their scores give.
 
@@ -162,7 +164,14 @@ def certify(
     return Certificate(objective, bias, bound, gradient, cost, dual, problem.rows.arithmetic)
 
 
-def bound_of(problem: Problem, products, sums, gains, size, objective) -> float:
+def bound_of(
+    problem: Problem,
+    products: np.ndarray,
+    sums: np.ndarray,
+    gains: Sequence[float],
+    size: float,
+    objective: float,
+) -> float:
     """Fenchel's bound with its rounding error taken off; never below 0, which bounds every loss.
 
     Args:
@@ -195,7 +204,7 @@ def bound_of(problem: Problem, products, sums, gains, size, objective) -> float:
     return max(float(bound), 0.0)
 
 
-def _bias_bound(problem: Problem, objective, radius) -> float:
+def _bias_bound(problem: Problem, objective: float, radius: float) -> float:
     """Between any two classes, how far apart an optimal bias can be."""
     norm = np.inf
     if problem.strength > 0:
@@ -211,13 +220,33 @@ def _bias_bound(problem: Problem, objective, radius) -> float:
     return slack + problem.margin + np.sqrt(2) * norm * radius
 
 
-def _loss_at(xp, form, scores, labels, counts, shift, margin, smoothing, anchor):
+def _loss_at(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> AnyArray:
     own = own_of(xp, labels, scores.shape[0])
     z = form.shortfalls(xp, shifted(scores, shift), own, margin)
     return (counts * form.loss(xp, z, own)).sum()
 
 
-def dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing=1.0, anchor=0.0):
+def dual_point(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    shift: AnyArray,
+    mixing: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray = 1.0,
+    anchor: AnyArray = 0.0,
+) -> tuple[AnyArray, AnyArray]:
     """The dual point (K, R) that a `Dual` describes, of a block of rows, and their true classes."""
     a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
     if mixing is not None:
@@ -225,14 +254,27 @@ def dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing=1.0, a
     return a, own
 
 
-def _dual_point(xp, form, scores, labels, counts, shift, mixing, margin, smoothing, anchor):
+def _dual_point(
+    xp: ArrayModule,
+    form: DualForm,
+    scores: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    shift: AnyArray,
+    mixing: AnyArray,
+    margin: AnyArray,
+    smoothing: AnyArray,
+    anchor: AnyArray,
+) -> tuple[AnyArray, tuple[AnyArray, ...]]:
     a, own = dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing, anchor)
     residuals = counts[None, :] * form.residuals(xp, a, own)
     gains = gains_of(xp, form, a, counts, margin)
     return residuals, (*gains, xp.sqrt(total(xp, residuals**2)).sum())
 
 
-def gains_of(xp, form, a, counts, margin):
+def gains_of(
+    xp: ArrayModule, form: DualForm, a: AnyArray, counts: AnyArray, margin: AnyArray
+) -> tuple[AnyArray, AnyArray]:
     """The weighted sum of what rows add to the dual objective, and of the sizes of its terms."""
     sizes = xp.abs(form.penalty(xp, a))
     if form.geometry != "softmax":
@@ -240,7 +282,7 @@ def gains_of(xp, form, a, counts, margin):
     return (counts * form.gain(xp, a, margin)).sum(), (counts * sizes).sum()
 
 
-def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
+def objective_at(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> tuple[float, float]:
     """The objective in float64, and a bias at which a further class would cost nothing."""
     with jax.enable_x64(True):
         scores = problem.rows.scores(weights, bias, np.float64)
@@ -255,7 +297,14 @@ def objective_at(problem: Problem, weights, bias) -> tuple[float, float]:
     return loss + penalty(problem, weights), least - below
 
 
-def losing_bias(xp, weights, bias, present, reach, margin):
+def losing_bias(
+    xp: ArrayModule,
+    weights: AnyArray,
+    bias: AnyArray,
+    present: AnyArray,
+    reach: AnyArray,
+    margin: AnyArray,
+) -> AnyArray:
     """A bias at which a class of weights 0 wins no row x with |x| <= `reach`.
 
     The largest score of the others is at least their mean,
@@ -276,12 +325,12 @@ def losing_bias(xp, weights, bias, present, reach, margin):
     return xp.where(present, bias / size, 0).sum() - mean - 2 * rounding - margin
 
 
-def _least_own(xp, form, scores, labels):
+def _least_own(xp: ArrayModule, form: DualForm, scores: AnyArray, labels: AnyArray) -> AnyArray:
     """The least score that any example gives its class."""
     return xp.take_along_axis(scores, labels[None, :], axis=0).min()
 
 
-def smallest_lead(problem: Problem, weights, bias) -> float:
+def smallest_lead(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> float:
     """By how much the worst example is on the right side; positive: the data are separated."""
     scores = fetch(problem.rows.scores(weights, bias)).astype(np.float64)
     own = own_of(np, problem.host_labels, problem.classes)

@@ -7,12 +7,15 @@ folds, strengths, or labelings is one call, and a warm call costs no more than i
 
 __all__ = ["minimize_compiled", "prove"]
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxlin._checks import check_labels
 from jaxlin.core import LinearParams, Solution
@@ -20,7 +23,7 @@ from jaxlin.precision import float64, jit
 from jaxlin.solvers.certificate import losing_bias
 from jaxlin.solvers.covariance import same_value
 from jaxlin.solvers.dual_gap import dual_gap
-from jaxlin.solvers.dual_losses import FORMS, form_of
+from jaxlin.solvers.dual_losses import FORMS, DualForm, form_of
 from jaxlin.solvers.implicit import (
     Setting,
     less_mean,
@@ -31,7 +34,7 @@ from jaxlin.solvers.implicit import (
     uncorrelated,
 )
 from jaxlin.solvers.status import Status
-from jaxlin.solvers.truncated_newton import Data, evaluate, newton
+from jaxlin.solvers.truncated_newton import Data, Point, evaluate, newton
 
 ROUNDS = 4
 """Times that a gap is proved and, if it is too large, narrowed further."""
@@ -39,19 +42,19 @@ NEEDS_STATIC = "`{}` must be known while tracing: bind it with functools.partial
 
 
 def minimize_compiled(
-    inputs,
-    labels,
+    inputs: ArrayLike,
+    labels: ArrayLike,
     *,
-    strength,
+    strength: ArrayLike,
     classes: int,
-    loss="softmax",
-    tolerance=1e-4,
-    sample_weight=None,
+    loss: str | Callable = "softmax",
+    tolerance: ArrayLike = 1e-4,
+    sample_weight: ArrayLike | None = None,
     fit_intercept: bool = True,
     init: LinearParams | None = None,
-    max_iterations=100,
-    margin=1.0,
-    offsets=None,
+    max_iterations: ArrayLike = 100,
+    margin: ArrayLike = 1.0,
+    offsets: ArrayLike | None = None,
 ) -> Solution:
     """The linear classifier of least objective, as a function that JAX can compile and batch.
 
@@ -135,16 +138,16 @@ def minimize_compiled(
 
 def prove(
     solution: Solution,
-    inputs,
-    labels,
+    inputs: ArrayLike,
+    labels: ArrayLike,
     *,
-    strength,
-    loss="softmax",
-    tolerance=1e-4,
-    sample_weight=None,
+    strength: ArrayLike,
+    loss: str | Callable = "softmax",
+    tolerance: ArrayLike = 1e-4,
+    sample_weight: ArrayLike | None = None,
     fit_intercept: bool = True,
     margin: float = 1.0,
-    offsets=None,
+    offsets: ArrayLike | None = None,
 ) -> Solution:
     """The same solution with its objective and its lower bound evaluated in float64: a proof.
 
@@ -179,9 +182,12 @@ def prove(
         (np.asarray(strength, np.float64), 0),
         (None if offsets is None else np.asarray(offsets, np.float64), 2),
     ]
-    axes = []
+    axes: list[int | None] = []
     for array, dimensions in arrays:
-        own = 0 if array is None else array.ndim - dimensions
+        if array is None:
+            axes.append(None)
+            continue
+        own = array.ndim - dimensions
         if own not in (0, int(batched)):
             raise ValueError(
                 f"The arguments must have the shapes of one fit, or a leading axis of a batch's, "
@@ -195,23 +201,40 @@ def prove(
     objective, gap = (np.asarray(part) for part in found)
     met = gap <= tolerance * objective
     status = np.where(solution.status == Status.CONVERGED, Status.PRECISION, solution.status)
-    return solution._replace(
-        objective=objective,
-        lower_bound=objective - gap,
-        gap=gap,
-        status=np.where(met, Status.CONVERGED, status).astype(np.int32),
-    )
+    proved: dict[str, Any] = {  # arrays, where the fits of the host have numbers
+        "objective": objective,
+        "lower_bound": objective - gap,
+        "gap": gap,
+        "status": np.where(met, Status.CONVERGED, status).astype(np.int32),
+    }
+    return solution._replace(**proved)
 
 
 @partial(jit, static_argnums=0)
-def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, margin):
+def _proofs(
+    static: tuple[str, bool, tuple[int | None, ...] | None],
+    params: LinearParams,
+    inputs: Array,
+    labels: Array,
+    sample_weight: Array | None,
+    strength: Array,
+    offsets: Array | None,
+    margin: Array,
+) -> tuple[Array, Array]:
     name, free, axes = static
 
-    def one(params, inputs, labels, sample_weight, strength, offsets):
+    def one(
+        params: LinearParams,
+        inputs: Array,
+        labels: Array,
+        sample_weight: Array | None,
+        strength: Array,
+        offsets: Array | None,
+    ) -> tuple[Array, Array]:
         counts = normalized(_weights(sample_weight, inputs))
         present = occurring(labels, counts, len(params.bias), free=free)
         rows, mean = less_mean(inputs, counts, free=free)
-        weights, bias = params
+        weights, bias = map(jnp.asarray, params)
         return dual_gap(
             FORMS[name], rows, labels, counts, present, weights, bias + weights @ mean, strength,
             margin, _by_class(offsets, inputs.dtype), free=free,
@@ -224,9 +247,9 @@ def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, ma
     pairs = list(zip(axes, arguments[1:], strict=True))
     split = [None if axis is None else part for axis, part in pairs]
 
-    def each(of_one):
+    def each(of_one: tuple[Any, ...]) -> tuple[Array, Array]:
         parts = zip(of_one[1:], pairs, strict=True)
-        own = [shared if axis is None else part for part, (axis, shared) in parts]
+        own: list[Any] = [shared if axis is None else part for part, (axis, shared) in parts]
         return one(of_one[0], *own)
 
     return lax.map(each, (params, *split))
@@ -234,8 +257,17 @@ def _proofs(static, params, inputs, labels, sample_weight, strength, offsets, ma
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solved(
-    static, inputs, labels, sample_weight, init, limit, strength, tolerance, margin, offsets
-):
+    static: tuple[str, bool],
+    inputs: Array,
+    labels: Array,
+    sample_weight: Array | None,
+    init: LinearParams,
+    limit: Array,
+    strength: Array,
+    tolerance: Array,
+    margin: Array,
+    offsets: Array | None,
+) -> Solution:
     name, free = static
     form, classes = FORMS[name], len(init.bias)
     counts = normalized(_weights(sample_weight, inputs))
@@ -245,15 +277,16 @@ def _solved(
     rotated, variances, basis = uncorrelated(centred, counts)
     fixed = _by_class(offsets, inputs.dtype)
     data = Data(rotated, labels, counts, present, variances, strength, margin, fixed)
-    bias = init.bias + init.weights @ mean if free else jnp.zeros_like(init.bias)
-    start = evaluate(form, data, init.weights @ basis, bias, free=free)
+    weights, bias = map(jnp.asarray, init)
+    bias = bias + weights @ mean if free else jnp.zeros_like(bias)
+    start = evaluate(form, data, weights @ basis, bias, free=free)
 
-    def going(state):
+    def going(state: tuple[Any, ...]) -> Array:
         _, (steps, _), _, (objective, gap), ended, count = state
         more = (count < ROUNDS) & ~(gap <= tolerance * objective) & ~ended & (steps < limit)
         return more | (count == 0)  # the start itself is measured where no step may be taken
 
-    def narrow(state):
+    def narrow(state: tuple[Any, ...]) -> tuple[Any, ...]:
         point, taken, target, _, _, count = state
         point, (steps, evaluations), ended = newton(
             form, data, point, target, limit, taken, free=free
@@ -280,15 +313,15 @@ def _solved(
     status = jnp.where(strength > 0, status, int(Status.NO_PROOF))
     status = jnp.where(gap <= tolerance * objective, int(Status.CONVERGED), status)
     norm = jnp.sqrt(sum(jnp.vdot(part, part) for part in point.slope))
-    return Solution(
-        LinearParams(weights, bias),
-        *(objective, objective - gap, gap, norm, steps, evaluations),
-        status.astype(jnp.int32),
-    )
+    numbers: tuple[Any, ...] = (objective, objective - gap, gap, norm, steps, evaluations)
+    numbers = (*numbers, status.astype(jnp.int32))  # arrays, where the host has numbers
+    return Solution(LinearParams(weights, bias), *numbers)
 
 
 @_solved.defjvp
-def _solved_along(static, primals, tangents):
+def _solved_along(
+    static: tuple[str, bool], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Solution, Solution]:
     """The fit, and how it moves along tangents of what it was asked; where from, is forgotten."""
     found = _solved(static, *primals)
     form, free = FORMS[static[0]], static[1]
@@ -312,7 +345,7 @@ def _solved_along(static, primals, tangents):
     return found, still._replace(params=along, objective=slope, lower_bound=slope)
 
 
-def _no_tangent(value):
+def _no_tangent(value: Array) -> Array | np.ndarray:
     if jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.zeros_like(value)
     return np.zeros(value.shape, jax.dtypes.float0)
@@ -321,7 +354,7 @@ def _no_tangent(value):
 _solve = jit(_solved, static_argnums=0)
 
 
-def _varying(inputs, counts):
+def _varying(inputs: Array, counts: Array) -> Array:
     """(D,): the features that are not constant but for rounding; see `covariance.same_value`."""
     counted = (counts > 0)[:, None]
     least = jnp.where(counted, inputs, jnp.inf).min(0)
@@ -329,7 +362,7 @@ def _varying(inputs, counts):
     return ~same_value(jnp, least, most)
 
 
-def _costless(form, data, point, margin):
+def _costless(form: DualForm, data: Data, point: Point, margin: Array) -> Array:
     """A bias at which a further class would cost nothing."""
     if form.geometry == "one-vs-rest":
         return -margin
@@ -338,7 +371,7 @@ def _costless(form, data, point, margin):
     return least - (80.0 if form.geometry == "softmax" else 2 * margin)
 
 
-def _smooth_form(loss):
+def _smooth_form(loss: str | Callable) -> DualForm:
     form = form_of(loss)
     if not form.smooth:
         smooth = ", ".join(name for name, each in FORMS.items() if each.smooth)
@@ -349,11 +382,11 @@ def _smooth_form(loss):
     return form
 
 
-def _weights(sample_weight, inputs):
+def _weights(sample_weight: Array | None, inputs: Array) -> Array:
     return jnp.ones(inputs.shape[:1], inputs.dtype) if sample_weight is None else sample_weight
 
 
-def _offsets(offsets, inputs, classes):
+def _offsets(offsets: ArrayLike | None, inputs: Array, classes: int) -> Array | None:
     if offsets is None:
         return None
     offsets = jnp.asarray(offsets, inputs.dtype)
@@ -365,11 +398,11 @@ def _offsets(offsets, inputs, classes):
     return offsets
 
 
-def _by_class(offsets, dtype):
+def _by_class(offsets: Array | None, dtype: DTypeLike) -> Array:
     return jnp.zeros((), dtype) if offsets is None else offsets.T
 
 
-def _scalar(name, value, dtype):
+def _scalar(name: str, value: ArrayLike, dtype: DTypeLike) -> Array:
     if np.ndim(value):
         raise ValueError(
             f"`{name}` must be a scalar, got shape {np.shape(value)}. Batch it with jax.vmap."
@@ -377,7 +410,13 @@ def _scalar(name, value, dtype):
     return jnp.asarray(value, dtype)
 
 
-def _checked(inputs, labels, sample_weight, init, classes):
+def _checked(
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    sample_weight: ArrayLike | None,
+    init: Sequence[ArrayLike] | None,
+    classes: int,
+) -> tuple[Array, Array, Array | None, LinearParams]:
     """Arrays of the dtype of the arithmetic, whose shapes fit together."""
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu":
         inputs = inputs.astype(np.float32)  # JAX would cut 64 bits to 32

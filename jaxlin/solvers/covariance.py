@@ -29,12 +29,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 from jaxlin.cores import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
 from jaxlin.precision import exact, jit
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule
 from jaxlin.solvers.problem import Problem
+
+Solver = Callable[[np.ndarray], np.ndarray]
+"""Right sides (K, D) of a system -> their solutions."""
 
 DENSE_FEATURES = 4500
 """Features up to which the covariance is formed at all."""
@@ -68,7 +73,7 @@ def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
         return np.asarray(_second_moment(rows))
 
 
-def constant_features(rows, center) -> np.ndarray:
+def constant_features(rows: np.ndarray, center: np.ndarray) -> np.ndarray:
     """The indices of features whose values, (m, D) + center, differ by their rounding at most.
 
     Of these the bias knows all. What centering leaves of them is rounding: where the penalty is
@@ -78,17 +83,21 @@ def constant_features(rows, center) -> np.ndarray:
     return some[_alike(rows[:, some], center[some])] if len(some) else some
 
 
-def _alike(rows, center):
+def _alike(rows: np.ndarray, center: np.ndarray) -> np.ndarray:
     return same_value(np, rows.min(0), rows.max(0), center)
 
 
-def same_value(xp, least, most, center=0.0):
+def same_value(
+    xp: ArrayModule, least: AnyArray, most: AnyArray, center: AnyArray = 0.0
+) -> AnyArray:
     """Whether numbers of floating type, least <= most, are one but for rounding, with `center`."""
     sizes = xp.maximum(xp.abs(least), xp.abs(most)) + xp.abs(center)
     return most - least <= ROUNDINGS * xp.finfo(least.dtype).eps * sizes
 
 
-def stiffness(problem: Problem, sample: Sample, variances, curvature) -> np.ndarray:
+def stiffness(
+    problem: Problem, sample: Sample, variances: np.ndarray, curvature: float
+) -> np.ndarray:
     """(D,): the penalty's second derivative, and more where only rounding is left beside it.
 
     The gradient of a constant feature is `mean` times that of the bias, but for rounding. Stiff as
@@ -103,7 +112,7 @@ def suits_blas(problem: Problem) -> bool:
     return problem.on_host or (problem.rows.device.platform == "cpu" and blas_threads() > 1)
 
 
-def second_moment(xp, rows):
+def second_moment(xp: ArrayModule, rows: AnyArray) -> AnyArray:
     """rows^T rows, of (m, q): BLAS makes one half of it, XLA five eighths, strip by strip."""
     if xp is np:
         if rows.size * rows.shape[1] < LARGE:
@@ -120,11 +129,11 @@ def second_moment(xp, rows):
 
 
 @jit
-def _second_moment(rows):
+def _second_moment(rows: Array) -> Array:
     return second_moment(jnp, rows)
 
 
-def product(problem: Problem, left, right):
+def product(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """By XLA unless the problem is small: BLAS loses its threads on a busy machine."""
     if problem.on_host:
         return left @ right
@@ -143,12 +152,14 @@ class Spectrum(NamedTuple):
     """(q,): the penalty's second derivative, at least the rounding of the factorization."""
     scaling: np.ndarray
     """(D,): W = (W in unit-curvature coordinates) * scaling."""
-    rest: Callable | None
+    rest: Callable[[float], Solver] | None
     """curvature -> solver of (K, D) right sides, in unit-curvature coordinates, for what the
     vectors do not span; `None` if they span everything."""
 
 
-def unit_system(covariance, stiff, curvature):
+def unit_system(
+    covariance: np.ndarray, stiff: np.ndarray, curvature: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """curvature * C + diag(stiff) with unit diagonal; its scaling; its ridge, rounding included.
 
     `stiff`, (D,), is that of `jaxlin.solvers.covariance.stiffness`. Where it and C are 0 the rows
@@ -166,11 +177,11 @@ def unit_system(covariance, stiff, curvature):
     return system, scaling, ridge
 
 
-def cholesky_solver(system):
+def cholesky_solver(system: np.ndarray) -> Solver:
     """Overwrites the (symmetric) system; its transpose is laid out as LAPACK wants it."""
     factor, _ = scipy.linalg.cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
 
-    def solve(right):
+    def solve(right: np.ndarray) -> np.ndarray:
         rows = right.reshape(-1, len(factor)).astype(factor.dtype)
         solved = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False)
         return solved.T.reshape(right.shape).astype(np.float64)
@@ -178,7 +189,9 @@ def cholesky_solver(system):
     return solve
 
 
-def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: int) -> Spectrum:
+def spectrum_of(
+    problem: Problem, sample: Sample, covariance: np.ndarray | None, curvature: float, most: int
+) -> Spectrum:
     """Directions e of C u = e (curvature C + 2 strength) u: all, or the leading ones if D is large.
 
     Args:
@@ -201,7 +214,7 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
     vectors, values = _leading_vectors(problem, system, count, ridge)
     ridges = _along(vectors, ridge)
 
-    def rest(bend):
+    def rest(bend: float) -> Solver:
         changed = system * system.dtype.type(bend / curvature)
         changed[np.diag_indices_from(changed)] += ridge * (1 - bend / curvature)
         return cholesky_solver(changed)
@@ -210,7 +223,9 @@ def spectrum_of(problem: Problem, sample: Sample, covariance, curvature, most: i
     return Spectrum(vectors, values / curvature, ridges, scaling, rest)
 
 
-def _eigh(problem: Problem, covariance, system):
+def _eigh(
+    problem: Problem, covariance: np.ndarray, system: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """`generalized_eigh` where the rows are; by LAPACK if that is a CPU.
 
     In the dtype of the arithmetic on either: a metric need not be exact, what it is off by the
@@ -219,15 +234,15 @@ def _eigh(problem: Problem, covariance, system):
     """
     if not problem.on_host and problem.rows.device.platform not in ("cpu", "tpu"):
         with arithmetic(problem.dtype):
-            found = [np.asarray(part) for part in generalized_eigh(covariance, system)]
-        if all(np.isfinite(part).all() for part in found):
-            return found
+            values, vectors = map(np.asarray, generalized_eigh(covariance, system))
+        if np.isfinite(values).all() and np.isfinite(vectors).all():
+            return values, vectors
     with all_blas_threads() if suits_blas(problem) else nullcontext():
         return scipy.linalg.eigh(covariance, system, check_finite=False, driver="gvd")
 
 
 @jit
-def generalized_eigh(matrix, system):
+def generalized_eigh(matrix: Array, system: Array) -> tuple[Array, Array]:
     """Values e, ascending, and vectors u, in columns: matrix u = e system u and u^T system u = 1.
 
     As LAPACK's sygvd does it, by the Cholesky factor of the system; NaN where it has none.
@@ -246,13 +261,15 @@ def generalized_eigh(matrix, system):
     return values, solve_triangular(factor, turned, lower=True, trans="T")
 
 
-def _along(vectors, ridge):
+def _along(vectors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """The ridge of features along each direction: a sum of squares, which keeps its digits where
     what the variance leaves of a unit curvature, the same on paper, is all rounding."""
     return (vectors.astype(np.float64) ** 2).T @ ridge
 
 
-def _leading_vectors(problem, system, count, ridge, sweeps=5):
+def _leading_vectors(
+    problem: Problem, system: np.ndarray, count: int, ridge: np.ndarray, sweeps: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
     """Block power iteration: leading eigenvectors of the data's part of `system`."""
     draws = np.random.default_rng(0).normal(size=(len(system), count)).astype(system.dtype)
     vectors = np.linalg.qr(draws)[0]
@@ -265,7 +282,7 @@ def _leading_vectors(problem, system, count, ridge, sweeps=5):
     return vectors, np.maximum(values[::-1] - float(ridge.min()), 0).astype(np.float64)
 
 
-def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
+def _spectrum_of_rows(problem: Problem, sample: Sample, curvature: float) -> Spectrum:
     """Leading directions from the m x m products of the sample's rows; the rest is diagonal."""
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
     rows = sample.rows * root[:, None]
@@ -283,7 +300,7 @@ def _spectrum_of_rows(problem: Problem, sample: Sample, curvature) -> Spectrum:
     ridges = _along(vectors, ridge) + 1e-12
     missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
 
-    def rest(bend):
+    def rest(bend: float) -> Solver:
         inverse = 1 / np.maximum(bend * missing + ridge, 1e-8)
         return lambda right: right * inverse[None, :]
 

@@ -36,11 +36,12 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+from jax import Array
 
 from jaxlin.passes import arithmetic
 from jaxlin.precision import jit
 from jaxlin.solvers.covariance import Sample, product, second_moment, suits_blas
-from jaxlin.solvers.dual_losses import own_of
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of
 from jaxlin.solvers.problem import Problem
 
 DENSE_SIDE = 1100
@@ -60,7 +61,7 @@ class Bends(NamedTuple):
     """For pairs: the true class and the weighted d, (K, m) both, which couple it to rivals."""
 
     @property
-    def own_weights(self):
+    def own_weights(self) -> np.ndarray:
         """(K, m): of each row in the block of each class with itself."""
         if self.pull is None:
             return self.diagonal
@@ -73,7 +74,7 @@ class Bends(NamedTuple):
         magnify the rounding of gradients, whose own part in it is 0."""
         return self.pull is not None or self.edges is not None
 
-    def of_rows(self, some) -> "Bends":
+    def of_rows(self, some: np.ndarray | slice) -> "Bends":
         """Those of the rows that an index picks."""
         return jax.tree.map(lambda part: part[:, some], self)
 
@@ -83,7 +84,13 @@ def fits_dense(problem: Problem) -> bool:
     return (problem.features + 1) * problem.classes <= DENSE_SIDE
 
 
-def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0) -> Bends:
+def bends_of(
+    problem: Problem,
+    sample: Sample,
+    scores: np.ndarray,
+    smoothing: float = 1.0,
+    anchor: np.ndarray | float = 0.0,
+) -> Bends:
     """At the sample's `scores` (K, m)."""
     form, dtype = problem.form, problem.dtype
     own = own_of(np, problem.host_labels[sample.indices], problem.classes)
@@ -100,7 +107,9 @@ def bends_of(problem: Problem, sample: Sample, scores, smoothing=1.0, anchor=0.0
     return Bends(diagonal + own * diagonal.sum(0)[None, :], pull, edges)
 
 
-def block_inverses(problem, squares, ridges, bends: Bends):
+def block_inverses(
+    problem: Problem, squares: np.ndarray, ridges: np.ndarray, bends: Bends
+) -> np.ndarray:
     """Inverse curvature of each direction below the dense ones, (q, K, K)."""
     classes = problem.classes
     blocks = product(problem, _hessian_weights(bends).reshape(classes * classes, -1), squares)
@@ -110,7 +119,7 @@ def block_inverses(problem, squares, ridges, bends: Bends):
     return np.linalg.inv(blocks + ridges[:, None, None] * np.eye(classes)[None])
 
 
-def _hessian_weights(bends: Bends):
+def _hessian_weights(bends: Bends) -> np.ndarray:
     """(K, K, m): the weight of each row in each block of the Hessian."""
     classes, size = bends.diagonal.shape
     weights = np.zeros((classes, classes, size), bends.diagonal.dtype)
@@ -120,7 +129,7 @@ def _hessian_weights(bends: Bends):
     return weights
 
 
-def weights_between(bends: Bends, k, j):
+def weights_between(bends: Bends, k: int | np.ndarray, j: int | np.ndarray) -> np.ndarray:
     """The weight of each row, (..., m), in the block of classes k and j, which differ."""
     weights = np.zeros((*np.shape(k), bends.diagonal.shape[1]), bends.diagonal.dtype)
     if bends.pull is not None:
@@ -132,7 +141,7 @@ def weights_between(bends: Bends, k, j):
     return weights
 
 
-def dense_factor(problem: Problem, top, ridges, bends: Bends):
+def dense_factor(problem: Problem, top: np.ndarray, ridges: np.ndarray, bends: Bends) -> np.ndarray:
     """Cholesky factor of the Hessian over (class, leading direction or bias)."""
     classes, side, dtype = problem.classes, top.shape[1], problem.dtype
     if suits_blas(problem) and bends.coupled and not fits_dense(problem):
@@ -158,7 +167,9 @@ def dense_factor(problem: Problem, top, ridges, bends: Bends):
             hessian[np.diag_indices_from(hessian)] += more
 
 
-def dense_blocks(xp, top, bends: Bends, own_weights=None):
+def dense_blocks(
+    xp: ArrayModule, top: AnyArray, bends: Bends, own_weights: AnyArray | None = None
+) -> AnyArray:
     """Blocks sum_i w_kl,i top_i top_i^T over pairs of classes (k, l), as one symmetric matrix.
 
     Between classes the weights are products of something of k and something of l, so that all
@@ -188,7 +199,7 @@ def dense_blocks(xp, top, bends: Bends, own_weights=None):
     return xp.where(inside, xp.tile(own, (1, classes)), hessian)
 
 
-def sampled_blocks(top, bends: Bends):
+def sampled_blocks(top: np.ndarray, bends: Bends) -> np.ndarray:
     """`dense_blocks` in expectation, from a sample of the pairs of classes that rows enter."""
     classes, side = len(bends.diagonal), top.shape[1]
     first, second = np.triu_indices(classes, 1)
@@ -208,13 +219,18 @@ def sampled_blocks(top, bends: Bends):
     return hessian.reshape(classes * side, classes * side)
 
 
-def _spread(weights, top):
+def _spread(weights: AnyArray, top: AnyArray) -> AnyArray:
     """(K, m) and (m, q) -> (m, K q): every row weighted for every class."""
     spread = weights.T[:, :, None] * top[:, None, :]
     return spread.reshape(len(top), weights.shape[0] * top.shape[1])
 
 
-def _with_edges_and_own(hessian, top, edges, own_weights):
+def _with_edges_and_own(
+    hessian: AnyArray,
+    top: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray] | None,
+    own_weights: np.ndarray,
+) -> np.ndarray:
     """In NumPy a class at a time: the edges of a row touch the blocks of its true class alone."""
     classes, side = own_weights.shape[0], top.shape[1]
     if not np.ndim(hessian):
@@ -231,7 +247,7 @@ def _with_edges_and_own(hessian, top, edges, own_weights):
 
 
 @jit
-def _dense_blocks_compiled(top, bends):
+def _dense_blocks_compiled(top: Array, bends: Bends) -> Array:
     return dense_blocks(jnp, top, bends)
 
 
@@ -258,7 +274,7 @@ class SparseBend(NamedTuple):
     """(m,)"""
 
 
-def sparse_bend(diagonal, kappa, labels) -> SparseBend | None:
+def sparse_bend(diagonal: np.ndarray, kappa: np.ndarray, labels: np.ndarray) -> SparseBend | None:
     """From (K, m) and (m,) arrays; `None` if too much bends for it to be worth while."""
     bending = diagonal > 0
     if np.count_nonzero(bending) > SPARSE * diagonal.size:
@@ -268,7 +284,9 @@ def sparse_bend(diagonal, kappa, labels) -> SparseBend | None:
     return SparseBend(rows, classes, diagonal[bending], starts, kappa, labels)
 
 
-def sparse_product(form, inputs, bend: SparseBend) -> Callable:
+def sparse_product(
+    form: DualForm, inputs: np.ndarray, bend: SparseBend
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """(W, b) -> the Hessian over the sample's rows (m, D) times (W, b), without the penalty."""
     rows, classes, d, starts, kappa, labels = bend
     size, count = len(labels), len(starts) - 1
@@ -276,7 +294,9 @@ def sparse_product(form, inputs, bend: SparseBend) -> Callable:
     pairs = form.geometry == "pairs"
     step = max(1, GATHERED // inputs.shape[1])
 
-    def scores(weights, bias, at_rows, at_classes):
+    def scores(
+        weights: np.ndarray, bias: np.ndarray, at_rows: np.ndarray, at_classes: np.ndarray
+    ) -> np.ndarray:
         found = np.empty(len(at_rows), weights.dtype)
         for start in range(0, len(found), step):
             part = slice(start, start + step)
@@ -284,7 +304,7 @@ def sparse_product(form, inputs, bend: SparseBend) -> Callable:
             np.einsum("pd,pd->p", left, right, out=found[part])
         return found + bias[at_classes]
 
-    def product(weights, bias):
+    def product(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moved = scores(weights, bias, rows, classes)
         if pairs:
             moved -= scores(weights, bias, np.arange(size), labels)[rows]
@@ -303,7 +323,7 @@ def sparse_product(form, inputs, bend: SparseBend) -> Callable:
     return product
 
 
-def class_blocks(top, curvature) -> np.ndarray:
+def class_blocks(top: np.ndarray, curvature: scipy.sparse.csr_array) -> np.ndarray:
     """(K, r, r): the Hessian of each class alone over the columns of `top` (m, r).
 
     Args:
@@ -318,7 +338,7 @@ def class_blocks(top, curvature) -> np.ndarray:
     return blocks
 
 
-def sparse_curvature(form, bend: SparseBend):
+def sparse_curvature(form: DualForm, bend: SparseBend) -> scipy.sparse.csr_array:
     """(K, m) CSR: each row's second derivative in the score of each class alone."""
     rows, _, d, starts, kappa, labels = bend
     size, count = len(labels), len(starts) - 1
@@ -331,7 +351,7 @@ def sparse_curvature(form, bend: SparseBend):
     return alone
 
 
-def _own_rows(values, labels, count):
+def _own_rows(values: np.ndarray, labels: np.ndarray, count: int) -> scipy.sparse.csr_array:
     """(K, m) CSR with the value of every row at its class."""
     size = len(labels)
     return scipy.sparse.csr_array((values, (labels, np.arange(size))), shape=(count, size))

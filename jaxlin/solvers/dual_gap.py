@@ -18,10 +18,13 @@ doi:10.1137/18M1226312): an estimate.
 
 __all__ = ["dual_gap"]
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.scipy.linalg import cho_factor, cho_solve
+from jax.typing import ArrayLike
 
 from jaxlin.solvers.dual_losses import DualForm, own_of, total
 from jaxlin.solvers.krylov import line_minimum, solve_compiled
@@ -33,9 +36,19 @@ CIRCULATIONS = 8
 
 
 def dual_gap(
-    form: DualForm, inputs, labels, counts, present, weights, bias, strength, margin, offsets=0.0,
-    *, free
-):  # fmt: skip
+    form: DualForm,
+    inputs: Array,
+    labels: Array,
+    counts: Array,
+    present: Array,
+    weights: Array,
+    bias: Array,
+    strength: Array,
+    margin: Array,
+    offsets: ArrayLike = 0.0,
+    *,
+    free: bool,
+) -> tuple[Array, Array]:
     """The objective at these parameters, and how far it may lie above the optimum.
 
     Args:
@@ -74,7 +87,8 @@ def dual_gap(
     error = 2 * error + rounding.unit * objective
     gap = jnp.maximum(rests.sum(), 0) + (jnp.linalg.norm(slope) + off) ** 2 / (4 * strength)
     if free:
-        farthest = 1.0  # how far the bias is from optimal, near the optimum; no bound
+        # how far the bias is from optimal, near the optimum; no bound
+        farthest: Array | float = 1.0
         if rounding.proves:
             farthest = 2 * widest + _farthest_bias(
                 form, labels, counts, present, objective, strength, margin, lengths
@@ -89,7 +103,7 @@ def dual_gap(
 class _Rounding:
     """How far sums over rows can be off: a worst case in float64, else their statistical size."""
 
-    def __init__(self, inputs, classes: int):
+    def __init__(self, inputs: Array, classes: int):
         rows, features = inputs.shape
         self.classes = classes
         self.proves = inputs.dtype == jnp.float64
@@ -97,22 +111,31 @@ class _Rounding:
         depth = rows + features + classes + 64
         self.deep = self.unit * (2 * depth if self.proves else depth**0.5)
 
-    def of_sum(self, terms):
+    def of_sum(self, terms: Array) -> Array:
         """Of a sum of terms of one sign, each of them rounded."""
         return self.deep * jnp.abs(terms).sum(-1)
 
-    def of_rows(self, sizes):
+    def of_rows(self, sizes: Array) -> Array:
         """Of a sum over rows whose terms have these sizes, and signs that differ."""
         return self.deep * (sizes.sum() if self.proves else jnp.sqrt((sizes**2).sum()))
 
-    def of_scores(self, sizes):
+    def of_scores(self, sizes: Array) -> Array:
         """Of a sum over rows whose terms are off as the scores of a row are."""
         if self.proves:
             return self.classes * self.deep * sizes.sum()
         return 2 * self.unit * jnp.sqrt((sizes**2).sum())
 
 
-def _farthest_bias(form, labels, counts, present, objective, strength, margin, lengths):
+def _farthest_bias(
+    form: DualForm,
+    labels: Array,
+    counts: Array,
+    present: Array,
+    objective: Array,
+    strength: Array,
+    margin: Array,
+    lengths: Array,
+) -> Array:
     """How far apart the optimal biases of two classes can be."""
     masses = jnp.zeros(len(present), counts.dtype).at[labels].add(counts)
     least = jnp.where(present, masses, 1).min()
@@ -124,11 +147,21 @@ def _farthest_bias(form, labels, counts, present, objective, strength, margin, l
     return slack + margin + 2**0.5 * jnp.sqrt(objective / strength) * radius
 
 
-def _maximizers(form, scores, own, margin):
+def _maximizers(form: DualForm, scores: Array, own: Array, margin: Array) -> Array:
     return form.maximizer(jnp, form.shortfalls(jnp, scores, own, margin), 1.0, 0.0)
 
 
-def _balanced(form, scores, own, labels, counts, present, margin, *, free):
+def _balanced(
+    form: DualForm,
+    scores: Array,
+    own: Array,
+    labels: Array,
+    counts: Array,
+    present: Array,
+    margin: Array,
+    *,
+    free: bool,
+) -> tuple[Array, Array]:
     """A dual point (K, N) and its weighted residuals, which sum to zero if the bias is free."""
     if free:
         shift = _balancing_shift(form, scores, own, labels, counts, present, margin)
@@ -141,16 +174,24 @@ def _balanced(form, scores, own, labels, counts, present, margin, *, free):
     return a, form.residuals(jnp, a, own) * counts[None, :]
 
 
-def _balancing_shift(form, scores, own, labels, counts, present, margin):
+def _balancing_shift(
+    form: DualForm,
+    scores: Array,
+    own: Array,
+    labels: Array,
+    counts: Array,
+    present: Array,
+    margin: Array,
+) -> Array:
     """(K,): Newton's method in the bias, whose derivative is what does not balance."""
     eps, tiny = jnp.finfo(scores.dtype).eps, jnp.finfo(scores.dtype).tiny
     within = (1.0 if scores.dtype == jnp.float64 else scores.shape[1] ** 0.5) * 2 * eps
 
-    def going(state):
+    def going(state: tuple[Any, ...]) -> Array:
         _, off, before, count = state
         return (count < BIAS_STEPS) & (off > within) & (off < 0.5 * before)
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         shift, previous, _, count = state
         now = scores + shift[:, None]
         a = _maximizers(form, now, own, margin)
@@ -166,7 +207,7 @@ def _balancing_shift(form, scores, own, labels, counts, present, margin):
         ridge = diagonal.mean() * 1e-10 + tiny
         diagonal = diagonal + ridge
 
-        def product(along):
+        def product(along: tuple[Array, ...]) -> tuple[Array, ...]:
             wide = jnp.broadcast_to(along[0][:, None], scores.shape)
             found = counts[None, :] * form.curve(jnp, bend, own, wide)
             return (found.sum(1) + ridge * along[0],)
@@ -186,11 +227,11 @@ def _balancing_shift(form, scores, own, labels, counts, present, margin):
         return shift + length * along, off, previous, count + 1
 
     far = jnp.full((), 1e30, scores.dtype)
-    begin = (jnp.zeros(scores.shape[0], scores.dtype), far / 4, far, 0)
+    begin: tuple[Any, ...] = (jnp.zeros(scores.shape[0], scores.dtype), far / 4, far, 0)
     return lax.while_loop(going, step, begin)[0]
 
 
-def _gains(form, a, own, margin):
+def _gains(form: DualForm, a: Array, own: Array, margin: Array) -> Array:
     """What rows add to the dual objective: for softmax from the rivals, who keep their digits."""
     if form.geometry != "softmax":
         return form.gain(jnp, a, margin)
@@ -201,7 +242,7 @@ def _gains(form, a, own, margin):
     return -total(jnp, rivals * logs) - (1 - rest) * own_log
 
 
-def _mixed(form, a, own, labels, counts):
+def _mixed(form: DualForm, a: Array, own: Array, labels: Array, counts: Array) -> Array:
     """Mass moved between classes until the dual point balances; see `jaxlin.solvers.balance`."""
     weighted = a * counts[None, :]
     if form.geometry == "softmax":
@@ -226,7 +267,7 @@ def _mixed(form, a, own, labels, counts):
     return a * jnp.exp(jnp.take(lifts, labels)[None, :] - lifts[:, None])
 
 
-def _lifts(flows):
+def _lifts(flows: Array) -> Array:
     """(K,) exponents whose factors exp(lift_y - lift_k) make in- and outflow of classes agree.
 
     Newton's method on the convex sum of F_yk exp(lift_y - lift_k) (Kalantari, Khachiyan and
@@ -234,18 +275,18 @@ def _lifts(flows):
     """
     classes, eps = len(flows), jnp.finfo(flows.dtype).eps
 
-    def scaled(lifts):
+    def scaled(lifts: Array) -> Array:
         return flows * jnp.exp(lifts[:, None] - lifts[None, :])
 
-    def off_of(lifts):
+    def off_of(lifts: Array) -> Array:
         now = scaled(lifts)
         return now.sum(0) - now.sum(1)
 
-    def going(state):
+    def going(state: tuple[Any, ...]) -> Array:
         _, off, before, count = state
         return (count < CIRCULATIONS) & (off > eps * flows.sum()) & (off < 0.5 * before)
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         lifts, off, _, count = state
         now = scaled(lifts)
         change = _against(now + now.T, now.sum(0) - now.sum(1))
@@ -255,11 +296,11 @@ def _lifts(flows):
 
     nothing = jnp.zeros(classes, flows.dtype)
     far = jnp.full((), jnp.inf, flows.dtype)
-    begin = (nothing, jnp.abs(off_of(nothing)).max(), far, 0)
+    begin: tuple[Any, ...] = (nothing, jnp.abs(off_of(nothing)).max(), far, 0)
     return lax.while_loop(going, step, begin)[0]
 
 
-def _against(edges, excess):
+def _against(edges: Array, excess: Array) -> Array:
     """The solution x of L x = `excess`, L the Laplacian of symmetric `edges` (K, K), up to a shift.
 
     By Cholesky, with a diagonal of 1, so that classes between which little flows lose no digits;

@@ -41,6 +41,8 @@ jax.numpy; arrays are class first, (K, R).
 
 __all__ = [
     "FORMS",
+    "AnyArray",
+    "ArrayModule",
     "Bend",
     "DualForm",
     "form_of",
@@ -52,20 +54,25 @@ __all__ = [
 ]
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import lax
 
 from jaxlin import losses
 
+ArrayModule = Any
+"""NumPy or jax.numpy."""
+AnyArray = Any
+"""An array of the array module, or a number, perhaps traced."""
+
 
 class Bend(NamedTuple):
     """Second derivative of a smoothed loss in z: diag(d) - kappa d d^T, row by row."""
 
-    diagonal: object
+    diagonal: AnyArray
     """(K, R): d, 0 where the maximizer sits on a bound."""
-    kappa: object
+    kappa: AnyArray
     """(R,)"""
 
 
@@ -77,16 +84,18 @@ class DualForm(NamedTuple):
     """"softmax", "pairs" or "one-vs-rest": which r(a)."""
     smooth: bool
     """Differentiable as it is: needs no smoothing."""
-    maximizer: Callable
+    maximizer: Callable[..., AnyArray]
     """(xp, z, smoothing, anchor) -> a (K, R)"""
-    penalty: Callable
+    penalty: Callable[..., AnyArray]
     """(xp, a) -> h(a) (R,)"""
-    bend: Callable
+    bend: Callable[..., Bend]
     """(xp, a, smoothing) -> Bend"""
-    loss: Callable
+    loss: Callable[..., AnyArray]
     """(xp, z, own) -> the loss itself (R,)"""
 
-    def shortfalls(self, xp, scores, own, margin):
+    def shortfalls(
+        self, xp: ArrayModule, scores: AnyArray, own: AnyArray, margin: AnyArray
+    ) -> AnyArray:
         """z, (K, R). In pairs the true class has -1e30, so that it is never active."""
         if self.geometry == "softmax":
             return scores - total(xp, scores * own)[None, :]
@@ -95,7 +104,7 @@ class DualForm(NamedTuple):
             return xp.where(own, -1e30, z)
         return margin + xp.where(own, -scores, scores)
 
-    def residuals(self, xp, a, own):
+    def residuals(self, xp: ArrayModule, a: AnyArray, own: AnyArray) -> AnyArray:
         """r(a), (K, R): the derivative of the loss in the scores."""
         if self.geometry == "softmax":  # 1 - a_y as the sum of the others keeps its digits
             rivals = xp.where(own, 0, a)
@@ -104,27 +113,37 @@ class DualForm(NamedTuple):
             return a - own * total(xp, a)[None, :]
         return xp.where(own, -a, a)
 
-    def loss_and_residuals(self, xp, scores, own, margin):
+    def loss_and_residuals(
+        self, xp: ArrayModule, scores: AnyArray, own: AnyArray, margin: AnyArray
+    ) -> tuple[AnyArray, AnyArray]:
         """A smooth loss (R,), and its derivative in the scores (K, R)."""
         if self.geometry == "softmax":
             return _cross_entropy_and_residuals(xp, self.shortfalls(xp, scores, own, margin), own)
         z = self.shortfalls(xp, scores, own, margin)
         return self.loss(xp, z, own), self.residuals(xp, self.maximizer(xp, z, 1.0, 0.0), own)
 
-    def gain(self, xp, a, margin):
+    def gain(self, xp: ArrayModule, a: AnyArray, margin: AnyArray) -> AnyArray:
         """What a row adds to the dual objective: max-free part of a . z - h(a) at s = 0, (R,)."""
         if self.geometry == "softmax":
             return -self.penalty(xp, a)
         return margin * total(xp, a) - self.penalty(xp, a)
 
-    def smoothed(self, xp, z, own, a, smoothing, anchor):
+    def smoothed(
+        self,
+        xp: ArrayModule,
+        z: AnyArray,
+        own: AnyArray,
+        a: AnyArray,
+        smoothing: AnyArray,
+        anchor: AnyArray,
+    ) -> AnyArray:
         """The smoothed loss at its maximizer `a`, (R,)."""
         if self.smooth:
             return self.loss(xp, z, own)
         linear = total(xp, a * xp.where(a > 0, z, 0))
         return linear - self.penalty(xp, a) - 0.5 * smoothing * total(xp, (a - anchor) ** 2)
 
-    def curve(self, xp, bend, own, directions):
+    def curve(self, xp: ArrayModule, bend: Bend, own: AnyArray, directions: AnyArray) -> AnyArray:
         """Second derivative in the scores times `directions`, (K, R)."""
         d, kappa = bend
         if self.geometry == "pairs":
@@ -135,14 +154,14 @@ class DualForm(NamedTuple):
         q = self.pull(xp, bend, own)
         return moved - q * (kappa * total(xp, q * directions))[None, :]
 
-    def pull(self, xp, bend, own):
+    def pull(self, xp: ArrayModule, bend: Bend, own: AnyArray) -> AnyArray:
         """q (K, R): the vector of the rank-one part of the second derivative in the scores."""
         if self.geometry == "pairs":
             return bend.diagonal - own * total(xp, bend.diagonal)[None, :]
         return bend.diagonal
 
 
-def total(xp, values):
+def total(xp: ArrayModule, values: AnyArray) -> AnyArray:
     """Sum over the classes: (K, R) -> (R,).
 
     As a product: XLA's sums over the first axis of a wide array, inside a loop on a CPU, take
@@ -159,14 +178,16 @@ BY_PLACE = 24
 fast there, at 100 classes four times slower."""
 
 
-def largest(xp, values):
+def largest(xp: ArrayModule, values: AnyArray) -> AnyArray:
     """Maximum over the classes: (K, R) -> (R,)."""
     if xp is np or values.shape[0] > BY_PLACE:
         return values.max(0)
     return xp.take_along_axis(values, xp.argmax(values, 0)[None, :], 0)[0]
 
 
-def repeat(xp, going, step, state):
+def repeat(
+    xp: ArrayModule, going: Callable[[Any], Any], step: Callable[[Any], Any], state: Any
+) -> Any:
     """`state = step(state)` while `going(state)`, in NumPy or compiled."""
     if xp is not np:
         return lax.while_loop(going, step, state)
@@ -175,7 +196,7 @@ def repeat(xp, going, step, state):
     return state
 
 
-def settled(xp, *arrays):
+def settled(xp: ArrayModule, *arrays: AnyArray) -> tuple[AnyArray, ...]:
     """The arrays, made once on a CPU: XLA would make them again inside every sum that is taken.
 
     An accelerator makes an exponential again in less time than it takes to write and read it.
@@ -187,21 +208,23 @@ def settled(xp, *arrays):
     )
 
 
-def own_of(xp, labels, classes):
+def own_of(xp: ArrayModule, labels: AnyArray, classes: int) -> AnyArray:
     """(K, R) boolean: the true class of every row."""
     return labels[None, :] == xp.arange(classes)[:, None]
 
 
-def _softmax(xp, z, smoothing, anchor):
+def _softmax(xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray) -> AnyArray:
     e = xp.exp(z - largest(xp, z)[None, :])
     return e / total(xp, e)[None, :]
 
 
-def _negative_entropy(xp, a):
+def _negative_entropy(xp: ArrayModule, a: AnyArray) -> AnyArray:
     return total(xp, a * xp.log(xp.where(a > 0, a, 1)))
 
 
-def _exponentials(xp, z, own):
+def _exponentials(
+    xp: ArrayModule, z: AnyArray, own: AnyArray
+) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
     """log sum exp z, z_y = 0, to relative precision also where the true class wins by far; and of
     exp(z - largest z) the rivals', their sum, and the true class's."""
     most = largest(xp, z)  # at least z_y = 0
@@ -210,50 +233,56 @@ def _exponentials(xp, z, own):
     return most + xp.log1p(own_term - 1 + rest), rivals, rest, own_term
 
 
-def _cross_entropy(xp, z, own):
+def _cross_entropy(xp: ArrayModule, z: AnyArray, own: AnyArray) -> AnyArray:
     return _exponentials(xp, z, own)[0]
 
 
-def _cross_entropy_and_residuals(xp, z, own):
+def _cross_entropy_and_residuals(
+    xp: ArrayModule, z: AnyArray, own: AnyArray
+) -> tuple[AnyArray, AnyArray]:
     """Both from the same exponentials: written-out sums would make them again in every term."""
     loss, rivals, rest, own_term = _exponentials(xp, z, own)
     return loss, (rivals - own * rest[None, :]) / (own_term + rest)[None, :]
 
 
-def _box(xp, z, smoothing, anchor):
+def _box(xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray) -> AnyArray:
     return xp.clip(anchor + z / smoothing, 0, 1)
 
 
-def _orthant(xp, z, smoothing, anchor):
+def _orthant(xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray) -> AnyArray:
     return 2 * xp.maximum(z, 0)
 
 
-def _level(xp, v, start, mass, rate):
+def _level(
+    xp: ArrayModule, v: AnyArray, start: AnyArray, mass: AnyArray, rate: AnyArray
+) -> AnyArray:
     """The level t at which sum max(v - t, 0) = mass + rate t, column by column, (1, R).
 
     The difference of both sides is convex and falling in t: Newton's method from a `start` below
     the root climbs to it in a few steps, without sorting (Michelot, 1986, for rate 0).
     """
 
-    def climbed(level):
+    def climbed(level: AnyArray) -> AnyArray:
         above = v > level
         count = total(xp, above.astype(v.dtype))[None, :]
         found = (total(xp, xp.where(above, v, 0))[None, :] - mass) / (count + rate)
         return xp.where(count > 0, xp.maximum(found, level), level)
 
-    def step(state):
+    def step(state: tuple[AnyArray, AnyArray, AnyArray]) -> tuple[AnyArray, AnyArray, AnyArray]:
         level, _, taken = state
         higher = climbed(level)
         return higher, (higher > level).any(), taken + 1
 
-    def going(state):
+    def going(state: tuple[AnyArray, AnyArray, AnyArray]) -> AnyArray:
         return state[1] & (state[2] < v.shape[0] + 2)
 
     start = climbed(start)
     return repeat(xp, going, step, (start, xp.asarray(True), 0))[0]
 
 
-def _capped_simplex(xp, z, smoothing, anchor):
+def _capped_simplex(
+    xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray
+) -> AnyArray:
     """Projection of anchor + z / smoothing onto {a >= 0, sum a <= 1}."""
     v = anchor + z / smoothing
     centred = v - largest(xp, v)[None, :]  # projecting onto sum a = 1 does not see a common shift
@@ -262,7 +291,9 @@ def _capped_simplex(xp, z, smoothing, anchor):
     return xp.where(total(xp, inside)[None, :] <= 1, inside, xp.maximum(centred - level, 0))
 
 
-def _squared_simplex(xp, z, smoothing, anchor):
+def _squared_simplex(
+    xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray
+) -> AnyArray:
     """Maximizer of a . z - (sum a)^2 / 4 - smoothing / 2 |a - anchor|^2 over a >= 0.
 
     Stationarity gives a = max(0, v - t) with t = sum a / (2 smoothing).
@@ -272,60 +303,60 @@ def _squared_simplex(xp, z, smoothing, anchor):
     return xp.maximum(v - _level(xp, v, start, 0.0, 2 * smoothing), 0)
 
 
-def _zero(xp, a):
+def _zero(xp: ArrayModule, a: AnyArray) -> AnyArray:
     return xp.zeros_like(a[0])
 
 
-def _squares(xp, a):
+def _squares(xp: ArrayModule, a: AnyArray) -> AnyArray:
     return total(xp, a**2) / 4
 
 
-def _square_of_sum(xp, a):
+def _square_of_sum(xp: ArrayModule, a: AnyArray) -> AnyArray:
     return total(xp, a) ** 2 / 4
 
 
-def _softmax_bend(xp, a, smoothing):
+def _softmax_bend(xp: ArrayModule, a: AnyArray, smoothing: AnyArray) -> Bend:
     return Bend(a, xp.ones_like(a[0]))
 
 
-def _box_bend(xp, a, smoothing):
+def _box_bend(xp: ArrayModule, a: AnyArray, smoothing: AnyArray) -> Bend:
     inside = ((a > 0) & (a < 1)).astype(a.dtype)
     return Bend(inside / smoothing, xp.zeros_like(a[0]))
 
 
-def _orthant_bend(xp, a, smoothing):
+def _orthant_bend(xp: ArrayModule, a: AnyArray, smoothing: AnyArray) -> Bend:
     return Bend(2 * (a > 0).astype(a.dtype), xp.zeros_like(a[0]))
 
 
-def _capped_bend(xp, a, smoothing):
+def _capped_bend(xp: ArrayModule, a: AnyArray, smoothing: AnyArray) -> Bend:
     active = (a > 0).astype(a.dtype)
     tight = total(xp, a) >= 1 - 1e-6
     kappa = xp.where(tight, smoothing / xp.maximum(total(xp, active), 1), 0)
     return Bend(active / smoothing, kappa)
 
 
-def _squared_simplex_bend(xp, a, smoothing):
+def _squared_simplex_bend(xp: ArrayModule, a: AnyArray, smoothing: AnyArray) -> Bend:
     active = (a > 0).astype(a.dtype)
     return Bend(active / smoothing, smoothing / (2 * smoothing + total(xp, active)))
 
 
-def _sum_of_shortfalls(xp, z, own):
+def _sum_of_shortfalls(xp: ArrayModule, z: AnyArray, own: AnyArray) -> AnyArray:
     return total(xp, xp.maximum(z, 0))
 
 
-def _sum_of_squares(xp, z, own):
+def _sum_of_squares(xp: ArrayModule, z: AnyArray, own: AnyArray) -> AnyArray:
     return total(xp, xp.maximum(z, 0) ** 2)
 
 
-def _largest(xp, z, own):
+def _largest(xp: ArrayModule, z: AnyArray, own: AnyArray) -> AnyArray:
     return xp.maximum(largest(xp, z), 0)
 
 
-def _largest_squared(xp, z, own):
+def _largest_squared(xp: ArrayModule, z: AnyArray, own: AnyArray) -> AnyArray:
     return xp.maximum(largest(xp, z), 0) ** 2
 
 
-def _forms():
+def _forms() -> tuple[DualForm, ...]:
     box = (_box, _zero, _box_bend, _sum_of_shortfalls)
     orthant = (_orthant, _squares, _orthant_bend, _sum_of_squares)
     capped = (_capped_simplex, _zero, _capped_bend, _largest)
@@ -345,7 +376,7 @@ def _forms():
 FORMS = {form.name: form for form in _forms()}
 """The dual form of every loss, by its name on the command line."""
 
-_NAME_OF = {
+_NAME_OF: dict[str | Callable, str] = {
     losses.softmax_cross_entropy: "softmax",
     losses.weston_watkins_hinge: "hinge",
     losses.crammer_singer_hinge: "crammer-singer",
@@ -357,14 +388,14 @@ _NAME_OF = {
 }
 
 
-def form_of(loss) -> DualForm:
+def form_of(loss: str | Callable) -> DualForm:
     """The dual form of a loss given by name or as a function of `jaxlin.losses`.
 
     >>> form_of(losses.weston_watkins_hinge).name
     'hinge'
     """
     name = _NAME_OF.get(loss, loss)
-    if name not in FORMS:
+    if not isinstance(name, str) or name not in FORMS:
         raise ValueError(
             f"`loss` must be one of {', '.join(FORMS)} or a function of jaxlin.losses with its "
             f"default margin, got {loss!r}. Pass another margin as `margin=`."

@@ -26,19 +26,21 @@ __all__ = [
     "uncorrelated",
 ]
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxlin._checks import check_label_range, check_labels
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
-from jaxlin.solvers.dual_losses import DualForm, form_of, own_of
-from jaxlin.solvers.krylov import solve_compiled
+from jaxlin.solvers.dual_losses import Bend, DualForm, form_of, own_of
+from jaxlin.solvers.krylov import dot, solve_compiled
 from jaxlin.solvers.truncated_newton import LOW, curvatures
 
 PRODUCTS = 1000
@@ -52,13 +54,13 @@ ENOUGH = 1e-3
 class Setting(NamedTuple):
     """What the optimum depends on."""
 
-    inputs: Any
+    inputs: Array
     """(N, D)."""
-    sample_weight: Any
+    sample_weight: Array
     """(N,), of any sum."""
-    strength: Any
-    margin: Any
-    offsets: Any
+    strength: Array
+    margin: Array
+    offsets: ArrayLike
     """(N, K), or 0."""
 
 
@@ -66,23 +68,32 @@ class _System(NamedTuple):
     """The Hessian at a point, and what is near its inverse."""
 
     form: DualForm
-    inputs: Any
+    inputs: Array
     """(N, D): centred where the bias is free."""
-    own: Any
-    counts: Any
-    present: Any
-    bend: Any
-    strength: Any
+    own: Array
+    counts: Array
+    present: Array
+    bend: Bend
+    strength: Array
     free: bool
-    basis: Any
+    basis: Array
     """(D, r): eigenvectors of the covariance of the inputs."""
-    metric: Any
+    metric: Array
     """(r,): about the curvature along these."""
-    level: Any
+    level: Array
     """About the curvature along a bias."""
 
 
-def moved(form: DualForm, params: LinearParams, labels, present, setting, change, *, free):
+def moved(
+    form: DualForm,
+    params: LinearParams,
+    labels: Array,
+    present: Array,
+    setting: Setting,
+    change: Setting,
+    *,
+    free: bool,
+) -> LinearParams:
     """How the optimum moves along a change of the setting: linear in it, and transposable.
 
     Args:
@@ -113,17 +124,17 @@ def moved(form: DualForm, params: LinearParams, labels, present, setting, change
 
 def influence(
     params: LinearParams,
-    inputs,
-    labels,
+    inputs: ArrayLike,
+    labels: ArrayLike,
     *,
     gradient: LinearParams,
-    strength,
-    loss="softmax",
-    sample_weight=None,
+    strength: Array | float,
+    loss: str | Callable = "softmax",
+    sample_weight: ArrayLike | None = None,
     fit_intercept: bool = True,
-    margin=1.0,
-    offsets=None,
-) -> jax.Array:
+    margin: ArrayLike = 1.0,
+    offsets: ArrayLike | None = None,
+) -> Array:
     """How a function of the parameters changes with the weight of each training example.
 
     The derivative through the fit, of all examples at once, for the price of one solve and one pass
@@ -185,47 +196,55 @@ def influence(
 
 
 @partial(jit, static_argnums=0)
-def _influence(static, params, labels, setting, gradient):
+def _influence(
+    static: tuple[str, bool],
+    params: LinearParams,
+    labels: Array,
+    setting: Setting,
+    gradient: LinearParams,
+) -> Array:
     name, free = static
     form = form_of(name)
     present = occurring(labels, setting.sample_weight, len(params.bias), free=free)
 
     still = jax.tree.map(jnp.zeros_like, setting)
 
-    def along(change):
-        change = still._replace(sample_weight=change)
+    def along(weights: Array) -> LinearParams:
+        change = still._replace(sample_weight=weights)
         return moved(form, params, labels, present, setting, change, free=free)
 
     (found,) = jax.linear_transpose(along, setting.sample_weight)(gradient)
     return found
 
 
-def objective(form, params, labels, present, setting):
+def objective(
+    form: DualForm, params: LinearParams, labels: Array, present: Array, setting: Setting
+) -> Array:
     """The weighted mean of the losses + strength |W|^2, as a function of all of its arguments."""
     own, z = _shortfalls(form, params, labels, present, setting)
     value = (normalized(setting.sample_weight) * form.loss(jnp, z, own)).sum()
     return value + setting.strength * jnp.vdot(params.weights, params.weights)
 
 
-def normalized(sample_weight):
+def normalized(sample_weight: Array) -> Array:
     """Weights that sum to one."""
     return sample_weight / sample_weight.sum()
 
 
-def occurring(labels, sample_weight, classes, *, free):
+def occurring(labels: Array, sample_weight: Array, classes: int, *, free: bool) -> Array:
     """(K,) bool: the classes that count. Only a free bias can push away one that no row has."""
     if not free:
         return jnp.ones(classes, bool)
     return jnp.zeros(classes, bool).at[labels].max(sample_weight > 0)
 
 
-def less_mean(inputs, counts, *, free):
+def less_mean(inputs: Array, counts: Array, *, free: bool) -> tuple[Array, Array]:
     """Rows less their mean, and that mean: the same problem where the bias is free."""
     mean = counts @ inputs if free else jnp.zeros_like(inputs[0])
     return inputs - mean[None, :], mean
 
 
-def uncorrelated(centred, counts):
+def uncorrelated(centred: Array, counts: Array) -> tuple[Array, Array, Array]:
     """Rows in the eigenvectors of their covariance, its eigenvalues, and these vectors (D, r).
 
     With fewer rows than features the weights lie in the span of the rows, and r = N.
@@ -240,14 +259,16 @@ def uncorrelated(centred, counts):
     return rows @ vectors, jnp.maximum(variances, 0), basis
 
 
-@jax.custom_batching.sequential_vmap
-def _qr(matrix):
+@jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]  # JAX leaves it untyped
+def _qr(matrix: Array) -> tuple[Array, ...]:
     """One after another in a batch: of 32 matrices, 768 x 160, a TPU's compiler takes 42 processor
     seconds for all at once and 3 for one."""
     return tuple(jnp.linalg.qr(matrix))
 
 
-def _shortfalls(form, params, labels, present, setting):
+def _shortfalls(
+    form: DualForm, params: LinearParams, labels: Array, present: Array, setting: Setting
+) -> tuple[Array, Array]:
     """The true class of every row, (K, N) bool, and what the loss is a function of, (K, N)."""
     own = own_of(jnp, labels, len(params.bias))
     scores = params.weights @ setting.inputs.T + params.bias[:, None]
@@ -255,7 +276,15 @@ def _shortfalls(form, params, labels, present, setting):
     return own, form.shortfalls(jnp, scores, own, setting.margin)
 
 
-def _gradient(form, params, setting, *, labels, present, free):
+def _gradient(
+    form: DualForm,
+    params: LinearParams,
+    setting: Setting,
+    *,
+    labels: Array,
+    present: Array,
+    free: bool,
+) -> tuple[Array, Array]:
     """Of the objective in the parameters, (K, D) and (K,), as a function of the setting."""
     own, z = _shortfalls(form, params, labels, present, setting)
     residuals = form.residuals(jnp, form.maximizer(jnp, z, 1.0, 0.0), own)
@@ -264,7 +293,15 @@ def _gradient(form, params, setting, *, labels, present, free):
     return residuals @ setting.inputs + 2 * setting.strength * params.weights, sums
 
 
-def _system(form, params, labels, present, setting, *, free):
+def _system(
+    form: DualForm,
+    params: LinearParams,
+    labels: Array,
+    present: Array,
+    setting: Setting,
+    *,
+    free: bool,
+) -> tuple[_System, Array]:
     """The Hessian, in parameters of centred inputs where the bias is free, and the center (D,)."""
     own, z = _shortfalls(form, params, labels, present, setting)
     counts = normalized(setting.sample_weight)
@@ -279,7 +316,7 @@ def _system(form, params, labels, present, setting, *, free):
     return _System(form, *arrays, free, *near), center
 
 
-def _product(system: _System, step):
+def _product(system: _System, step: tuple[Array, ...]) -> tuple[Array, Array]:
     """The Hessian times a step, (K, D) and (K,)."""
     form, there = system.form, system.present[:, None]
     changes = step[0] @ system.inputs.T + float(system.free) * step[1][:, None]
@@ -290,11 +327,11 @@ def _product(system: _System, step):
     return curved @ system.inputs + 2 * system.strength * step[0], sums
 
 
-def _solve(system: _System, right):
+def _solve(system: _System, right: tuple[Array, ...]) -> tuple[Array, Array]:
     """A step whose product is `right`, by conjugate gradients; NaN if they did not get there."""
     right = right[0], _without_shift(system, right[1])
 
-    def precondition(residual):
+    def precondition(residual: tuple[Array, ...]) -> tuple[Array, Array]:
         inside = residual[0] @ system.basis
         rest = residual[0] - inside @ system.basis.T
         found = (inside / system.metric[None, :]) @ system.basis.T + rest / (2 * system.strength)
@@ -309,13 +346,13 @@ def _solve(system: _System, right):
         PRODUCTS,
     )[0]
     left = tuple(b - a for a, b in zip(_product(system, found), right, strict=True))
-    most, least = (sum(map(jnp.vdot, each, precondition(each))) for each in (right, left))
+    most, least = (dot(each, precondition(each)) for each in (right, left))
     solved = jnp.where(least <= ENOUGH**2 * most, 1.0, jnp.nan).astype(bias.dtype)
     there = system.present[:, None]
     return jnp.where(there, solved * weights, 0), solved * _without_shift(system, bias)
 
 
-def _without_shift(system: _System, bias):
+def _without_shift(system: _System, bias: Array) -> Array:
     """Without the common shift of all biases, where it changes nothing."""
     if system.form.geometry == "one-vs-rest":
         return jnp.where(system.present, bias, 0)
@@ -323,21 +360,21 @@ def _without_shift(system: _System, bias):
     return jnp.where(system.present, bias - mean, 0)
 
 
-def _joined(weights, bias):
+def _joined(weights: Array, bias: Array) -> Array:
     return jnp.concatenate([weights, bias[:, None]], axis=1)
 
 
-def _split(joined):
+def _split(joined: Array) -> tuple[Array, Array]:
     return joined[:, :-1], joined[:, -1]
 
 
-def _to_center(gradient, center):
+def _to_center(gradient: tuple[Array, Array], center: Array) -> tuple[Array, Array]:
     """A gradient in the parameters of the inputs, as one in those of centred inputs."""
     weights, bias = gradient
     return weights - bias[:, None] * center[None, :], bias
 
 
-def _from_center(params, center):
+def _from_center(params: tuple[Array, Array], center: Array) -> tuple[Array, Array]:
     """Parameters of centred inputs as those of the inputs: W (x - m) + b = W x + (b - W m)."""
     weights, bias = params
     return weights, bias - weights @ center

@@ -12,6 +12,7 @@ elimination for the box follows Fine and Scheinberg (2001, JMLR 2).
 
 __all__ = ["minimize_small_hinge", "suits_interior"]
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import scipy.linalg
 
 from jaxlin.solvers.certificate import certify
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, dense_blocks
-from jaxlin.solvers.dual_losses import own_of
+from jaxlin.solvers.dual_losses import DualForm, own_of
 from jaxlin.solvers.problem import Problem, penalty
 from jaxlin.solvers.status import Fit, Status, silent
 
@@ -60,7 +61,11 @@ def suits_interior(problem: Problem) -> bool:
     return problem.on_host and few and problem.strength > 0
 
 
-def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> tuple[Fit, bool]:
+def minimize_small_hinge(
+    problem: Problem,
+    report: Callable[[float, float, float], None],
+    on_pass: Callable[[], None] = silent,
+) -> tuple[Fit, bool]:
     """Minimize to a certified gap; and whether the fit is final.
 
     It is not if the arithmetic failed on the way. At the optimum by its own gap, with only rounding
@@ -77,7 +82,7 @@ def minimize_small_hinge(problem: Problem, report, on_pass=silent) -> tuple[Fit,
     best, lower, passes, norm = (np.inf, point.weights, point.bias), 0.0, 0.0, np.inf
     gap = np.inf
 
-    def ended(status):
+    def ended(status: Status) -> Fit:
         return Fit(best[1], best[2], lower, norm, iteration, passes, status)
 
     for iteration in range(min(STEPS, problem.max_iterations) + 1):
@@ -128,7 +133,9 @@ _SHAPES = {
 }
 
 
-def _start(problem: Problem, own, inside, rows, shape) -> _Point:
+def _start(
+    problem: Problem, own: np.ndarray, inside: np.ndarray, rows: np.ndarray, shape: str
+) -> _Point:
     """W = 0, duals in the middle, slacks a margin away from their bounds."""
     classes, size = own.shape
     weights, bias = np.zeros((classes, rows.shape[1])), np.zeros(classes)
@@ -148,7 +155,15 @@ def _start(problem: Problem, own, inside, rows, shape) -> _Point:
     return _Point(weights, bias, a, xi - z, xi, np.ones((1, size)))
 
 
-def _step(problem: Problem, point: _Point, own, inside, rows, shape, gap):
+def _step(
+    problem: Problem,
+    point: _Point,
+    own: np.ndarray,
+    inside: np.ndarray,
+    rows: np.ndarray,
+    shape: str,
+    gap: float,
+) -> tuple[_Point, float] | None:
     """Predictor, corrector, and as far along as every variable stays positive."""
     form, counts = problem.form, problem.counts
     bend = _eliminated(point, inside, shape)
@@ -157,7 +172,9 @@ def _step(problem: Problem, point: _Point, own, inside, rows, shape, gap):
     except np.linalg.LinAlgError:
         return None
 
-    def solve(lower_target, upper_target):
+    def solve(
+        lower_target: np.ndarray | float, upper_target: np.ndarray | float
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         fixed = _fixed_part(point, bend, inside, shape, lower_target, upper_target)
         residuals = counts[None, :] * form.residuals(np, point.a + fixed, own)
         right = residuals @ rows + 2 * problem.strength * point.weights
@@ -202,7 +219,9 @@ def _step(problem: Problem, point: _Point, own, inside, rows, shape, gap):
     return moved, float(np.sqrt((step**2).sum() + bias_step @ bias_step))
 
 
-def _complementarity(variables, inside, shape):
+def _complementarity(
+    variables: tuple[np.ndarray, ...], inside: np.ndarray, shape: str
+) -> np.ndarray:
     """(N,): the sum of each variable times its slack, 0 at the optimum."""
     a, s, xi, room = variables
     below = (inside * s * a).sum(0)
@@ -211,7 +230,7 @@ def _complementarity(variables, inside, shape):
     return below + (inside * xi * room if shape == "box" else xi * room).sum(0)
 
 
-def _eliminated(point: _Point, inside, shape):
+def _eliminated(point: _Point, inside: np.ndarray, shape: str) -> tuple[np.ndarray, np.ndarray]:
     """d (K, N) and kappa (N,) of the system in W and b."""
     if shape == "box":
         d = inside / (point.xi / point.room + point.s / np.where(inside, point.a, 1))
@@ -225,14 +244,21 @@ def _eliminated(point: _Point, inside, shape):
     return d, 1 / (2 + total)
 
 
-def _share(point: _Point, shape):
+def _share(point: _Point, shape: str) -> np.ndarray | None:
     """r (N,) such that kappa = 1 / (r + sum d); `None` where classes are not coupled."""
     if shape in ("box", "orthant"):
         return None
     return point.room[0] / point.xi[0] if shape == "simplex" else np.full(point.a.shape[1], 2.0)
 
 
-def _fixed_part(point: _Point, bend, inside, shape, lower_target, upper_target):
+def _fixed_part(
+    point: _Point,
+    bend: tuple[np.ndarray, np.ndarray],
+    inside: np.ndarray,
+    shape: str,
+    lower_target: np.ndarray | float,
+    upper_target: np.ndarray | float,
+) -> np.ndarray:
     """The change of a at dz = 0, (K, N)."""
     d, kappa = bend
     safe = np.where(inside, point.a, 1)
@@ -247,7 +273,18 @@ def _fixed_part(point: _Point, bend, inside, shape, lower_target, upper_target):
     return pulled - d * (kappa * pulled.sum(0))[None, :]
 
 
-def _changes(point, bend, form, own, inside, shape, moved, fixed, lower_target, upper_target):
+def _changes(
+    point: _Point,
+    bend: tuple[np.ndarray, np.ndarray],
+    form: DualForm,
+    own: np.ndarray,
+    inside: np.ndarray,
+    shape: str,
+    moved: np.ndarray,
+    fixed: np.ndarray,
+    lower_target: np.ndarray | float,
+    upper_target: np.ndarray | float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Changes of a, s, xi and room for a change `moved` of the scores."""
     d, kappa = bend
     if form.geometry == "pairs":
@@ -268,7 +305,9 @@ def _changes(point, bend, form, own, inside, shape, moved, fixed, lower_target, 
     return da, np.where(inside, dxi - dz, 0), dxi, np.zeros_like(dxi)
 
 
-def _longest(point: _Point, change, inside, shape) -> float:
+def _longest(
+    point: _Point, change: tuple[np.ndarray, ...], inside: np.ndarray, shape: str
+) -> float:
     """The longest step that keeps every variable nonnegative."""
     longest = np.inf
     there = inside if point.xi.shape == inside.shape else True
@@ -280,7 +319,13 @@ def _longest(point: _Point, change, inside, shape) -> float:
     return min(longest, 1.0 / 0.995)
 
 
-def _factor(problem: Problem, bend, room, own, rows):
+def _factor(
+    problem: Problem,
+    bend: tuple[np.ndarray, np.ndarray],
+    room: np.ndarray | None,
+    own: np.ndarray,
+    rows: np.ndarray,
+) -> tuple[np.ndarray, bool]:
     """Cholesky factor of the Hessian in (class, feature or bias)."""
     d, kappa = bend
     counts, classes = problem.counts, problem.classes

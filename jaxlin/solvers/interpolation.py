@@ -16,15 +16,16 @@ exp(2 moved) (log(1 + c x) <= c log(1 + x) for c >= 1), and the root of a square
 
 __all__ = ["End", "end_of", "fill", "reach"]
 
+from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxlin.memory import kept_bytes
 from jaxlin.solvers.certificate import Certificate, Dual, bound_of, dual_point, gains_of
-from jaxlin.solvers.dual_losses import own_of
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of
 from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.status import Fit, Status
 
@@ -72,7 +73,7 @@ def fill(problem: Problem, left: End, right: End) -> Fit | None:
     strength = problem.strength
     place = np.log(strength / left.strength) / np.log(right.strength / left.strength)
 
-    def between(a, b, share):
+    def between(a: AnyArray, b: AnyArray, share: float) -> AnyArray:
         return (1 - share) * a + share * b
 
     ends = (left.weights, right.weights), (left.bias, right.bias)
@@ -119,14 +120,26 @@ def _at_most(problem: Problem, loss: float, left: End, right: End) -> float:
 
 
 @cache
-def _both_sides(form):
+def _both_sides(form: DualForm) -> Callable[..., Any]:
     """Sums over the rows of the interpolated loss, and of what the mixed dual point gains."""
     return partial(_sums, form)
 
 
 def _sums(
-    form, xp, one, other, labels, counts, place, share, shift, mixing, shift2, mixing2, margin
-):
+    form: DualForm,
+    xp: ArrayModule,
+    one: AnyArray,
+    other: AnyArray,
+    labels: AnyArray,
+    counts: AnyArray,
+    place: float,
+    share: float,
+    shift: AnyArray,
+    mixing: AnyArray,
+    shift2: AnyArray,
+    mixing2: AnyArray,
+    margin: AnyArray,
+) -> tuple[AnyArray, ...]:
     own = own_of(xp, labels, one.shape[0])
     scores = (1 - place) * one.astype(xp.float64) + place * other.astype(xp.float64)
     loss = form.loss(xp, form.shortfalls(xp, scores, own, margin), own)

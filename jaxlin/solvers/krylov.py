@@ -7,9 +7,13 @@ left goes on; in a program they are tuples of arrays, and loops are XLA's.
 
 __all__ = ["conjugate_gradients", "dot", "line_minimum", "plus", "solve_compiled"]
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxlin.solvers.dual_losses import DualForm, own_of, total
 
@@ -19,7 +23,14 @@ TRIALS = 12
 """Points that one line search looks at, at most."""
 
 
-def conjugate_gradients(product, precondition, right, accuracy, most, start=None):
+def conjugate_gradients(
+    product: Callable[[np.ndarray], np.ndarray],
+    precondition: Callable[[np.ndarray], np.ndarray],
+    right: np.ndarray,
+    accuracy: float,
+    most: int,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[tuple[np.ndarray, np.ndarray], int, bool]:
     """Solve A d = right to a relative residual of `accuracy`.
 
     Args:
@@ -58,17 +69,24 @@ def conjugate_gradients(product, precondition, right, accuracy, most, start=None
     return (found if found.any() else along, residual), count, done
 
 
-def dot(one, other):
+def dot(one: tuple[Array, ...], other: tuple[Array, ...]) -> Array:
     """The inner product of two tuples of arrays."""
-    return sum(jnp.vdot(a, b) for a, b in zip(one, other, strict=True))
+    found: Any = sum(jnp.vdot(a, b) for a, b in zip(one, other, strict=True))
+    return found
 
 
-def plus(one, share, other):
+def plus(one: tuple[Array, ...], share: ArrayLike, other: tuple[Array, ...]) -> tuple[Array, ...]:
     """one + share * other, of tuples of arrays."""
     return tuple(a + share * b for a, b in zip(one, other, strict=True))
 
 
-def solve_compiled(product, precondition, right, enough, products: int):
+def solve_compiled(
+    product: Callable[[tuple[Array, ...]], tuple[Array, ...]],
+    precondition: Callable[[tuple[Array, ...]], tuple[Array, ...]],
+    right: tuple[Array, ...],
+    enough: Callable[[tuple[Array, ...], Array, Array], Array],
+    products: int,
+) -> tuple[tuple[Array, ...], Array]:
     """Solve `product(x) = right` approximately, from 0.
 
     Args:
@@ -83,11 +101,11 @@ def solve_compiled(product, precondition, right, enough, products: int):
     start = dot(right, first)
     nothing = tuple(jnp.zeros_like(part) for part in right)
 
-    def going(state):
+    def going(state: tuple[Any, ...]) -> Array:
         _, residual, _, square, count = state
         return (count < products) & ~enough(residual, square, start) & (square > 0)
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         found, residual, along, square, count = state
         curved = product(along)
         curvature = dot(along, curved)
@@ -97,11 +115,22 @@ def solve_compiled(product, precondition, right, enough, products: int):
         after = jnp.where(curvature > 0, dot(residual, mapped), 0)  # 0 ends it
         return found, residual, plus(mapped, after / square, along), after, count + 1
 
-    found, _, _, _, count = lax.while_loop(going, step, (nothing, right, first, start, 0))
+    begin: tuple[Any, ...] = (nothing, right, first, start, 0)
+    found, _, _, _, count = lax.while_loop(going, step, begin)
     return found, count
 
 
-def line_minimum(form: DualForm, scores, along, labels, counts, margin, slope, linear, square):
+def line_minimum(
+    form: DualForm,
+    scores: Array,
+    along: Array,
+    labels: Array,
+    counts: Array,
+    margin: Array,
+    slope: Array,
+    linear: ArrayLike,
+    square: ArrayLike,
+) -> Array:
     """Where the objective is least on a line, about: there its derivative is a tenth or less.
 
     Args:
@@ -117,10 +146,10 @@ def line_minimum(form: DualForm, scores, along, labels, counts, margin, slope, l
     own = own_of(jnp, labels, scores.shape[0])
     accuracy = 0.1 * jnp.abs(slope)
 
-    def going(state):
+    def going(state: tuple[Any, ...]) -> Array:
         return (state[0] < TRIALS) & ~state[-1]
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         count, t, low, high, _ = state
         z = form.shortfalls(jnp, scores + t * along, own, margin)
         a = form.maximizer(jnp, z, 1.0, 0.0)

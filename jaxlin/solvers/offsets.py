@@ -8,21 +8,33 @@ class the mean, which a free bias takes over.
 
 __all__ = ["refuse_beside_offsets", "solve_with_offsets"]
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from jaxlin.core import DataError, LinearParams, Solution
 from jaxlin.precision import float64
 from jaxlin.solvers.compiled import minimize_compiled, prove
 from jaxlin.solvers.dual_losses import FORMS, form_of
-from jaxlin.solvers.problem import handed_back, penalty, rounded
+from jaxlin.solvers.problem import Problem, handed_back, penalty, rounded
 from jaxlin.solvers.status import Status
 
 SMOOTH = ", ".join(f'"{name}"' for name, form in FORMS.items() if form.smooth)
 
 
 def solve_with_offsets(
-    problem, start, inputs, labels, sample_weight, offsets, report, on_pass
+    problem: Problem,
+    start: tuple[np.ndarray, np.ndarray],
+    inputs: Array | np.ndarray,
+    labels: np.ndarray,
+    sample_weight: ArrayLike | None,
+    offsets: ArrayLike,
+    report: Callable[[float, float, float], None],
+    on_pass: Callable[[], None],
 ) -> Solution:
     """The problem of these inputs and labels, with `offsets` (N, K) added to their scores.
 
@@ -38,7 +50,7 @@ def solve_with_offsets(
     more = _few_sizes(size) - size
     rows, fixed = (np.pad(part, ((0, more), (0, 0)), mode="edge") for part in (rows, fixed))
     labels, counts = np.pad(labels, (0, more), mode="edge"), np.pad(counts, (0, more))
-    settings = dict(
+    settings: dict[str, Any] = dict(
         loss=problem.form.name,
         strength=problem.strength,
         tolerance=problem.tolerance,
@@ -80,7 +92,14 @@ def solve_with_offsets(
     return solution
 
 
-def _objective(problem, params, rows, own, counts, fixed) -> float:
+def _objective(
+    problem: Problem,
+    params: LinearParams,
+    rows: np.ndarray,
+    own: np.ndarray,
+    counts: np.ndarray,
+    fixed: np.ndarray,
+) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         scores = params.weights @ rows.T + params.bias[:, None] + fixed.T
         losses = problem.form.loss(
@@ -90,7 +109,15 @@ def _objective(problem, params, rows, own, counts, fixed) -> float:
     return np.nan_to_num(value, nan=np.inf)
 
 
-def refuse_beside_offsets(inputs, *, loss, strength, l1_strength, mesh, carried) -> None:
+def refuse_beside_offsets(
+    inputs: object,
+    *,
+    loss: str | Callable,
+    strength: ArrayLike,
+    l1_strength: float,
+    mesh: object,
+    carried: object,
+) -> None:
     """Raise where offsets cannot be combined with what was asked, saying what to do instead."""
     if isinstance(inputs, np.memmap) or not isinstance(inputs, (np.ndarray, jax.Array, list)):
         raise TypeError(
@@ -118,7 +145,7 @@ def refuse_beside_offsets(inputs, *, loss, strength, l1_strength, mesh, carried)
         raise ValueError("A fit with `offsets` is not carried on. Leave `carried` out.")
 
 
-def _checked(offsets, shape) -> np.ndarray:
+def _checked(offsets: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     offsets = np.asarray(offsets, np.float64)
     if offsets.shape != shape:
         raise ValueError(
@@ -140,7 +167,9 @@ def _few_sizes(size: int) -> int:
     return -(-size // step) * step
 
 
-def _centred(problem, offsets, counts):
+def _centred(
+    problem: Problem, offsets: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Offsets less what makes no difference, and the part of it that the bias takes over, (K,)."""
     if problem.form.geometry != "one-vs-rest":
         offsets = offsets - offsets.mean(1, keepdims=True)

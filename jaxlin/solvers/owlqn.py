@@ -9,13 +9,14 @@ weights are free, their whole Hessian.
 
 __all__ = ["L1Fit", "minimize_proximal"]
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 from jaxlin.solvers.certificate import certify
-from jaxlin.solvers.curvature import DENSE_SIDE, bends_of, fits_dense, weights_between
+from jaxlin.solvers.curvature import DENSE_SIDE, Bends, bends_of, fits_dense, weights_between
 from jaxlin.solvers.history import (
     History,
     empty_history,
@@ -28,6 +29,9 @@ from jaxlin.solvers.mean_loss import mean_loss
 from jaxlin.solvers.problem import Problem, penalty, same_fit
 from jaxlin.solvers.refresh import MetricBuilder
 from jaxlin.solvers.status import Fit, Status, silent
+
+Trial = tuple[np.ndarray, float, np.ndarray, float]
+"""Where a step led: the point, its objective, the gradient of the loss, the length."""
 
 
 class L1Fit(NamedTuple):
@@ -51,12 +55,12 @@ class L1Fit(NamedTuple):
 
 def minimize_proximal(
     problem: Problem,
-    weights,
-    bias,
-    report,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    report: Callable[[float, float, float], None],
     carried: L1Fit | None = None,
-    on_carried=silent,
-    on_pass=silent,
+    on_carried: Callable[[float, Callable[[], L1Fit]], None] = silent,
+    on_pass: Callable[[], None] = silent,
 ) -> Fit:
     """Minimize until the certified gap is below the tolerance, or the status says why not.
 
@@ -66,10 +70,10 @@ def minimize_proximal(
     split, l1 = weights.size, problem.l1_strength
     evaluations, precision = 0.0, problem.dtype
 
-    def unpack(point):
+    def unpack(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return point[:split].reshape(classes, features), point[split:]
 
-    def evaluate(point):
+    def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal evaluations
         evaluations += 1
         on_pass()
@@ -94,9 +98,10 @@ def minimize_proximal(
         best, (iterations, failures, since) = (least, best_point), map(int, counts)
         precision, metric.damping = np.dtype(np.float64) if wide else precision, damping
 
-    def make():
-        numbers = (value, best[0], lower, promise, evaluations, iterations, failures, since)
-        numbers = (*numbers, precision == np.float64, metric.damping)
+    def make() -> L1Fit:
+        counts = iterations, failures, since
+        wide = precision == np.float64
+        numbers = (value, best[0], lower, promise, evaluations, *counts, wide, metric.damping)
         learned = history, *metric.built, np.array(numbers, np.float64)
         return own_copy(L1Fit(point, data, best[1], *learned))
 
@@ -159,7 +164,14 @@ def minimize_proximal(
     return Fit(*unpack(best[1]), lower, norm, iterations, evaluations, status)
 
 
-def _free_step(metric, history, point, pseudo, free, split):
+def _free_step(
+    metric: "_Metric",
+    history: History,
+    point: np.ndarray,
+    pseudo: np.ndarray,
+    free: np.ndarray,
+    split: int,
+) -> np.ndarray:
     """The step of the free weights. Zeros that would leave against their slope stay zero."""
     for _ in range(4):
         mask = _padded(free, len(point) - split)
@@ -173,11 +185,11 @@ def _free_step(metric, history, point, pseudo, free, split):
     return step
 
 
-def _padded(free, classes):
+def _padded(free: np.ndarray, classes: int) -> np.ndarray:
     return np.concatenate([free, np.ones(classes, bool)])
 
 
-def _steepest(point, smooth, split, l1):
+def _steepest(point: np.ndarray, smooth: np.ndarray, split: int, l1: float) -> np.ndarray:
     """The subgradient of least norm: its negative is the steepest descent direction."""
     slope, at = smooth[:split], point[:split]
     pseudo = smooth.copy()
@@ -186,7 +198,9 @@ def _steepest(point, smooth, split, l1):
     return pseudo
 
 
-def _estimated_bound(problem: Problem, value, point, data, split):
+def _estimated_bound(
+    problem: Problem, value: float, point: np.ndarray, data: np.ndarray, split: int
+) -> float:
     """Fenchel's bound by the identity gain = loss - r . s at a maximizer, in working precision."""
     strength, l1 = problem.strength, problem.l1_strength
     loss = value - penalty(problem, point[:split])
@@ -197,7 +211,16 @@ def _estimated_bound(problem: Problem, value, point, data, split):
     return gain - float((np.maximum(np.abs(data[:split]) - l1, 0) ** 2).sum()) / (4 * strength)
 
 
-def _along_orthant(evaluate, point, value, pseudo, step, split, noise, trials=12):
+def _along_orthant(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    point: np.ndarray,
+    value: float,
+    pseudo: np.ndarray,
+    step: np.ndarray,
+    split: int,
+    noise: float,
+    trials: int = 12,
+) -> Trial | None:
     """Halve the step, projected onto the orthant of `point`, until the objective decreases."""
     signs = np.where(point[:split] != 0, np.sign(point[:split]), -np.sign(pseudo[:split]))
     length = 1.0
@@ -214,7 +237,17 @@ def _along_orthant(evaluate, point, value, pseudo, step, split, noise, trials=12
     return None
 
 
-def _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise, trials=30):
+def _proximal_step(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    point: np.ndarray,
+    value: float,
+    smooth: np.ndarray,
+    metric: "_Metric",
+    split: int,
+    l1: float,
+    noise: float,
+    trials: int = 30,
+) -> Trial | None:
     """Gradient step and soft threshold, coordinate by coordinate in the diagonal metric."""
     length = 1.0
     for _ in range(trials):
@@ -236,17 +269,23 @@ def _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise, tri
 class _Metric:
     """Diagonal everywhere; the dense inverse Hessian of the free weights when they are few."""
 
+    rates: np.ndarray  # of `rebuild`, as are the two below
+    built: tuple[np.ndarray, np.ndarray]
+    _places: np.ndarray
+    _kept: np.ndarray  # of `restrict`
+    _mask: np.ndarray
+
     def __init__(self, problem: Problem, builder: MetricBuilder):
         self.problem, self.builder = problem, builder
-        self.rates, self._hessian, self._factor, self.built = None, None, None, ()
-        self._places, self._kept, self._mask = None, None, None
+        self._hessian: np.ndarray | None = None
+        self._factor: tuple[np.ndarray, bool] | None = None
         self.damping, self._scale = 1e-6, 1.0
         """Added to the dense Hessian, relative to its mean diagonal: shortens steps along
         directions that the data do not see, which only run into the orthant's walls."""
         exact = len(builder.sample.indices) >= np.count_nonzero(problem.counts)
         self.cheap = exact and fits_dense(problem)
 
-    def rebuild(self, point, free):
+    def rebuild(self, point: np.ndarray, free: np.ndarray) -> None:
         """At this point (n,); `free` (K * D,) says which weights may move."""
         problem, builder = self.problem, self.builder
         self.built = point, free.astype(np.float64)
@@ -267,7 +306,7 @@ class _Metric:
         if 0 < count <= DENSE_SIDE:
             self._densify(free, rows, bends, split)
 
-    def _densify(self, free, rows, bends, split):
+    def _densify(self, free: np.ndarray, rows: np.ndarray, bends: Bends, split: int) -> None:
         problem = self.problem
         mask = free.reshape(problem.classes, problem.features)
         extended = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
@@ -292,12 +331,12 @@ class _Metric:
         self._scale = scale
         self._hessian = hessian
 
-    def learn(self, length):
+    def learn(self, length: float) -> None:
         """From the length of step that the line search took: 1 trusts the Hessian more."""
         factor = 0.2 if length == 1 else 1 if length > 0.3 else 10
         self.damping = float(np.clip(self.damping * factor, 1e-9, 1e2))
 
-    def restrict(self, mask):
+    def restrict(self, mask: np.ndarray) -> None:
         """Steps stay within `mask` (K * D + K,)."""
         mask = mask.copy()
         if not self.problem.fit_intercept:
@@ -316,7 +355,7 @@ class _Metric:
             except np.linalg.LinAlgError:
                 inner[np.diag_indices_from(inner)] += 1e-6 * np.trace(inner) / len(inner)
 
-    def __call__(self, gradient):
+    def __call__(self, gradient: np.ndarray) -> np.ndarray:
         step = self.rates * gradient
         if self._factor is not None and len(self._kept):
             step[self._kept] = scipy.linalg.cho_solve(

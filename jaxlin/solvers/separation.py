@@ -11,6 +11,7 @@ __all__ = ["parted"]
 import numpy as np
 import scipy.optimize
 import scipy.sparse
+from jax.typing import ArrayLike
 
 from jaxlin.sharding import fetch
 from jaxlin.solvers.covariance import constant_features
@@ -22,7 +23,7 @@ ROUNDING = 1e-9
 """Of a lead, where the largest is 1: less is a tie."""
 
 
-def parted(problem: Problem, weights, bias) -> bool:
+def parted(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> bool:
     """Whether the loss is known to fall forever.
 
     Args:
@@ -32,7 +33,7 @@ def parted(problem: Problem, weights, bias) -> bool:
     return _class_apart(problem, weights, bias) or _some_apart(problem)
 
 
-def _class_apart(problem: Problem, weights, bias) -> bool:
+def _class_apart(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> bool:
     """Whether some class's lead over the mean of all parts its examples from all others."""
     counted = problem.counts > 0
     scores = fetch(problem.rows.scores(weights, bias)).astype(np.float64)[:, counted]
@@ -68,12 +69,12 @@ def _some_apart(problem: Problem) -> bool:
     return bool(reached.max() > 0.5 and reached.min() > -ROUNDING)
 
 
-def _leads(problem: Problem, rows, labels):
+def _leads(problem: Problem, rows: np.ndarray, labels: np.ndarray) -> scipy.sparse.csr_array:
     """The map from (K - 1) (D + 1) unknowns, class 0 being 0, to each example's N (K - 1) leads."""
-    alike = constant_features(rows, problem.center) if problem.fit_intercept else []
     if problem.fit_intercept:
+        alike = constant_features(rows, problem.center)
         rows = rows - rows.mean(0)
-    rows[:, alike] = 0
+        rows[:, alike] = 0
     spread = np.abs(rows).max(0)
     rows = rows / np.where(spread > 0, spread, 1.0)
     if problem.fit_intercept:

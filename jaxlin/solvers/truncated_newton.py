@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlin.solvers.dual_losses import DualForm, own_of, total
+from jaxlin.solvers.dual_losses import Bend, DualForm, own_of, total
 from jaxlin.solvers.krylov import dot, line_minimum, plus, solve_compiled
 
 PRODUCTS = 250
@@ -85,7 +85,7 @@ class _State(NamedTuple):
     """Rounding is all that is left."""
 
 
-def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
+def evaluate(form: DualForm, data: Data, weights: Array, bias: Array, *, free: bool) -> Point:
     """The objective and its gradient: two products."""
     own = own_of(jnp, data.labels, len(bias))
     scores = weights @ data.inputs.T + bias[:, None] + data.offsets
@@ -110,7 +110,7 @@ def evaluate(form: DualForm, data: Data, weights, bias, *, free: bool) -> Point:
     return Point(weights, bias, scores, value, (slope, sums), gap)
 
 
-def curvatures(form: DualForm, counts, a, own):
+def curvatures(form: DualForm, counts: Array, a: Array, own: Array) -> tuple[Array, Bend]:
     """Second derivatives of the mean loss in each class's bias, (K,), and the `Bend`."""
     bend = form.bend(jnp, a, 1.0)
     weighted = counts[None, :] * bend.diagonal
@@ -121,7 +121,9 @@ def curvatures(form: DualForm, counts, a, own):
     return second.sum(1), bend
 
 
-def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
+def _direction(
+    form: DualForm, data: Data, point: Point, target: Array, *, free: bool
+) -> tuple[tuple[Array, ...], Array, Array]:
     """The Newton step, inexactly, the change of the scores along it, and the products taken."""
     own = own_of(jnp, data.labels, len(point.bias))
     z = form.shortfalls(jnp, point.scores, own, data.margin)
@@ -131,21 +133,21 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
     curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + ridge
     metric = curvature * data.variances + 2 * data.strength + tiny
 
-    def changes(step):
+    def changes(step: tuple[Array, ...]) -> Array:
         found = step[0] @ data.inputs.T + step[1][:, None]
         return jnp.where(data.present[:, None], found, 0)
 
-    def product(step):
+    def product(step: tuple[Array, ...]) -> tuple[Array, Array]:
         curved = data.counts[None, :] * form.curve(jnp, bend, own, changes(step))
         sums = curved.sum(1) + ridge * step[1] if free else jnp.zeros_like(step[1])
         return curved @ data.inputs + 2 * data.strength * step[0], sums
 
-    def precondition(residual):
+    def precondition(residual: tuple[Array, ...]) -> tuple[Array, Array]:
         return residual[0] / metric[None, :], residual[1] / curvature
 
     share = jnp.clip(jnp.sqrt(point.gap / jnp.maximum(point.value, tiny)), 1e-3, 0.1)
 
-    def enough(residual, square, start):
+    def enough(residual: tuple[Array, ...], square: Array, start: Array) -> Array:
         proved = jnp.vdot(residual[0], residual[0]) <= 0.4 * data.strength * target * point.value
         if free:
             off = (residual[1] ** 2 / (bent + tiny)).sum()
@@ -160,7 +162,16 @@ def _direction(form: DualForm, data: Data, point: Point, target, *, free: bool):
     return plus(tuple(map(jnp.zeros_like, step)), share, step), share * change, count
 
 
-def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, free: bool):
+def newton(
+    form: DualForm,
+    data: Data,
+    start: Point,
+    target: Array,
+    limit: Array,
+    taken: tuple[Array, Array],
+    *,
+    free: bool,
+) -> tuple[Point, tuple[Array, Array], Array]:
     """Step until the estimated gap is within `target` of the value, or nothing is left to gain.
 
     Args:
@@ -175,11 +186,11 @@ def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, fr
     """
     noise = 8 * jnp.finfo(start.value.dtype).eps
 
-    def going(state):
+    def going(state: _State) -> Array:
         within = state.point.gap <= target * state.point.value
         return (state.steps < limit) & ~within & ~state.ended & jnp.isfinite(state.point.value)
 
-    def step(state):
+    def step(state: _State) -> _State:
         point = state.point
         along, change, products = _direction(form, data, point, target, free=free)
         linear = 2 * data.strength * jnp.vdot(point.weights, along[0])
@@ -202,6 +213,7 @@ def newton(form: DualForm, data: Data, start: Point, target, limit, taken, *, fr
         )
 
     nothing = jnp.zeros((), jnp.int32)
-    begin = _State(start, *taken, start.gap, start.value, nothing, jnp.zeros((), bool))
+    steps, evaluations = taken
+    begin = _State(start, steps, evaluations, start.gap, start.value, nothing, jnp.zeros((), bool))
     end = lax.while_loop(going, step, begin)
     return end.point, (end.steps, end.evaluations), end.ended
