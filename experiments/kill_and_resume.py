@@ -119,6 +119,28 @@ def run(options):
     }
 
 
+def save(options, results):
+    from benchmarks.report import save_table
+
+    certified = "--tolerance" in options.words
+    save_table(
+        options.out,
+        "kill_and_resume" + "_certified" * certified,
+        title=f"{'Certified fits' if certified else 'Minibatch runs'} killed at random moments "
+        f"({options.data}), and resumed",
+        columns=["kills", "the same bits", "inside a save", "broken checkpoints"],
+        rows=[
+            [
+                results[name]
+                for name in ("kills", "resumed_bit_for_bit", "inside_a_save", "broken_checkpoints")
+            ]
+        ],
+        notes=[],
+        changes="nothing should.",
+        measured=results,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="a command of jaxlin and its options, after --")
@@ -133,9 +155,7 @@ def main():
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = run(options)
-    (options.out / "results.json").write_text(
-        json.dumps(results, indent=2) + "\n", encoding="utf-8"
-    )
+    save(options, results)
     if options.json:
         print(json.dumps(results))
     else:

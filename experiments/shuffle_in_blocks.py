@@ -92,11 +92,33 @@ def run(data: str, data_dir: Path | None, out: Path, limit: int | None) -> dict:
         ],
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "shuffle_in_blocks.json").write_text(
-        json.dumps(results, indent=2) + "\n", encoding="utf-8"
-    )
     draw(results, out / "shuffle_in_blocks.png")
     return results
+
+
+def leave_table(folder: Path, results: dict) -> None:
+    from benchmarks.report import save_table
+
+    means = [float(np.mean(row["test_accuracy"])) for row in results["streamed"]]
+    save_table(
+        folder,
+        "shuffle_in_blocks",
+        title=f"Blocks or a complete shuffle: {results['data']} sorted by class, test accuracy",
+        columns=["order", "test accuracy"],
+        rows=[
+            ["complete shuffle", f"{np.mean(results['complete_shuffle']):.3f}"],
+            [
+                "windows of several shares of the data, blocks of several sizes",
+                f"{min(means):.3f} to {max(means):.3f}",
+            ],
+            ["the order of the file", f"{results['file_order']:.3f}"],
+        ],
+        notes=[
+            "![Test accuracy against the blocks of a window](../pictures/shuffle_in_blocks.png)"
+        ],
+        changes="windows that hold few classes.",
+        measured=results,
+    )
 
 
 def draw(results: dict, path: Path) -> None:
@@ -136,6 +158,7 @@ def main():
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     results = run(args.data, args.data_dir, args.out, args.limit)
+    leave_table(args.out, results)
     if args.json:
         print(json.dumps(results))
         return

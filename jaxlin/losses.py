@@ -54,7 +54,9 @@ def softmax_cross_entropy(
     label_smoothing: ArrayLike = 0.0,
     ignore_index: int | None = None,
 ) -> Array:
-    """-log softmax(scores)[label] = logsumexp(s) - s_y, in nats.
+    r"""-log softmax(scores)[label] = logsumexp(s) - s_y, in nats.
+
+    $$L = -\log \frac{e^{s_y}}{\sum_k e^{s_k}} = \log \sum_k e^{s_k} - s_y$$
 
     Args:
       scores: (..., K), floating.
@@ -97,7 +99,9 @@ def softmax_cross_entropy(
 
 
 def weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
-    """Sum over the wrong classes j of max(0, s_j - s_y + margin): the lecture's SVM loss.
+    r"""Sum over the wrong classes j of max(0, s_j - s_y + margin): the lecture's SVM loss.
+
+    $$L = \sum_{j \ne y} \max(0, s_j - s_y + \Delta)$$
 
     Convex and piecewise linear in `scores`.
 
@@ -124,7 +128,9 @@ def weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1)
 
 
 def squared_weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
-    """Sum over the wrong classes j of max(0, s_j - s_y + margin)^2: smooth, no kinks.
+    r"""Sum over the wrong classes j of max(0, s_j - s_y + margin)^2: smooth, no kinks.
+
+    $$L = \sum_{j \ne y} \max(0, s_j - s_y + \Delta)^2$$
 
     Arguments and errors are those of `weston_watkins_hinge`.
 
@@ -137,7 +143,9 @@ def squared_weston_watkins_hinge(scores: Array, labels: Array, *, margin: ArrayL
 
 
 def crammer_singer_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
-    """max(0, margin + max over j != y of s_j - s_y): only the strongest rival counts.
+    r"""max(0, margin + max over j != y of s_j - s_y): only the strongest rival counts.
+
+    $$L = \max(0, \Delta + \max_{j \ne y} (s_j - s_y))$$
 
     Where rivals tie for the maximum the gradient goes to the first of them, one subgradient
     among several. Arguments and errors are those of `weston_watkins_hinge`.
@@ -151,7 +159,9 @@ def crammer_singer_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1)
 
 
 def squared_crammer_singer_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
-    """max(0, margin + max over j != y of s_j - s_y)^2.
+    r"""max(0, margin + max over j != y of s_j - s_y)^2.
+
+    $$L = \max(0, \Delta + \max_{j \ne y} (s_j - s_y))^2$$
 
     Arguments and errors are those of `weston_watkins_hinge`; ties as in `crammer_singer_hinge`.
 
@@ -162,7 +172,9 @@ def squared_crammer_singer_hinge(scores: Array, labels: Array, *, margin: ArrayL
 
 
 def one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
-    """Sum over all classes k of max(0, margin - t_k s_k), t_k = 1 for the label, else -1.
+    r"""Sum over all classes k of max(0, margin - t_k s_k), t_k = 1 for the label, else -1.
+
+    $$L = \max(0, \Delta - s_y) + \sum_{j \ne y} \max(0, \Delta + s_j)$$
 
     K binary support vector machines side by side: each class against the rest. Arguments and
     errors are those of `weston_watkins_hinge`.
@@ -176,7 +188,9 @@ def one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) ->
 
 
 def squared_one_vs_rest_hinge(scores: Array, labels: Array, *, margin: ArrayLike = 1) -> Array:
-    """Sum over all classes k of max(0, margin - t_k s_k)^2, t_k = 1 for the label, else -1.
+    r"""Sum over all classes k of max(0, margin - t_k s_k)^2, t_k = 1 for the label, else -1.
+
+    $$L = \max(0, \Delta - s_y)^2 + \sum_{j \ne y} \max(0, \Delta + s_j)^2$$
 
     What scikit-learn's `LinearSVC` minimizes by default. Arguments and errors are those of
     `weston_watkins_hinge`.

@@ -42,7 +42,9 @@ class Objective(Protocol):
 
 
 def weighted_mean(values: Array, weights: ArrayLike | None) -> Array:
-    """sum(weights * values) / sum(weights) over the leading axis; the plain mean for `None`.
+    r"""sum(weights * values) / sum(weights) over the leading axis; the plain mean for `None`.
+
+    $$\frac{\sum_i c_i v_i}{\sum_i c_i}$$
 
     Where a weight is 0 the value is not there, even if it is infinite or NaN. Sums are in
     float32 for values of half precision, and so is the result.
@@ -99,7 +101,9 @@ def compose(
     loss: Callable[[Array, Array], Array],
     regularizer: Callable[[Array], Array] = regularizers.l2,
 ) -> Objective:
-    """The objective: weighted mean of `loss` over the examples + `strength * R(W)`.
+    r"""The objective: weighted mean of `loss` over the examples + `strength * R(W)`.
+
+    $$L(W, b) = \frac{\sum_i c_i L_i}{\sum_i c_i} + \lambda R(W)$$
 
     Args:
       score: `(params, inputs (N, D)) -> (N, K)`, such as `jaxlin.scores.linear`.

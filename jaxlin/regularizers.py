@@ -18,7 +18,9 @@ from jaxlin._dtypes import accumulator, widened
 
 
 def l2(weights: Array) -> Array:
-    """Sum of squares, without a factor 1/2: the lecture's R(W).
+    r"""Sum of squares, without a factor 1/2: the lecture's R(W).
+
+    $$R(W) = \sum_k \sum_l W_{k,l}^2$$
 
     Source: the CS231n notes, "Regularization", R(W) = sum over k, l of W_{k,l}^2.
 
@@ -29,7 +31,9 @@ def l2(weights: Array) -> Array:
 
 
 def l1(weights: Array) -> Array:
-    """Sum of absolute values: favours weights that are exactly zero (a Laplace prior).
+    r"""Sum of absolute values: favours weights that are exactly zero (a Laplace prior).
+
+    $$R(W) = \sum_k \sum_l |W_{k,l}|$$
 
     >>> l1(jnp.array([[1.0, -2.0]])).item()
     3.0

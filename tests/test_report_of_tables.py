@@ -37,6 +37,8 @@ def test_every_table_says_how_it_was_measured():
         for key in ("title", "command", "date", "machine", "versions", "changes"):
             assert table[key], (name, key)
         assert table["rows"], name
+        labels = [report.plain(row[0]) for row in table["rows"]]
+        assert len(labels) == len(set(labels)), f"{name}: no cell may be cited in two ways"
         assert {len(row) for row in table["rows"]} == {len(table["columns"])}, name
         assert all(isinstance(cell, str) for row in table["rows"] for cell in row), name
 

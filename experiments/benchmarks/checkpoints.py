@@ -136,9 +136,9 @@ def save(folder, results, repeats):
         folder,
         "checkpoints",
         title="What a checkpoint costs",
-        columns=["state", "what", "measured"],
+        columns=["what", "measured"],
         rows=[
-            [name, what, text(value)]
+            [f"{name}: {what}", text(value)]
             for name, measured in results.items()
             for what, value in measured.items()
         ],

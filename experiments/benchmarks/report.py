@@ -33,7 +33,7 @@ ORDER = (  # of the page; others follow
     *("small_problems_larger", "hinges_fashion-mnist_0.0005", "hinges_fashion-mnist_5e-05"),
     *("hinges_cifar10_0.0005", "hinges_liblinear", "many_classes", "solver_auto"),
     *("sweep_clip", "sweep_heads", "few_shot", "streaming", "shuffle_in_blocks"),
-    *("kill_and_resume", "program_cache"),
+    *("kill_and_resume", "kill_and_resume_certified", "program_cache"),
 )
 KEPT = ("jax", "numpy", "scikit-learn", "scipy", "optax", "torch", "jaxopt", "loss-landscapes")
 MARK = re.compile(r"^<!-- table: (\S+) -->\n(?:\n*((?:\|.*\n)+))?", re.M)
