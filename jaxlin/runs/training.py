@@ -14,21 +14,21 @@ from jax.sharding import Mesh
 
 from jaxlin import checkpoint, losses, models, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli import hosts
-from jaxlin.cli.environment import environment
-from jaxlin.cli.fitting import batch_parts
-from jaxlin.cli.measuring import accuracy_and_loss, measure, measure_in_blocks
-from jaxlin.cli.output import say, write_json
-from jaxlin.cli.preparing import Job, feature_size, judged
-from jaxlin.cli.progress import progress as progress_bar
-from jaxlin.cli.records import record_log
-from jaxlin.cli.runs import write_pictures, write_predictions
-from jaxlin.cli.solving import Solved, solve
-from jaxlin.cli.surviving import Watch
-from jaxlin.cli.train_options import Options
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
 from jaxlin.objectives import compose
+from jaxlin.runs import hosts
+from jaxlin.runs.batch_memory import batch_parts
+from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.environment import environment
+from jaxlin.runs.folder import write_pictures, write_predictions
+from jaxlin.runs.full_batch import Solved, solve
+from jaxlin.runs.measures import accuracy_and_loss, measure, measure_in_blocks
+from jaxlin.runs.metrics_log import record_log
+from jaxlin.runs.output import say, write_json
+from jaxlin.runs.preparation import Job, feature_size, judged
+from jaxlin.runs.progress import progress as progress_bar
+from jaxlin.runs.train_options import Options
 from jaxlin.solvers import relative_gap
 from jaxlin.steps import placed_for_training
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxlin.cli.output import say, write_text
-from jaxlin.cli.runs import read_json
-from jaxlin.cli.sweep_results import counted
+from jaxlin.runs.folder import read_json
+from jaxlin.runs.output import say, write_text
+from jaxlin.runs.sweeps.results import counted
 
 _ROWS = 12
 
