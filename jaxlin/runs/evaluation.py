@@ -36,7 +36,7 @@ def evaluate(options: Options, given: Any = None, *, quiet: bool = False) -> dic
 
     Args:
       options: which run, and which data.
-      given: a `Dataset` in hand instead of the data that `options` name, or `None`.
+      given: data in hand (see `in_hand`) instead of those that `options` name, or `None`.
       quiet: say nothing while data are read.
 
     Returns:
@@ -45,12 +45,16 @@ def evaluate(options: Options, given: Any = None, *, quiet: bool = False) -> dic
     from jaxlin import losses, models
     from jaxlin.data import conform
     from jaxlin.runs.folder import load_run, say_reading, trained_on
+    from jaxlin.runs.in_hand import in_hand
     from jaxlin.runs.measures import measure
     from jaxlin.runs.progress import reading
 
     model, config = load_run(options.run)
     with reading(show=not quiet) as progress:
-        data = _data(options, model, config, progress) if given is None else given
+        if given is None:
+            data = _data(options, model, config, progress)
+        else:
+            data = in_hand(given, "data", class_names=model.class_names, training=False)
         data = conform(data, *model.expects, to="the model")
     if data.fingerprint == trained_on(options.run):
         seen = f"{data.name}: these are the very rows that the run was trained on."
@@ -60,7 +64,12 @@ def evaluate(options: Options, given: Any = None, *, quiet: bool = False) -> dic
     say_reading([data], model, quiet=quiet)
     scores = models.scores(model, data.inputs)
     loss = losses.named(model.loss, margin=config.get("margin", 1.0))
-    about = {"run": str(options.run), "data": data.name, "split": data.split}
+    about = {
+        "run": str(options.run),
+        "data": data.name,
+        "split": data.split,
+        "loss_name": model.loss,
+    }
     return about | measure(model, data, loss, scores) | {"notes": list(data.notes)}
 
 

@@ -71,10 +71,12 @@ class DataOptions(PictureOptions, SourceOptions):
 
 
 class Given(NamedTuple):
-    """Data in hand, `jaxlin.data.Dataset`s, instead of those that options name."""
+    """Data in hand, instead of those that options name."""
 
     train: Any = None
+    """A `jaxlin.data.Dataset`."""
     test: Any = None
+    """What `jaxlin.runs.in_hand` takes: its classes are those of the training set."""
 
 
 NOT_GIVEN = Given()
@@ -189,9 +191,13 @@ def run_data(
             progress=progress,
             **reading_of(config),
         )
-    return (
-        splits if given.test is None else splits._replace(test=_fitting(given.test, splits.train))
-    )
+    if given.test is None:
+        return splits
+    from jaxlin.runs.in_hand import in_hand
+
+    names = splits.train.class_names
+    test = in_hand(given.test, "test", class_names=names, training=False)
+    return splits._replace(test=_fitting(test, splits.train))
 
 
 def _check_in_hand(config: dict, given: Given) -> None:

@@ -72,8 +72,11 @@ class Checked(NamedTuple):
     """The folder that was written, or `None`."""
 
 
-def check(options: Options, say: Callable[[str, Any], None]) -> Checked:
-    """Check as `options` say, telling `say(name, report)`, and write the folder where asked."""
+def check(options: Options, say: Callable[[str, Any], None], given: Any = None) -> Checked:
+    """Check as `options` say, telling `say(name, report)`, and write the folder where asked.
+
+    `given` is a `Dataset` in hand, or `None`: the data that `options` name.
+    """
     from jaxlin.runs.output import check_out, prepare_out, write_json, write_text
     from jaxlin.runs.own_function import own_function
     from jaxlin.runs.wording import check_seed
@@ -84,7 +87,10 @@ def check(options: Options, say: Callable[[str, Any], None]) -> Checked:
     _refuse_unused(options)
     if options.out is not None:
         check_out(options.out, overwrite=options.overwrite)
-    title, checks, figure = own_function(options) if options.function else _objective(options)
+    if options.function:
+        title, checks, figure = own_function(options)
+    else:
+        title, checks, figure = _objective(options, given)
     for name, report in checks.items():
         say(name, report)
     found = Checked(title, checks, _summary(title, checks), None)
@@ -139,7 +145,7 @@ def _summary(title: str, checks: dict[str, Any]) -> dict:
     }
 
 
-def _objective(options: Options) -> tuple[str, dict[str, Any], Callable[[], Any]]:
+def _objective(options: Options, given: Any) -> tuple[str, dict[str, Any], Callable[[], Any]]:
     """Checks of a linear classifier's objective on data."""
     from functools import partial
 
@@ -152,7 +158,7 @@ def _objective(options: Options) -> tuple[str, dict[str, Any], Callable[[], Any]
 
     if options.input is not None or options.gradient is not None:
         raise ValueError("`--input` and `--gradient` belong to `--function`.")
-    inputs, data, params, loss_name = _problem(options)
+    inputs, data, params, loss_name = _problem(options, given)
     loss = losses.named(loss_name, margin=options.margin)
     batch = Batch(inputs, data.labels)
     objective = linear_objective(loss, batch, strength=options.strength)
@@ -182,7 +188,7 @@ def _penalty(strength: float, params: Any) -> Any:
     return strength * regularizers.l2(params.weights)
 
 
-def _problem(options: Options) -> tuple[Any, Any, Any, str]:
+def _problem(options: Options, given: Any) -> tuple[Any, Any, Any, str]:
     """Inputs as the classifier sees them, the data, the parameters and the loss's name."""
     import jax
     import numpy as np
@@ -197,7 +203,9 @@ def _problem(options: Options) -> tuple[Any, Any, Any, str]:
         from jaxlin.runs.folder import load_run
 
         model, config = load_run(Path(options.at))
-    if options.data is None and config is not None:
+    if given is not None:
+        train = given
+    elif options.data is None and config is not None:
         train = training_data(config)
     else:
         train = load(options.data or "digits", data_dir=options.data_dir)

@@ -56,20 +56,27 @@ class Job(NamedTuple):
         return {"loss": self.loss, "preprocessing": self.statistics}
 
 
-def draw(options: Any, shape: Sequence[int], say: Callable) -> tuple[Path, dict]:
-    """Compute and draw what `options` say: the folder that was written, and the facts of it."""
+def draw(
+    options: Any, shape: Sequence[int], say: Callable, given: Dataset | None = None
+) -> tuple[Path, dict]:
+    """Compute and draw what `options` say: the folder that was written, and the facts of it.
+
+    `given` are data in hand, or `None`: those that `options` name.
+    """
     if options.out is not None and not continues(options):
         check_out(options.out, overwrite=options.overwrite)
-    job, out = prepare(options), options.out
+    job, out = prepare(options, given), options.out
     if out is None or not continues(options):
         out = prepare_out(out, name=f"landscape-{job.data.name}", overwrite=options.overwrite)
     return out, compute(job, options, shape, out, say)
 
 
-def prepare(options: Any) -> Job:
+def prepare(options: Any, given: Dataset | None = None) -> Job:
     """The data, the point and the objective that the options name."""
     model, config = (None, {}) if options.run is None else load_run(options.run)
-    if options.data is None and config:
+    if given is not None:
+        data = given
+    elif options.data is None and config:
         data = training_data(moved(config, options))
     else:
         data = load(options.data or "digits", **reading_of(dataclasses.asdict(options)))
