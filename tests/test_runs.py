@@ -122,8 +122,10 @@ def test_what_was_in_hand_is_not_looked_for_in_files(certified):
         runs.evaluate(certified)
 
 
-def test_a_sweep_refits_on_all_that_is_in_hand(arrays, tmp_path):
-    run = runs.sweep(arrays[0], strengths=[1e-4, 1e-2], solver="full-batch", out=tmp_path / "sweep")
+def test_a_sweep_refits_on_all_that_is_in_hand(arrays, tmp_path, capfd):
+    options = {"strengths": [1e-4, 1e-2], "solver": "full-batch", "out": tmp_path / "sweep"}
+    run = runs.sweep(arrays[0], progress=True, **options)
+    assert f"Look at     {run.report}" in capfd.readouterr().err
     assert run.results["refit"]["n"] == 60
     assert {head["strength"] for head in run.results["heads"]} == {1e-4, 1e-2}
     assert "chosen" in repr(run)
@@ -208,6 +210,14 @@ def test_an_interrupted_cell_goes_on(both, tmp_path, monkeypatch, how):
     one, two = (folder / "model.safetensors" for folder in (run.folder, both[0]))
     assert one.read_bytes() == two.read_bytes()
     assert untimed(run.history) == untimed(both[1].history)
+
+
+def test_a_fit_that_diverged_warns_and_leaves_its_last_finite_model(arrays, tmp_path):
+    options = {"loss": "squared-hinge", "optimizer": "sgd", "step_size": 1e9, "steps": 20}
+    with pytest.warns(UserWarning, match=r"no longer finite .* lower --step-size"):
+        run = runs.train(arrays[0], out=tmp_path / "run", **options)
+    assert run.results["status"] == "diverged"
+    assert np.isfinite(run.model.params.weights).all()
 
 
 def test_a_call_is_quiet_and_leaves_jax_as_it_was(arrays, tmp_path, capfd):

@@ -1,4 +1,8 @@
-"""The frame of the commands that write a run folder: devices, signals, exit codes."""
+"""The frame of the commands that write a run folder: devices, signals, exit codes.
+
+Exit codes beside the usual ones: 75 stopped by a signal with everything saved (start the same
+command with `--resume auto`), 3 done or stopped while checkpoints could not be saved.
+"""
 
 __all__ = ["run_job"]
 
@@ -52,8 +56,7 @@ def _exit_codes(options: Any) -> Iterator[tuple[Callable[[], str], list[int]]]:
         except Stopped as stop:
             how = "all is saved" if stop.saved else "but this state could not be saved"
             say(
-                "jaxlin: "
-                + f"stopped {stop.where} by {stop.signal}, {how}; add --resume auto to go on."
+                f"jaxlin: stopped {stop.where} by {stop.signal}, {how}; add --resume auto to go on."
             )
             code.append(75 if stop.saved else 3)
         except OSError as error:
@@ -61,8 +64,7 @@ def _exit_codes(options: Any) -> Iterator[tuple[Callable[[], str], list[int]]]:
                 raise
             where = error.filename or "the disk"
             say(
-                "jaxlin: "
-                + f"{where}: {error.strerror}. The checkpoints are whole: free some space and add "
-                "--resume auto to go on."
+                f"jaxlin: {where}: {error.strerror}. The checkpoints are whole: free some space "
+                "and add --resume auto to go on."
             )
             code.append(3)

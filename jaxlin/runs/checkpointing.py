@@ -1,8 +1,4 @@
-"""Options and steps of a command that survives: --save-every, --resume, signals, a locked folder.
-
-Exit codes beside the usual ones: 75 stopped by a signal with everything saved (start the same
-command with `--resume auto`), 3 done or stopped while checkpoints could not be saved.
-"""
+"""Checkpoints of a run: --save-every, --resume, signals, and its folder, locked."""
 
 __all__ = [
     "WHERE_DATA_LIE",
