@@ -22,8 +22,8 @@ _HOME_OF = {
 _MODULES = {
     *("batches", "checkpoint", "core", "data", "estimators", "gradients", "hand_features"),
     *("landscape", "losses", "metrics", "models", "objectives", "optimizers", "passes", "plots"),
-    *("precision", "preprocess", "probability", "regularizers", "report", "scores", "sharding"),
-    *("solvers", "steps", "stream", "sweep", "testing", "train"),
+    *("precision", "preprocess", "probability", "regularizers", "report", "runs", "scores"),
+    *("sharding", "solvers", "steps", "stream", "sweep", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]

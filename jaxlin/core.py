@@ -94,6 +94,43 @@ class Solution(NamedTuple):
     status: int
     """Why the solver stopped; `jaxlin.solvers.describe(status)` says it in words."""
 
+    def __repr__(self) -> str:
+        """Numbers and shapes on two lines, never the arrays.
+
+        >>> params = LinearParams(np.zeros((10, 64)), np.zeros(10))
+        >>> Solution(params, 0.5, 0.4995, 0.0005, 1e-3, 7, 9.5, 0)
+        Solution(objective=0.5, lower_bound=0.4995, gap=0.0005, gradient_norm=0.001,
+            iterations=7, evaluations=9.5, status=0, weights=(10, 64) float64, bias=(10,) float64)
+        """
+        first = {name: _short(value) for name, value in self._asdict().items() if name != "params"}
+        words = [f"{name}={value}" for name, value in first.items()]
+        params = self.params
+        if isinstance(params, LinearParams):
+            words += [f"weights={_short(params.weights)}", f"bias={_short(params.bias)}"]
+        else:  # a pytree of something else, say of shardings
+            words.append(f"params={params!r}")
+        return f"Solution({', '.join(words[:4])},\n    {', '.join(words[4:])})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = {name: _short(value) for name, value in self._asdict().items() if name != "params"}
+        if isinstance(self.params, LinearParams):
+            rows |= {name: _short(value) for name, value in self.params._asdict().items()}
+        cells = (f"<tr><th>{n}</th><td>{escape(value)}</td></tr>" for n, value in rows.items())
+        return f"<table>{''.join(cells)}</table>"
+
+
+def _short(value: Any) -> str:
+    """A number to seven digits, or an array's shape and dtype."""
+    shape = getattr(value, "shape", ())
+    if shape:
+        return f"{tuple(shape)} {value.dtype}"
+    try:
+        return f"{float(value):.7g}"
+    except (TypeError, ValueError):  # while tracing there is no number, and a pytree holds anything
+        return repr(value)
+
 
 class DataError(ValueError):
     """Data that cannot be used: the message names the file, what is wrong and what to do.

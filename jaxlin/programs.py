@@ -51,10 +51,6 @@ SINGLE = np.float32
 DOUBLE = np.float64
 
 SMALL = {
-    "cli.gradcheck._burned_in": "steps on what a gradient check is asked about",
-    "cli.gradcheck._figure": "one gradient",
-    "cli.landscape_job._directions": "one gradient",
-    "cli.runs._loss_compiled": "element-wise work",
     "estimators.stream._step": "a step of `partial_fit`",
     "gradients.evaluate.Function._trace": "the function of a user",
     "gradients.evaluate.Function.gradient": "the function of a user",
@@ -68,6 +64,10 @@ SMALL = {
     "landscape.slices._evaluate": "the function of a user",
     "passes.chunks.placed": "a copy",
     "preprocess._chunk_moments": "sums",
+    "runs.folder._loss_compiled": "element-wise work",
+    "runs.gradient_check._burned_in": "steps on what a gradient check is asked about",
+    "runs.gradient_check._figure": "one gradient",
+    "runs.slices._directions": "one gradient",
     "sharding._copied": "a copy",
     "solvers.rowwise._lifted": "element-wise work",
     "solvers.rowwise._moved": "element-wise work",

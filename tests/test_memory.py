@@ -56,7 +56,7 @@ def test_parts_halve_until_the_peak_fits():
 
 
 def test_a_run_that_cannot_fit_is_refused_and_one_that_can_in_parts_is_cut(monkeypatch):
-    from jaxlin.cli import fitting
+    from jaxlin.runs import batch_memory as fitting
 
     objective = compose(scores.linear, losses.softmax_cross_entropy)
     wide = LinearParams(jnp.zeros((100, 50), jnp.float32), jnp.zeros(100, jnp.float32))

@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake costs one sentence."""
     prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    from jaxlin.cli import accelerators, launch
+    from jaxlin.cli.launch import ABANDONED
+    from jaxlin.runs import accelerators
+    from jaxlin.runs.cluster import lost_peer
 
     usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
@@ -67,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("JAXLIN_TRACEBACK"):
             raise
-        if launch.lost_peer(error):
-            return launch.ABANDONED
+        if lost_peer(error):
+            return ABANDONED
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _refuse(
                 f"{error.filename or 'the disk'}: {error.strerror}. Free some space, start again."
@@ -76,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
             return 3
         return _refuse(accelerators.refusal(error) or _sentence(error, argv))
     except (RuntimeError, AssertionError) as error:
-        if launch.lost_peer(error):
-            return launch.ABANDONED
+        if lost_peer(error):
+            return ABANDONED
         sentence = None if os.environ.get("JAXLIN_TRACEBACK") else accelerators.refusal(error)
         if sentence is None:
             raise
@@ -113,7 +115,8 @@ def _run(name: str = "help", *rest: str) -> int:
 
 def _prepare_jax(*, quiet: bool) -> None:
     """What must be known before JAX starts: what it will find, and where it keeps its programs."""
-    from jaxlin.cli import accelerators, programs
+    from jaxlin.cli import programs
+    from jaxlin.runs import accelerators
 
     programs.keep()
     machine = accelerators.look()
@@ -145,7 +148,7 @@ def _sentence(error: BaseException, argv: list[str]) -> str:
     text = " ".join(str(error).split())
     module = sys.modules.get(f"jaxlin.cli.{argv[0]}") if argv and argv[0] in COMMANDS else None
     if module is not None:
-        from jaxlin.cli.parsing import in_options
+        from jaxlin.runs.wording import in_options
 
         text = in_options(text, module.Options)
     return text or f"{type(error).__name__} (set JAXLIN_TRACEBACK=1 to see where)."

@@ -27,8 +27,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Do it; verify returns 1 if a file is known not to be the published one."""
-    from jaxlin.cli.output import emit
     from jaxlin.data import NAMED, fetch
+    from jaxlin.runs.output import emit
 
     if options.action == "formats":
         return _formats(json=options.json)
@@ -56,8 +56,8 @@ def _formats(*, json: bool) -> int:
     """Print what can be read; the readers themselves say it."""
     import textwrap
 
-    from jaxlin.cli.output import emit
     from jaxlin.data.registry import formats
+    from jaxlin.runs.output import emit
 
     kinds = formats()
     if json:

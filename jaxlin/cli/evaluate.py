@@ -2,99 +2,21 @@
 
 __all__ = ["Options", "run"]
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-import tyro
-
-from jaxlin.cli.examples import SourceOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SourceOptions):
-    """Measure a trained classifier on data with labels.
-
-    Without --data: on the test set that the run was trained beside. What has splits is measured on
-    its test split, else on its validation split; what says nothing of splits, on all rows.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    data: str | None = None
-    """A named set (digits, mnist, ...: `jaxlin data list`), or a file or folder of pictures, arrays
-    or features (`jaxlin data formats`)."""
-    split: Literal["test", "validation", "train"] | None = None
-    """The rows to measure on, where the data have splits."""
-    json: bool = False
-    """Print one JSON object on stdout."""
+from jaxlin.runs.evaluation import Options
 
 
 def run(options: Options) -> int:
     """Print accuracy and loss of a run on a data set."""
-    from jaxlin import losses, models
-    from jaxlin.cli.measuring import measure
-    from jaxlin.cli.output import emit
-    from jaxlin.cli.progress import reading
-    from jaxlin.cli.runs import load_run, say_reading, trained_on
-    from jaxlin.data import conform
+    from jaxlin.runs.evaluation import evaluate
+    from jaxlin.runs.output import emit
+    from jaxlin.runs.wording import evaluation_lines
 
-    model, config = load_run(options.run)
-    with reading(show=True) as progress:
-        data = conform(_data(options, model, config, progress), *model.expects, to="the model")
-    if data.fingerprint == trained_on(options.run):
-        seen = f"{data.name}: these are the very rows that the run was trained on."
-        data = data._replace(notes=(*data.notes, seen))
-    if data.class_names != model.class_names:
-        _refuse_classes(data, model)
-    say_reading([data], model)
-    scores = models.scores(model, data.inputs)
-    loss = losses.named(model.loss, margin=config.get("margin", 1.0))
-    about = {"run": str(options.run), "data": data.name, "split": data.split}
-    measured = about | measure(model, data, loss, scores) | {"notes": list(data.notes)}
+    measured = evaluate(options)
     if options.json:
         emit(measured)
         return 0
-    low, high = measured["accuracy_interval"]
-    rows = "all" if data.split == "all" else f"the {data.split} split,"
-    print(f"{data.name}: {rows} {measured['n']:,} examples")
-    print(f"accuracy    {measured['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f})")
-    print(f"loss        {measured['loss']:.4f}  ({model.loss})")
-    if measured["n_without_score"]:
-        print(
-            f"no score    {measured['n_without_score']:,} examples, which count as wrong: their "
-            "scores are no numbers"
-        )
+    for line in evaluation_lines(measured):
+        print(line)
     for name, share in measured["per_class"].items():
         print(f"  {name:<18} {'no examples' if share is None else f'{share:.4f}'}")
     return 0
-
-
-def _data(
-    options: Options, model: Any, config: dict, progress: Callable[[int, int], None] | None
-) -> Any:
-    """The examples to measure on."""
-    from jaxlin.cli.examples import held_out, moved, reading_as, refuse_given
-
-    if options.data is None:
-        why = "and the run has its own data. Add --data, or leave it out."
-        refuse_given(options, why, but=("data_dir", "labels"))
-        config = moved(config, options)
-        return held_out(config, options.split, run=options.run, progress=progress)
-    from jaxlin.data import load, splits_of
-    from jaxlin.data.source import labeled_split
-
-    how = reading_as(model, config, asdict(options), options.data)
-    split = labeled_split(splits_of(options.data, **how), options.split, options.data)
-    names = model.class_names
-    return load(options.data, split=split, class_names=names, progress=progress, **how)
-
-
-def _refuse_classes(data: Any, model: Any) -> None:
-    from jaxlin.core import DataError
-
-    raise DataError(
-        f"{data.name}: has the classes {', '.join(data.class_names[:10])}, and the model "
-        f"{', '.join(model.class_names[:10])}. Evaluate it on data with its classes."
-    )

@@ -32,8 +32,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Print what the files hold."""
-    from jaxlin.cli.output import emit
     from jaxlin.data.survey import survey
+    from jaxlin.runs.output import emit
 
     found = survey(options.path, options.labels, check=options.check)
     if options.json:

@@ -36,9 +36,9 @@ def run(options: Options) -> int:
     """Print the environment of this machine."""
     import jax
 
-    from jaxlin.cli import accelerators
-    from jaxlin.cli.environment import environment
-    from jaxlin.cli.output import emit
+    from jaxlin.runs import accelerators
+    from jaxlin.runs.environment import environment
+    from jaxlin.runs.output import emit
 
     found = environment() | {
         "memory": [details(device) for device in jax.local_devices()],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlin.cli.output import OutputOptions
+from jaxlin.runs.output import OutputOptions
 
 CHAPTERS = (
     *("pixels", "scores", "interpretations", "bias_trick", "preprocessing"),
@@ -58,7 +58,7 @@ class Lesson(NamedTuple):
 
 def run(options: Options) -> int:
     """Measure every chapter, save its pictures, and write the two pages."""
-    from jaxlin.cli.output import emit, prepare_out, say, write_json
+    from jaxlin.runs.output import emit, prepare_out, say, write_json
 
     unknown = set(options.only) - set(CHAPTERS)
     if unknown:
@@ -147,8 +147,8 @@ def script(name: str) -> Any:
 
 
 def _write(out: Path, chapters: list, *, data: str, seconds: float) -> None:
-    from jaxlin.cli.output import write_text
     from jaxlin.report.lecture import lecture_page, playground_page
+    from jaxlin.runs.output import write_text
 
     write_text(out / "lecture.html", lecture_page(chapters, data=data, seconds=seconds))
     write_text(out / "playground.html", playground_page())

@@ -1,6 +1,6 @@
 """From words to options: the command line, `--config FILE`, and one sentence for a mistake."""
 
-__all__ = ["check_seed", "from_config", "in_options", "parse"]
+__all__ = ["from_config", "parse"]
 
 import contextlib
 import dataclasses
@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from jaxlin.cli.help_page import help_page
+from jaxlin.runs.wording import flags_of
 
 MAY_BE_PATHS = ("data", "at")
 """Options that take a path or one of some words."""
@@ -70,32 +71,9 @@ def _at_home(value: Any) -> Any:
     return Path(os.path.abspath(expanded) if expanded.startswith("~") else expanded)
 
 
-def check_seed(name: str, seed: int) -> None:
-    """Refuse a seed that JAX would cut to 32 bits, and so take for another."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"{name} must be in [0, 2**32), got {seed}.")
-
-
-def in_options(sentence: str, options_type: type) -> str:
-    """A sentence of the Python interface with the command's options for the arguments it names.
-
-    >>> from jaxlin.cli.train_options import Options
-    >>> in_options("raise `tolerance` (`tol`), or raise `strength` (lower `C`)", Options)
-    'raise --tolerance, or raise --strength'
-    """
-    sentence = re.sub(r" \((?:lower |a finite )?`(?:C|tol)`\)", "", sentence)
-    flags = _flags(options_type)
-
-    def flag(named: re.Match) -> str:
-        option = f"--{named[1].replace('_', '-')}"
-        return option if option in flags else named[0]
-
-    return re.sub(r"(?<!array )(?<!tensor )`([a-z_]+)`", flag, sentence)
-
-
 def _one_sentence(printed: str, argv: list[str], command: str, options_type: type) -> str:
     """What the parser printed in a box, as one sentence with the nearest known name."""
-    known = sorted(_flags(options_type))
+    known = sorted(flags_of(options_type))
     for word in argv:
         flag = word.split("=")[0]
         if re.fullmatch(r"--[a-zA-Z][\w.-]*", flag) and known and _kebab(flag) not in known:
@@ -154,15 +132,6 @@ def _is_a(kind: Any, choices: Sequence[str], word: str) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _flags(options_type: type) -> set[str]:
-    """The long options of a flat dataclass; empty for unions of subcommands."""
-    if not dataclasses.is_dataclass(options_type):
-        return set()
-    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options_type)} | {
-        "--help"
-    }
 
 
 def _kebab(flag: str) -> str:

@@ -21,12 +21,12 @@ class Options:
 def run(options: Options) -> int:
     """Rewrite the pictures and `report.html` of a run folder."""
     from jaxlin import models
-    from jaxlin.cli.output import say
-    from jaxlin.cli.preparing import judged, split_data
-    from jaxlin.cli.runs import load_run, read_json, write_pictures
+    from jaxlin.runs.folder import load_run, read_json, write_pictures
+    from jaxlin.runs.output import say
+    from jaxlin.runs.preparation import judged, split_data
 
     if (options.run / "sweep.json").is_file():
-        from jaxlin.cli.sweep_page import write_sweep_pictures
+        from jaxlin.runs.sweeps.page import write_sweep_pictures
 
         found, config = (read_json(options.run / name) for name in ("sweep.json", "config.json"))
         write_sweep_pictures(options.run, found, config)

@@ -163,6 +163,14 @@ class GradientReport(NamedTuple):
         """The report as JSON; numbers that are not finite become strings."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
     def __str__(self) -> str:
         lines = [f"{self.subject} check: {_headline(self)}"]
         if self.entries:

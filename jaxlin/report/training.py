@@ -1,6 +1,6 @@
 """The page of a run: what was trained, how well it does, and what it gets wrong."""
 
-__all__ = ["Mistake", "training_page"]
+__all__ = ["Mistake", "headline", "training_page"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -66,6 +66,17 @@ def training_page(
 
 
 def _numbers(results: Mapping) -> Markup:
+    cells = headline(results)
+    divs = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in cells)
+    return Markup(f'<div class="numbers">{divs}</div>')
+
+
+def headline(results: Mapping) -> list[tuple[str, str]]:
+    """The numbers that count, each with what it is: accuracies, objective, certified gap.
+
+    Args:
+      results: what `results.json` of a training run holds.
+    """
     cells = []
     for split in ("test", "validation", "train"):
         part = results[split]
@@ -84,8 +95,7 @@ def _numbers(results: Mapping) -> Markup:
     cells.append((f"{results['objective']:.5g}", "objective on the training examples"))
     if "lower_bound" in results:
         cells.append((f"{results['relative_gap']:.1e}", "certified relative gap to the optimum"))
-    divs = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in cells)
-    return Markup(f'<div class="numbers">{divs}</div>')
+    return cells
 
 
 def _curves(records: Sequence[Mapping]) -> Markup:

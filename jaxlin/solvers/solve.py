@@ -91,7 +91,7 @@ def minimize(
       carried: of a fit to the same problem that was left: it goes on from there, and ends as the
         unbroken fit does, bit for bit (with a `callback` or without one, as that had it).
       on_carried: called with (evaluations, make) between steps; `make()` returns what to give as
-        `carried`: a NamedTuple of arrays (`jaxlin.solvers.unfinished`). It is not called in fits
+        `carried`: a NamedTuple of arrays (`jaxlin.solvers.states`). It is not called in fits
         of a second or so, which begin again.
       on_pass: called with nothing before each pass over the data, or step of a loss with kinks.
         An exception that it, `on_carried` or `callback` raises ends the fit.

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlin.cli import accelerators, info
-from jaxlin.cli.accelerators import Machine
-from jaxlin.cli.devices import remarks
+from jaxlin.cli import info
+from jaxlin.runs import accelerators
+from jaxlin.runs.accelerators import Machine
+from jaxlin.runs.devices import remarks
 
 CUDA = {"jax-cuda12-pjrt": "0.10.2", "jax-cuda12-plugin": "0.10.2"}
 BARE = Machine(gpu=False, tpu=False, driver=None, library=False, plugins={})

@@ -18,7 +18,7 @@ import pytest
 from jaxlin import models
 from jaxlin.cli import launch
 from jaxlin.cli.parsing import parse
-from jaxlin.cli.train_options import Options, check_options
+from jaxlin.runs.train_options import Options, check_options
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"
 RUN = ("--epochs", "8", "--batch-size", "100", "--optimizer", "momentum")

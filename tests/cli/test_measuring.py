@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from jaxlin import losses, models
-from jaxlin.cli.measuring import measure, measure_in_blocks
-from jaxlin.cli.runs import write_predictions
 from jaxlin.core import LinearParams
 from jaxlin.data import Dataset
 from jaxlin.preprocess import fit
+from jaxlin.runs.folder import write_predictions
+from jaxlin.runs.measures import measure, measure_in_blocks
 
 INPUTS = np.array([[1.0, 0.0], [0.0, 1.0], [np.nan, 0.0], [0.0, np.nan]])
 LABELS = np.array([0, 1, 0, 1], np.int32)

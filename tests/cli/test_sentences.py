@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxlin.cli.train_options import LEAST_TOLERANCE
+from jaxlin.runs.train_options import LEAST_TOLERANCE
 from jaxlin.solvers import minimize
 
 FULL = ("--solver", "full-batch")

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from jaxlin import checkpoint, train
-from jaxlin.cli import main, preparing, training
+from jaxlin.cli import main
+from jaxlin.runs import preparation as preparing
+from jaxlin.runs import training
 
 RUN = ("--steps", "60", "--batch-size", "64", "--patience", "50", "-q")
 SAVING = (*RUN, "--save-every", "17")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxlin import checkpoint, solvers
-from jaxlin.cli import training
+from jaxlin.runs import training
 
 FULL = ("--data", "mine.npz", "--tolerance", "1e-6", "--strength", "1e-5", "-q")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxlin import checkpoint, train
-from jaxlin.cli import sweeping
+from jaxlin.runs.sweeps import folder as sweeping
 
 DESCENT = ("sweep", "--strengths", "1e-4", "1e-2", "--step-sizes", "1e-8", "2e-8", "0.01",
            "--batch-size", "64", "--patience", "2", "--bank-memory", "1.7e-4", "-q")  # fmt: skip

@@ -84,7 +84,7 @@ def test_every_preset_says_where_it_comes_from():
 def test_the_command_line_knows_the_same_presets():
     import typing
 
-    from jaxlin.cli.sweep import Options
+    from jaxlin.runs.sweeps.options import Options
 
     annotation = typing.get_type_hints(Options)["preset"]
     assert set(typing.get_args(typing.get_args(annotation)[0])) == set(PRESETS)

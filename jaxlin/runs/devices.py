@@ -110,8 +110,8 @@ def start(options: Any, *, proves: bool) -> Any:
     set_flags(options)
     import jax
 
-    from jaxlin.cli.launch import connect
-    from jaxlin.cli.output import say
+    from jaxlin.runs.cluster import connect
+    from jaxlin.runs.output import say
     from jaxlin.sharding import mesh
 
     connect(options)

@@ -1,6 +1,6 @@
 """The work of `jaxlin landscape`: the point, its directions, the values, and the pictures."""
 
-__all__ = ["Job", "compute", "prepare"]
+__all__ = ["Job", "compute", "draw", "prepare"]
 
 import dataclasses
 import time
@@ -16,9 +16,6 @@ from numpy.typing import ArrayLike
 
 from jaxlin import landscape, losses, models, preprocess, train
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli.examples import moved, reading_of, training_data
-from jaxlin.cli.output import write_json, write_text
-from jaxlin.cli.runs import load_run
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.data import Dataset, conform, load
 from jaxlin.data.telling import of_split
@@ -27,6 +24,10 @@ from jaxlin.plots import landscape as pictures
 from jaxlin.plots.style import literal, save
 from jaxlin.precision import jit
 from jaxlin.report import landscape as pages
+from jaxlin.runs.examples import moved, reading_of, training_data
+from jaxlin.runs.folder import load_run
+from jaxlin.runs.landscape_options import continues
+from jaxlin.runs.output import check_out, prepare_out, write_json, write_text
 
 _STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 0.1)  # of the page's slider, with the chosen one
 
@@ -55,10 +56,27 @@ class Job(NamedTuple):
         return {"loss": self.loss, "preprocessing": self.statistics}
 
 
-def prepare(options: Any) -> Job:
+def draw(
+    options: Any, shape: Sequence[int], say: Callable, given: Dataset | None = None
+) -> tuple[Path, dict]:
+    """Compute and draw what `options` say: the folder that was written, and the facts of it.
+
+    `given` are data in hand, or `None`: those that `options` name.
+    """
+    if options.out is not None and not continues(options):
+        check_out(options.out, overwrite=options.overwrite)
+    job, out = prepare(options, given), options.out
+    if out is None or not continues(options):
+        out = prepare_out(out, name=f"landscape-{job.data.name}", overwrite=options.overwrite)
+    return out, compute(job, options, shape, out, say)
+
+
+def prepare(options: Any, given: Dataset | None = None) -> Job:
     """The data, the point and the objective that the options name."""
     model, config = (None, {}) if options.run is None else load_run(options.run)
-    if options.data is None and config:
+    if given is not None:
+        data = given
+    elif options.data is None and config:
         data = training_data(moved(config, options))
     else:
         data = load(options.data or "digits", **reading_of(dataclasses.asdict(options)))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxlin import metrics, models
-from jaxlin.cli import hosts
-from jaxlin.cli.runs import loss_values, probabilities
 from jaxlin.data import Dataset
 from jaxlin.prefetch import prefetch
+from jaxlin.runs import hosts
+from jaxlin.runs.folder import loss_values, probabilities
 
 SCORE_BYTES = 64 << 20
 

@@ -29,11 +29,12 @@ import jax
 import numpy as np
 
 from jaxlin import checkpoint, models
-from jaxlin.cli import launch
-from jaxlin.cli.surviving import WHERE_DATA_LIE
 from jaxlin.data import NAMED, scattered
 from jaxlin.data.peers import Peers, together
 from jaxlin.data.rows import take
+from jaxlin.runs.checkpointing import WHERE_DATA_LIE
+from jaxlin.runs.cluster import reachable_names
+from jaxlin.runs.examples import IN_HAND
 from jaxlin.sharding import agreed, own_rows
 
 
@@ -162,7 +163,7 @@ def apart(config: dict) -> scattered.Scattered | None:
     if jax.process_count() == 1:
         return None
     named = [config["data"], config.get("test")]
-    paths = [None if name in (None, *NAMED) else Path(name).expanduser() for name in named]
+    paths = [None if name in (None, IN_HAND, *NAMED) else Path(name).expanduser() for name in named]
 
     def seen() -> list[dict]:
         return [{} if path is None else scattered.listing(path) for path in paths]
@@ -177,7 +178,7 @@ def apart(config: dict) -> scattered.Scattered | None:
 @cache
 def _peers() -> Peers:
     """The connections of this process, once."""
-    return Peers(jax.process_index(), _from_all, list(launch.reachable_names()))
+    return Peers(jax.process_index(), _from_all, list(reachable_names()))
 
 
 def own_part(inputs: Any) -> Any:

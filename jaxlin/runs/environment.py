@@ -13,7 +13,7 @@ def environment() -> dict:
     """Versions, devices and settings, ready for `env.json`."""
     import jax
 
-    from jaxlin.cli.accelerators import driver, plugins
+    from jaxlin.runs.accelerators import driver, plugins
 
     return {
         "python": platform.python_version(),

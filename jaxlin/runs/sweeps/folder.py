@@ -13,15 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlin import models, sweep
-from jaxlin.cli import hosts
-from jaxlin.cli.environment import environment
-from jaxlin.cli.output import write_json
-from jaxlin.cli.preparing import prepare
-from jaxlin.cli.surviving import Watch
-from jaxlin.cli.sweep_fits import final_model, fit_all
-from jaxlin.cli.sweep_job import SweepJob, head_json, history_json
-from jaxlin.cli.sweep_page import say_results, write_sweep_pictures
-from jaxlin.cli.sweep_results import (
+from jaxlin.runs import hosts
+from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.environment import environment
+from jaxlin.runs.examples import NOT_GIVEN, Given
+from jaxlin.runs.output import write_json
+from jaxlin.runs.preparation import prepare
+from jaxlin.runs.sweeps.fitting import final_model, fit_all
+from jaxlin.runs.sweeps.job import SweepJob, head_json, history_json
+from jaxlin.runs.sweeps.page import say_results, write_sweep_pictures
+from jaxlin.runs.sweeps.results import (
     Other,
     counted,
     few_shot,
@@ -33,10 +34,10 @@ from jaxlin.sweep import presets, selection
 DEFAULT_STRENGTHS = tuple(np.logspace(-6, 0, 13).tolist())
 
 
-def prepare_sweep(options: Any, mesh: Mesh | None = None) -> SweepJob:
+def prepare_sweep(options: Any, mesh: Mesh | None = None, given: Given = NOT_GIVEN) -> SweepJob:
     """Load the data and lay out the heads; everything that cannot be done is refused here."""
     preset = None if options.preset is None else presets.PRESETS[options.preset]
-    job = prepare(dataclasses.replace(options, compare=None))
+    job = prepare(dataclasses.replace(options, compare=None), given)
     config = {name: value for name, value in job.config.items() if name != "compare"}
     full, examples = config["solver"] == "full-batch", len(job.train.labels)
     features, classes = job.train.inputs.shape[1], len(job.train.class_names)

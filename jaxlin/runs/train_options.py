@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlin.cli.devices import DeviceOptions, check_devices
-from jaxlin.cli.examples import DataOptions
-from jaxlin.cli.output import OutputOptions
-from jaxlin.cli.parsing import check_seed
-from jaxlin.cli.surviving import SurvivalOptions, check_survival
+from jaxlin.runs.checkpointing import SurvivalOptions, check_survival
+from jaxlin.runs.devices import DeviceOptions, check_devices
+from jaxlin.runs.examples import DataOptions
+from jaxlin.runs.output import OutputOptions
+from jaxlin.runs.wording import check_seed
 
 LossName = Literal[
     "softmax",

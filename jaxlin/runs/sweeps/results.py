@@ -19,15 +19,15 @@ import jax
 import numpy as np
 
 from jaxlin import losses, metrics, sweep
-from jaxlin.cli import hosts
-from jaxlin.cli.measuring import measure
-from jaxlin.cli.parsing import in_options
-from jaxlin.cli.runs import safe_cell, write_predictions
-from jaxlin.cli.sweep_job import SweepJob, as_batch
-from jaxlin.cli.train_options import Options
 from jaxlin.core import DataError, LinearParams
 from jaxlin.data import Dataset
 from jaxlin.models import Model
+from jaxlin.runs import hosts
+from jaxlin.runs.folder import safe_cell, write_predictions
+from jaxlin.runs.measures import measure
+from jaxlin.runs.sweeps.job import SweepJob, as_batch
+from jaxlin.runs.train_options import Options
+from jaxlin.runs.wording import in_options
 from jaxlin.sweep import selection
 from jaxlin.sweep.paired import compare
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from jaxlin import checkpoint, models, preprocess, sweep
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli import hosts
-from jaxlin.cli.preparing import split_data
-from jaxlin.cli.progress import progress as progress_bar
-from jaxlin.cli.records import record_log
-from jaxlin.cli.surviving import Watch
-from jaxlin.cli.sweep_job import SweepJob, as_batch, head_json
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
 from jaxlin.data.joined import joined
+from jaxlin.runs import hosts
+from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.metrics_log import record_log
+from jaxlin.runs.preparation import split_data
+from jaxlin.runs.progress import progress as progress_bar
+from jaxlin.runs.sweeps.job import SweepJob, as_batch, head_json
 from jaxlin.solvers import states
 from jaxlin.solvers.path import PathState
 from jaxlin.solvers.status import silent
@@ -335,7 +335,7 @@ def final_model(
 
 def _everything(job: SweepJob) -> Dataset:
     """Training and validation examples as one set."""
-    everything, apart, _ = split_data(job.job.config | {"validation": 0})
+    everything, apart, _ = split_data(job.job.config | {"validation": 0}, job.job.given)
     if apart is None:
         return everything
     inputs = joined(everything.inputs, apart.inputs)

@@ -12,13 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlin import checkpoint, solvers
-from jaxlin.cli import hosts
-from jaxlin.cli.output import say
-from jaxlin.cli.parsing import in_options
-from jaxlin.cli.records import record_log
-from jaxlin.cli.surviving import Watch
-from jaxlin.cli.train_options import Options
 from jaxlin.core import LinearParams, Solution
+from jaxlin.runs import hosts
+from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.metrics_log import record_log
+from jaxlin.runs.output import say
+from jaxlin.runs.train_options import Options
+from jaxlin.runs.wording import in_options
 from jaxlin.solvers import states
 
 SILENCE = 3.0

@@ -1,27 +1,21 @@
-"""Options and steps of a command that survives: --save-every, --resume, signals, a locked folder.
-
-Exit codes beside the usual ones: 75 stopped by a signal with everything saved (start the same
-command with `--resume auto`), 3 done or stopped while checkpoints could not be saved.
-"""
+"""Checkpoints of a run: --save-every, --resume, signals, and its folder, locked."""
 
 __all__ = [
     "WHERE_DATA_LIE",
     "SurvivalOptions",
     "Watch",
     "check_survival",
-    "exit_codes",
     "identity_of",
     "open_run",
 ]
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jaxlin.cli.output import check_out, make_out, occupied, say
+from jaxlin.runs.output import check_out, make_out, occupied, say
 
 KEEP = 3
 """How many checkpoints stay in a run folder."""
@@ -112,7 +106,7 @@ def identity_of(config: dict, train: Any, test: Any, environment: dict) -> dict:
     Args:
       config: every option that decides numbers.
       train, test: `Dataset`s; `test` may be `None`.
-      environment: of `jaxlin.cli.environment`.
+      environment: of `jaxlin.runs.environment`.
     """
     versions = ("packages", "backend", "device_count", "process_count", "x64", "matmul_precision")
     return {
@@ -220,37 +214,6 @@ def _config_of(out: Path) -> dict | None:
         return _options_alone(json.loads((out / "config.json").read_bytes()))
     except (OSError, ValueError, AttributeError):
         return None
-
-
-@contextmanager
-def exit_codes(options: Any) -> Iterator[tuple[Callable[[], str], list[int]]]:
-    """Signals heard, and the ends of a run that survives turned into exit codes.
-
-    Yields:
-      `stopping()`, and a list that holds the exit code if the context was left early.
-    """
-    from jaxlin.checkpoint import Stopped, stop_signals
-
-    if options.save_every is None and options.resume == "never":
-        yield lambda: "", []
-        return
-    code: list[int] = []
-    with stop_signals() as stopping:
-        try:
-            yield stopping, code
-        except Stopped as stop:
-            how = "all is saved" if stop.saved else "but this state could not be saved"
-            _warn(f"stopped {stop.where} by {stop.signal}, {how}; add --resume auto to go on.")
-            code.append(75 if stop.saved else 3)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            where = error.filename or "the disk"
-            _warn(
-                f"{where}: {error.strerror}. The checkpoints are whole: free some space and add "
-                "--resume auto to go on."
-            )
-            code.append(3)
 
 
 def _warn(sentence: str) -> None:

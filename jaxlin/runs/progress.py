@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, lines when asked, silence in a pipe."""
+"""Progress: a bar on a terminal or in a notebook, lines when asked, silence in a pipe."""
 
 __all__ = ["progress", "reading"]
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -13,13 +14,13 @@ from typing import Any
 def progress(steps: int, *, show: bool, verbose: bool = False) -> Iterator[Callable]:
     """A function to call with every `train.Record` while the context lasts.
 
-    The bar is drawn on stderr, and only where that is a terminal; `verbose` prints a line a
-    record instead, wherever stderr goes.
+    The bar is drawn on stderr, and only where that is a terminal, or in a notebook; `verbose`
+    prints a line a record instead, wherever stderr goes.
     """
     if verbose:
         yield lambda record: print(_line(record), file=sys.stderr, flush=True)
         return
-    if not show or not sys.stderr.isatty():
+    if not show or not _draws():
         yield lambda record: None
         return
 
@@ -35,7 +36,7 @@ _PATIENCE = 1.0
 @contextmanager
 def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
     """The `progress` for `jaxlin.data.load` while the context lasts: a bar, after a second."""
-    if not show or not sys.stderr.isatty():
+    if not show or not _draws():
         yield None
         return
     begun, task = time.monotonic(), None
@@ -55,6 +56,11 @@ def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+def _draws() -> bool:
+    """Whether a bar can be drawn: on a terminal, or by a notebook's widgets."""
+    return sys.stderr.isatty() or ("ipykernel" in sys.modules and bool(find_spec("ipywidgets")))
 
 
 def _bar(what: str) -> Any:

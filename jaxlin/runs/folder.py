@@ -25,13 +25,13 @@ import numpy as np
 from PIL import Image
 
 from jaxlin import losses, models
-from jaxlin.cli.output import say, write_text
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images
 from jaxlin.data.telling import reading_lines
 from jaxlin.metrics import predicted_classes
 from jaxlin.models import Model
 from jaxlin.precision import jit
+from jaxlin.runs.output import say, write_text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -57,14 +57,15 @@ def trained_on(folder: Path) -> str | None:
     return None
 
 
-def say_reading(parts: list, model: models.Model) -> None:
+def say_reading(parts: list, model: models.Model, *, quiet: bool = False) -> None:
     """What was noted while data for a model were read, and what its file lacks; on stderr."""
     for line in reading_lines(parts):
-        say(line)
+        say(line, quiet=quiet)
     if model.pixels is None:
         say(
             "note        the model does not tell the range of the pixels it was trained on (it is "
-            "of an older version): inputs are taken as they are. Train again to have them checked."
+            "of an older version): inputs are taken as they are. Train again to have them checked.",
+            quiet=quiet,
         )
 
 

@@ -1,7 +1,10 @@
 """Options of the commands that read examples: which, where they lie, and how they are read."""
 
 __all__ = [
+    "IN_HAND",
+    "NOT_GIVEN",
     "DataOptions",
+    "Given",
     "PictureOptions",
     "SourceOptions",
     "held_out",
@@ -17,7 +20,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+IN_HAND = "(arrays in hand)"
+"""What a run's configuration says of data that were no file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,18 @@ class DataOptions(PictureOptions, SourceOptions):
     """A file or folder that gives the test set."""
     test_labels: Path | None = None
     """The labels of test features (without it: those beside them)."""
+
+
+class Given(NamedTuple):
+    """Data in hand, instead of those that options name."""
+
+    train: Any = None
+    """A `jaxlin.data.Dataset`."""
+    test: Any = None
+    """What `jaxlin.runs.in_hand` takes: its classes are those of the training set."""
+
+
+NOT_GIVEN = Given()
 
 
 def refuse_given(options: Any, why: str, *, but: tuple[str, ...] = ("data_dir",)) -> None:
@@ -133,6 +151,7 @@ def held_out(
     from jaxlin.core import DataError
     from jaxlin.data import load
 
+    _check_in_hand(config, NOT_GIVEN)
     if split in ("train", "validation"):
         how = reading_of(config) | {"memory": memory_bytes(config), "progress": progress}
         return load(config["data"], split=split, **how)
@@ -146,28 +165,86 @@ def held_out(
 
 
 def run_data(
-    config: dict, apart: Any = None, *, progress: Callable[[int, int], None] | None = None
+    config: dict,
+    apart: Any = None,
+    *,
+    given: Given = NOT_GIVEN,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Any:
-    """The `jaxlin.data.Splits` that a run's configuration names.
+    """The `jaxlin.data.Splits` that a run's configuration names, but for those `given`.
 
     See `jaxlin.data.source.Reading` for `apart` and `progress`.
     """
     from jaxlin.data import load_splits
+    from jaxlin.data.registry import Splits
 
-    return load_splits(
-        config["data"],
-        test=config.get("test"),
-        test_labels=config.get("test_labels"),
-        memory=memory_bytes(config),
-        apart=apart,
-        progress=progress,
-        **reading_of(config),
-    )
+    _check_in_hand(config, given)
+    if given.train is not None:
+        splits = Splits(given.train, None, _test_of(config, given.train))
+    else:
+        splits = load_splits(
+            config["data"],
+            test=None if given.test is not None else config.get("test"),
+            test_labels=config.get("test_labels"),
+            memory=memory_bytes(config),
+            apart=apart,
+            progress=progress,
+            **reading_of(config),
+        )
+    if given.test is None:
+        return splits
+    from jaxlin.runs.in_hand import in_hand
+
+    names = splits.train.class_names
+    test = in_hand(given.test, "test", class_names=names, training=False)
+    return splits._replace(test=_fitting(test, splits.train))
+
+
+def _check_in_hand(config: dict, given: Given) -> None:
+    """Refuse to read what only the process that trained had."""
+    from jaxlin.core import DataError
+
+    for name, there in (("data", given.train), ("test", given.test)):
+        if config.get(name) == IN_HAND and there is None:
+            raise DataError(
+                "the run was trained on arrays in hand, which its folder does not hold. Name what "
+                "to use with --data."
+            )
+
+
+def _test_of(config: dict, train: Any) -> Any:
+    """The test set in a file beside training examples in hand, or `None`."""
+    from jaxlin.data import load, splits_of
+    from jaxlin.data.source import labeled_split
+
+    place = config.get("test")
+    if place in (None, IN_HAND):
+        return None
+    labels = config.get("test_labels")
+    how = {} if labels is None else {"labels": labels}
+    there = splits_of(place, **how)
+    split = "all" if "all" in there else labeled_split(there, None, place)
+    return _fitting(load(place, split=split, class_names=train.class_names, **how), train)
+
+
+def _fitting(test: Any, train: Any) -> Any:
+    """A test set brought to the shape and scale of the training set, or refused."""
+    from jaxlin.core import DataError
+    from jaxlin.data import conform
+
+    if test.class_names != train.class_names:
+        raise DataError(
+            f"{test.name}: the test set has the classes {', '.join(test.class_names[:10])}, and "
+            f"the training set {', '.join(train.class_names[:10])}. Give both the same classes."
+        )
+    return conform(test, train.inputs.shape[1], train.image_shape, train.pixels)
 
 
 def training_data(config: dict) -> Any:
     """The training split alone."""
     from jaxlin.data import load
+
+    _check_in_hand(config | {"test": None}, NOT_GIVEN)
 
     return load(config["data"], memory=memory_bytes(config), **reading_of(config))
 

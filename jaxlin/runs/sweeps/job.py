@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlin import metrics, sweep
-from jaxlin.cli.preparing import Job
 from jaxlin.core import Batch
 from jaxlin.data import Dataset
+from jaxlin.runs.preparation import Job
 from jaxlin.sweep import presets
 
 

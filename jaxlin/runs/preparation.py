@@ -12,19 +12,19 @@ import numpy as np
 
 from jaxlin import preprocess
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli import hosts
-from jaxlin.cli.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
-from jaxlin.cli.environment import environment
-from jaxlin.cli.examples import run_data
-from jaxlin.cli.output import say
-from jaxlin.cli.progress import reading
-from jaxlin.cli.surviving import identity_of
-from jaxlin.cli.train_options import VALIDATION, Options, is_full_batch
 from jaxlin.core import DataError
 from jaxlin.data import NAMED, Dataset
 from jaxlin.data.rows import hold, take
 from jaxlin.data.telling import reading_counts, reading_lines, splits_lines
 from jaxlin.data.validate import refuse_large
+from jaxlin.runs import hosts
+from jaxlin.runs.checkpointing import identity_of
+from jaxlin.runs.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
+from jaxlin.runs.environment import environment
+from jaxlin.runs.examples import IN_HAND, NOT_GIVEN, Given, run_data
+from jaxlin.runs.output import say
+from jaxlin.runs.progress import reading
+from jaxlin.runs.train_options import VALIDATION, Options, is_full_batch
 
 # The default step size is c / (D * size**power) for D features of root mean square `size`. A step
 # of Adam's kind moves every weight by the same amount, hence a score by D * size times that; a
@@ -50,6 +50,8 @@ class Job(NamedTuple):
     """Fitted on the training examples alone."""
     config: dict
     """Every option that decides the numbers, all defaults filled in."""
+    given: Given = NOT_GIVEN
+    """Data in hand, which the configuration cannot name."""
 
     def about_data(self) -> dict:
         """What results say of the data: name, fingerprint, splits, and what was passed over."""
@@ -63,19 +65,21 @@ class Job(NamedTuple):
         return identity_of(self.config, self.train, self.test, environment())
 
 
-def prepare(options: Options) -> Job:
-    """Load and split the data, and fill in the options that depend on them."""
+def prepare(options: Options, given: Given = NOT_GIVEN) -> Job:
+    """Load and split the data, or take those `given`, and fill in what depends on them."""
     if options.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     values = _values(options)
+    in_hand = zip(("data", "test"), given, strict=True)
+    values |= {name: IN_HAND for name, data in in_hand if data is not None}
     with reading(show=not options.quiet) as progress:
-        parts = split_data(values, progress=progress)
+        parts = split_data(values, given, progress=progress)
     hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     refuse_large(own, values["dtype"], file=values["data"])
     statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
     values["solver"] = "full-batch" if is_full_batch(options) else "minibatch"
-    return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics))
+    return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics), given)
 
 
 def say_data(job: Job, *, quiet: bool) -> None:
@@ -101,11 +105,14 @@ def _absent(data: Dataset) -> list[str]:
 
 
 def split_data(
-    config: dict, *, progress: Callable[[int, int], None] | None = None
+    config: dict,
+    given: Given = NOT_GIVEN,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
     apart = hosts.apart(config)
-    train_set, validation, test_set = run_data(config, apart, progress=progress)
+    train_set, validation, test_set = run_data(config, apart, given=given, progress=progress)
     rng = np.random.default_rng(config["seed"])
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:

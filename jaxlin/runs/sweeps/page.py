@@ -1,14 +1,14 @@
 """What a finished sweep shows: its pictures and page, and the table it prints."""
 
-__all__ = ["say_results", "write_sweep_pictures"]
+__all__ = ["say_results", "sweep_lines", "write_sweep_pictures"]
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxlin.cli.output import say, write_text
-from jaxlin.cli.runs import read_json
-from jaxlin.cli.sweep_results import counted
+from jaxlin.runs.folder import read_json
+from jaxlin.runs.output import say, write_text
+from jaxlin.runs.sweeps.results import counted
 
 _ROWS = 12
 
@@ -45,45 +45,47 @@ def write_sweep_pictures(out: Path, results: dict, config: dict) -> None:
 
 def say_results(results: dict, out: Path, *, quiet: bool) -> None:
     """The best heads as a table, then the test, once."""
-    if quiet:
-        return
-    for line in _table(results):
-        say(line)
-    for row in results["few_shot"] or []:
-        say(_few_shot_line(row))
+    for line in sweep_lines(results):
+        say(line, quiet=quiet)
+    say(f"Look at     {out / 'report.html'}", quiet=quiet)
+
+
+def sweep_lines(results: dict) -> Iterator[str]:
+    """What `sweep.json` says, in lines: the best heads, the choice, the test, notes."""
+    yield from _table(results)
+    yield from map(_few_shot_line, results["few_shot"] or [])
     best, test = results["best"], results["test"]
     chosen = f"strength {best['strength']:.4g}"
     chosen += "" if best["step_size"] is None else f", step size {best['step_size']:.4g}"
     chosen += "" if best["subset"] == "all" else f", features {best['subset']}"
     if best["validation_accuracy"] is not None:
         chosen += f": validation accuracy {best['validation_accuracy']:.4f}"
-    say(f"chosen      {chosen}")
+    yield f"chosen      {chosen}"
     if results["refit"] is not None:
-        say(f"refitted    on training and validation, {results['refit']['n']:,} examples")
+        yield f"refitted    on training and validation, {results['refit']['n']:,} examples"
     if test is None:
-        say("test        none was given (--test FILE gives one)")
+        yield "test        none was given (--test FILE gives one)"
     elif results["few_shot"] is None:
         low, high = test["accuracy_interval"]
-        say(
+        yield (
             f"test        accuracy {test['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f}, "
             f"{test['n']:,} examples)"
         )
         if "mean_per_class_accuracy" in test:
             low, high = test["mean_per_class_interval"]
             mean = test["mean_per_class_accuracy"]
-            say(f"            mean per class {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
+            yield f"            mean per class {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})"
     if results["comparison"] is not None:
         found = results["comparison"]
         low, high = (100 * end for end in found["interval"])
-        say(
+        yield (
             f"compared    {100 * found['difference']:+.2f} points to {found['with']} "
             f"(95 % interval {low:+.2f} to {high:+.2f}, p = {found['p_value']:.3g}; right where "
             f"the other is wrong {found['only_first']:,}, the reverse {found['only_second']:,})"
         )
     for note in results["notes"]:
-        say(f"note        {note}")
-    say(f"{counted(len(results['heads']))} in {results['seconds']['heads']:.1f} s")
-    say(f"Look at     {out / 'report.html'}")
+        yield f"note        {note}"
+    yield f"{counted(len(results['heads']))} in {results['seconds']['heads']:.1f} s"
 
 
 def _table(results: dict) -> Iterator[str]:

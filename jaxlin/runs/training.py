@@ -14,21 +14,22 @@ from jax.sharding import Mesh
 
 from jaxlin import checkpoint, losses, models, regularizers, sharding, train
 from jaxlin.batches import steps_per_epoch
-from jaxlin.cli import hosts
-from jaxlin.cli.environment import environment
-from jaxlin.cli.fitting import batch_parts
-from jaxlin.cli.measuring import accuracy_and_loss, measure, measure_in_blocks
-from jaxlin.cli.output import say, write_json
-from jaxlin.cli.preparing import Job, feature_size, judged
-from jaxlin.cli.progress import progress as progress_bar
-from jaxlin.cli.records import record_log
-from jaxlin.cli.runs import write_pictures, write_predictions
-from jaxlin.cli.solving import Solved, solve
-from jaxlin.cli.surviving import Watch
-from jaxlin.cli.train_options import Options
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
 from jaxlin.objectives import compose
+from jaxlin.runs import hosts
+from jaxlin.runs.batch_memory import batch_parts
+from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.environment import environment
+from jaxlin.runs.folder import write_pictures, write_predictions
+from jaxlin.runs.full_batch import Solved, solve
+from jaxlin.runs.measures import accuracy_and_loss, measure, measure_in_blocks
+from jaxlin.runs.metrics_log import record_log
+from jaxlin.runs.output import say, write_json
+from jaxlin.runs.preparation import Job, feature_size, judged
+from jaxlin.runs.progress import progress as progress_bar
+from jaxlin.runs.train_options import Options
+from jaxlin.runs.wording import training_lines
 from jaxlin.solvers import relative_gap
 from jaxlin.steps import placed_for_training
 
@@ -222,31 +223,6 @@ def _divergence(fitted: train.Fit, job: Job) -> str:
 
 
 def _say_results(results: dict, out: Path, *, quiet: bool) -> None:
-    for split in ("train", "validation", "test"):
-        part = results[split]
-        if part is not None:
-            low, high = part["accuracy_interval"]
-            say(
-                f"{split:<11} accuracy {part['accuracy']:.4f}  "
-                f"(95 % interval {low:.4f} to {high:.4f}, {part['n']:,} examples)  "
-                f"loss {part['loss']:.4f}",
-                quiet=quiet,
-            )
-    if results["test"] is None:
-        say("test        none was given (--test FILE gives one)", quiet=quiet)
-    seconds = results["seconds"]
-    if "gap" in results:
-        say(
-            f"objective   {results['objective']:.7g}  optimum at least "
-            f"{results['lower_bound']:.7g}, relative gap {results['relative_gap']:.1e}, "
-            f"{results['evaluations']:.4g} passes in {seconds['train']:.1f} s",
-            quiet=quiet,
-        )
-        say(f"status      {results['status']}", quiet=quiet)
-    else:
-        say(
-            f"objective   {results['objective']:.7g}  after {results['steps']:,} steps in "
-            f"{seconds['train']:.1f} s (and {seconds['compile']:.1f} s to compile)",
-            quiet=quiet,
-        )
+    for line in training_lines(results):
+        say(line, quiet=quiet)
     say(f"Look at     {out / 'report.html'}", quiet=quiet)

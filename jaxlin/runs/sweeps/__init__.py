@@ -1,0 +1,1 @@
+"""Many heads fitted in one pass: their options, fits, choice, one test, and page."""
