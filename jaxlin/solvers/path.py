@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cores import quiet_blas
@@ -53,7 +53,7 @@ def minimize_path(
     inputs: Any,
     labels: Any,
     *,
-    strengths: np.ndarray,
+    strengths: ArrayLike,
     loss: Any = "softmax",
     tolerance: float = 1e-4,
     sample_weight: Any = None,
@@ -148,7 +148,7 @@ def minimize_path(
     return paths if folds else paths[0]
 
 
-def _strengths(name: str, strengths: np.ndarray, folds: Any) -> np.ndarray:
+def _strengths(name: str, strengths: ArrayLike, folds: Any) -> np.ndarray:
     """(F, T), checked."""
     values = np.asarray(strengths, np.float64)
     if not values.size or values.ndim > 2 or (values.ndim == 2 and len(values) != folds):

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
@@ -96,7 +96,7 @@ class Problem(NamedTuple):
         return isinstance(self.rows, HostRows)
 
 
-def penalty(problem: Problem, weights: np.ndarray) -> float:
+def penalty(problem: Problem, weights: ArrayLike) -> float:
     """strength |W|^2 + l1_strength |W|_1, in float64."""
     weights = np.asarray(weights, np.float64)
     value = problem.strength * float(np.sum(weights**2))
