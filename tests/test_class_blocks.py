@@ -7,9 +7,9 @@ import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from jaxlin.solvers.curvature import bends_of
-from jaxlin.solvers.preconditioner import _noise, class_block_metric, shrink, thinned
+from jaxlin.solvers.preconditioner import _noise, class_block_preconditioner, shrink, thinned
 from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.refresh import PreconditionerBuilder
 
 
 def blocks_of(rows, weights):
@@ -98,7 +98,7 @@ def bent(classes, rows, drawn, monkeypatch):
     rng = np.random.default_rng(3)
     problem = open_problem(rng.normal(size=(rows, 5)), np.arange(rows) % classes, strength=1.0)[0]
     weights, bias = np.zeros((classes, 5)), np.zeros(classes)
-    builder = MetricBuilder(problem)
+    builder = PreconditionerBuilder(problem)
     sample = builder._sample_at(weights, bias)[0]
     return problem, sample, bends_of(problem, sample, builder.scores(sample, weights, bias))
 
@@ -136,8 +136,8 @@ def test_blocks_inverted_together_are_those_inverted_one_by_one(monkeypatch):
     metrics = []
     for device in (problem.rows.device, SimpleNamespace(platform="gpu")):
         monkeypatch.setattr(problem.rows, "device", device)
-        spectrum = MetricBuilder(problem).spectrum()
-        metrics.append(class_block_metric(problem, spectrum, sample, curvature))
+        spectrum = PreconditionerBuilder(problem).spectrum()
+        metrics.append(class_block_preconditioner(problem, spectrum, sample, curvature))
     rng = np.random.default_rng(5)
     gradient = rng.normal(size=(60, 5)), rng.normal(size=60)
     found = [metric(*gradient) for metric in metrics]

@@ -9,7 +9,7 @@ from jaxlin.losses import LOSSES
 from jaxlin.solvers.covariance import second_moment
 from jaxlin.solvers.curvature import Bends, bends_of, dense_blocks, sampled_blocks
 from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.refresh import PreconditionerBuilder
 
 CLASSES, FEATURES = 4, 3
 SMOOTH = ("softmax", "squared-hinge", "squared-one-vs-rest")
@@ -28,7 +28,7 @@ def test_the_blocks_are_the_second_derivatives(loss, way, data):
     inputs, labels, counts = data
     settings = dict(classes=CLASSES, fit_intercept=False, sample_weight=counts)
     problem = open_problem(inputs, labels, loss=loss, strength=0.1, **settings)[0]
-    sample = MetricBuilder(problem).sample
+    sample = PreconditionerBuilder(problem).sample
     weights = np.random.default_rng(5).normal(size=(CLASSES, FEATURES))
     bends = bends_of(problem, sample, weights @ sample.rows.T)
     found = dense_blocks(way, sample.rows, bends)
@@ -57,7 +57,7 @@ def bends_and_rows(loss, size):
     rng = np.random.default_rng(8)
     inputs, labels = rng.normal(size=(size, FEATURES)), np.arange(size) % CLASSES
     problem = open_problem(inputs, labels, loss=loss, strength=0.1, dtype=np.float64)[0]
-    sample = MetricBuilder(problem).draw(problem.counts, size, seed=0)
+    sample = PreconditionerBuilder(problem).draw(problem.counts, size, seed=0)
     return bends_of(problem, sample, rng.normal(size=(CLASSES, size)), 0.5), sample.rows
 
 

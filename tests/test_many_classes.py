@@ -14,7 +14,7 @@ from jaxlin.solvers.curvature import (
 from jaxlin.solvers.dual_losses import Bend, form_of, own_of
 from jaxlin.solvers.preconditioner import _inverses, thinned
 from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.refresh import FEW_CLASSES, MetricBuilder
+from jaxlin.solvers.refresh import FEW_CLASSES, PreconditionerBuilder
 
 
 @pytest.mark.parametrize("name", ["hinge", "crammer-singer", "one-vs-rest"])
@@ -89,7 +89,7 @@ def test_beyond_many_classes_the_metric_inverts_the_block_of_each(monkeypatch):
     problem = open_problem(inputs, labels, strength=strength)[0]
     weights = 0.3 * generator.normal(size=(classes, features))
     bias = 0.3 * generator.normal(size=classes)
-    metric, passes = MetricBuilder(problem).following(weights, bias)
+    metric, passes = PreconditionerBuilder(problem).following(weights, bias)
     assert passes == 0
 
     scores = inputs @ weights.T + bias
@@ -117,7 +117,7 @@ def test_where_blocks_are_small_the_other_directions_have_a_curvature_each(monke
     classes, features, size, leading = FEW_CLASSES["smooth"] + 10, 20, 4000, 2
     monkeypatch.setattr("jaxlin.solvers.preconditioner.BLOCK_ENTRIES", classes * (leading + 1) ** 2)
     inputs, labels = generator.normal(size=(size, features)) + 1, np.arange(size) % classes
-    builder = MetricBuilder(open_problem(inputs, labels, strength=1e-3)[0])
+    builder = PreconditionerBuilder(open_problem(inputs, labels, strength=1e-3)[0])
     weights = 0.3 * generator.normal(size=(classes, features))
     bias = 0.3 * generator.normal(size=classes)
     metric, _ = builder.following(weights, bias)
@@ -149,7 +149,7 @@ def test_all_classes_are_one_block_where_that_is_small():
     problem = open_problem(inputs, labels, strength=strength)[0]
     weights = 0.3 * generator.normal(size=(classes, features))
     bias = 0.3 * generator.normal(size=classes)
-    metric, _ = MetricBuilder(problem).following(weights, bias)
+    metric, _ = PreconditionerBuilder(problem).following(weights, bias)
 
     shares, mean = softmax(inputs @ weights.T + bias, axis=1), inputs.mean(0)
     rows = np.column_stack([inputs - mean, np.ones(size)])

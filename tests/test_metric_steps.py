@@ -10,7 +10,7 @@ from jaxlin.solvers.lbfgs import GOING, State, accepted, arrived, shortened, tri
 from jaxlin.solvers.mean_loss import mean_loss
 from jaxlin.solvers.preconditioner import flat
 from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.refresh import PreconditionerBuilder
 from jaxlin.solvers.smooth import advance, begin, question
 
 FEW, MANY = 4, 60
@@ -29,7 +29,7 @@ def test_a_batch_of_gradients_has_the_steps_of_each(classes, kind, features, mon
     labels = np.arange(600) % classes
     problem = open_problem(rng.normal(size=(600, features)), labels, strength=1e-3)[0]
     weights, bias = rng.normal(size=(classes, features)), rng.normal(size=classes)
-    builder = MetricBuilder(problem)
+    builder = PreconditionerBuilder(problem)
     metric = builder.gram(weights, bias)
     if kind == "following":
         metric, _ = builder.following(weights, bias)

@@ -14,8 +14,8 @@ from jaxlin import losses
 from jaxlin.core import LinearParams
 from jaxlin.solvers import Status, certify, dual_gap, minimize, minimize_compiled, prove
 from jaxlin.solvers.dual_losses import form_of, own_of
+from jaxlin.solvers.krylov import line_minimum, solve_compiled
 from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.truncated_newton import conjugate_gradients, line_minimum
 
 IRIS = load_iris(return_X_y=True)
 SMOOTH = ("softmax", "squared-hinge", "squared-one-vs-rest")
@@ -249,7 +249,7 @@ def test_conjugate_gradients_solve():
     generator = np.random.default_rng(0)
     root = generator.normal(size=(12, 12))
     matrix, right = root @ root.T + np.eye(12), generator.normal(size=12)
-    found, count = conjugate_gradients(
+    found, count = solve_compiled(
         lambda v: (matrix @ v[0],),
         lambda v: (v[0] / np.diag(matrix),),
         (jnp.asarray(right),),

@@ -279,13 +279,13 @@ def test_samples_of_any_number_of_rows_share_few_programs(monkeypatch, blobs):
     from jaxlin.solvers import curvature, preconditioner
 
     monkeypatch.setattr("jaxlin.passes.opening.SMALL_PROBLEM", 0)
-    sizes, real = [], preconditioner.two_level_metric
+    sizes, real = [], preconditioner.two_level_preconditioner
 
     def counted(problem, spectrum, sample, bends):
         sizes.append((len(sample.weights), np.count_nonzero(sample.weights)))
         return real(problem, spectrum, sample, bends)
 
-    monkeypatch.setattr("jaxlin.solvers.newton.two_level_metric", counted)
+    monkeypatch.setattr("jaxlin.solvers.newton.two_level_preconditioner", counted)
     before = curvature._dense_blocks_compiled._cache_size()
     inputs, labels = blobs(6, size=1500, features=9, classes=3)
     solution = minimize(inputs.astype(np.float32), labels, loss="hinge", strength=1e-3)

@@ -37,7 +37,10 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("covariance_of", "the covariance of 80 features"), ("two_level_metric", "the Hessian")],
+    [
+        ("covariance_of", "the covariance of 80 features"),
+        ("two_level_preconditioner", "the Hessian"),
+    ],
 )
 def test_without_memory_for_a_metric_the_fit_says_so_and_is_certified(
     data, monkeypatch, error, what, words
@@ -56,7 +59,7 @@ def test_a_hinge_goes_on_without_the_memory_for_its_hessian(data, monkeypatch):
     settings = {"loss": "hinge", "strength": 1e-2, "tolerance": 1e-2}
     inputs, labels = np.tile(data[0], (1, 3)), data[1]  # more unknowns than one dense block has
     usual = minimize(inputs, labels, **settings)
-    monkeypatch.setattr(newton, "two_level_metric", exhausted(MemoryError()))
+    monkeypatch.setattr(newton, "two_level_preconditioner", exhausted(MemoryError()))
     with pytest.warns(RuntimeWarning, match="not the memory for the Hessian"):
         found = minimize(inputs, labels, **settings)
     assert found.status == 0

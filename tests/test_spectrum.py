@@ -10,7 +10,7 @@ from jaxlin.solvers import preconditioner
 from jaxlin.solvers import refresh as building
 from jaxlin.solvers.covariance import generalized_eigh
 from jaxlin.solvers.problem import open_problem
-from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.refresh import PreconditionerBuilder
 
 STRENGTH = 1e-4
 
@@ -32,7 +32,7 @@ def leading_only(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ridges_are_the_penaltys_second_derivatives(dtype):
-    spectrum = MetricBuilder(problem(dtype=dtype)).spectrum()
+    spectrum = PreconditionerBuilder(problem(dtype=dtype)).spectrum()
     along = 2 * STRENGTH * (spectrum.vectors.astype(np.float64) ** 2).sum(0)
     # in unit-curvature coordinates the factorization is given D * 4 roundings more
     curvature = 0.25 * 1.01 + 2 * STRENGTH  # of one feature: variance 1 + 0.01, four classes
@@ -44,7 +44,7 @@ def test_ridges_are_the_penaltys_second_derivatives(dtype):
 
 @pytest.mark.usefixtures("leading_only")
 def test_all_directions_are_computed_where_the_leading_ones_did_not_do():
-    builder = MetricBuilder(problem())
+    builder = PreconditionerBuilder(problem())
     weights, bias = np.zeros((4, 40)), np.zeros(4)
     slow = [0.9**t for t in range(10)]  # hundreds of passes to go
     builder.gram(weights, bias)
@@ -54,7 +54,7 @@ def test_all_directions_are_computed_where_the_leading_ones_did_not_do():
     assert builder.worth_rebuilding(slow, 9, 1.0, 1e-12)
     builder.following(weights, bias)
     assert builder.spectrum().vectors.shape[1] == 40
-    again = MetricBuilder(problem())
+    again = PreconditionerBuilder(problem())
     again.go_on(*builder.state())
     assert again.spectrum().vectors.shape[1] == 40
 
@@ -80,7 +80,7 @@ def test_an_accelerator_that_can_finds_the_same_spectrum_itself(platform, monkey
     for device in (None, SimpleNamespace(platform=platform)):
         of_rows = problem(dtype=np.float32)
         of_rows.rows.device = device or of_rows.rows.device
-        metric, _ = MetricBuilder(of_rows).following(np.zeros((4, 40)), np.zeros(4))
+        metric, _ = PreconditionerBuilder(of_rows).following(np.zeros((4, 40)), np.zeros(4))
         steps.append(metric(gradient - gradient.mean(0), np.zeros(4))[0])
     assert len(calls) == (1 if platform == "gpu" else 2)
     # a condition of 1e3 times D roundings of 6e-8
@@ -89,7 +89,7 @@ def test_an_accelerator_that_can_finds_the_same_spectrum_itself(platform, monkey
 
 @pytest.mark.usefixtures("leading_only")
 def test_all_directions_are_left_out_where_little_is_to_be_done():
-    builder = MetricBuilder(problem())
+    builder = PreconditionerBuilder(problem())
     builder.following(np.zeros((4, 40)), np.zeros(4))
     fast = [0.01**t for t in range(10)]
     assert not builder.worth_rebuilding(fast, 9, 1e-3, 1e-3)
@@ -98,7 +98,7 @@ def test_all_directions_are_left_out_where_little_is_to_be_done():
 
 def test_the_first_metric_that_follows_is_made_of_half_the_rows(monkeypatch):
     monkeypatch.setattr(building, "SAMPLED_ROWS", 200)
-    builder, asked = MetricBuilder(problem()), []
+    builder, asked = PreconditionerBuilder(problem()), []
     draw = builder.draw
     monkeypatch.setattr(builder, "draw", lambda *a, **k: asked.append(a[1]) or draw(*a, **k))
     for _ in range(3):
@@ -112,7 +112,7 @@ def test_small_blocks_of_fewer_rows_are_those_of_all_on_average(monkeypatch):
     steps = []
     for rows in (4000, 1000):
         monkeypatch.setattr(preconditioner, "BELOW_ROWS", rows)
-        builder = MetricBuilder(problem(4000, dtype=np.float64))
+        builder = PreconditionerBuilder(problem(4000, dtype=np.float64))
         metric, _ = builder.following(np.zeros((4, 40)), np.zeros(4))
         steps.append(metric(gradient - gradient.mean(0), np.zeros(4))[0])
     # blocks are means of 1,000 squares of normal numbers: off by sqrt(2 / 1000) = 4.5 % each

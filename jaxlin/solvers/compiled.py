@@ -108,7 +108,7 @@ def minimize_compiled(
     Raises:
       ValueError, TypeError: a shape, a dtype or a static argument cannot be used.
 
-    Source: truncated Newton (Steihaug, 1983) in the Gram metric; see
+    Source: truncated Newton (Steihaug, 1983) in the Gram preconditioner; see
       `jaxlin.solvers.truncated_newton` and `jaxlin.solvers.dual_gap`.
 
     >>> inputs, labels = jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([0, 0, 1, 1])

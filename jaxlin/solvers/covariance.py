@@ -228,8 +228,8 @@ def _eigh(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`generalized_eigh` where the rows are; by LAPACK if that is a CPU.
 
-    In the dtype of the arithmetic on either: a metric need not be exact, what it is off by the
-    steps correct, and the ridge of the system is above its rounding. Not by a TPU: how long its
+    In the dtype of the arithmetic on either: a preconditioner need not be exact, what it is off by
+    the steps correct, and the ridge of the system is above its rounding. Not by a TPU: how long its
     compiler takes for it is not known.
     """
     if not problem.on_host and problem.rows.device.platform not in ("cpu", "tpu"):

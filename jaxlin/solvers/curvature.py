@@ -45,7 +45,8 @@ from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of
 from jaxlin.solvers.problem import Problem
 
 DENSE_SIDE = 1100
-"""Unknowns of the dense block of `two_level_metric`: its Cholesky factor takes about 20 ms."""
+"""Unknowns of the dense block of `two_level_preconditioner`: its Cholesky factor takes about 20
+ms."""
 EDGES = 8
 """Pairs of classes that a row is expected to enter the dense block with, at most."""
 
@@ -70,8 +71,8 @@ class Bends(NamedTuple):
     @property
     def coupled(self) -> bool:
         """Whether a common shift of all scores changes no loss. In that direction the Hessian is 0
-        but for rounding: metrics give it the mean curvature of the classes, so that they do not
-        magnify the rounding of gradients, whose own part in it is 0."""
+        but for rounding: preconditioners give it the mean curvature of the classes, so that they do
+        not magnify the rounding of gradients, whose own part in it is 0."""
         return self.pull is not None or self.edges is not None
 
     def of_rows(self, some: np.ndarray | slice) -> "Bends":

@@ -29,7 +29,7 @@ from jaxlin.passes import DeviceRows
 from jaxlin.solvers.history import History, empty_history, own_copy
 from jaxlin.solvers.lbfgs import GOING, START, State, finer
 from jaxlin.solvers.problem import Problem, beside, same_fit
-from jaxlin.solvers.refresh import WINDOW, MetricBuilder, recipe_of
+from jaxlin.solvers.refresh import WINDOW, PreconditionerBuilder, recipe_of
 from jaxlin.solvers.status import silent
 
 RELATED = 2.0
@@ -43,8 +43,8 @@ class Fitting(NamedTuple):
 
     problem: Problem
     state: State
-    builder: MetricBuilder
-    metric: Any
+    builder: PreconditionerBuilder
+    preconditioner: Any
     """The preconditioner; `None`: it is to be built again from the state."""
     proved: bool = True
     """Whether it ends with a certificate, or as soon as it expects one."""
@@ -79,8 +79,8 @@ def opened(
     if last is not None:
         point, origin = _ahead(last.state, problem), (last.state.best, last.state.strength)
     history = empty_history(point.size)
-    builder = MetricBuilder(problem, shared=None if last is None else last.builder)
-    follows, metric, strength = near or builder.starts_exact(), None, problem.strength
+    builder = PreconditionerBuilder(problem, shared=None if last is None else last.builder)
+    follows, preconditioner, strength = near or builder.starts_exact(), None, problem.strength
     if last is not None:
         follows = follows or bool(last.state.recipe[0])
         if _within(problem.strength, last.state.strength, NEAR):
@@ -88,18 +88,18 @@ def opened(
             more = 2 * (problem.strength - last.state.strength)
             history = _at_other_strength(last.state.history, more, point.size - problem.classes)
             if _within(problem.strength, last.state.built_strength, RELATED):
-                metric, strength = _metric_of(last), last.state.built_strength
-    if metric is None and follows:
-        metric, _ = builder.following(*params_of(problem, point))
-    elif metric is None:
-        metric = builder.gram(*params_of(problem, point))
+                preconditioner, strength = _metric_of(last), last.state.built_strength
+    if preconditioner is None and follows:
+        preconditioner, _ = builder.following(*params_of(problem, point))
+    elif preconditioner is None:
+        preconditioner = builder.gram(*params_of(problem, point))
     nothing = np.zeros_like(point)
     state = State(
         point, nothing, nothing, point, nothing, history, np.full(WINDOW, np.nan),
         *recipe_in(builder), np.inf, 1.0, START, np.inf, 0.0, np.inf, np.inf, np.inf, np.inf,
         0, 0, 0, 0.0, _digits_at_first(problem, last), problem.strength, strength, 0.1, 0.0, GOING,
     )  # fmt: skip
-    return Fitting(problem, state, builder, metric, origin=origin, **wanted)
+    return Fitting(problem, state, builder, preconditioner, origin=origin, **wanted)
 
 
 def resumed(carried: State, problem: Problem, **wanted: Any) -> Fitting:
@@ -107,9 +107,9 @@ def resumed(carried: State, problem: Problem, **wanted: Any) -> Fitting:
     state = own_copy(same_fit(carried, State, problem))
     if state.digits < 0 and problem.rows.coarse is None:  # it was left on a device of other units
         state = finer(state)
-    builder = MetricBuilder(problem)
-    metric = builder.go_on(*params_of(problem, state.built), state.recipe)
-    return Fitting(problem, state, builder, metric, **wanted)
+    builder = PreconditionerBuilder(problem)
+    preconditioner = builder.go_on(*params_of(problem, state.built), state.recipe)
+    return Fitting(problem, state, builder, preconditioner, **wanted)
 
 
 def _digits_at_first(problem: Problem, last: Fitting | None) -> int:
@@ -125,13 +125,13 @@ def restored(state: State, problem: Problem) -> Fitting:
     """The end of a fit, to be given as `last`; `problem` is of the same rows and counts."""
     state = own_copy(state)
     problem = problem._replace(strength=state.strength)
-    builder = MetricBuilder(problem._replace(strength=state.built_strength))
+    builder = PreconditionerBuilder(problem._replace(strength=state.built_strength))
     recipe = recipe_of(*params_of(problem, state.built), state.recipe)
     builder.builds, builder.recipe = int(state.recipe[3]), recipe
     return Fitting(problem, state, builder, None)
 
 
-def recipe_in(builder: MetricBuilder) -> tuple[np.ndarray, np.ndarray]:
+def recipe_in(builder: PreconditionerBuilder) -> tuple[np.ndarray, np.ndarray]:
     """Where the last preconditioner was built, (n,), and how."""
     weights, bias, settings = builder.state()
     return np.concatenate([weights.ravel(), bias]), settings
@@ -158,12 +158,12 @@ def _at_other_strength(history: History, more: float, split: int) -> History:
 
 
 def _metric_of(fitting: Fitting) -> Callable:
-    if fitting.metric is not None:
-        return fitting.metric
+    if fitting.preconditioner is not None:
+        return fitting.preconditioner
     problem = fitting.problem._replace(strength=fitting.state.built_strength)
     recipe = fitting.builder.recipe
     assert recipe is not None  # of the fit that is over
-    return MetricBuilder(problem, shared=fitting.builder).follow(recipe)
+    return PreconditionerBuilder(problem, shared=fitting.builder).follow(recipe)
 
 
 SHARE = 8
@@ -171,7 +171,8 @@ SHARE = 8
 PART_GAP = 0.1
 """Relative gap at which the part has served."""
 LONG = 5
-"""Steps that the part took from which on the metric of all rows follows the iterate at once."""
+"""Steps that the part took from which on the preconditioner of all rows follows the iterate at
+once."""
 DEAR = {"cpu": 4e10, "accelerator": 4e12}
 """Multiplications of a pass, some 0.4 s, from which on those saved are worth a compilation."""
 FEWEST = 8

@@ -78,7 +78,7 @@ class _System(NamedTuple):
     free: bool
     basis: Array
     """(D, r): eigenvectors of the covariance of the inputs."""
-    metric: Array
+    preconditioner: Array
     """(r,): about the curvature along these."""
     level: Array
     """About the curvature along a bias."""
@@ -310,9 +310,11 @@ def _system(
     _, variances, basis = uncorrelated(centred, counts)
     tiny = jnp.finfo(centred.dtype).tiny
     level = second.sum() / jnp.maximum(present.sum(), 1) + tiny
-    metric = level * variances + 2 * setting.strength + tiny
+    preconditioner = level * variances + 2 * setting.strength + tiny
     arrays = centred, own, counts, present, bend, setting.strength
-    near = lax.stop_gradient((basis, metric, level))  # helps to solve, and is no part of what is
+    near = lax.stop_gradient(
+        (basis, preconditioner, level)
+    )  # helps to solve, and is no part of what is
     return _System(form, *arrays, free, *near), center
 
 
@@ -334,7 +336,9 @@ def _solve(system: _System, right: tuple[Array, ...]) -> tuple[Array, Array]:
     def precondition(residual: tuple[Array, ...]) -> tuple[Array, Array]:
         inside = residual[0] @ system.basis
         rest = residual[0] - inside @ system.basis.T
-        found = (inside / system.metric[None, :]) @ system.basis.T + rest / (2 * system.strength)
+        found = (inside / system.preconditioner[None, :]) @ system.basis.T + rest / (
+            2 * system.strength
+        )
         return found, residual[1] / system.level
 
     enough = (ACCURACY * jnp.finfo(right[0].dtype).eps) ** 2

@@ -42,13 +42,13 @@ def conjugate_gradients(
     Returns:
       d and right - A d; the steps taken; and whether no more are needed. A d that came to nothing
       is the direction that would have been tried first. Where A is flat along a direction, up to
-      the rounding of the metric, no length is right: it ends before that direction.
+      the rounding of the preconditioner, no length is right: it ends before that direction.
     """
     found, residual = (np.zeros_like(right), right) if start is None else start
     enough = accuracy**2 * (right @ right)
     ahead = precondition(residual)
     along, energy = ahead, residual @ ahead
-    measured = energy  # along @ M along, of the metric M that stands for A
+    measured = energy  # along @ M along, of the preconditioner M that stands for A
     count, done = 0, False
     while count < most and not done:
         count += 1
@@ -91,7 +91,7 @@ def solve_compiled(
 
     Args:
       product, precondition: of tuples of arrays, linear and positive (semi)definite.
-      enough: (residual, its square in the metric, that of `right`) -> bool, when to stop.
+      enough: (residual, its square in the preconditioner, that of `right`) -> bool, when to stop.
       products: the most that may be taken.
 
     Returns:

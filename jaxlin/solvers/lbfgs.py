@@ -48,7 +48,8 @@ to 1e-2) gaps began to differ at five times this gain, and fits took no more tha
 than with exact products alone."""
 LONGER = 1.5
 """Where a step was cut, the next is tried at most so many times as long: where losses fall like
-exponentials (hardly a penalty, classes almost apart), all steps in a metric are too long."""
+exponentials (hardly a penalty, classes almost apart), all steps in a preconditioner are too
+long."""
 START = -1
 """The trial of a fit that does not know the objective where it is."""
 GOING = -1
@@ -81,7 +82,7 @@ class State(NamedTuple):
     built: np.ndarray
     """(n,): where the preconditioner was built."""
     recipe: np.ndarray
-    """(7,): how; see `MetricBuilder.state`."""
+    """(7,): how; see `PreconditionerBuilder.state`."""
     value: float
     """Of the objective."""
     length: float

@@ -5,7 +5,7 @@ as a pass, and the system describes little more than where the iterate is: rows 
 bend on the way. L-BFGS in the preconditioner of that system then gets further with each pass.
 """
 
-__all__ = ["NOTHING", "NewtonStep", "Preconditioner", "QuasiNewtonStep"]
+__all__ = ["NOTHING", "Built", "NewtonStep", "QuasiNewtonStep"]
 
 from collections.abc import Callable
 from functools import partial
@@ -32,9 +32,14 @@ from jaxlin.solvers.curvature import (
 from jaxlin.solvers.dual_losses import Bend, DualForm, own_of
 from jaxlin.solvers.history import History, empty_history, forgotten, pushed, scaled_step
 from jaxlin.solvers.krylov import conjugate_gradients
-from jaxlin.solvers.preconditioner import class_block_metric, flat, own_curvature, two_level_metric
+from jaxlin.solvers.preconditioner import (
+    class_block_preconditioner,
+    flat,
+    own_curvature,
+    two_level_preconditioner,
+)
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.refresh import FEW_CLASSES, MetricBuilder
+from jaxlin.solvers.refresh import FEW_CLASSES, PreconditionerBuilder
 from jaxlin.solvers.rowwise import columnwise
 
 BENDING_ROWS = 5120
@@ -51,10 +56,10 @@ WORTH = 15
 """Conjugate gradient steps, beyond those it took when new, that a new preconditioner is worth."""
 
 
-class Preconditioner(NamedTuple):
-    """A metric, and what it was built from, where that is kept to build it again."""
+class Built(NamedTuple):
+    """A preconditioner, and what it was built from, where that is kept to build it again."""
 
-    metric: Any
+    preconditioner: Any
     rows: np.ndarray = np.zeros((2, 0))
     """(2, m): the rows and their weights."""
     columns: np.ndarray = np.zeros((2, 0, 0))
@@ -62,17 +67,19 @@ class Preconditioner(NamedTuple):
     smoothing: float = 0.0
 
 
-NOTHING = Preconditioner(None)
+NOTHING = Built(None)
 
 
 class NewtonStep:
     """Newton directions of one run; keeps its preconditioner while it serves."""
 
-    def __init__(self, problem: Problem, builder: MetricBuilder, *, keep: bool = False) -> None:
+    def __init__(
+        self, problem: Problem, builder: PreconditionerBuilder, *, keep: bool = False
+    ) -> None:
         """`keep`: what preconditioners are built from, for `state`."""
         self.problem, self.builder = problem, builder
         self.exact = fits_dense(problem)
-        self._built: Preconditioner = NOTHING
+        self._built: Built = NOTHING
         self._fresh, self._keep = 0, keep
         self._draws, self._rows = 0, BENDING_ROWS
 
@@ -89,7 +96,7 @@ class NewtonStep:
         self.builder.curvature = None if np.isnan(curvature) else curvature
         self._built = self.rebuilt(rows, columns, smoothing)
 
-    def rebuilt(self, rows: Any, columns: np.ndarray, smoothing: float) -> Preconditioner:
+    def rebuilt(self, rows: Any, columns: np.ndarray, smoothing: float) -> Built:
         """The preconditioner that was built from these."""
         if not rows.size:
             return NOTHING
@@ -125,13 +132,13 @@ class NewtonStep:
             None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
         )
 
-        def build() -> Preconditioner:
+        def build() -> Built:
             if sparse or len(sample.indices) > builder.drawn:
-                return self._metric_at(bent, scores, smoothing, anchor)
-            return self._metric_of(sample, bend, bent, scores, smoothing, anchor)
+                return self._built_at(bent, scores, smoothing, anchor)
+            return self._built_of(sample, bend, bent, scores, smoothing, anchor)
 
         if self.exact:
-            step, bias_step = build().metric(-gradient, -bias_gradient)
+            step, bias_step = build().preconditioner(-gradient, -bias_gradient)
             return step, bias_step, passes
         product = flat(_hessian_product(problem, sample, bend), gradient.shape)
         right = -np.concatenate([gradient.ravel(), bias_gradient])
@@ -139,10 +146,10 @@ class NewtonStep:
         count, done = 0, False
 
         def go_on(most: int) -> Any:
-            metric = flat(self._built.metric, gradient.shape)
-            return conjugate_gradients(product, metric, right, accuracy, most, state)
+            preconditioner = flat(self._built.preconditioner, gradient.shape)
+            return conjugate_gradients(product, preconditioner, right, accuracy, most, state)
 
-        if self._built.metric is not None:
+        if self._built.preconditioner is not None:
             state, count, done = go_on(self._fresh + WORTH)
         if not done:
             self._built = build()
@@ -161,11 +168,9 @@ class NewtonStep:
         bending = np.count_nonzero(fetch(bent) > 0)
         return min(bending, self._rows) / self.problem.rows.size * max(self._fresh, USUAL)
 
-    def preconditioner(
-        self, bent: Any, scores: Any, smoothing: float, anchor: Any
-    ) -> Preconditioner:
+    def built_at(self, bent: Any, scores: Any, smoothing: float, anchor: Any) -> Built:
         """The preconditioner by itself; arguments as for a direction."""
-        return self._metric_at(self._chances(bent), scores, smoothing, anchor)
+        return self._built_at(self._chances(bent), scores, smoothing, anchor)
 
     def _chances(self, bent: Any) -> np.ndarray:
         """Of the rows in the next draw: by how much they bend, or by weight where none does."""
@@ -173,24 +178,24 @@ class NewtonStep:
         bent = fetch(bent).astype(np.float64)
         return bent if (bent > 0).any() else self.problem.counts
 
-    def _metric_at(self, bent: Any, scores: Any, smoothing: float, anchor: Any) -> Preconditioner:
+    def _built_at(self, bent: Any, scores: Any, smoothing: float, anchor: Any) -> Built:
         builder = self.builder
         few = builder.draw(bent, builder.drawn, seed=self._draws, mean=builder.sample.mean)
-        return self._metric_of(few, None, bent, scores, smoothing, anchor)
+        return self._built_of(few, None, bent, scores, smoothing, anchor)
 
-    def _metric_of(
+    def _built_of(
         self, sample: Sample, bend: Any, bent: Any, scores: Any, smoothing: float, anchor: Any
-    ) -> Preconditioner:
+    ) -> Built:
         builder = self.builder
         if builder.curvature is None:
             builder.curvature = max(float(bent.sum()) / self.problem.classes, 1e-8)
-        with builder.memory_for("the Hessian of a sample of rows", "the metric it has"):
+        with builder.memory_for("the Hessian of a sample of rows", "the preconditioner it has"):
             return self._build(sample, bend, scores, smoothing, anchor, sample.indices)
-        return Preconditioner(builder.gram_as_known()) if self._built is NOTHING else self._built
+        return Built(builder.gram_as_known()) if self._built is NOTHING else self._built
 
     def _build(
         self, sample: Sample, bend: Any, scores: Any, smoothing: float, anchor: Any, at: Any
-    ) -> Preconditioner:
+    ) -> Built:
         """From the sample's rows.
 
         Args:
@@ -204,7 +209,7 @@ class NewtonStep:
             columns = [fetch(_taken(problem, values, at)) for values in (scores, anchor)]
         if together:
             bends = bends_of(problem, sample, columns[0], smoothing, columns[1])
-            metric = two_level_metric(problem, spectrum, sample, bends)
+            preconditioner = two_level_preconditioner(problem, spectrum, sample, bends)
         else:
             if bend is None:
                 bend = _sampled_bend(problem, sample, scores, smoothing, anchor, at)
@@ -212,11 +217,11 @@ class NewtonStep:
                 curvature = sparse_curvature(problem.form, bend)
             else:
                 curvature = columnwise(problem, _own_curvature, bend)[:, : len(at)]
-            metric = class_block_metric(problem, spectrum, sample, curvature)
+            preconditioner = class_block_preconditioner(problem, spectrum, sample, curvature)
         if not self._keep:
-            return Preconditioner(metric)
+            return Built(preconditioner)
         rows = np.stack([sample.indices, sample.weights])
-        return Preconditioner(metric, rows, np.stack(columns), smoothing)
+        return Built(preconditioner, rows, np.stack(columns), smoothing)
 
     def learn(self, missed: float) -> None:
         """From how many times the curvature that it assumed along a step there was."""
@@ -374,11 +379,11 @@ def _curved_compiled(
 
 
 FRESH = 10
-"""Steps that a metric serves at least."""
+"""Steps that a preconditioner serves at least."""
 KEPT = 5
-"""Pairs that outlive the metric they corrected."""
+"""Pairs that outlive the preconditioner they corrected."""
 SHARE = 2.0
-"""Times what a metric cost that the steps in it must have cost before the next is built."""
+"""Times what a preconditioner cost that the steps in it must have cost before the next is built."""
 
 
 class QuasiNewtonStep:
@@ -406,20 +411,21 @@ class QuasiNewtonStep:
     ) -> Any:
         """A direction of descent (K, D) and (K,); what is given is as for `NewtonStep`."""
         if self._built is NOTHING or self._since >= self._serves:
-            self._built = self.newton.preconditioner(bent, scores, smoothing, anchor)
+            self._built = self.newton.built_at(bent, scores, smoothing, anchor)
             self._since, self._history = 0, forgotten(self._history, KEPT)
         self._since += 1
-        metric = flat(self._built.metric, gradient.shape)
+        preconditioner = flat(self._built.preconditioner, gradient.shape)
         vector = np.concatenate([gradient.ravel(), sums])
-        step, self._history = scaled_step(self._history, metric, vector)
+        step, self._history = scaled_step(self._history, preconditioner, vector)
         if not step @ vector < 0:
-            step, self._history = scaled_step(forgotten(self._history, 0), metric, vector)
+            step, self._history = scaled_step(forgotten(self._history, 0), preconditioner, vector)
         self._last = np.concatenate([weights.ravel(), bias]), vector
         step, bias_step = np.split(step, [gradient.size])
         return step.reshape(gradient.shape), bias_step
 
     def state(self) -> tuple:
-        """What it takes to go on: history, last step, rows and columns of the metric, numbers."""
+        """What it takes to go on: history, last step, rows and columns of the preconditioner,
+        numbers."""
         last = np.zeros((0, 0)) if self._last is None else np.stack(self._last)
         numbers = np.array([self._built.smoothing, self._since], np.float64)
         return self._history, last, self._built.rows, self._built.columns, numbers

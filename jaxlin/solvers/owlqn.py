@@ -3,8 +3,8 @@ r"""Lasso and elastic net: smooth loss + strength |W|^2 + l1_strength |W|_1.
 Inside one orthant (every weight keeps its sign, or stays 0) the objective is smooth. Each step is
 a quasi-Newton step for the weights that are free to move, projected back onto the orthant, as in
 Andrew and Gao (2007, doi:10.1145/1273496.1273501); where it fails, a proximal gradient step, which
-always decreases the objective. The metric is the diagonal of the Hessian of a sample, or, once few
-weights are free, their whole Hessian.
+always decreases the objective. The preconditioner is the diagonal of the Hessian of a sample, or,
+once few weights are free, their whole Hessian.
 """
 
 __all__ = ["L1Fit", "minimize_proximal"]
@@ -27,7 +27,7 @@ from jaxlin.solvers.history import (
 )
 from jaxlin.solvers.mean_loss import mean_loss
 from jaxlin.solvers.problem import Problem, penalty, same_fit
-from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.refresh import PreconditionerBuilder
 from jaxlin.solvers.status import Fit, Status, silent
 
 Trial = tuple[np.ndarray, float, np.ndarray, float]
@@ -45,12 +45,12 @@ class L1Fit(NamedTuple):
     """(n,)"""
     history: History
     built: np.ndarray
-    """(n,): where the metric was built."""
+    """(n,): where the preconditioner was built."""
     free: np.ndarray
     """(K * D,) 0 or 1: the weights that were free there."""
     numbers: np.ndarray
     """(10,): objective, its least, lower bound, the gap at which the next is due; evaluations,
-    steps, failures, steps in this metric; 1 once evaluations are in float64; damping."""
+    steps, failures, steps in this preconditioner; 1 once evaluations are in float64; damping."""
 
 
 def minimize_proximal(
@@ -82,27 +82,39 @@ def minimize_proximal(
         data = np.concatenate([gradient.ravel(), sums])
         return value + penalty(problem, w), data
 
-    status, metric = Status.MAX_ITERATIONS, _Metric(problem, MetricBuilder(problem))
+    status, preconditioner = (
+        Status.MAX_ITERATIONS,
+        _Preconditioner(problem, PreconditionerBuilder(problem)),
+    )
     ridge = np.concatenate([np.full(split, 2 * problem.strength), np.zeros(classes)])
     if carried is None:
         point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
         value, data = evaluate(point)
-        metric.rebuild(point, np.zeros(split, bool))
+        preconditioner.rebuild(point, np.zeros(split, bool))
         history, best = empty_history(point.size), (value, point)
         lower, promise, iterations, failures, since = 0.0, np.inf, 0, 0, 0
     else:
         carried = own_copy(same_fit(carried, L1Fit, problem))
         point, data, best_point, history, built, free, numbers = carried
-        metric.rebuild(built, free != 0)
+        preconditioner.rebuild(built, free != 0)
         value, least, lower, promise, evaluations, *counts, wide, damping = numbers.tolist()
         best, (iterations, failures, since) = (least, best_point), map(int, counts)
-        precision, metric.damping = np.dtype(np.float64) if wide else precision, damping
+        precision, preconditioner.damping = np.dtype(np.float64) if wide else precision, damping
 
     def make() -> L1Fit:
         counts = iterations, failures, since
         wide = precision == np.float64
-        numbers = (value, best[0], lower, promise, evaluations, *counts, wide, metric.damping)
-        learned = history, *metric.built, np.array(numbers, np.float64)
+        numbers = (
+            value,
+            best[0],
+            lower,
+            promise,
+            evaluations,
+            *counts,
+            wide,
+            preconditioner.damping,
+        )
+        learned = history, *preconditioner.built, np.array(numbers, np.float64)
         return own_copy(L1Fit(point, data, best[1], *learned))
 
     while True:
@@ -125,16 +137,16 @@ def minimize_proximal(
             break
         pseudo = _steepest(point, smooth, split, l1)
         free = (point[:split] != 0) | (pseudo[:split] != 0)
-        if since >= (1 if metric.cheap else 10):
-            metric.rebuild(point, free)
+        if since >= (1 if preconditioner.cheap else 10):
+            preconditioner.rebuild(point, free)
             history, since = forgotten(history, 0), 0
-        step = _free_step(metric, history, point, pseudo, free, split)
+        step = _free_step(preconditioner, history, point, pseudo, free, split)
         noise = 8 * np.finfo(precision).eps * abs(value)
         there = _along_orthant(evaluate, point, value, pseudo, step, split, noise)
-        metric.learn(0 if there is None else there[3])
+        preconditioner.learn(0 if there is None else there[3])
         if there is None:
             history = forgotten(history, 0)
-            there = _proximal_step(evaluate, point, value, smooth, metric, split, l1, noise)
+            there = _proximal_step(evaluate, point, value, smooth, preconditioner, split, l1, noise)
         iterations, since = iterations + 1, since + 1
         if there is None or there[1] > value - 0.1 * noise:
             failures += 1
@@ -165,7 +177,7 @@ def minimize_proximal(
 
 
 def _free_step(
-    metric: "_Metric",
+    preconditioner: "_Preconditioner",
     history: History,
     point: np.ndarray,
     pseudo: np.ndarray,
@@ -175,8 +187,8 @@ def _free_step(
     """The step of the free weights. Zeros that would leave against their slope stay zero."""
     for _ in range(4):
         mask = _padded(free, len(point) - split)
-        metric.restrict(mask)
-        step = np.where(mask, step_from(history, metric, np.where(mask, pseudo, 0)), 0)
+        preconditioner.restrict(mask)
+        step = np.where(mask, step_from(history, preconditioner, np.where(mask, pseudo, 0)), 0)
         wrong = (point[:split] == 0) & (step[:split] * pseudo[:split] > 0)
         if not wrong.any():
             break
@@ -242,16 +254,16 @@ def _proximal_step(
     point: np.ndarray,
     value: float,
     smooth: np.ndarray,
-    metric: "_Metric",
+    preconditioner: "_Preconditioner",
     split: int,
     l1: float,
     noise: float,
     trials: int = 30,
 ) -> Trial | None:
-    """Gradient step and soft threshold, coordinate by coordinate in the diagonal metric."""
+    """Gradient step and soft threshold, coordinate by coordinate in the diagonal preconditioner."""
     length = 1.0
     for _ in range(trials):
-        rates = length * metric.rates
+        rates = length * preconditioner.rates
         there = point - rates * smooth
         moved = there[:split]
         there[:split] = np.sign(moved) * np.maximum(np.abs(moved) - l1 * rates[:split], 0)
@@ -266,7 +278,7 @@ def _proximal_step(
     return None
 
 
-class _Metric:
+class _Preconditioner:
     """Diagonal everywhere; the dense inverse Hessian of the free weights when they are few."""
 
     rates: np.ndarray  # of `rebuild`, as are the two below
@@ -275,7 +287,7 @@ class _Metric:
     _kept: np.ndarray  # of `restrict`
     _mask: np.ndarray
 
-    def __init__(self, problem: Problem, builder: MetricBuilder):
+    def __init__(self, problem: Problem, builder: PreconditionerBuilder):
         self.problem, self.builder = problem, builder
         self._hessian: np.ndarray | None = None
         self._factor: tuple[np.ndarray, bool] | None = None

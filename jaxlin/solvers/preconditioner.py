@@ -5,20 +5,20 @@ All are built from a sample of rows, around the sample's mean (the weights of ce
 move the bias), in coordinates in which every feature has unit curvature, so that features of any
 scale are alike. Leading axes batch.
 
-`gram_metric` assumes that all rows bend alike, as they do at W = 0: curvature * C + 2 strength on
-every class, with C the covariance. `two_level_metric` follows the iterate: rows are drawn by how
-much they bend, and the Hessian is dense on the leading directions of the covariance (all classes
-and the bias together), and one K x K block on each of the others. With many features only the
-leading directions are computed at first, and the rest is left to the Gram matrix.
+`gram_preconditioner` assumes that all rows bend alike, as they do at W = 0: curvature * C + 2
+strength on every class, with C the covariance. `two_level_preconditioner` follows the iterate: rows
+are drawn by how much they bend, and the Hessian is dense on the leading directions of the
+covariance (all classes and the bias together), and one K x K block on each of the others. With many
+features only the leading directions are computed at first, and the rest is left to the Gram matrix.
 
-`class_block_metric` is for many classes: one block for each class, over the leading directions and
-its bias. The blocks between classes, of which there are K^2, are left out. For pairs they make the
-Hessian the Laplacian of a graph on the classes, in every pair of directions; where every class has
-many rivals, a Laplacian is well served by its diagonal (the graph has no bottleneck). A class bends
-at few of the rows: where all were made dense, `thinned` leaves each class the rows that bend it
-most. A thousand rows tell little about the covariance of five hundred directions: the inverse of
-theirs is many times too large in some and too small in others. What the directions have in common
-is therefore shrunk by as much as chance alone would make of it.
+`class_block_preconditioner` is for many classes: one block for each class, over the leading
+directions and its bias. The blocks between classes, of which there are K^2, are left out. For pairs
+they make the Hessian the Laplacian of a graph on the classes, in every pair of directions; where
+every class has many rivals, a Laplacian is well served by its diagonal (the graph has no
+bottleneck). A class bends at few of the rows: where all were made dense, `thinned` leaves each
+class the rows that bend it most. A thousand rows tell little about the covariance of five hundred
+directions: the inverse of theirs is many times too large in some and too small in others. What the
+directions have in common is therefore shrunk by as much as chance alone would make of it.
 
 Source: Ledoit and Wolf (2004), doi:10.1016/S0047-259X(03)00096-4, for shrinkage; Schaefer and
 Strimmer (2005), doi:10.2202/1544-6115.1175, for a diagonal target.
@@ -26,17 +26,17 @@ Strimmer (2005), doi:10.2202/1544-6115.1175, for a diagonal target.
 
 __all__ = [
     "CLASS_ROWS",
-    "SpectralMetric",
-    "class_block_metric",
+    "SpectralPreconditioner",
+    "class_block_preconditioner",
     "flat",
-    "gram_metric",
+    "gram_preconditioner",
     "leading_directions",
     "own_curvature",
     "shrink",
-    "spectral_metric",
+    "spectral_preconditioner",
     "thinned",
     "through_spectrum",
-    "two_level_metric",
+    "two_level_preconditioner",
 ]
 
 from collections.abc import Callable
@@ -70,9 +70,10 @@ the dense block on top (Fashion-MNIST takes the same passes from 1,000 on)."""
 
 
 def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
-    """A metric, or a product, of weights and bias as one of vectors: weights row by row, bias.
+    """A preconditioner, or a product, of weights and bias as one of vectors: weights row by row,
+    bias.
 
-    Of a metric the vectors may be several, (..., n).
+    Of a preconditioner the vectors may be several, (..., n).
     """
 
     def apply(vectors: np.ndarray) -> Any:
@@ -84,7 +85,7 @@ def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
     return apply
 
 
-def gram_metric(
+def gram_preconditioner(
     problem: Problem, covariance: np.ndarray, sample: Sample, curvature: Any
 ) -> Callable:
     """The inverse of curvature * C + 2 strength on every class, and of `curvature` on the bias."""
@@ -101,10 +102,10 @@ def gram_metric(
     return apply
 
 
-def spectral_metric(
+def spectral_preconditioner(
     problem: Problem, spectrum: Spectrum, mean: np.ndarray, curvature: Any
-) -> "SpectralMetric":
-    """The Gram metric where the covariance was not formed."""
+) -> "SpectralPreconditioner":
+    """The Gram preconditioner where the covariance was not formed."""
     inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
 
     def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
@@ -113,8 +114,9 @@ def spectral_metric(
     return through_spectrum(problem, spectrum, mean, curvature, solve)
 
 
-class SpectralMetric(NamedTuple):
-    """A metric that is known along the vectors of a spectrum, and may be another outside them."""
+class SpectralPreconditioner(NamedTuple):
+    """A preconditioner that is known along the vectors of a spectrum, and may be another outside
+    them."""
 
     spectrum: Spectrum
     mean: np.ndarray
@@ -143,15 +145,16 @@ class SpectralMetric(NamedTuple):
 
 def through_spectrum(
     problem: Problem, spectrum: Spectrum, mean: np.ndarray, curvature: float, solve: Callable
-) -> SpectralMetric:
-    """A metric that is known along the leading vectors; the Gram metric is left the rest.
+) -> SpectralPreconditioner:
+    """A preconditioner that is known along the leading vectors; the Gram preconditioner is left the
+    rest.
 
     Args:
-      mean, solve: as `SpectralMetric` has them.
-      curvature: of the Gram metric.
+      mean, solve: as `SpectralPreconditioner` has them.
+      curvature: of the Gram preconditioner.
     """
     rest = _outside(spectrum, curvature)
-    return SpectralMetric(spectrum, mean, solve, rest, problem.fit_intercept)
+    return SpectralPreconditioner(spectrum, mean, solve, rest, problem.fit_intercept)
 
 
 def _outside(spectrum: Spectrum, curvature: Any) -> Callable:
@@ -170,9 +173,9 @@ def _outside(spectrum: Spectrum, curvature: Any) -> Callable:
     return apply
 
 
-def two_level_metric(
+def two_level_preconditioner(
     problem: Problem, spectrum: Spectrum, sample: Sample, bends: Bends
-) -> SpectralMetric:
+) -> SpectralPreconditioner:
     """The Hessian of the sampled rows: dense on top, blocks below."""
     dtype, classes = problem.dtype, problem.classes
     directions = spectrum.vectors.shape[1]
@@ -243,9 +246,9 @@ def thinned(curvature: Any, seed: int) -> tuple[Any, Any]:
     )
 
 
-def class_block_metric(
+def class_block_preconditioner(
     problem: Problem, spectrum: Spectrum, sample: Sample, curvature: Any, chances: Any = None
-) -> SpectralMetric:
+) -> SpectralPreconditioner:
     """The inverse of the sampled rows' Hessian without the blocks between classes.
 
     Args:

@@ -350,7 +350,7 @@ def _check_finite(inputs: Any) -> None:
 
 
 def _check_range(rows: Any) -> None:
-    """The certificate needs the largest norm of a row, and metrics the squares of norms."""
+    """The certificate needs the largest norm of a row, and preconditioners the squares of norms."""
     limit = np.sqrt(np.finfo(rows.dtype).max) / 10
     if np.issubdtype(rows.inputs.dtype, np.integer):
         most = float(np.iinfo(rows.inputs.dtype).max) + 1

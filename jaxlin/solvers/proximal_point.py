@@ -8,10 +8,10 @@ the proximal point method on the dual, equivalently the augmented Lagrangian met
 1976): no smoothing error remains in the limit, so that `smoothing` need not go to 0, where every
 method stalls. Inside a round the objective is piecewise quadratic; Newton steps touch only the
 rows that bend (Sun, Toh et al. call this a semismooth Newton augmented Lagrangian method), by a
-dense factorization for few unknowns and by conjugate gradients for many, in the metric of few
-classes (`jaxlin.solvers.preconditioner`) or of many (`jaxlin.solvers.preconditioner`).
+dense factorization for few unknowns and by conjugate gradients for many, in the preconditioner of
+few classes (`jaxlin.solvers.preconditioner`) or of many (`jaxlin.solvers.preconditioner`).
 Where so many rows bend that such a step would take more passes than it is worth, a quasi-Newton
-step in that metric is taken instead (`jaxlin.solvers.newton`).
+step in that preconditioner is taken instead (`jaxlin.solvers.newton`).
 Scores are affine in the step, so a line search costs no pass over the data. The maximizers are
 feasible dual points throughout: their certificate is the stopping rule.
 """
@@ -32,7 +32,7 @@ from jaxlin.solvers.history import History, own_copy
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.newton import MISSED, NewtonStep, QuasiNewtonStep
 from jaxlin.solvers.problem import Problem, beside, penalty, same_fit
-from jaxlin.solvers.refresh import MetricBuilder
+from jaxlin.solvers.refresh import PreconditionerBuilder
 from jaxlin.solvers.rowwise import columnwise, lifted, moved, rowwise, summing_runner, to_host
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
@@ -77,7 +77,7 @@ class HingeFit(NamedTuple):
     last: np.ndarray
     """(2, n) or (0, 0) float64: point and gradient before the last quasi-Newton step."""
     quasi_rows: np.ndarray
-    """(2, m), like those of Newton's: what the quasi-Newton metric was built from."""
+    """(2, m), like those of Newton's: what the quasi-Newton preconditioner was built from."""
     quasi_columns: np.ndarray
     """(2, K, m)"""
     quasi: np.ndarray
@@ -185,7 +185,7 @@ def _minimize(
     xp, rows, strength = problem.xp, problem.rows, problem.strength
     counts = xp.asarray(problem.counts.astype(problem.dtype))
     precise = problem.dtype if problem.classes > WIDE else np.float64
-    newton = NewtonStep(problem, MetricBuilder(problem), keep=on_carried is not silent)
+    newton = NewtonStep(problem, PreconditionerBuilder(problem), keep=on_carried is not silent)
     quasi = QuasiNewtonStep(problem, newton)
     status, norm, going_on = Status.MAX_ITERATIONS, np.inf, carried is not None
     if carried is None:

@@ -1,6 +1,7 @@
-"""Which metric, when: rows are drawn, metrics built, and their cost weighed against going on."""
+"""Which preconditioner, when: rows are drawn, preconditioners built, and their cost weighed against
+going on."""
 
-__all__ = ["SAMPLED_ROWS", "MetricBuilder", "Recipe", "recipe_of"]
+__all__ = ["SAMPLED_ROWS", "PreconditionerBuilder", "Recipe", "recipe_of"]
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,12 +26,12 @@ from jaxlin.solvers.dual_losses import DualForm, own_of, total
 from jaxlin.solvers.preconditioner import (
     BELOW_ROWS,
     CLASS_ROWS,
-    class_block_metric,
-    gram_metric,
+    class_block_preconditioner,
+    gram_preconditioner,
     leading_directions,
-    spectral_metric,
+    spectral_preconditioner,
     thinned,
-    two_level_metric,
+    two_level_preconditioner,
 )
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.rowwise import columnwise
@@ -42,7 +43,8 @@ FEW_CLASSES = {"smooth": 50, "kinks": 24}
 """Up to so many classes every direction has a block of all of them, beyond every class has one of
 the leading directions. The first takes fewer steps while classes are few (a half to a sixth of them
 at 30 classes that come in pairs hard to tell apart), the second later on (a half at 100). Losses
-with kinks build a metric more often, so that a cheaper one pays sooner (1.5 times at 32)."""
+with kinks build a preconditioner more often, so that a cheaper one pays sooner (1.5 times at
+32)."""
 PROBES = 24
 """Directions that tell how much a row weighs, to some 30 %."""
 ROWS_A_CLASS, SAMPLED_SCORES = 240, 6e6
@@ -57,16 +59,17 @@ WIDE_ROWS = 300
 CALLING = 3e7
 """What an evaluation and a step cost besides their work, in multiplications: some 1 ms."""
 FRESHER = 1.2
-"""A metric built nearer to the optimum is expected to decrease so much faster than the last did."""
+"""A preconditioner built nearer to the optimum is expected to decrease so much faster than the last
+did."""
 WINDOW = 5
 """Evaluations over which the rate of decrease is judged."""
 
 
 class Recipe(NamedTuple):
-    """What the last metric was built from: enough to build it again."""
+    """What the last preconditioner was built from: enough to build it again."""
 
     follows: bool
-    """Whether it is the Hessian's at the iterate, or the Gram metric."""
+    """Whether it is the Hessian's at the iterate, or the Gram preconditioner."""
     weights: np.ndarray
     bias: np.ndarray
     draw: int
@@ -78,16 +81,16 @@ class Recipe(NamedTuple):
 
 
 def recipe_of(weights: np.ndarray, bias: np.ndarray, settings: Any) -> Recipe:
-    """From what `MetricBuilder.state` returned."""
+    """From what `PreconditionerBuilder.state` returned."""
     follows, draw, curvature, *_, whole = settings.tolist()
     known = None if np.isnan(curvature) else curvature
     return Recipe(bool(follows), weights, bias, int(draw), known, bool(whole))
 
 
-class MetricBuilder:
-    """The metrics of one run. Draws the first sample and forms its covariance once."""
+class PreconditionerBuilder:
+    """The preconditioners of one run. Draws the first sample and forms its covariance once."""
 
-    def __init__(self, problem: Problem, shared: "MetricBuilder | None" = None) -> None:
+    def __init__(self, problem: Problem, shared: "PreconditionerBuilder | None" = None) -> None:
         """`shared`: a builder for the same rows and counts, whose sample and covariance serve."""
         self.problem = problem
         self.curvature: float | None = None
@@ -191,7 +194,7 @@ class MetricBuilder:
     def gram(
         self, weights: np.ndarray, bias: np.ndarray, smoothing: float = 1.0, anchor: Any = 0.0
     ) -> Any:
-        """The Gram metric with the mean curvature at this point."""
+        """The Gram preconditioner with the mean curvature at this point."""
         problem = self.problem
         self.recipe = Recipe(False, weights, bias, 0, None, self._whole)
         bends = bends_of(
@@ -202,11 +205,13 @@ class MetricBuilder:
         return self.gram_as_known()
 
     def gram_as_known(self) -> Any:
-        """The Gram metric with the mean curvature that was seen last."""
+        """The Gram preconditioner with the mean curvature that was seen last."""
         problem = self.problem
         if self.covariance is None:
-            return spectral_metric(problem, self.spectrum(), self.sample.mean, self.curvature)
-        return gram_metric(problem, self.covariance, self.sample, self.curvature)
+            return spectral_preconditioner(
+                problem, self.spectrum(), self.sample.mean, self.curvature
+            )
+        return gram_preconditioner(problem, self.covariance, self.sample, self.curvature)
 
     def spectrum(self) -> Spectrum:
         if self._spectrum is None:
@@ -217,7 +222,7 @@ class MetricBuilder:
         return self._spectrum
 
     def _leading(self) -> int:
-        """How many directions the blocks of a metric have that follows the iterate."""
+        """How many directions the blocks of a preconditioner have that follows the iterate."""
         problem = self.problem
         if self.by_class:
             entries = problem.classes * min(CLASS_ROWS, self._most())
@@ -227,13 +232,14 @@ class MetricBuilder:
     def following(
         self, weights: np.ndarray, bias: np.ndarray, instead: Callable | None = None
     ) -> tuple[Any, float]:
-        """The metric that follows the iterate to this point, and the passes over the data it took.
+        """The preconditioner that follows the iterate to this point, and the passes over the data
+        it took.
 
-        Without the memory for it: `instead`, or the Gram metric.
+        Without the memory for it: `instead`, or the Gram preconditioner.
         """
         before, passes = self.recipe, 0.0
         self.builds += 1
-        with self.memory_for("the Hessian of a sample of rows", "the metric it has"):
+        with self.memory_for("the Hessian of a sample of rows", "the preconditioner it has"):
             self.recipe = Recipe(True, weights, bias, self.builds, self.curvature, self._whole)
             sample, passes = self._sample_at(weights, bias)
             bends = bends_of(self.problem, sample, self.scores(sample, weights, bias))
@@ -242,12 +248,12 @@ class MetricBuilder:
         return instead or self.gram(weights, bias), passes
 
     def _made_of(self, sample: Sample, bends: Bends) -> Any:
-        """The metric of these rows: all classes together, or of many each by itself."""
+        """The preconditioner of these rows: all classes together, or of many each by itself."""
         problem, spectrum = self.problem, self.spectrum()
         if not self.by_class:
-            return two_level_metric(problem, spectrum, sample, bends)
+            return two_level_preconditioner(problem, spectrum, sample, bends)
         few = thinned(bends.own_weights, seed=self.builds)
-        return class_block_metric(problem, spectrum, sample, *few)
+        return class_block_preconditioner(problem, spectrum, sample, *few)
 
     def _sample_at(self, weights: np.ndarray, bias: np.ndarray) -> tuple[Sample, float]:
         """Rows drawn by how much they bend and weigh there, and the passes that took."""
@@ -265,7 +271,7 @@ class MetricBuilder:
         return self.draw(chances, most, seed=self.builds, mean=sample.mean), passes
 
     def _most(self) -> int:
-        """How many rows a metric that follows the iterate is made of."""
+        """How many rows a preconditioner that follows the iterate is made of."""
         classes, features = self.problem.classes, self.problem.features
         if not self.by_class or not self.problem.form.smooth or self.covariance is None:
             return self.drawn
@@ -273,7 +279,7 @@ class MetricBuilder:
         return int(max(self.drawn, most))
 
     def follow(self, recipe: Recipe) -> Any:
-        """The metric that a builder for the same problem left this recipe of."""
+        """The preconditioner that a builder for the same problem left this recipe of."""
         self._know(recipe.whole)
         if not recipe.follows:
             return self.gram(recipe.weights, recipe.bias)
@@ -281,9 +287,9 @@ class MetricBuilder:
         return self.following(recipe.weights, recipe.bias)[0]
 
     def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What it takes to go on with the last metric: where it was built, (K, D) and (K,), and
-        (7,) whether it follows the iterate, its draw, its curvature (NaN for none), the number of
-        builds, the rate of decrease when it was new, whether memory was short, whether all
+        """What it takes to go on with the last preconditioner: where it was built, (K, D) and (K,),
+        and (7,) whether it follows the iterate, its draw, its curvature (NaN for none), the number
+        of builds, the rate of decrease when it was new, whether memory was short, whether all
         directions of its spectrum were known."""
         recipe = self.recipe
         assert recipe is not None  # something was built
@@ -293,28 +299,29 @@ class MetricBuilder:
         return recipe.weights, recipe.bias, np.array(settings, np.float64)
 
     def go_on(self, weights: np.ndarray, bias: np.ndarray, settings: Any) -> Any:
-        """The last metric of the builder that this `state` is of, whose work this one goes on
-        with; both are for the same problem."""
-        metric = self.follow(recipe_of(weights, bias, settings))
+        """The last preconditioner of the builder that this `state` is of, whose work this one goes
+        on with; both are for the same problem."""
+        preconditioner = self.follow(recipe_of(weights, bias, settings))
         builds, self._fresh, short = settings[3:6].tolist()
         self.builds, self._short = int(builds), bool(short)
-        return metric
+        return preconditioner
 
     def starts_exact(self) -> bool:
-        """So few unknowns that the whole Hessian is the cheapest metric from the start."""
+        """So few unknowns that the whole Hessian is the cheapest preconditioner from the start."""
         side = (self.problem.features + 1) * self.problem.classes
         return fits_dense(self.problem) and self.problem.rows.size * side**2 <= 2e8
 
     def worth_rebuilding(
         self, decrements: np.ndarray, since: int, gap: float, target: float
     ) -> bool:
-        """Whether a new metric costs less than the evaluations that the old one still needs.
+        """Whether a new preconditioner costs less than the evaluations that the old one still
+        needs.
 
         Where all directions of the spectrum cost less, too, the new one and those after know them.
 
         Args:
           decrements: expected decrease of the objective at each step, which falls as the gap does.
-          since: steps since the last metric.
+          since: steps since the last preconditioner.
           gap, target: the gap that a proof would leave now, and the one that is wanted.
         """
         if self._short:
@@ -343,11 +350,12 @@ class MetricBuilder:
         return saved * self.evaluation_cost() > self.build_cost()
 
     def _could_know(self) -> bool:
-        """Whether there are directions that metrics do not know, but may."""
+        """Whether there are directions that preconditioners do not know, but may."""
         return not self._whole and self.covariance is not None
 
     def _know(self, whole: bool) -> None:
-        """Whether metrics from now on know all directions of the spectrum, or the leading ones."""
+        """Whether preconditioners from now on know all directions of the spectrum, or the leading
+        ones."""
         if whole != self._whole:
             self._whole, self._spectrum, self._leverages = whole, None, None
 
@@ -364,7 +372,8 @@ class MetricBuilder:
         """Multiplications: rows that bend, rotation, blocks and their factors.
 
         The dense block as if every row entered it with every pair of classes: with the fewer that
-        it takes, metrics are built so soon after one another that they gain less than they cost.
+        it takes, preconditioners are built so soon after one another that they gain less than they
+        cost.
         """
         classes, features = self.problem.classes, self.problem.features
         size = self.problem.rows.size

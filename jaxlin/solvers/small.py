@@ -130,7 +130,7 @@ def parameters_of(space: Space, coefficients: Any) -> tuple[np.ndarray, np.ndarr
 STEPS = 50
 """Newton steps after which it is another method's turn."""
 PRODUCTS = 250
-"""Conjugate gradient steps of one Newton step in either metric at most."""
+"""Conjugate gradient steps of one Newton step in either preconditioner at most."""
 OVERHEAD = 4.0
 """What a product with the Hessian costs for each row, class and feature, in multiplications of its
 diagonal blocks: two products, and the shares between them."""
@@ -209,7 +209,7 @@ def _newton(
     evaluations, steps, stale, lower = 2.0, 0, 0, 0.0
     seen = 0.0  # the greatest bound proved for who watches, of which the fit takes no notice
     least, target = point.gap, 0.7 * problem.tolerance
-    most, metric = min(problem.max_iterations, STEPS), None
+    most, preconditioner = min(problem.max_iterations, STEPS), None
     while True:
         if not np.isfinite(point.gap):
             return None, False
@@ -228,7 +228,7 @@ def _newton(
             seen = max(seen, proof.lower_bound)
             report(evaluations, point.value, seen)
         on_pass()
-        along, products, metric = _direction(problem, space, point, target, metric)
+        along, products, preconditioner = _direction(problem, space, point, target, preconditioner)
         new = _step(problem, space, point, along)
         evaluations, steps = evaluations + products + 1, steps + 1
         gained = new.gap <= 0.5 * least or new.value < point.value * (1 - 8 * _EPS)
@@ -304,12 +304,14 @@ def _step(problem: Problem, space: Space, point: _Point, along: Any) -> _Point:
         length /= 2
 
 
-def _direction(problem: Problem, space: Space, point: _Point, target: float, metric: Any) -> Any:
-    """The Newton step (K, q), how many passes over the rows it took, and the metric of blocks that
-    it came to, or was given."""
+def _direction(
+    problem: Problem, space: Space, point: _Point, target: float, preconditioner: Any
+) -> Any:
+    """The Newton step (K, q), how many passes over the rows it took, and the preconditioner of
+    blocks that it came to, or was given."""
     if space.moment is None:
         return _solved(space, point), 1, None
-    return _sought(space, point, target, metric)
+    return _sought(space, point, target, preconditioner)
 
 
 def _solved(space: Space, point: _Point) -> np.ndarray:
@@ -358,7 +360,7 @@ def _solver(system: np.ndarray, ridges: np.ndarray) -> Callable:
     return lambda right: lapack.dpotrs(factor, right)[0]
 
 
-def _sought(space: Space, point: _Point, target: float, metric: Any) -> Any:
+def _sought(space: Space, point: _Point, target: float, preconditioner: Any) -> Any:
     """By conjugate gradients, whose products need no more than float32."""
     shape = point.gradient.shape
 
@@ -386,13 +388,15 @@ def _sought(space: Space, point: _Point, target: float, metric: Any) -> Any:
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
     right = -point.gradient.ravel()
-    first = metric or _gram(space, point)
+    first = preconditioner or _gram(space, point)
     step, count, done = conjugate_gradients(product, first, right, accuracy, _worth(space))
     if not done:
-        metric = _blockwise(space, point)
-        step, more, _ = conjugate_gradients(product, metric, right, accuracy, PRODUCTS, start=step)
+        preconditioner = _blockwise(space, point)
+        step, more, _ = conjugate_gradients(
+            product, preconditioner, right, accuracy, PRODUCTS, start=step
+        )
         count += more
-    return step[0].reshape(shape), count, metric
+    return step[0].reshape(shape), count, preconditioner
 
 
 def _worth(space: Space) -> int:

@@ -209,17 +209,19 @@ def advance(fitting: Fitting, answer: Any) -> Fitting:
 def _refreshed(fitting: Fitting) -> Fitting:
     """With a new preconditioner at the iterate, where that saves more passes than it costs."""
     problem, state, builder = fitting.problem, fitting.state, fitting.builder
-    metric, target = fitting.metric, problem.tolerance * state.value
+    preconditioner, target = fitting.preconditioner, problem.tolerance * state.value
     known = state.decrements[~np.isnan(state.decrements)]
     if builder.worth_rebuilding(known, state.since, state.gap, target):
         params = params_of(problem, state.point)
-        metric, cost = builder.following(*params, instead=metric)
+        preconditioner, cost = builder.following(*params, instead=preconditioner)
         # the youngest pairs know this neighborhood better than a sample of rows does
         state = renewed(state, KEPT)._replace(
             since=0, built_strength=problem.strength, evaluations=state.evaluations + cost
         )
     built, recipe = recipe_in(builder)
-    return fitting._replace(state=state._replace(built=built, recipe=recipe), metric=metric)
+    return fitting._replace(
+        state=state._replace(built=built, recipe=recipe), preconditioner=preconditioner
+    )
 
 
 def _turned(fitting: Fitting) -> Fitting:
@@ -249,7 +251,7 @@ def _turned(fitting: Fitting) -> Fitting:
 
 def _along(fitting: Fitting) -> Callable:
     """The preconditioner of vectors (..., n)."""
-    return flat(fitting.metric, (fitting.problem.classes, fitting.problem.features))
+    return flat(fitting.preconditioner, (fitting.problem.classes, fitting.problem.features))
 
 
 class _Prospect(NamedTuple):

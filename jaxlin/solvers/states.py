@@ -75,7 +75,7 @@ def largest(
         numbers: dict[str, Any] = dict.fromkeys(State._fields, 0.0)
         return State(**numbers | arrays)
     scores, drawn = of(classes, examples, dtype=dtype), min(examples, SAMPLED_ROWS)
-    metric = of(2, drawn), of(2, classes, drawn, dtype=dtype)
+    preconditioner = of(2, drawn), of(2, classes, drawn, dtype=dtype)
     params = of(classes, features), of(classes), one
-    by_newton, by_quasi = (*metric, of(5)), (of(2, size), *metric, of(2))
+    by_newton, by_quasi = (*preconditioner, of(5)), (of(2, size), *preconditioner, of(2))
     return HingeFit(*params, scores, scores, *by_newton, history(20), *by_quasi, of(13))

@@ -1,13 +1,13 @@
 """Newton's method by conjugate gradients, for smooth losses, as one compiled loop.
 
 Everything here is a pure function of arrays: it runs inside `jax.jit` and `jax.vmap`, and knows
-neither a file nor the host. Directions come from conjugate gradients in the Gram metric: in the
-eigenvectors of the inputs' covariance it is diagonal, curvature * variance + 2 strength, and
+neither a file nor the host. Directions come from conjugate gradients in the Gram preconditioner: in
+the eigenvectors of the inputs' covariance it is diagonal, curvature * variance + 2 strength, and
 follows the iterate through one number, the mean curvature. Steps come from a one-dimensional
 Newton method, which is cheap because scores are affine along a line.
 
 Source: Steihaug (1983), doi:10.1137/0720042, for stopping the inner iterations early (truncated
-Newton); the metric is that of `jaxlin.solvers.preconditioner`.
+Newton); the preconditioner is that of `jaxlin.solvers.preconditioner`.
 """
 
 __all__ = [
@@ -131,7 +131,7 @@ def _direction(
     tiny, ridge = jnp.finfo(point.value.dtype).tiny, jnp.finfo(point.value.dtype).eps
     # where all rows are far on one side or the other the bias bends nothing: a ridge then does
     curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + ridge
-    metric = curvature * data.variances + 2 * data.strength + tiny
+    preconditioner = curvature * data.variances + 2 * data.strength + tiny
 
     def changes(step: tuple[Array, ...]) -> Array:
         found = step[0] @ data.inputs.T + step[1][:, None]
@@ -143,7 +143,7 @@ def _direction(
         return curved @ data.inputs + 2 * data.strength * step[0], sums
 
     def precondition(residual: tuple[Array, ...]) -> tuple[Array, Array]:
-        return residual[0] / metric[None, :], residual[1] / curvature
+        return residual[0] / preconditioner[None, :], residual[1] / curvature
 
     share = jnp.clip(jnp.sqrt(point.gap / jnp.maximum(point.value, tiny)), 1e-3, 0.1)
 
