@@ -118,7 +118,10 @@ def test_inputs_in_hand_are_classified_and_measured(certified, arrays):
 
 
 def test_what_was_in_hand_is_not_looked_for_in_files(certified):
-    with pytest.raises(DataError, match=r"trained on arrays in hand.*Name what to use"):
+    with pytest.raises(
+        DataError,
+        match=r"arrays in hand, which its folder does not hold. Give them again as `data`",
+    ):
         runs.evaluate(certified)
 
 

@@ -115,10 +115,10 @@ def _run(name: str = "help", *rest: str) -> int:
 
 def _prepare_jax(*, quiet: bool) -> None:
     """What must be known before JAX starts: what it will find, and where it keeps its programs."""
-    from jaxlin.cli import programs
+    from jaxlin.cli import compilation_cache
     from jaxlin.runs import accelerators
 
-    programs.keep()
+    compilation_cache.keep()
     machine = accelerators.look()
     note = accelerators.note(machine, os.environ.get("JAX_PLATFORMS", ""))
     accelerators.block(machine)

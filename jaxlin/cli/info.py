@@ -94,7 +94,7 @@ def _programs() -> dict:
     """Where JAX keeps compiled programs, or why nowhere."""
     import jax
 
-    from jaxlin.cli.programs import programs
+    from jaxlin.cli.compilation_cache import programs
 
     if jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir:
         return {"folder": jax.config.jax_compilation_cache_dir}

@@ -151,7 +151,7 @@ def held_out(
     from jaxlin.core import DataError
     from jaxlin.data import load
 
-    _check_in_hand(config, NOT_GIVEN)
+    _check_in_hand(config | {"test": None}, NOT_GIVEN)
     if split in ("train", "validation"):
         how = reading_of(config) | {"memory": memory_bytes(config), "progress": progress}
         return load(config["data"], split=split, **how)
@@ -207,8 +207,8 @@ def _check_in_hand(config: dict, given: Given) -> None:
     for name, there in (("data", given.train), ("test", given.test)):
         if config.get(name) == IN_HAND and there is None:
             raise DataError(
-                "the run was trained on arrays in hand, which its folder does not hold. Name what "
-                "to use with --data."
+                "the run was made with arrays in hand, which its folder does not hold. Give them "
+                "again as `data`."
             )
 
 

@@ -46,7 +46,7 @@ def in_hand(
       value: a `Dataset`, or a pair: inputs (N, D), or pictures (N, H, W), (N, H, W, C) or
         (N, C, H, W); and labels (N,).
       what: the argument's name, for sentences.
-      image_shape: of one picture, where rows (N, D) are pictures; as `--image-shape`.
+      image_shape: of one picture, where the arrays do not tell; as `--image-shape`.
       class_names: K names to which the labels must keep.
       training: whether at least two classes must be there.
 
@@ -55,6 +55,8 @@ def in_hand(
 
     >>> in_hand((np.zeros((4, 8, 8)), [0, 1, 1, 0]), "data").inputs.shape
     (4, 64)
+    >>> in_hand((np.zeros((4, 12)), [0, 1, 1, 0]), "data", image_shape=(3, 2, 2)).image_shape
+    (2, 2, 3)
     """
     if isinstance(value, Dataset):
         return value
@@ -79,6 +81,6 @@ def inputs_in_hand(inputs: Any, what: str = "inputs") -> Unlabeled:
 def _rows(inputs: np.ndarray, image_shape: Sequence[int] | None) -> tuple[np.ndarray, Any]:
     if inputs.ndim < 2 or inputs.dtype == object:  # what is wrong with it is said by its check
         return inputs, None
-    if image_shape is not None and inputs.ndim == 2:
-        return rows_of_images(inputs, tuple(image_shape))
+    if image_shape is not None:
+        return rows_of_images(inputs.reshape(len(inputs), -1), tuple(image_shape))
     return flatten_images(inputs)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxlin.cli.programs import programs, trim
+from jaxlin.cli.compilation_cache import programs, trim
 
 
 def test_they_lie_in_the_users_cache_by_kind_of_processor(tmp_path):
