@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import jaxlin
 
+
 def lacking(module) -> list[str]:
     """The functions and classes of a module whose own docstring has no example."""
     values = {name: getattr(module, name) for name in module.__all__}
