@@ -28,7 +28,12 @@ from jaxlin.sharding import Placed, shard_plan, take
 
 
 class EpochPlan(NamedTuple):
-    """The batches of one epoch, one row a step."""
+    """The batches of one epoch, one row a step.
+
+    >>> plan = epoch_plan(jax.random.key(0), 0, examples=5, batch_size=2)
+    >>> plan.weights.tolist()  # the last batch is filled up
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
+    """
 
     rows: np.ndarray
     """(S, B) int32: row numbers of the examples."""
@@ -87,7 +92,12 @@ def epoch_plan(key: jax.Array, epoch: int, examples: int, batch_size: int) -> Ep
 
 
 def on_device(data: Batch | Placed) -> Placed:
-    """The rows where they are trained on, their number, and the mesh (`None`: one device)."""
+    """The rows where they are trained on, their number, and the mesh (`None`: one device).
+
+    >>> placed = on_device(Batch(np.ones((3, 2), np.float32), np.array([0, 1, 1], np.int32)))
+    >>> placed.examples, placed.mesh
+    (3, None)
+    """
     if isinstance(data, Placed):
         return data
     weights = None if data.weights is None else jnp.asarray(data.weights)
@@ -98,13 +108,24 @@ def on_device(data: Batch | Placed) -> Placed:
 def device_plan(
     key: jax.Array, epoch: int, examples: int, batch_size: int, over: Mesh | None
 ) -> EpochPlan:
-    """`epoch_plan` on the device, or on the devices of the mesh `over`, each with its own rows."""
+    """`epoch_plan` on the device, or on the devices of the mesh `over`, each with its own rows.
+
+    >>> device_plan(jax.random.key(0), 0, examples=5, batch_size=2, over=None).rows.shape
+    (3, 2)
+    """
     plan = epoch_plan(key, epoch, examples, batch_size)
     return jax.tree.map(jnp.asarray, plan) if over is None else shard_plan(plan, examples, over)
 
 
 def take_batch(data: Batch, plan: EpochPlan, step: jax.Array | int, over: Mesh | None) -> Batch:
-    """The batch of one step, gathered on the device or devices; `over` is static under `jit`."""
+    """The batch of one step, gathered on the device or devices; `over` is static under `jit`.
+
+    >>> data = Batch(jnp.arange(6.0).reshape(3, 2), jnp.array([0, 1, 1]))
+    >>> plan = EpochPlan(jnp.array([[2, 0]]), jnp.array([[1.0, 0.0]]))
+    >>> batch = take_batch(data, plan, 0, None)
+    >>> batch.inputs.tolist(), batch.labels.tolist(), batch.weights.tolist()
+    ([[4.0, 5.0], [0.0, 1.0]], [1, 0], [1.0, 0.0])
+    """
     rows, weights = plan.rows[step], plan.weights[step]
     if over is not None:
         return take(data, rows, weights, over)

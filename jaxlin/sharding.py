@@ -52,7 +52,12 @@ from jaxlin.precision import jit
 
 
 class Placed(NamedTuple):
-    """A batch whose rows lie on the devices of a mesh."""
+    """A batch whose rows lie on the devices of a mesh.
+
+    >>> placed = place(Batch(np.ones((5, 2), np.float32), np.zeros(5, np.int32)), mesh(1))
+    >>> placed.examples, dict(placed.mesh.shape)
+    (5, {'data': 1, 'class': 1})
+    """
 
     batch: Batch
     """Rows filled up with zeros, at weight 0, to a multiple of the `data` axis."""
@@ -191,6 +196,9 @@ def place_params(params: LinearParams, over: Mesh) -> LinearParams:
 
     An uneven number of classes is filled up with classes that can never win (weights 0, bias
     -1e30): no loss sees them. `fetch(params, classes)` takes them off again.
+
+    >>> place_params(LinearParams(np.eye(3), np.zeros(3)), mesh(1)).weights.shape
+    (3, 3)
     """
     missing = _filled(len(params.bias), over.shape["class"]) - len(params.bias)
 
@@ -228,7 +236,12 @@ def place_heads(tree: Any, over: Mesh) -> Any:
 
 
 def spread(tree: Any, params: LinearParams) -> Any:
-    """`tree` with a copy on every device of what is not yet on the mesh of `params`, if any."""
+    """`tree` with a copy on every device of what is not yet on the mesh of `params`, if any.
+
+    >>> params = place_params(LinearParams(np.eye(3), np.zeros(3)), mesh(1))
+    >>> spread({"step": np.zeros(())}, params)["step"].sharding.is_fully_replicated
+    True
+    """
     home = getattr(params.bias, "sharding", None)
     if not isinstance(home, NamedSharding):
         return tree
@@ -293,6 +306,11 @@ def shard_plan(plan: Any, examples: int, over: Mesh) -> Any:
     Returns:
       A plan of the same type on the devices: rows and weights (S, P, width), row numbers counted
       from the first row of their device, entries that hold nothing at weight 0.
+
+    >>> from jaxlin.batches import epoch_plan
+    >>> plan = epoch_plan(jax.random.key(0), 0, examples=5, batch_size=2)
+    >>> shard_plan(plan, 5, mesh(1)).weights.sum(axis=(1, 2)).tolist()
+    [2.0, 2.0, 1.0]
     """
     shards = over.shape["data"]
     share = _filled(examples, shards) // shards
@@ -324,6 +342,12 @@ def take(data: Batch, rows: jax.Array, weights: jax.Array, over: Mesh) -> Batch:
       data: `Placed.batch`.
       rows, weights: (P, width), one step of `shard_plan`.
       over: the mesh. Inside `jax.jit` this is a static argument.
+
+    >>> over = mesh(1)
+    >>> placed = place(Batch(np.arange(3.0)[:, None], np.array([0, 1, 1])), over)
+    >>> batch = take(placed.batch, np.array([[2, 0]]), np.array([[1.0, 0.0]]), over)
+    >>> batch.inputs.tolist(), batch.weights.tolist()
+    ([[2.0], [0.0]], [1.0, 0.0])
     """
     along = PartitionSpec("data")
 

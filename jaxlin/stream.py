@@ -53,7 +53,13 @@ the inputs may take, where that is less."""
 
 
 class Window(NamedTuple):
-    """Some consecutive steps of an epoch, and the rows they need, on the device."""
+    """Some consecutive steps of an epoch, and the rows they need, on the device.
+
+    >>> data = Batch(np.ones((6, 2), np.float32), np.array([0, 1, 0, 1, 0, 1]))
+    >>> seen = windows(data, key=jax.random.key(0), start=0, stop=3, batch_size=2)
+    >>> [(window.first, window.steps) for window in seen]
+    [(0, 3)]
+    """
 
     data: Batch
     """`window_rows` examples; behind the last window's the rest is never used."""
@@ -80,7 +86,11 @@ def is_streamed(inputs: Any) -> bool:
 
 
 def window_rows(inputs: RowSource, batch_size: int) -> int:
-    """How many rows a window has: whole batches, about `WINDOW_BYTES`, at least one batch."""
+    """How many rows a window has: whole batches, about `WINDOW_BYTES`, at least one batch.
+
+    >>> window_rows(np.ones((1000, 4)), batch_size=256)  # four batches, the last filled up
+    1024
+    """
     batch = min(batch_size, inputs.shape[0])
     most = min(WINDOW_BYTES, getattr(inputs, "resident_bytes", RESIDENT_BYTES) // 4)
     wanted = most // _row_bytes(inputs) // batch * batch
@@ -122,7 +132,12 @@ def windows(
 
 
 def blank_window(data: Batch, batch_size: int, over: Mesh | None = None) -> tuple[Batch, EpochPlan]:
-    """Zeros in the shapes of a window's examples and plan, to compile with."""
+    """Zeros in the shapes of a window's examples and plan, to compile with.
+
+    >>> batch, plan = blank_window(Batch(np.ones((6, 2)), np.zeros(6, np.int32)), batch_size=2)
+    >>> batch.inputs.shape, plan.rows.shape
+    ((6, 2), (3, 2))
+    """
     rows, batch = window_rows(data.inputs, batch_size), min(batch_size, data.inputs.shape[0])
     labels = np.zeros(rows, np.asarray(data.labels).dtype)
     counts = None if data.weights is None else np.zeros(rows, np.asarray(data.weights).dtype)

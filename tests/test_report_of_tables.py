@@ -68,6 +68,15 @@ def test_a_number_in_a_sentence_is_filled_and_keeps_what_is_around_it():
     assert report.filled(right, TABLES) == right
 
 
+def test_a_number_with_its_unit_stays_and_another_that_ends_alike_does_not():
+    tables = {"t": TABLES["speed"] | {"columns": ["who", "s"], "rows": [["we", "0.5 s"]]}}
+    right = "it takes 0.5 s<!-- t: we / s --> or more"
+    assert report.filled(right, tables) == right
+    assert report.filled("10.5<!-- t: we / s -->", tables) == "0.5 s<!-- t: we / s -->"
+    with pytest.raises(ValueError, match=r"no number stands right before .*'0\.5 s'"):
+        report.filled("it takes 0.7 s<!-- t: we / s -->", tables)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

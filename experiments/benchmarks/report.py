@@ -37,7 +37,8 @@ ORDER = (  # of the page; others follow
 )
 KEPT = ("jax", "numpy", "scikit-learn", "scipy", "optax", "torch", "jaxopt", "loss-landscapes")
 MARK = re.compile(r"^<!-- table: (\S+) -->\n(?:\n*((?:\|.*\n)+))?", re.M)
-INLINE = re.compile(r"(\S+?)(<!-- ([\w.-]+): (.+?) / (.+?) -->)")
+INLINE = re.compile(r"<!-- ([\w.-]+): (.+?) / (.+?) -->")
+NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?$")
 INTRODUCTION = """\
 # What was measured
 
@@ -183,11 +184,23 @@ def filled(text: str, tables: dict[str, dict]) -> str:
             shown.append([row[0], *(f"**{plain(c)}**" if bold and c else c for c in cells)])
         return f"<!-- table: {name} -->\n\n" + markdown(header, shown)
 
-    def number(match):
-        stars = re.match(r"^(\W*).*?(\W*)$", match[1])
-        return stars[1] + cell_of(tables, *match.group(3, 4, 5)) + stars[2] + match[2]
+    return numbered(MARK.sub(table, text), tables)
 
-    return INLINE.sub(number, MARK.sub(table, text))
+
+def numbered(text: str, tables: dict[str, dict]) -> str:
+    """The text with the number right before every mark in a sentence as the JSON has it."""
+    done, at = "", 0
+    for mark in INLINE.finditer(text):
+        before, cell = text[at : mark.start()], cell_of(tables, *mark.groups())
+        bare = before.rstrip("*")
+        stars = before[len(bare) :]
+        if not re.search(rf"(?<![\d.,]){re.escape(cell)}$", bare):
+            number = NUMBER.search(bare)
+            if number is None:
+                raise ValueError(f"no number stands right before {mark[0]}. Write {cell!r} there.")
+            bare = bare[: number.start()] + cell
+        done, at = done + bare + stars + mark[0], mark.end()
+    return done + text[at:]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,7 +211,10 @@ def main(arguments: list[str] | None = None) -> int:
     tables = load()
     wanted = {PAGE: page(tables)}
     if options.readme or options.check:
-        wanted[README] = filled(README.read_text(encoding="utf-8"), tables)
+        try:
+            wanted[README] = filled(README.read_text(encoding="utf-8"), tables)
+        except (KeyError, ValueError) as error:
+            sys.exit(f"README.md: {error.args[0]}")
     stale = [
         path
         for path, text in wanted.items()

@@ -11,7 +11,15 @@ from jaxlin.checkpoint.sameness import check_same
 
 
 class Keeper(NamedTuple):
-    """The functions of a run that saves as it goes; see `keeper`."""
+    """The functions of a run that saves as it goes; see `keeper`.
+
+    >>> import tempfile, numpy as np
+    >>> from pathlib import Path
+    >>> run = Path(tempfile.mkdtemp())
+    >>> kept = keeper(run, identity={}, every=10, warn=print)
+    >>> kept.next_due(0), kept.due(9), kept.due(10)
+    (10, False, True)
+    """
 
     next_due: Callable[[int], int | None]
     """`step ->` the next step after it at which a save is due, `None` for never."""
@@ -41,6 +49,13 @@ def keeper(
       keep: how many checkpoints stay.
       start: the step that the run goes on from.
       warn: gets a sentence for every save that failed.
+
+    >>> import tempfile, numpy as np
+    >>> from pathlib import Path
+    >>> run = Path(tempfile.mkdtemp())
+    >>> kept = keeper(run, identity={}, every=10, warn=print)
+    >>> kept.save(10, {"weights": np.ones(3)}, {"note": "so far"}), kept.failures()
+    (True, 0)
     """
     last, failed = start, 0
 
@@ -76,6 +91,16 @@ def resume(run: Path, identity: dict, *, warn: Callable[[str], None]) -> store.F
     Raises:
       DataError: the newest whole checkpoint belongs to other data or another configuration; the
         fields that differ are named.
+
+    >>> import tempfile, numpy as np
+    >>> from pathlib import Path
+    >>> run = Path(tempfile.mkdtemp())
+    >>> resume(run, {"config": {"strength": 0.5}}, warn=print) is None  # nothing to go on from
+    True
+    >>> kept = keeper(run, identity={"config": {"strength": 0.5}}, every=10, warn=print)
+    >>> _ = kept.save(10, {"weights": np.ones(3)}, {})
+    >>> resume(run, {"config": {"strength": 0.5}}, warn=print).step
+    10
     """
     store.clean(run)
     found = store.find(run, warn=warn)

@@ -29,6 +29,16 @@ def problems(folder: Path) -> list[str]:
 
     Reads every file. A file that is missing, shorter or longer, altered, or that the manifest does
     not know is named, and so is a manifest that is missing or is not what was written.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "numbers").write_text("1 2 3", encoding="utf-8")
+    >>> write_manifest(folder)
+    >>> problems(folder)
+    []
+    >>> _ = (folder / "numbers").write_text("1 2 4", encoding="utf-8")
+    >>> len(problems(folder))
+    1
     """
     path = folder / NAME
     if not folder.is_dir():
@@ -65,7 +75,14 @@ def _complaint(folder: Path, name: str, wanted: dict) -> list[str]:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Write a file that is there in full or not at all, whatever happens to the machine."""
+    """Write a file that is there in full or not at all, whatever happens to the machine.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "config.json"
+    >>> write_durably(path, "{}")
+    >>> path.read_text(encoding="utf-8")
+    '{}'
+    """
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)

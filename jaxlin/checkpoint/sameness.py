@@ -44,6 +44,12 @@ def check_same(
 
     Raises:
       DataError: "config" or "data" differ; the fields are named, old -> new.
+
+    >>> now, here = {"config": {"strength": 0.5}}, Path("runs/a")
+    >>> check_same(now, now, where=here)
+    >>> check_same({"config": {"strength": 0.1}}, now, where=here)
+    Traceback (most recent call last):
+    jaxlin.core.DataError: runs/a: belongs to another run (strength: 0.1 -> 0.5)...
     """
     changed = [
         field

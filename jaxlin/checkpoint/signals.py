@@ -16,7 +16,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and has saved what it could: exit code 75."""
+    """The run was asked to stop, and has saved what it could: exit code 75.
+
+    >>> stopped = Stopped("SIGTERM", 1200)
+    >>> stopped.signal, stopped.where
+    ('SIGTERM', 'at step 1,200')
+    """
 
     def __init__(self, signal: str, step: int | str, *, saved: bool = True):
         """`step` may also be words: "before the first step", "after training"."""
@@ -66,6 +71,9 @@ def anywhere(stopping: Callable[[], str]) -> Callable[[], str]:
 
     Then all stop at the same step. With one process it is `stopping` itself; with more, all have
     to call it equally often, at the same points of the loop.
+
+    >>> anywhere(lambda: "SIGTERM")()
+    'SIGTERM'
     """
     if jax.process_count() == 1:
         return stopping

@@ -20,7 +20,14 @@ _OVERHEAD = 128 << 10
 
 
 class Found(NamedTuple):
-    """A checkpoint whose every byte is as it was written."""
+    """A checkpoint whose every byte is as it was written.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> _ = save(run, 40, {"weights": np.ones(3)}, {"note": "so far"})
+    >>> find(run).step, find(run).record["note"]
+    (40, 'so far')
+    """
 
     step: int
     folder: Path
@@ -90,6 +97,16 @@ def find(run: Path, *, warn: Callable[[str], None] | None = None) -> Found | Non
 
     Every byte is checked against the manifest. For each broken checkpoint that is passed over,
     `warn` gets one sentence that names it and what is wrong with it.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> find(run) is None
+    True
+    >>> for step in (10, 20):
+    ...     folder = save(run, step, {"weights": np.ones(3)}, {})
+    >>> _ = (folder / "record.json").write_text("{", encoding="utf-8")  # a disk that forgets
+    >>> find(run).step
+    10
     """
     for step in reversed(steps(run)):
         folder = run / FOLDER / str(step)
@@ -114,12 +131,26 @@ def load(found: Found, like: Any) -> Any:
 
     Raises:
       DataError: the checkpoint holds other arrays than `like` has; the first is named.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> _ = save(run, 40, {"weights": np.ones(3)}, {})
+    >>> load(find(run), {"weights": np.zeros(3)})["weights"].tolist()
+    [1.0, 1.0, 1.0]
     """
     return read_arrays(found.folder / "state", like)
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of a run's checkpoints, whole or not, in order."""
+    """The steps of a run's checkpoints, whole or not, in order.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> for step in (10, 20):
+    ...     _ = save(run, step, {"weights": np.ones(3)}, {})
+    >>> steps(run)
+    [10, 20]
+    """
     home = run / FOLDER
     if not home.is_dir():
         return []
@@ -127,7 +158,15 @@ def steps(run: Path) -> list[int]:
 
 
 def clean(run: Path) -> None:
-    """Remove what killed processes left unfinished. Hold the lock of the run."""
+    """Remove what killed processes left unfinished. Hold the lock of the run.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> (run / f"model{_PART}").touch()
+    >>> clean(run)
+    >>> list(run.iterdir())
+    []
+    """
     for path in (run / FOLDER).glob(f"*{_PART}"):
         _discard(path)
     for path in run.glob(f"*{_PART}"):
@@ -136,7 +175,15 @@ def clean(run: Path) -> None:
 
 
 def clear(run: Path) -> None:
-    """Remove all checkpoints of a run that starts afresh. Hold the lock of the run."""
+    """Remove all checkpoints of a run that starts afresh. Hold the lock of the run.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> _ = save(run, 40, {"weights": np.ones(3)}, {})
+    >>> clear(run)
+    >>> steps(run)
+    []
+    """
     for step in steps(run):
         _remove(run / FOLDER / str(step))
     clean(run)
@@ -152,6 +199,13 @@ def check_space(run: Path, state: Any, *, keep: int = 3) -> None:
 
     Raises:
       DataError: too little space; the message has both numbers.
+
+    >>> import tempfile, numpy as np
+    >>> run = Path(tempfile.mkdtemp())
+    >>> check_space(run, {"weights": np.ones(3)})  # says nothing: there is room
+    >>> check_space(run, {"weights": np.broadcast_to(1.0, (10**9, 10**6))})
+    Traceback (most recent call last):
+    jaxlin.core.DataError: ...Free some space...
     """
     each = nbytes(state) + _OVERHEAD
     free = shutil.disk_usage(run).free

@@ -144,5 +144,10 @@ def norm_bound(largest_square: float, off: np.ndarray | float = 0.0) -> float:
 
 
 def arithmetic(dtype: DTypeLike) -> AbstractContextManager[None]:
-    """A context in which JAX computes in this dtype: float64 is not silently cut to float32."""
+    """A context in which JAX computes in this dtype: float64 is not silently cut to float32.
+
+    >>> with arithmetic(np.float64):
+    ...     jax.numpy.ones(2).dtype
+    dtype('float64')
+    """
     return jax.enable_x64(np.dtype(dtype) == np.float64 or jax.config.jax_enable_x64)

@@ -16,7 +16,12 @@ from jaxlin.passes.affine import Rows, norm_bound
 
 
 class HostRows(Rows):
-    """Rows in NumPy or SciPy: no compilation, and CSR products."""
+    """Rows in NumPy or SciPy: no compilation, and CSR products.
+
+    >>> rows = HostRows(np.eye(2), 3, None, None, np.dtype(np.float64))
+    >>> rows.scores(np.ones((3, 2)), np.zeros(3)).tolist()
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
+    """
 
     xp = np
 

@@ -52,6 +52,10 @@ def open_sharded(
 
     Raises:
       ValueError: sparse inputs, or more rows on a device than it has memory for.
+
+    >>> from jaxlin.sharding import mesh
+    >>> open_sharded(np.eye(2, dtype=np.float32), 3, mesh(1)).dtype
+    dtype('float32')
     """
     if scipy.sparse.issparse(inputs):
         raise ValueError(
@@ -78,7 +82,13 @@ def _check_memory(inputs: Any, over: Mesh) -> None:
 
 
 class ShardedRows(DeviceRows):
-    """Rows on the devices of a mesh; its size is N rounded up to fill them."""
+    """Rows on the devices of a mesh; its size is N rounded up to fill them.
+
+    >>> from jaxlin.sharding import mesh
+    >>> rows = ShardedRows(np.eye(2), 3, mesh(1), None, None, np.dtype(np.float64))
+    >>> rows.examples, rows.size
+    (2, 2)
+    """
 
     def __init__(
         self,
