@@ -16,15 +16,19 @@ ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+@pytest.fixture(scope="session")
+def site(once, tmp_path_factory):
     """The pages, as a process of its own writes them (pdoc resolves names within the package)."""
     pytest.importorskip("pdoc")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, ROOT / "docs" / "build.py", "--out", folder]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make():
+        folder = tmp_path_factory.mktemp("site")
+        command = [sys.executable, ROOT / "docs" / "build.py", "--out", folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return str(folder)
+
+    return Path(once("site", make))
 
 
 def public_modules():
@@ -63,7 +67,7 @@ def test_pages_stand_alone_and_leave_no_formula_undrawn(site):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.xdist_group("chromium")
-def test_a_browser_draws_the_formulas(site):
+def test_a_browser_draws_the_formulas(site, tmp_path):
     """A script of the test's own measures what the browser drew, and leaves it in the title."""
     page = (site / "jaxlin" / "losses.html").read_text(encoding="utf-8")
     measure = (
@@ -71,7 +75,7 @@ def test_a_browser_draws_the_formulas(site):
         "[...document.querySelectorAll('math[display=block]')].map(m => "
         "Math.round(m.querySelector('mrow').getBoundingClientRect().width)).join(' ') })</script>"
     )
-    probe = site / "jaxlin" / "measured.html"
+    probe = tmp_path / "measured.html"
     probe.write_text(page.replace("</body>", measure + "</body>"), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
     command = [CHROMIUM, *flags, "--dump-dom", probe.as_uri()]
