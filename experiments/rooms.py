@@ -25,7 +25,8 @@ WHAT = (  # lowest row first
     "banks of heads",
     "pictures",
     "pages",
-    "faces",
+    "jobs",
+    "command line",
 )
 SHADES = ("#dbe7f3", "#eef3e6")
 

@@ -90,6 +90,11 @@ def evaluate(
 
     Returns:
       The run with the measures as its `results`: accuracy with its interval, loss, by class.
+
+    >>> from tempfile import mkdtemp
+    >>> run = train("digits", tolerance=1e-2, out=mkdtemp())
+    >>> evaluate(run).results["accuracy"] > 0.9
+    True
     """
     from jaxlin.runs.evaluation import Options
     from jaxlin.runs.evaluation import evaluate as measured
@@ -116,6 +121,13 @@ def predict(
     Returns:
       The run with `results["predictions"]`: for each row `input`, `split` and its `classes`, best
       first.
+
+    >>> from tempfile import mkdtemp
+    >>> from jaxlin import data
+    >>> run = train("digits", tolerance=1e-2, out=mkdtemp())
+    >>> rows = data.load("digits", split="test").inputs[:2]
+    >>> len(predict(run, rows).results["predictions"])
+    2
     """
     from jaxlin.runs.in_hand import inputs_in_hand
     from jaxlin.runs.prediction import Options

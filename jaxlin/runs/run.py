@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """A job that is done: in a terminal it shows itself in a few lines, in a notebook as a page."""
+    """A job that is done: in a terminal it shows itself in a few lines, in a notebook as a page.
+
+    >>> from tempfile import mkdtemp
+    >>> from jaxlin import runs
+    >>> run = runs.train("digits", tolerance=1e-2, out=mkdtemp())
+    >>> run.kind, run.report.name, str(run).splitlines()[1][:20]
+    ('train', 'report.html', 'model       softmax,')
+    """
 
     folder: Path | None
     """Where its files lie; `None` for a gradient check that was not asked to write any."""

@@ -138,12 +138,12 @@ SHOTS = ("--shots", "2", "--seeds", *map(str, range(16)), "--strengths", "1e-2",
 @pytest.mark.parametrize(
     ("words", "where", "call", "heads"),
     [
-        (("--strengths", "1e-3", "1e-4"), "small_softmax._direction", 3, 0),
-        (("--strengths", "1e-3", "1e-4"), "small_softmax._direction", 9, 1),
-        (("--strengths", "1e-3", "1e-4"), "small_softmax._direction", -2, 2),  # the refit
-        (("--strengths", "1e-3", "--losses", "squared-hinge"), "smooth.mean_losses", 3, 0),
+        (("--strengths", "1e-3", "1e-4"), "small._direction", 3, 0),
+        (("--strengths", "1e-3", "1e-4"), "small._direction", 9, 1),
+        (("--strengths", "1e-3", "1e-4"), "small._direction", -2, 2),  # the refit
+        (("--strengths", "1e-3", "--losses", "squared-hinge"), "smooth.mean_loss", 3, 0),
         (("--strengths", "1e-3", "1e-4", "--losses", "hinge"), "interior._step", 18, 1),
-        (("--strengths", "1e-3", "1e-2", "--regularizer", "l1"), "proximal.mean_loss", 45, 1),
+        (("--strengths", "1e-3", "1e-2", "--regularizer", "l1"), "owlqn.mean_loss", 45, 1),
         (SHOTS, "sweep.draws._solved", 2, 17),  # the call that was under way is not lost
     ],
 )
