@@ -41,7 +41,7 @@ from jaxlin.solvers import (
 )
 from jaxlin.solvers.dual_losses import FORMS
 from jaxlin.solvers.rowwise import _columnwise, rowwise
-from jaxlin.sweep import bank, draws, grid
+from jaxlin.sweep import bank, few_shot, grid
 
 N, D, K = 1_281_167, 768, 1000
 BATCH = 4096
@@ -295,9 +295,9 @@ def _compiled_fits() -> Iterator[Program]:
     data = _of((draws_, rows, D)), _of((draws_, rows), np.int32), _of((draws_, rows))
     params = LinearParams(_of((draws_, classes, D)), _of((draws_, classes)))
     number = _of(())
-    fit = partial(draws._fit, loss="softmax", classes=classes, one_by_one=False)
+    fit = partial(few_shot._fit, loss="softmax", classes=classes, one_by_one=False)
     yield Program(
-        "sweep.draws._fit", fit, (*data, params, number, number, number, _of((), np.int32))
+        "sweep.few_shot._fit", fit, (*data, params, number, number, number, _of((), np.int32))
     )
     single = LinearParams(_of((classes, D)), _of((classes,)))
     for loss in ("softmax", "squared-hinge"):

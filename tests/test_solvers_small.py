@@ -8,7 +8,7 @@ import scipy.sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
-from jaxlin import cores
+from jaxlin import cpu_threads
 from jaxlin.core import LinearParams
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.solvers import Status, minimize, small
@@ -134,8 +134,8 @@ def test_threads_share_the_rows_and_take_the_same_steps(solved_by, blobs, monkey
     inputs, labels = blobs(7, size=203, features=5, classes=classes)
     settings = dict(strength=1e-3, tolerance=1e-9, sample_weight=np.linspace(0.5, 2, 203))
     whole = minimize(inputs, labels, **settings)
-    monkeypatch.setattr(cores, "PART_BYTES", 1)
-    monkeypatch.setattr(cores, "blas_threads", lambda: 3)
+    monkeypatch.setattr(cpu_threads, "PART_BYTES", 1)
+    monkeypatch.setattr(cpu_threads, "blas_threads", lambda: 3)
     spaces, opened = [], small.open_space
     monkeypatch.setattr(
         small, "open_space", lambda *given: spaces.append(opened(*given)) or spaces[-1]

@@ -19,7 +19,7 @@ from report import save_table
 
 from jaxlin import preprocess, sweep
 from jaxlin.core import Batch
-from jaxlin.sweep import draws
+from jaxlin.sweep import few_shot
 from jaxlin.sweep.presets import PRESETS, strengths_for
 
 TOLERANCE = 1e-3
@@ -38,8 +38,8 @@ def problem(classes, size, width):
 
 def timed(train, validation, heads, classes, *, banks):
     """Seconds and what was fitted; `banks=False` fits path by path."""
-    seen, fewest = preprocess.fit(train.inputs, "none"), draws.FEWEST
-    draws.FEWEST = fewest if banks else len(heads) + 1
+    seen, fewest = preprocess.fit(train.inputs, "none"), few_shot.FEWEST
+    few_shot.FEWEST = fewest if banks else len(heads) + 1
     try:
         start = time.perf_counter()
         found = sweep.solve(
@@ -47,7 +47,7 @@ def timed(train, validation, heads, classes, *, banks):
         )
         return time.perf_counter() - start, found
     finally:
-        draws.FEWEST = fewest
+        few_shot.FEWEST = fewest
 
 
 def agree(one, other):

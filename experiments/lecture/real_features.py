@@ -12,7 +12,7 @@ from jaxlin.core import DataError
 from jaxlin.data import as_images
 from jaxlin.report.lecture import BEYOND, Chapter, Claim, Table, judge
 from jaxlin.solvers import minimize, relative_gap
-from jaxlin.sweep.paired import compare
+from jaxlin.sweep.mcnemar import compare
 
 STRENGTHS = (1e-2, 1e-3, 1e-4)
 TOLERANCE = 1e-3

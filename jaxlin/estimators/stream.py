@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 
 from jaxlin import losses, objectives, scores
 from jaxlin.core import Batch, LinearParams
-from jaxlin.cores import check_not_forked
+from jaxlin.cpu_threads import check_not_forked
 from jaxlin.precision import jit
 
 ROWS = 64

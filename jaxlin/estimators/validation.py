@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from jaxlin.cores import check_not_forked
+from jaxlin.cpu_threads import check_not_forked
 from jaxlin.estimators.labels import check_classes, plain_labels
 
 FLOATS = (np.float64, np.float32)

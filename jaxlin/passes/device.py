@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import blocks_on
-from jaxlin.cores import check_not_forked
+from jaxlin.cpu_threads import check_not_forked
 from jaxlin.memory import kept_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, DTypeLike
 
-from jaxlin.cores import parts_of, sharing
+from jaxlin.cpu_threads import parts_of, sharing
 from jaxlin.passes.affine import Rows, norm_bound
 
 

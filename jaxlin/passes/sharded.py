@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import blocks_on
-from jaxlin.cores import check_not_forked
+from jaxlin.cpu_threads import check_not_forked
 from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import arithmetic, arithmetic_dtype, chunk_size

@@ -32,7 +32,7 @@ import scipy.linalg
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from jaxlin.cores import all_blas_threads, blas_threads
+from jaxlin.cpu_threads import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
 from jaxlin.precision import exact, jit
 from jaxlin.solvers.dual_losses import AnyArray, ArrayModule

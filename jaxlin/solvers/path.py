@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.core import LinearParams, Solution
-from jaxlin.cores import quiet_blas
+from jaxlin.cpu_threads import quiet_blas
 from jaxlin.solvers.fitting import Fitting, restored
 from jaxlin.solvers.history import own_copy
 from jaxlin.solvers.interpolation import end_of, fill, reach

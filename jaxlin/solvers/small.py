@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from jaxlin.cores import parts_of, sharing
+from jaxlin.cpu_threads import parts_of, sharing
 from jaxlin.solvers.certificate import certify
 from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.dual_losses import own_of

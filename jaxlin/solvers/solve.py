@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from jaxlin.core import LinearParams, Solution
-from jaxlin.cores import quiet_blas
+from jaxlin.cpu_threads import quiet_blas
 from jaxlin.solvers.certificate import losing_bias, objective_at, smallest_lead
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.offsets import refuse_beside_offsets, solve_with_offsets

@@ -18,7 +18,7 @@ from jaxlin.preprocess import Preprocessing
 from jaxlin.solvers.path import PathState
 from jaxlin.solvers.status import silent
 from jaxlin.sweep.bank import Descent, measure
-from jaxlin.sweep.draws import banks_of, shapes_of, solve_draws
+from jaxlin.sweep.few_shot import banks_of, shapes_of, solve_draws
 from jaxlin.sweep.heads import Fitted, Head
 from jaxlin.sweep.path_rows import PathRows, few_shot_rows
 
@@ -46,7 +46,7 @@ def solve(
 
     Heads that differ in their strength only form a path, from the strongest regularization to
     the weakest, on which each starts where the one before it ended. Few-shot draws of one size go
-    down such a path together, in one compiled call a strength (`jaxlin.sweep.draws`).
+    down such a path together, in one compiled call a strength (`jaxlin.sweep.few_shot`).
 
     Args:
       heads: from `grid`. Their step sizes must be `None`, and seeds count with `shots` only.

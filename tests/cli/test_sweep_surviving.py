@@ -144,7 +144,7 @@ SHOTS = ("--shots", "2", "--seeds", *map(str, range(16)), "--strengths", "1e-2",
         (("--strengths", "1e-3", "--losses", "squared-hinge"), "smooth.mean_loss", 3, 0),
         (("--strengths", "1e-3", "1e-4", "--losses", "hinge"), "interior._step", 18, 1),
         (("--strengths", "1e-3", "1e-2", "--regularizer", "l1"), "owlqn.mean_loss", 45, 1),
-        (SHOTS, "sweep.draws._solved", 2, 17),  # the call that was under way is not lost
+        (SHOTS, "sweep.few_shot._solved", 2, 17),  # the call that was under way is not lost
     ],
 )
 def test_sigterm_within_a_head_costs_that_head_alone(

@@ -29,7 +29,7 @@ from jaxlin.runs.sweeps.job import SweepJob, as_batch
 from jaxlin.runs.train_options import Options
 from jaxlin.runs.wording import in_options
 from jaxlin.sweep import selection
-from jaxlin.sweep.paired import compare
+from jaxlin.sweep.mcnemar import compare
 
 
 class Other(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from jaxlin.sweep.paired import compare
+from jaxlin.sweep.mcnemar import compare
 from jaxlin.sweep.selection import pareto
 
 

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 
 from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
-from jaxlin.cores import quiet_blas
+from jaxlin.cpu_threads import quiet_blas
 from jaxlin.passes import arithmetic
 from jaxlin.placing import device_of
 from jaxlin.precision import jit

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from jaxlin import cores
+from jaxlin import cpu_threads
 from jaxlin.passes import open_rows
 
 
@@ -23,7 +23,7 @@ def blas():
 
 @pytest.fixture
 def two():
-    cores.blas_threads()  # as other tests find it
+    cpu_threads.blas_threads()  # as other tests find it
     with threadpool_limits(2, user_api="blas"):
         if blas() != 2:
             pytest.skip("BLAS was built for one thread")
@@ -32,16 +32,16 @@ def two():
 
 @pytest.fixture
 def three(monkeypatch):
-    monkeypatch.setattr(cores, "PART_BYTES", 1)
-    monkeypatch.setattr(cores, "blas_threads", lambda: 3)
+    monkeypatch.setattr(cpu_threads, "PART_BYTES", 1)
+    monkeypatch.setattr(cpu_threads, "blas_threads", lambda: 3)
 
 
 def test_parts_are_about_even_and_no_more_than_pay(three, monkeypatch):
-    assert cores.parts_of(8, 1) == [slice(0, 2), slice(2, 5), slice(5, 8)]
-    assert cores.parts_of(2, 1) == [slice(0, 1), slice(1, 2)]
-    monkeypatch.setattr(cores, "PART_BYTES", 100)
-    assert cores.parts_of(8, 24) == [slice(0, 8)]
-    assert len(cores.parts_of(9, 24)) == 2
+    assert cpu_threads.parts_of(8, 1) == [slice(0, 2), slice(2, 5), slice(5, 8)]
+    assert cpu_threads.parts_of(2, 1) == [slice(0, 1), slice(1, 2)]
+    monkeypatch.setattr(cpu_threads, "PART_BYTES", 100)
+    assert cpu_threads.parts_of(8, 24) == [slice(0, 8)]
+    assert len(cpu_threads.parts_of(9, 24)) == 2
 
 
 def test_what_a_thread_raises_is_raised_and_overflow_is_quiet(three, recwarn):
@@ -50,7 +50,7 @@ def test_what_a_thread_raises_is_raised_and_overflow_is_quiet(three, recwarn):
             raise ValueError("negative")
         return value * 2
 
-    with cores.sharing(3) as each, np.errstate(over="ignore"):
+    with cpu_threads.sharing(3) as each, np.errstate(over="ignore"):
         assert list(each(doubled, np.full(3, 1e308))) == [np.inf] * 3
         with pytest.raises(ValueError, match="negative"):
             each(doubled, [1, 2, -1])
@@ -76,10 +76,14 @@ def test_sums_over_rows_are_those_of_one_thread(three):
     np.testing.assert_allclose(totals, one[0].sum(1), atol=1e-14)
 
 
-@pytest.mark.parametrize("context", [cores.quiet_blas, cores.all_blas_threads])
+@pytest.mark.parametrize("context", [cpu_threads.quiet_blas, cpu_threads.all_blas_threads])
 def test_contexts_that_overlap_leave_blas_as_it_was(two, context):
     """The first to come leaves first: what the second found must not be what is left."""
-    with cores.quiet_blas() if context is cores.all_blas_threads else threadpool_limits(2):
+    with (
+        cpu_threads.quiet_blas()
+        if context is cpu_threads.all_blas_threads
+        else threadpool_limits(2)
+    ):
         before, first, second = blas(), context(), context()
         first.__enter__()
         second.__enter__()
@@ -98,9 +102,9 @@ def test_fits_in_threads_leave_blas_as_it_was(two):
     def fit():
         for _ in range(20):
             enter.wait()
-            with cores.quiet_blas():
+            with cpu_threads.quiet_blas():
                 seen.append(blas())
-                with cores.all_blas_threads():
+                with cpu_threads.all_blas_threads():
                     pass
                 leave.wait()
 
@@ -114,8 +118,8 @@ def test_fits_in_threads_leave_blas_as_it_was(two):
 
 
 def test_all_threads_are_those_that_the_user_allows(two):
-    with threadpool_limits(1, user_api="blas"), cores.quiet_blas():
-        with cores.all_blas_threads():
+    with threadpool_limits(1, user_api="blas"), cpu_threads.quiet_blas():
+        with cpu_threads.all_blas_threads():
             assert blas() == 1
         assert blas() == 1
     assert blas() == 2
@@ -125,7 +129,7 @@ FORKS = """
 import os, signal, threading, warnings
 warnings.simplefilter("ignore")  # JAX says at each fork what this is about
 import numpy as np
-from jaxlin import cores
+from jaxlin import cpu_threads
 from jaxlin.estimators import SoftmaxClassifier
 from jaxlin.passes import open_rows
 from threadpoolctl import threadpool_info
@@ -164,7 +168,7 @@ def threads():
     return max(found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas")
 
 def nested():
-    with cores.quiet_blas():
+    with cpu_threads.quiet_blas():
         return threads()
 
 jobs = pieces, device, small
@@ -174,7 +178,7 @@ for begin in (jax_itself, pieces):
 inside, leave = threading.Event(), threading.Event()
 
 def fit():
-    with cores.quiet_blas():
+    with cpu_threads.quiet_blas():
         inside.set()
         leave.wait()
 
@@ -182,7 +186,7 @@ thread, before = threading.Thread(target=fit), threads()
 thread.start()
 inside.wait()
 print(child(threads) == f"gave {before}", child(nested), threads())
-with cores.quiet_blas():
+with cpu_threads.quiet_blas():
     print(child(threads))
 leave.set()
 thread.join()

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlin import preprocess
 from jaxlin.core import Batch
-from jaxlin.sweep import Subset, draws, grid, solve
+from jaxlin.sweep import Subset, few_shot, grid, solve
 from jaxlin.sweep.full_batch import few_shot_rows
 
 STRENGTHS = [1e-4, 1e-2, 1.0]
@@ -43,7 +43,7 @@ def whole(solver):
 def test_a_bank_is_its_heads_one_by_one(solver, whole, monkeypatch):
     """20 rows are solved in their span and 80 in all 64 columns, padded to one shape."""
     fitted, _ = whole
-    monkeypatch.setattr(draws, "FEWEST", 1000)
+    monkeypatch.setattr(few_shot, "FEWEST", 1000)
     for found, alone in zip(fitted, solver(heads_of()), strict=True):
         assert found.head == alone.head
         assert found.status == alone.status == "done"
@@ -88,10 +88,10 @@ def test_a_bank_that_was_left_goes_on_bit_for_bit(solver, whole, count):
 
 
 def test_a_bank_that_exceeds_the_memory_is_solved_in_parts(solver, whole, monkeypatch):
-    sizes, real = [], draws._solved
-    monkeypatch.setattr(draws, "BYTES", 5 * 4 * 70_000 * 2 // 5)
+    sizes, real = [], few_shot._solved
+    monkeypatch.setattr(few_shot, "BYTES", 5 * 4 * 70_000 * 2 // 5)
     monkeypatch.setattr(
-        draws, "_solved", lambda d, *a, **k: sizes.append(len(d)) or real(d, *a, **k)
+        few_shot, "_solved", lambda d, *a, **k: sizes.append(len(d)) or real(d, *a, **k)
     )
     fitted = solver(heads_of())
     assert max(sizes) < 5
@@ -100,7 +100,7 @@ def test_a_bank_that_exceeds_the_memory_is_solved_in_parts(solver, whole, monkey
 
 
 def test_a_head_that_the_bank_cannot_certify_goes_on_alone(solver, monkeypatch):
-    monkeypatch.setattr(draws, "STEPS", 0)
+    monkeypatch.setattr(few_shot, "STEPS", 0)
     fitted = solver(heads_of(shots=[8], seeds=range(12)))
     assert all(found.status == "done" for found in fitted)
     assert all(found.relative_gap <= 1e-4 for found in fitted)
@@ -109,19 +109,19 @@ def test_a_head_that_the_bank_cannot_certify_goes_on_alone(solver, monkeypatch):
 def test_subsets_and_losses_have_their_own_banks_and_hinges_none():
     subsets = [Subset("all"), Subset("half", ((0, 32),))]
     heads = grid(STRENGTHS, seeds=range(5), shots=[2], losses=["softmax", "hinge"], subsets=subsets)
-    banks = draws.banks_of(heads, "l2")
+    banks = few_shot.banks_of(heads, "l2")
     assert [len(bank) for bank in banks] == [15, 15]
     assert {heads[h].loss for bank in banks for h in bank} == {"softmax"}
-    assert not draws.banks_of(heads, "l1")
-    assert not draws.banks_of(heads[:10], "l2")
-    assert not draws.banks_of(grid(np.logspace(-5, 0, 40), shots=[4]), "l2")  # a single draw
+    assert not few_shot.banks_of(heads, "l1")
+    assert not few_shot.banks_of(heads[:10], "l2")
+    assert not few_shot.banks_of(grid(np.logspace(-5, 0, 40), shots=[4]), "l2")  # a single draw
 
 
 def test_small_problems_share_a_shape():
     heads = grid(STRENGTHS, seeds=range(5), shots=[1, 2, 40_000])
     banks = [[h for h in heads if h.shots == shots] for shots in (1, 2, 40_000)]
     data = Batch(np.zeros((100, 64)), np.arange(100) % 10)
-    assert draws.shapes_of(banks, data, 10) == [(20, 20), (20, 20), (400_000, 64)]
+    assert few_shot.shapes_of(banks, data, 10) == [(20, 20), (20, 20), (400_000, 64)]
 
 
 def test_heads_of_float32_can_be_written_as_json(solver):
