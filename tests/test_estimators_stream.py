@@ -89,3 +89,13 @@ def test_a_block_balances_no_classes(cls):
     weighted = cls(random_state=0)
     weighted.partial_fit(X[few], Y[few], classes=[0, 1, 2], sample_weight=masses[Y[few]])
     np.testing.assert_array_equal(model.coef_, weighted.coef_)
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, MulticlassSVMClassifier])
+def test_rows_whose_squares_overflow_are_refused_and_leave_what_was_learned(cls):
+    inputs, labels = load_iris(return_X_y=True)
+    model = cls().partial_fit(inputs, labels, classes=[0, 1, 2])
+    before = model.coef_.copy()
+    with pytest.raises(ValueError, match="squares overflow in float64"):
+        model.partial_fit(1e200 * inputs, labels)
+    np.testing.assert_array_equal(model.coef_, before)

@@ -20,13 +20,15 @@ import scipy.sparse
 from sklearn.utils import check_random_state
 
 from jaxlin import losses, objectives, scores
-from jaxlin.core import Batch, LinearParams
+from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.cpu_threads import check_not_forked
 from jaxlin.precision import jit
 
 ROWS = 64
 """Rows of one step. Fewer rows would waste products, more would take fewer steps per pass."""
 RATE = 0.5
+LARGEST = float(np.sqrt(np.finfo(np.float64).max)) / 10
+"""Of the norms of rows."""
 FAINT = 1e-200
 """Of the largest count: a block of smaller ones could be a step of 0 / 0, once XLA rounds to 0."""
 
@@ -80,6 +82,9 @@ def absorb(
       strength: of the squares of the weights.
       fit_intercept: `False` keeps the bias at 0.
       random_state: seed, `RandomState` or `None`, of the order of the rows.
+
+    Raises:
+      DataError: the squares of the rows overflow.
     """
     order = check_random_state(random_state).permutation(
         np.flatnonzero(counts > FAINT * counts.max())
@@ -92,8 +97,16 @@ def absorb(
         rows = order[start : start + ROWS]
         block = X[rows]
         block = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
+        block = block.astype(np.float64)
+        with np.errstate(over="ignore"):
+            largest = np.linalg.norm(block, axis=1).max()
+        if not largest < LARGEST:  # steps would be 0 or no numbers
+            raise DataError(
+                "`X` holds numbers whose squares overflow in float64. Scale the features, for "
+                "example with StandardScaler."
+            )
         padding = ROWS - len(rows)
-        block = np.pad(block.astype(np.float64), ((0, padding), (0, 0)))
+        block = np.pad(block, ((0, padding), (0, 0)))
         batch = Batch(block, np.pad(labels[rows], (0, padding)), np.pad(counts[rows], (0, padding)))
         with jax.enable_x64(True):
             stream = _step(stream, batch, strength, mean, loss, bool(fit_intercept))
