@@ -26,7 +26,6 @@ Strimmer (2005), doi:10.2202/1544-6115.1175, for a diagonal target.
 
 __all__ = [
     "CLASS_ROWS",
-    "SpectralPreconditioner",
     "class_block_preconditioner",
     "flat",
     "gram_preconditioner",
@@ -41,7 +40,7 @@ __all__ = [
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +103,7 @@ def gram_preconditioner(
 
 def spectral_preconditioner(
     problem: Problem, spectrum: Spectrum, mean: np.ndarray, curvature: Any
-) -> "SpectralPreconditioner":
+) -> Callable:
     """The Gram preconditioner where the covariance was not formed."""
     inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
 
@@ -114,47 +113,32 @@ def spectral_preconditioner(
     return through_spectrum(problem, spectrum, mean, curvature, solve)
 
 
-class SpectralPreconditioner(NamedTuple):
-    """A preconditioner that is known along the vectors of a spectrum, and may be another outside
-    them."""
-
-    spectrum: Spectrum
-    mean: np.ndarray
-    """(D,), around which the rows were taken."""
-    solve: Callable
-    """(..., K, q) gradient along the vectors, in their dtype, and (..., K) in the bias of centred
-    rows -> the steps, of the same shapes."""
-    rest: Callable
-    """(..., K, D) gradient -> the step outside the span of the vectors."""
-    fit_intercept: bool
-
-    def __call__(
-        self, gradient: np.ndarray, bias_gradient: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        vectors = self.spectrum.vectors
-        centred = gradient - bias_gradient[..., None] * self.mean
-        # one product for all of a batch: NumPy would make one for each
-        turned = centred.reshape(-1, len(self.mean)).astype(vectors.dtype) @ vectors
-        turned, bias_step = self.solve(turned.reshape(*centred.shape[:-1], -1), bias_gradient)
-        back = turned.reshape(-1, turned.shape[-1]).astype(vectors.dtype) @ vectors.T
-        step = back.reshape(centred.shape).astype(np.float64) + self.rest(centred)
-        if not self.fit_intercept:
-            return step, np.zeros_like(bias_gradient)
-        return step, bias_step - step @ self.mean
-
-
 def through_spectrum(
     problem: Problem, spectrum: Spectrum, mean: np.ndarray, curvature: float, solve: Callable
-) -> SpectralPreconditioner:
+) -> Callable:
     """A preconditioner that is known along the leading vectors; the Gram preconditioner is left the
     rest.
 
     Args:
-      mean, solve: as `SpectralPreconditioner` has them.
+      mean: (D,), around which the rows were taken.
       curvature: of the Gram preconditioner.
+      solve: (..., K, q) gradient along the vectors, in their dtype, and (..., K) in the bias of
+        centred rows -> the steps, of the same shapes.
     """
-    rest = _outside(spectrum, curvature)
-    return SpectralPreconditioner(spectrum, mean, solve, rest, problem.fit_intercept)
+    vectors, rest = spectrum.vectors, _outside(spectrum, curvature)
+
+    def apply(gradient: np.ndarray, bias_gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        centred = gradient - bias_gradient[..., None] * mean
+        # one product for all of a batch: NumPy would make one for each
+        turned = centred.reshape(-1, len(mean)).astype(vectors.dtype) @ vectors
+        turned, bias_step = solve(turned.reshape(*centred.shape[:-1], -1), bias_gradient)
+        back = turned.reshape(-1, turned.shape[-1]).astype(vectors.dtype) @ vectors.T
+        step = back.reshape(centred.shape).astype(np.float64) + rest(centred)
+        if not problem.fit_intercept:
+            return step, np.zeros_like(bias_gradient)
+        return step, bias_step - step @ mean
+
+    return apply
 
 
 def _outside(spectrum: Spectrum, curvature: Any) -> Callable:
@@ -175,7 +159,7 @@ def _outside(spectrum: Spectrum, curvature: Any) -> Callable:
 
 def two_level_preconditioner(
     problem: Problem, spectrum: Spectrum, sample: Sample, bends: Bends
-) -> SpectralPreconditioner:
+) -> Callable:
     """The Hessian of the sampled rows: dense on top, blocks below."""
     dtype, classes = problem.dtype, problem.classes
     directions = spectrum.vectors.shape[1]
@@ -248,7 +232,7 @@ def thinned(curvature: Any, seed: int) -> tuple[Any, Any]:
 
 def class_block_preconditioner(
     problem: Problem, spectrum: Spectrum, sample: Sample, curvature: Any, chances: Any = None
-) -> SpectralPreconditioner:
+) -> Callable:
     """The inverse of the sampled rows' Hessian without the blocks between classes.
 
     Args:
