@@ -117,12 +117,13 @@ def together(walks: list[Generator[Any, Any, Any]], on_pass: Callable[..., Any] 
     for i in range(len(walks)):
         resume(i, None)
     while going:
+        asked = {i: question(fitting) for i, fitting in going.items()}
         groups: dict[tuple, list[int]] = {}
-        for i, fitting in going.items():
-            groups.setdefault(rows_asked(question(fitting)), []).append(i)
+        for i in asked:
+            groups.setdefault(rows_asked(asked[i]), []).append(i)
         for members in groups.values():
             on_pass()
-            answers = mean_losses([question(going[i]) for i in members])
+            answers = mean_losses([asked[i] for i in members])
             for i, answer in zip(members, answers, strict=True):
                 going[i] = advance(going[i], answer)
                 if going[i].state.status != GOING:
@@ -216,12 +217,13 @@ def _refreshed(fitting: Fitting) -> Fitting:
         preconditioner, cost = builder.following(*params, instead=preconditioner)
         # the youngest pairs know this neighborhood better than a sample of rows does
         state = renewed(state, KEPT)._replace(
-            since=0, built_strength=problem.strength, evaluations=state.evaluations + cost
+            since=0,
+            built=recipe_in(builder)[0],
+            built_strength=problem.strength,
+            evaluations=state.evaluations + cost,
         )
-    built, recipe = recipe_in(builder)
-    return fitting._replace(
-        state=state._replace(built=built, recipe=recipe), preconditioner=preconditioner
-    )
+    state = state._replace(recipe=builder.state()[2])  # asking it may have changed its rates
+    return fitting._replace(state=state, preconditioner=preconditioner)
 
 
 def _turned(fitting: Fitting) -> Fitting:
