@@ -23,12 +23,11 @@ from jaxlin import losses, objectives, scores
 from jaxlin.core import Batch, DataError, LinearParams
 from jaxlin.cpu_threads import check_not_forked
 from jaxlin.precision import jit
+from jaxlin.solvers.problem import norm_limit
 
 ROWS = 64
 """Rows of one step. Fewer rows would waste products, more would take fewer steps per pass."""
 RATE = 0.5
-LARGEST = float(np.sqrt(np.finfo(np.float64).max)) / 10
-"""Of the norms of rows."""
 FAINT = 1e-200
 """Of the largest count: a block of smaller ones could be a step of 0 / 0, once XLA rounds to 0."""
 
@@ -100,7 +99,7 @@ def absorb(
         block = block.astype(np.float64)
         with np.errstate(over="ignore"):
             largest = np.linalg.norm(block, axis=1).max()
-        if not largest < LARGEST:  # steps would be 0 or no numbers
+        if not largest < norm_limit(np.float64):  # steps would be 0 or no numbers
             raise DataError(
                 "`X` holds numbers whose squares overflow in float64. Scale the features, for "
                 "example with StandardScaler."

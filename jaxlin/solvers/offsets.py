@@ -20,7 +20,7 @@ from jaxlin.core import DataError, LinearParams, Solution
 from jaxlin.precision import float64
 from jaxlin.solvers.compiled import minimize_compiled, prove
 from jaxlin.solvers.dual_losses import FORMS, form_of
-from jaxlin.solvers.problem import Problem, handed_back, penalty, rounded
+from jaxlin.solvers.problem import Problem, handed_back, norm_limit, penalty, rounded
 from jaxlin.solvers.status import Status
 
 SMOOTH = ", ".join(f'"{name}"' for name, form in FORMS.items() if form.smooth)
@@ -151,7 +151,7 @@ def _checked(offsets: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
         raise ValueError(
             f"`offsets` must have one entry per row and class, {shape}, got {offsets.shape}."
         )
-    limit = np.sqrt(np.finfo(np.float64).max) / 10  # their squares are losses of squared hinges
+    limit = norm_limit(np.float64)  # their squares are losses of squared hinges
     if not (np.abs(offsets) < limit).all():
         row, k = np.argwhere(~(np.abs(offsets) < limit))[0]
         raise DataError(

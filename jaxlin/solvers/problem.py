@@ -18,6 +18,7 @@ __all__ = [
     "examples_of",
     "handed_back",
     "newton_suits",
+    "norm_limit",
     "open_problem",
     "penalty",
     "reweighted",
@@ -349,9 +350,18 @@ def _check_finite(inputs: Any) -> None:
         raise DataError(NOT_FINITE)
 
 
+def norm_limit(dtype: DTypeLike) -> float:
+    """What norms of rows must stay below, so that their squares and sums of these are numbers.
+
+    >>> f"{norm_limit(np.float64):.0e}"
+    '1e+153'
+    """
+    return float(np.sqrt(np.finfo(dtype).max)) / 10
+
+
 def _check_range(rows: Any) -> None:
     """The certificate needs the largest norm of a row, and preconditioners the squares of norms."""
-    limit = np.sqrt(np.finfo(rows.dtype).max) / 10
+    limit = norm_limit(rows.dtype)
     if np.issubdtype(rows.inputs.dtype, np.integer):
         most = float(np.iinfo(rows.inputs.dtype).max) + 1
         if np.linalg.norm(most * rows.scale) + np.linalg.norm(rows.shift * rows.scale) < limit:
