@@ -12,7 +12,6 @@ Features of another extractor, side, or set of pictures under the same name are 
 
 import io
 import json
-import os
 import shutil
 import sys
 import time
@@ -24,7 +23,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlin.checkpoint import check_same, lock, write_durably
-from jaxlin.checkpoint.manifest import sync_folder
 from jaxlin.core import DataError
 from jaxlin.data import Dataset, as_images
 from jaxlin.data.arrays import read_layout
@@ -125,19 +123,13 @@ def write_whole(path: Path, array: np.ndarray) -> None:
     Raises:
       OSError: with the file's name, so that a full disk is told where it is.
     """
-    part = path.with_name(path.name + ".part")
     content = io.BytesIO()  # NumPy's own writing to a file tells a full disk without its number
     np.save(content, array)
     try:
-        with part.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write_durably(path, content.getvalue())
     except OSError as error:
-        part.unlink(missing_ok=True)
+        path.with_name(path.name + ".part").unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
-    sync_folder(path.parent)
 
 
 def _features(data: Dataset, rows: range, extractor: Extractor, path: Path) -> np.ndarray:

@@ -5,12 +5,15 @@ own features, made by hand, or those of a network (`--features`, a folder that
 `experiments/probe_pipeline.py` writes), judged on the same test pictures.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jaxlin import hand_features, metrics, preprocess
 from jaxlin.core import DataError
 from jaxlin.data import as_images
 from jaxlin.report.lecture import BEYOND, Chapter, Claim, Table, judge
+from jaxlin.scores import linear
 from jaxlin.solvers import minimize, relative_gap
 from jaxlin.sweep.mcnemar import compare
 
@@ -35,7 +38,7 @@ def chapter(lesson) -> Chapter:
             f"on every {HELD_OUT}th training picture, from {', '.join(map(str, STRENGTHS))}.",
             Table(
                 ("what a picture is", "numbers", "strength", "test accuracy", "95 % interval"),
-                [probe.row(name) for name, probe in probes.items()],
+                [_row(name, probe) for name, probe in probes.items()],
                 "Each fit ends where it is proved to be near the optimum.",
             ),
             Claim(
@@ -73,19 +76,22 @@ def _features(lesson) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
     return "a network's features", (found[0].inputs, found[1].inputs)
 
 
-class _Probe:
+class _Probe(NamedTuple):
     """A classifier that was chosen on held-out pictures and fitted to all."""
 
-    def __init__(self, lesson, strength, solution, predicted, size):
-        self.strength, self.size, self.predicted = strength, size, predicted
-        self.gap = relative_gap(solution)
-        self.right = predicted == lesson.test.labels
-        self.accuracy = float(self.right.mean())
+    size: int
+    """Numbers that stand for a picture."""
+    strength: float
+    gap: float
+    predicted: np.ndarray
+    """Classes of the test pictures."""
+    accuracy: float
 
-    def row(self, name) -> tuple:
-        low, high = metrics.wilson_interval(self.accuracy, len(self.right))
-        interval = f"{low:.4f} to {high:.4f}"
-        return name, f"{self.size:,}", f"{self.strength:g}", f"{self.accuracy:.4f}", interval
+
+def _row(name, probe: _Probe) -> tuple:
+    low, high = metrics.wilson_interval(probe.accuracy, len(probe.predicted))
+    interval = f"{low:.4f} to {high:.4f}"
+    return name, f"{probe.size:,}", f"{probe.strength:g}", f"{probe.accuracy:.4f}", interval
 
 
 def _probe(lesson, inputs, test_inputs) -> _Probe:
@@ -99,18 +105,19 @@ def _probe(lesson, inputs, test_inputs) -> _Probe:
             sample_weight=weights, classes=len(lesson.train.class_names),
         )  # fmt: skip
 
-    def predicted(solution, rows):
-        mapped = preprocess.apply(scaling, rows)
-        return np.argmax(mapped @ solution.params.weights.T + solution.params.bias[None, :], 1)
+    def scored(solution, rows):
+        return linear(solution.params, preprocess.apply(scaling, rows))
 
     accuracies = [
-        np.mean(predicted(fitted(strength, 1.0 - held), inputs[held]) == labels[held])
+        metrics.accuracy(scored(fitted(strength, 1.0 - held), inputs[held]), labels[held])
         for strength in STRENGTHS
     ]
     strength = STRENGTHS[int(np.argmax(accuracies))]
     solution = fitted(strength, None)
-    test = predicted(solution, test_inputs)
-    return _Probe(lesson, strength, solution, test, inputs.shape[1])
+    scores = scored(solution, test_inputs)
+    predicted = metrics.predicted_classes(scores)
+    accuracy = metrics.accuracy(scores, lesson.test.labels)
+    return _Probe(inputs.shape[1], strength, relative_gap(solution), predicted, accuracy)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,10 @@ def _complaint(folder: Path, name: str, wanted: dict) -> list[str]:
     return []
 
 
-def write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: str | bytes) -> None:
     """Write a file that is there in full or not at all, whatever happens to the machine.
+
+    A text is written in UTF-8.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "config.json"
@@ -84,8 +86,8 @@ def write_durably(path: Path, text: str) -> None:
     '{}'
     """
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
