@@ -45,6 +45,12 @@ class HostRows(Rows):
         other._mapped = {}
         return other
 
+    @property
+    def entries(self) -> float:
+        if scipy.sparse.issparse(self.inputs):
+            return max(self.inputs.nnz / self.size, 1.0)
+        return self.features
+
     def centred(self) -> tuple[Rows, np.ndarray]:
         """See `Rows.centred`; of sparse rows, the features whose entries are all stored.
 
@@ -146,9 +152,18 @@ class HostRows(Rows):
 
     def sample(self, indices: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
         dtype = np.dtype(dtype or self.dtype)
-        rows = self._rows(dtype)[indices]
-        if scipy.sparse.issparse(rows):
-            return (rows.toarray() * self.scale).astype(dtype)
+        sparse = self.sparse_sample(indices, dtype)
+        return self._rows(dtype)[indices] if sparse is None else sparse.toarray()
+
+    def sparse_sample(
+        self, indices: np.ndarray, dtype: DTypeLike | None = None
+    ) -> scipy.sparse.csr_array | None:
+        """`sample` as a sparse matrix; `None` where the inputs are dense."""
+        dtype = np.dtype(dtype or self.dtype)
+        if not scipy.sparse.issparse(self.inputs):
+            return None
+        rows = scipy.sparse.csr_array(self._rows(dtype)[indices])
+        rows.data = (rows.data * self.scale[rows.indices]).astype(dtype)
         return rows
 
     def radius(self) -> float:
