@@ -94,6 +94,21 @@ class HostRows(Rows):
             product = weights.astype(dtype) @ rows.T
         return product + bias.astype(dtype)[:, None]
 
+    def evaluated(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+        kept: DTypeLike | None = None,
+    ) -> tuple[np.ndarray | None, Any]:
+        """Sums over functions of scores, and these; see `DeviceRows.evaluated`."""
+        scores = self.scores(weights, bias, dtype)
+        found = self.total(rowwise, (scores, *by_row), *extra)
+        return None if kept is None else scores.astype(kept, copy=False), found
+
     def transpose(
         self, residuals: ArrayLike, dtype: DTypeLike | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
