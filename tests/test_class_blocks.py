@@ -120,7 +120,7 @@ def test_the_noise_of_drawn_rows_is_one_over_their_number(monkeypatch):
     problem, sample, bends = bent(60, 6000, 300, monkeypatch)
     # alike at zero, so that all 6,000 had a chance of about one in twenty
     dense = _noise(problem, sample, bends.own_weights, None)
-    np.testing.assert_allclose(dense, (1 - 1 / 20) / 300, rtol=0.2)  # drawn by leverage, too
+    np.testing.assert_allclose(dense, (1 - 1 / 20) / 300, rtol=0.2)
     sparse = _noise(problem, sample, *thinned(bends.own_weights, seed=0))
     np.testing.assert_allclose(sparse, dense, rtol=1e-5)
 

@@ -99,16 +99,6 @@ def test_all_directions_are_left_out_where_little_is_to_be_done():
     assert builder.spectrum().vectors.shape[1] == 10
 
 
-def test_the_first_metric_that_follows_is_made_of_half_the_rows(monkeypatch):
-    monkeypatch.setattr(building, "SAMPLED_ROWS", 200)
-    builder, asked = PreconditionerBuilder(problem()), []
-    draw = builder.draw
-    monkeypatch.setattr(builder, "draw", lambda *a, **k: asked.append(a[1]) or draw(*a, **k))
-    for _ in range(3):
-        builder.following(np.zeros((4, 40)), np.zeros(4))
-    assert asked == [100, 200, 200]
-
-
 def test_small_blocks_of_fewer_rows_are_those_of_all_on_average(monkeypatch):
     monkeypatch.setattr(preconditioner, "DENSE_SIDE", 0)  # small blocks alone
     gradient = np.random.default_rng(1).normal(size=(4, 40))

@@ -46,8 +46,6 @@ the leading directions. The first takes fewer steps while classes are few (a hal
 at 30 classes that come in pairs hard to tell apart), the second later on (a half at 100). Losses
 with kinks build a preconditioner more often, so that a cheaper one pays sooner (1.5 times at
 32)."""
-PROBES = 24
-"""Directions that tell how much a row weighs, to some 30 %."""
 ROWS_A_CLASS, SAMPLED_SCORES = 240, 6e6
 """Of many classes a sample has more rows, so that each has some, but no more scores than these."""
 FULL_SPECTRUM, FULL_AT_ONCE = 1200, 4.0
@@ -95,7 +93,6 @@ class PreconditionerBuilder:
         self.curvature: float | None = None
         self.builds = 0
         self._spectrum: Spectrum | None = None
-        self._leverages: np.ndarray | None = None
         self._fresh, self._short = 0.0, False
         few = FEW_CLASSES["smooth" if problem.form.smooth else "kinks"]
         self.by_class = problem.classes > few and not fits_dense(problem)
@@ -244,12 +241,9 @@ class PreconditionerBuilder:
         most = self._most()
         if problem.rows.size <= most:
             return self.draw(problem.counts, most, seed=0, mean=sample.mean), 0.0
-        if self.builds == 1 and not self.by_class:  # it is soon left behind: half the rows do
-            most //= 2
-        passes = 0.5 if self._leverages is not None else 1.0
-        bent = self._bent(weights, bias) * self._leverage()
+        bent = self._bent(weights, bias)
         chances = problem.counts * (0.9 * bent / (problem.counts @ bent) + 0.1)
-        return self.draw(chances, most, seed=self.builds, mean=sample.mean), passes
+        return self.draw(chances, most, seed=self.builds, mean=sample.mean), 0.5
 
     def _most(self) -> int:
         """How many rows a preconditioner that follows the iterate is made of."""
@@ -338,7 +332,7 @@ class PreconditionerBuilder:
         """Whether preconditioners from now on know all directions of the spectrum, or the leading
         ones."""
         if whole != self._whole:
-            self._whole, self._spectrum, self._leverages = whole, None, None
+            self._whole, self._spectrum = whole, None
 
     def _spectrum_cost(self) -> float:
         """Multiplications that all eigenvectors of the covariance are worth: as timed."""
@@ -371,28 +365,6 @@ class PreconditionerBuilder:
         rotation = features * (2.0 * drawn * leading + below)
         return seen + rotation + drawn * side**2 + below * classes**2 + side**3 / 3
 
-    def _leverage(self) -> np.ndarray:
-        """How much each row weighs in directions of equal curvature, (N,), from random ones.
-
-        A feature that few rows have shows only if these rows are drawn.
-
-        Source: Drineas, Magdon-Ismail, Mahoney and Woodruff (2012), Fast approximation of matrix
-        coherence and statistical leverage.
-        """
-        if self._leverages is None:
-            problem, spectrum = self.problem, self.spectrum()
-            generator = np.random.default_rng(0)
-            count = min(problem.classes, PROBES)
-            ends = generator.normal(size=(count, spectrum.vectors.shape[1]))
-            curvature = self.curvature or 1 / problem.classes
-            ends = ends / np.sqrt(curvature * spectrum.variances + spectrum.ridges)[None, :]
-            weights = (ends @ spectrum.vectors.T) * spectrum.scaling
-            scores = problem.rows.scores(weights, -weights @ self.sample.mean)
-            with arithmetic(problem.dtype):
-                found = fetch(columnwise(problem, _mean_square, (scores,))).astype(np.float64)
-            self._leverages = found + found.mean() + 1e-12
-        return self._leverages
-
     def _bent(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """How much each row bends, (N,)."""
         problem = self.problem
@@ -405,10 +377,6 @@ class PreconditionerBuilder:
 def _few_sizes(size: int) -> int:
     """The next of sizes that grow by a half."""
     return int(max(512, np.ceil(1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))))
-
-
-def _mean_square(xp: Any, form: DualForm, scores: Any) -> Any:
-    return total(xp, scores**2) / scores.shape[0]
 
 
 def _bent_at(xp: Any, form: DualForm, scores: Any, labels: Any, margin: float) -> Any:
