@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 WHAT = (  # lowest row first
     "nouns",
     "precision, blocks",
-    "formulas",
+    "formulas, devices",
     "objective, passes",
     "tools",
     "reading ahead",

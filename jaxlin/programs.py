@@ -68,7 +68,7 @@ SMALL = {
     "runs.gradient_check._burned_in": "steps on what a gradient check is asked about",
     "runs.gradient_check._figure": "one gradient",
     "runs.slices._directions": "one gradient",
-    "sharding._copied": "a copy",
+    "distributed.sharding._copied": "a copy",
     "solvers.rowwise._lifted": "element-wise work",
     "solvers.rowwise._moved": "element-wise work",
     "solvers.newton._taken_compiled": "a copy",

@@ -10,7 +10,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 LAYERS = [  # lowest first; modules of one layer do not know each other
     "core cpu_threads _checks _dtypes prefetch placing platforms",
     "precision blocks",
-    "scores losses probability regularizers memory sharding",
+    "scores losses probability regularizers memory distributed",
     "objectives passes metrics",
     "gradients landscape data preprocess batches optimizers checkpoint hand_features",
     "stream",

@@ -11,7 +11,7 @@
 `classes.txt`, one name a line, may lie beside the files or above the folders of the parts. `val` is
 also called `valid` or `validation`; where a folder has `val` but no `test`, as ImageNet has, `val`
 is the test set. In a run of several processes each may have some of the files: see
-`jaxlin.data.scattered`.
+`jaxlin.data.distributed_features`.
 """
 
 __all__ = [

@@ -17,6 +17,7 @@ from jaxlin.data import NAMED, Dataset
 from jaxlin.data.rows import hold, take
 from jaxlin.data.telling import reading_counts, reading_lines, splits_lines
 from jaxlin.data.validate import refuse_large
+from jaxlin.distributed.processes import all_reduce
 from jaxlin.runs import hosts
 from jaxlin.runs.checkpointing import identity_of
 from jaxlin.runs.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
@@ -77,7 +78,7 @@ def prepare(options: Options, given: Given = NOT_GIVEN) -> Job:
     hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     refuse_large(own, values["dtype"], file=values["data"])
-    statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
+    statistics = preprocess.fit(own, options.preprocess, all_reduce=all_reduce)
     values["solver"] = "full-batch" if is_full_batch(options) else "minibatch"
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics), given)
 
@@ -111,8 +112,8 @@ def split_data(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
-    apart = hosts.apart(config)
-    train_set, validation, test_set = run_data(config, apart, given=given, progress=progress)
+    folders = hosts.distributed_folders(config)
+    train_set, validation, test_set = run_data(config, folders, given=given, progress=progress)
     rng = np.random.default_rng(config["seed"])
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxlin import checkpoint, losses, models, regularizers, sharding, train
+from jaxlin import checkpoint, losses, models, regularizers, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
+from jaxlin.distributed import sharding
 from jaxlin.objectives import compose
 from jaxlin.runs import hosts
 from jaxlin.runs.batch_memory import batch_parts

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse
 from jax import Array, lax
 
+from jaxlin.distributed.sharding import fetch
 from jaxlin.precision import jit
-from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
 from jaxlin.solvers.covariance import Sample
 from jaxlin.solvers.curvature import (

@@ -58,8 +58,8 @@ def solve(
       regularizer: "l2", "l1" or "none" (then strengths have to be 0).
       max_iterations: of each fit.
       dtype: of the arithmetic.
-      mesh: from `jaxlin.sharding.mesh`, to spread the rows over its devices; problems so small
-        that the host is quicker stay there.
+      mesh: from `jaxlin.distributed.sharding.mesh`, to spread the rows over its devices; problems
+        so small that the host is quicker stay there.
       near: heads fitted before, to start from the nearest of.
       known: heads of a sweep that was left, in the order they were fitted; they are taken as
         they are.

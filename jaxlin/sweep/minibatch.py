@@ -91,8 +91,8 @@ def descend(
       init_scale: spread of the initial weights, drawn by a head's seed; 0 starts from zero.
       dtype: of the parameters.
       memory: bytes that a bank may take; more heads are trained bank after bank.
-      mesh: from `jaxlin.sharding.mesh`: every device keeps its rows; the heads are split along
-        its `class` axis.
+      mesh: from `jaxlin.distributed.sharding.mesh`: every device keeps its rows; the heads are
+        split along its `class` axis.
       on_record: called at the end of every epoch of a bank (or `CHUNK_STEPS` of a long one).
       resumed: go on from here. The result is that of an unbroken run, bit for bit.
       on_progress: called as (step, progress) as often as `on_record`, and at the very end; `step`

@@ -29,8 +29,8 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import DTypeLike
 
-from jaxlin import sharding
 from jaxlin.core import LinearParams
+from jaxlin.distributed import sharding
 from jaxlin.precision import jit
 from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.bank import Descent, bank_trainer, start

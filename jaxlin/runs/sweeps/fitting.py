@@ -16,6 +16,7 @@ from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
 from jaxlin.data.joined import joined
+from jaxlin.distributed.processes import all_reduce
 from jaxlin.runs import hosts
 from jaxlin.runs.checkpointing import Watch
 from jaxlin.runs.metrics_log import record_log
@@ -312,7 +313,7 @@ def final_model(
     if wanted and job.job.validation is not None and chosen.head.shots is None:
         everything = _everything(job)
         own, kind = hosts.own_part(everything.inputs), job.job.config["preprocess"]
-        statistics = preprocess.fit(own, kind, across=hosts.across)
+        statistics = preprocess.fit(own, kind, all_reduce=all_reduce)
         examples = len(everything.labels)
         units = "mean" if job.preset is None else job.preset.units
         if units in ("sum", "half-sum"):  # the published number stays, and N grows

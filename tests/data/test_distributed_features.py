@@ -10,9 +10,9 @@ import pytest
 
 from jaxlin.core import DataError
 from jaxlin.data import load, load_splits
-from jaxlin.data.peers import Peers
+from jaxlin.data.distributed_features import DistributedFolders, listing, merge_listings
 from jaxlin.data.rows import RowView
-from jaxlin.data.scattered import Scattered, listing, united
+from jaxlin.distributed.peers import Peers
 
 COUNTS = (30, 50, 20, 40)
 FEATURES = 6
@@ -45,13 +45,13 @@ def on_hosts(count, run):
 
 
 def opened(folders, read):
-    """`read(folder, scattered)` on a host for each of the folders, all connected."""
+    """`read(folder, distributed)` on a host for each of the folders, all connected."""
 
     def run(number, gather):
         listings = gather(listing(folders[number]))
-        parts = united(folders[number], listings)
+        parts = merge_listings(folders[number], listings)
         peers = Peers(number, gather, ["127.0.0.1"])
-        found = read(folders[number], Scattered(peers, {folders[number]: parts}))
+        found = read(folders[number], DistributedFolders(peers, {folders[number]: parts}))
         gather(None)  # others may still ask for rows
         return found
 
@@ -60,7 +60,7 @@ def opened(folders, read):
 
 def refusals(folders):
     """The sentences by which hosts refuse to load their training sets."""
-    found = opened(folders, lambda path, apart: load(path, apart=apart))
+    found = opened(folders, lambda path, distributed: load(path, distributed=distributed))
     assert all(isinstance(each, DataError) for each in found), found
     return [str(each) for each in found]
 
@@ -106,8 +106,8 @@ def test_the_set_is_that_of_a_folder_with_all_files_whoever_has_which(whole, hel
     train, _, test = load_splits(whole)
     rows = np.array([139, 0, 31, 30, 79, 80, 99, 100, -1, 5])
 
-    def read(path, apart):
-        first, validation, second = load_splits(path, apart=apart, memory=0)
+    def read(path, distributed):
+        first, validation, second = load_splits(path, distributed=distributed, memory=0)
         assert validation is None
         view = RowView(first.inputs, np.arange(len(first.inputs))[::-1])
         homes = first.inputs.homes(np.arange(len(first.inputs))).tolist()
@@ -140,14 +140,14 @@ def test_labels_may_lie_in_one_file_on_any_host_and_features_be_bfloat16(whole):
     (whole / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
     folders = [share(whole, 0, (0, 3), "classes.txt"), share(whole, 1, (1, 2), "train_labels.npy")]
     expected = load(whole)
-    for found in opened(folders, lambda path, apart: load(path, apart=apart)):
+    for found in opened(folders, lambda path, distributed: load(path, distributed=distributed)):
         np.testing.assert_array_equal(found.labels, labels)
         assert found.class_names == ("a", "b", "c")
         assert found.fingerprint == expected.fingerprint
 
 
 def test_folders_that_are_all_alike_are_read_as_ever(whole):
-    assert united(whole, [listing(whole)] * 3) is None
+    assert merge_listings(whole, [listing(whole)] * 3) is None
 
 
 def test_a_file_that_no_host_has_is_missed(whole):
@@ -157,14 +157,14 @@ def test_a_file_that_no_host_has_is_missed(whole):
         match=r"of all 2 processes together: of the 4 files of train-"
         r"\*-of-4 number 2 is missing",
     ):
-        united(folders[0], [listing(folder) for folder in folders])
+        merge_listings(folders[0], [listing(folder) for folder in folders])
 
 
 def test_series_that_do_not_go_together_are_refused(whole):
     folders = [share(whole, 0, (0, 1)), share(whole, 1, ())]
     shutil.copy(whole / name(2), folders[1] / "train_features-00001-of-00002.npy")
     with pytest.raises(DataError, match=r"of process 0\) and train_features-.* \(of process 1\)"):
-        united(folders[0], [listing(folder) for folder in folders])
+        merge_listings(folders[0], [listing(folder) for folder in folders])
 
 
 def _change(folder):

@@ -3,13 +3,13 @@
 The set is all files of all processes, in the order of their numbers, and it is the very set that
 one process with all the files would see: the same rows, labels, classes and fingerprint, whoever
 has which file. A file may be on several hosts. Its rows are read by the processes that have it;
-the others ask these for them (`jaxlin.data.peers`).
+the others ask these for them (`jaxlin.distributed.peers`).
 
 Labels lie beside each file, where the file does; or all in one file beside those of any process;
 or in the file that `labels` names, on every host.
 """
 
-__all__ = ["READER", "File", "Scattered", "ScatteredRows", "listing", "united"]
+__all__ = ["READER", "DistributedFolders", "DistributedRows", "File", "listing", "merge_listings"]
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,11 +21,11 @@ from numpy.typing import DTypeLike
 from jaxlin.core import DataError
 from jaxlin.data import features
 from jaxlin.data.dataset import Dataset, fingerprint
-from jaxlin.data.peers import Peers
 from jaxlin.data.rows import RESIDENT_BYTES, FileRows, ReadRows, empty_rows
 from jaxlin.data.shards import in_order, open_shards, series_of
 from jaxlin.data.source import Reader, Reading
 from jaxlin.data.validate import refuse_one_class
+from jaxlin.distributed.peers import Peers
 
 _READ_BYTES = 64 << 20
 
@@ -38,7 +38,7 @@ class File(NamedTuple):
     holders: tuple[int, ...]
 
 
-class Scattered(NamedTuple):
+class DistributedFolders(NamedTuple):
     """What of a run's folders lies on the disks of several processes."""
 
     peers: Peers
@@ -46,7 +46,7 @@ class Scattered(NamedTuple):
     """For each such folder its parts, and the files of each."""
 
 
-class ScatteredRows(ReadRows):
+class DistributedRows(ReadRows):
     """Rows (N, D) in files of several processes, in the order of the files.
 
     Args:
@@ -60,7 +60,7 @@ class ScatteredRows(ReadRows):
 
     >>> def read(owner, rows, out):
     ...     out[:] = 10 * owner + rows[:, None]
-    >>> ScatteredRows([2, 3], [0, 1], [0, 1], [0, -2], 1, "f4", read)[[4, 1]].tolist()
+    >>> DistributedRows([2, 3], [0, 1], [0, 1], [0, -2], 1, "f4", read)[[4, 1]].tolist()
     [[12.0], [1.0]]
     """
 
@@ -83,7 +83,7 @@ class ScatteredRows(ReadRows):
         self.resident_bytes = resident_bytes
 
     def __repr__(self) -> str:
-        return f"ScatteredRows(shape={self.shape}, dtype={self.dtype}, {len(self._ends)} files)"
+        return f"DistributedRows(shape={self.shape}, dtype={self.dtype}, {len(self._ends)} files)"
 
     def read_into(self, out: np.ndarray, segments: Iterable[range | np.ndarray]) -> None:
         """As `FileRows.read_into`."""
@@ -125,14 +125,14 @@ def listing(path: Path) -> dict[str, list[str]]:
     }
 
 
-def united(path: Path, listings: Sequence[dict]) -> dict[str, list[File]] | None:
+def merge_listings(path: Path, listings: Sequence[dict]) -> dict[str, list[File]] | None:
     """The parts of a folder from the `listing`s of all processes; `None` if all are the same.
 
     Raises:
       DataError: a file is on no process, or the files do not go together.
 
     >>> found = [{"train": ["a-0-of-2.npy"]}, {"train": ["a-0-of-2.npy", "a-1-of-2.npy"]}]
-    >>> [(file.name, file.holders) for file in united(Path("."), found)["train"]]
+    >>> [(file.name, file.holders) for file in merge_listings(Path("."), found)["train"]]
     [('a-0-of-2.npy', (0, 1)), ('a-1-of-2.npy', (1,))]
     """
     if all(each == listings[0] for each in listings):
@@ -162,31 +162,32 @@ def united(path: Path, listings: Sequence[dict]) -> dict[str, list[File]] | None
 
 
 def _load(path: Path, split: str, reading: Reading) -> Dataset:
-    """As the reader of features, of a folder of `reading.apart`; inputs are `ScatteredRows`.
+    """As the reader of features, of a folder of `reading.distributed`, into `DistributedRows`.
 
     Raises:
       DataError: on every process alike: what a process finds in its files, or what those of two
         processes have against each other.
     """
-    peers, parts = reading.apart.peers, reading.apart.folders[path]
+    peers, parts = reading.distributed.peers, reading.distributed.folders[path]
     files, class_names = parts["train" if split == "all" else split], reading.class_names
     layouts, own = _opened(peers, path, files)
     counts = [layouts[file.holders[0]]["files"][file.name][0] for file in files]
-    found = peers.together(lambda: _read_beside(path, files, own, reading.labels, sum(counts)))
+    total = sum(counts)
+    found = peers.gather_results(lambda: _read_beside(path, files, own, reading.labels, total))
     pieces = _agreed_labels(path, files, found)
     names = _agreed_names(path, found) if class_names is None else class_names
-    values, names = features.join_labels(pieces, sum(counts), names)
+    values, names = features.join_labels(pieces, total, names)
     if split in ("train", "all") and class_names is None:
         refuse_one_class(values, names, file=str(path))
     inputs = _rows(peers, files, layouts, counts, own, reading.memory)
     first = peers.number == 0
-    (mark, *_) = peers.together(lambda: fingerprint(inputs, values) if first else None)
+    (mark, *_) = peers.gather_results(lambda: fingerprint(inputs, values) if first else None)
     pixels = features.range_of(inputs)
     return Dataset(inputs, values, names, None, path.name, mark, split, pixels=pixels)
 
 
 def _splits(path: Path, reading: Reading) -> tuple[str, ...]:
-    parts = reading.apart.folders[path]
+    parts = reading.distributed.folders[path]
     return features.split_names(parts, any(f.name.startswith("train") for f in parts["train"]))
 
 
@@ -214,7 +215,7 @@ def _opened(peers: Peers, path: Path, files: list[File]) -> tuple[list[dict], Fi
         # Served here, before anybody knows enough to ask for rows.
         return {"source": peers.serve(own), "files": found}
 
-    layouts = peers.together(described)
+    layouts = peers.gather_results(described)
     first = layouts[files[0].holders[0]]["files"][files[0].name]
     other = f"{files[0].name} of process {files[0].holders[0]}"
     for file in files:
@@ -324,7 +325,7 @@ def _rows(
     counts: Sequence[int],
     own: FileRows | None,
     memory: int,
-) -> ScatteredRows:
+) -> DistributedRows:
     """The rows of all files: this process reads its own, and asks others for the rest in turn."""
     owners, homes, shifts, start = [], [], [], 0
     for i, (file, count) in enumerate(zip(files, counts, strict=True)):
@@ -342,7 +343,7 @@ def _rows(
             peers.fetch(owner, layouts[owner]["source"], rows, out)
 
     _, width, dtype, _ = layouts[files[0].holders[0]]["files"][files[0].name]
-    return ScatteredRows(counts, owners, homes, shifts, width, dtype, read, resident_bytes=memory)
+    return DistributedRows(counts, owners, homes, shifts, width, dtype, read, resident_bytes=memory)
 
 
 READER = Reader(

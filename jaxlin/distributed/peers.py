@@ -5,7 +5,7 @@ connects must know a key that was drawn for this run and told to its processes o
 unencrypted, as gradients do.
 """
 
-__all__ = ["Peers", "together"]
+__all__ = ["Peers"]
 
 import secrets
 import socket
@@ -18,35 +18,12 @@ from typing import Any
 import numpy as np
 
 from jaxlin.core import DataError
-from jaxlin.data.rows import ReadRows, empty_rows
+from jaxlin.distributed.processes import gather_results
+from jaxlin.placing import aligned
 
 REQUEST_BYTES = 8 << 20
 """About how much one answer holds."""
 SECONDS_TO_CONNECT = 10.0
-
-
-def together(gather: Callable[[Any], list], make: Callable[[], Any]) -> list:
-    """What `make()` returns on every process, on all; what one of them refuses, all do.
-
-    Args:
-      gather: the JSON values of all processes, on all; all have to call it.
-      make: returns a JSON value, or raises a `DataError`.
-
-    Raises:
-      DataError: on every process: the first one's, with its number.
-
-    >>> together(lambda value: [value, value], lambda: 3)
-    [3, 3]
-    """
-    try:
-        found = {"value": make(), "refused": None}
-    except DataError as error:
-        found = {"refused": str(error)}
-    gathered = gather(found)
-    for number, each in enumerate(gathered):
-        if each["refused"] is not None:
-            raise DataError(f"process {number}: {each['refused']}")
-    return [each["value"] for each in gathered]
 
 
 class Peers:
@@ -71,14 +48,14 @@ class Peers:
         found = gather({"names": list(names), "port": port, "key": self._key.hex()})
         self._connections: dict[int, Connection] = {}
         self._locks = [threading.Lock() for _ in found]
-        self.together(lambda: self._connect(found))
+        self.gather_results(lambda: self._connect(found))
 
-    def together(self, make: Callable[[], Any]) -> list:
-        """`together` of this run's processes."""
-        return together(self._gather, make)
+    def gather_results(self, make: Callable[[], Any]) -> list:
+        """`jaxlin.distributed.processes.gather_results` of this run."""
+        return gather_results(self._gather, make)
 
-    def serve(self, source: ReadRows) -> int:
-        """Hand out the rows of a source as in `jaxlin.data.rows`, under the number returned."""
+    def serve(self, source: Any) -> int:
+        """Hand out the rows of a `jaxlin.data.rows.ReadRows`, under the number returned."""
         self._served.append(source)
         return len(self._served) - 1
 
@@ -135,7 +112,7 @@ class Peers:
             while True:
                 number, *rows = np.frombuffer(connection.recv_bytes(), np.int64)
                 source = self._served[number]
-                block = empty_rows(len(rows), source)
+                block = aligned((len(rows), source.shape[1]), source.dtype)
                 try:
                     source.read_into(block, [np.array(rows, np.int64)])
                 except (DataError, OSError) as error:

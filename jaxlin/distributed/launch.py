@@ -1,4 +1,4 @@
-"""Runs of many processes: joining them, and ending in one sentence when one of them dies.
+"""A supervisor around each process of a run, which ends in one sentence when one of them dies.
 
 JAX's coordination service ends a process that lost another one from C++ (SIGABRT, with pages of
 log), where no Python code can say what happened. So the process that a user starts does not
@@ -7,7 +7,7 @@ turns such an end into a sentence and exit code 75, which means: start all proce
 `--resume auto`.
 """
 
-__all__ = ["ABANDONED", "LOST", "child", "processes", "supervise"]
+__all__ = ["ABANDONED", "LOST", "supervise", "wanted"]
 
 import os
 import re
@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from jaxlin.runs.cluster import ALONE, JOINED, SUPERVISED, cluster
+from jaxlin.distributed.cluster import ALONE, JOINED, SUPERVISED, cluster
 
 LOST = 75
 """Exit code (EX_TEMPFAIL) of a run that ended early and can go on: start it again."""
@@ -30,38 +30,17 @@ _LOG = re.compile(
     rb"[WEF]\d{4} [\d:.]+ +\d+ (coordination|preemption|distributed|client)\w*\.\w+:\d+\]"
 )
 _CHATTER = re.compile(rb"\[Gloo\] Rank \d+ is connected")
-_CHILD = "from jaxlin.cli.launch import child; child()"
 
 
-def processes(options: Any) -> bool:
+def wanted(options: Any) -> bool:
     """Whether `options`, or the cluster around, ask for a run of many processes to be started."""
     if not hasattr(options, "coordinator") or SUPERVISED in os.environ:
         return False
     return options.coordinator is not None or cluster() is not None
 
 
-def child() -> None:
-    """What a supervised process runs: the command of `sys.argv`.
-
-    After an error it ends at once: an orderly end waits for all other processes, and they wait for
-    this one.
-    """
-    from jaxlin.cli import main
-
-    try:
-        code, orderly = main(sys.argv[1:]), True
-    except Exception:
-        traceback.print_exc()
-        code, orderly = 1, False
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if code in (2, 130, ABANDONED) or not orderly:
-        os._exit(code)
-    sys.exit(code)
-
-
-def supervise(words: list[str]) -> int:
-    """Run `jaxlin words` in a child and return the exit code.
+def supervise(command: Sequence[str]) -> int:
+    """Run a command in a child and return the exit code.
 
     The child's output passes through, but for what the coordination service logs about its end.
     """
@@ -69,7 +48,7 @@ def supervise(words: list[str]) -> int:
     joined, joining = os.pipe()
     environment = os.environ | {SUPERVISED: str(watched), JOINED: str(joining)}
     child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, *words],
+        command,
         env=environment,
         pass_fds=[watched, joining],
         stdout=subprocess.PIPE,

@@ -20,11 +20,9 @@ All functions work across processes too: each process reads and holds its own ro
 
 __all__ = [
     "Placed",
-    "agreed",
     "collectives",
     "fetch",
     "mesh",
-    "own_rows",
     "place",
     "place_blocks",
     "place_heads",
@@ -118,16 +116,6 @@ def mesh(devices: int | Sequence[jax.Device] | None = None, *, class_axis: int =
     # Rows of one process are adjacent, and the class axis lies within a process where it can.
     grid = np.array(chosen).reshape(-1, class_axis)
     return Mesh(grid, ("data", "class"), axis_types=(AxisType.Auto, AxisType.Auto))
-
-
-def own_rows(examples: int, process: int, processes: int) -> slice:
-    """The rows that a process reads when `examples` are split evenly, the last ones fewer.
-
-    >>> [own_rows(10, process, 3) for process in range(3)]
-    [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
-    """
-    share = -(-examples // processes)
-    return slice(min(process * share, examples), min((process + 1) * share, examples))
 
 
 def place_rows(array: RowSource, over: Mesh, size: int = 0, *, last: bool = False) -> jax.Array:
@@ -385,19 +373,6 @@ def collectives(program: str) -> list[Collective]:
             sizes = tuple(tuple(int(n) for n in shape.split(",") if n) for shape in shapes)
             found.append(Collective(match["kind"], sizes))
     return found
-
-
-def agreed(value: int) -> int:
-    """The least of the processes' values: what each decides by its own clock would part them.
-
-    >>> agreed(3)
-    3
-    """
-    if jax.process_count() == 1:
-        return value
-    from jax.experimental.multihost_utils import process_allgather
-
-    return int(process_allgather(np.int32(min(value, 2**31 - 1))).min())
 
 
 def _filled(count: int, parts: int) -> int:
