@@ -26,6 +26,7 @@ WHAT = (  # lowest row first
     "pictures",
     "pages",
     "jobs",
+    "the lecture",
     "command line",
 )
 SHADES = ("#dbe7f3", "#eef3e6")

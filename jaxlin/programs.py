@@ -62,6 +62,7 @@ SMALL = {
     "gradients.linear._near_zero": "element-wise work",
     "landscape.directions.hessian_eigenvectors": "the function of a user",
     "landscape.slices._evaluate": "the function of a user",
+    "lecture": "what its chapters show, on small pictures",
     "passes.chunks.placed": "a copy",
     "preprocess._chunk_moments": "sums",
     "runs.folder._loss_compiled": "element-wise work",
@@ -75,7 +76,7 @@ SMALL = {
     "solvers.rowwise._compiled": "element-wise work, on shards",
     "sweep.progress._keep": "a copy",
 }
-"""What is compiled and not among the programs, and why not."""
+"""What is compiled and not among the programs, or a whole room of it, and why not."""
 
 
 class Program(NamedTuple):

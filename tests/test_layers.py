@@ -20,6 +20,7 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "plots",
     "report",
     "estimators testing programs runs",
+    "lecture",
     "cli",
 ]
 LAYER_OF = {name: level for level, row in enumerate(LAYERS) for name in row.split()}

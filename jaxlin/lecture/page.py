@@ -1,109 +1,17 @@
-"""The lecture's page: chapters of prose, formulas, pictures, tables and claims, in its order.
+"""The lecture's page: its chapters as one self-contained HTML document."""
 
-A claim sets what the lecture says beside what was measured, and ends in a verdict.
-"""
-
-__all__ = [
-    "BEYOND",
-    "DIFFERS",
-    "ERRATUM",
-    "IN_SHAPE",
-    "NEEDS_DATA",
-    "REPRODUCED",
-    "VERDICTS",
-    "Chapter",
-    "Claim",
-    "Formula",
-    "Picture",
-    "Table",
-    "judge",
-    "lecture_page",
-    "playground_page",
-]
+__all__ = ["lecture_page"]
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
+from jaxlin.lecture.nouns import VERDICTS, Chapter, Claim, Formula, Picture, Table
 from jaxlin.report.mathml import mathml, prose
 from jaxlin.report.page import Section, figure_tag, page, table
-
-REPRODUCED = "reproduced"
-IN_SHAPE = "reproduced in shape"
-ERRATUM = "erratum"
-NEEDS_DATA = "not shown by these data"
-DIFFERS = "not reproduced"
-BEYOND = "beyond the lecture"
-VERDICTS = (REPRODUCED, IN_SHAPE, ERRATUM, NEEDS_DATA, DIFFERS, BEYOND)
-
-_PLAYGROUND = ("page.html", "formulas.js", "drawing.js", "controls.js")
-
-
-class Formula(NamedTuple):
-    """A displayed formula, in the notation of `jaxlin.report.mathml`."""
-
-    tex: str
-
-
-class Picture(NamedTuple):
-    """A figure of the chapter; `name` is the file that it is also saved as."""
-
-    name: str
-    figure: Figure
-    caption: str
-
-
-class Table(NamedTuple):
-    """Rows of cells under a head; cells are prose."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-class Claim(NamedTuple):
-    """One statement of the lecture, what it prints, what was measured, and the verdict."""
-
-    lines: str
-    """Where the lecture says it, such as "L81"."""
-    text: str
-    lecture: str
-    measured: str
-    verdict: str
-    """One of `VERDICTS`."""
-    why: str = ""
-
-
-class Chapter(NamedTuple):
-    """One section of the lecture, measured."""
-
-    name: str
-    """The script's name."""
-    title: str
-    parts: tuple[str | Formula | Picture | Table | Claim, ...]
-    """In reading order; a `str` is a paragraph of prose."""
-
-    @property
-    def claims(self) -> list[Claim]:
-        return [part for part in self.parts if isinstance(part, Claim)]
-
-    @property
-    def pictures(self) -> list[Picture]:
-        return [part for part in self.parts if isinstance(part, Picture)]
-
-
-def judge(holds: bool, verdict: str = REPRODUCED) -> str:
-    """`verdict` where what was measured agrees, else "not reproduced".
-
-    >>> judge(1 + 1 == 2), judge(1 + 1 == 3)
-    ('reproduced', 'not reproduced')
-    """
-    return verdict if holds else DIFFERS
 
 
 def lecture_page(chapters: Sequence[Chapter], *, data: str, seconds: float) -> str:
@@ -123,13 +31,6 @@ def lecture_page(chapters: Sequence[Chapter], *, data: str, seconds: float) -> s
     return page(
         "The lecture, reproduced", [_contents(chapters), *map(_section, chapters)], lead=lead
     )
-
-
-def playground_page() -> str:
-    """The playground: one self-contained page that computes for itself, in plain JavaScript."""
-    folder = files("jaxlin.report").joinpath("playground")
-    page, *scripts = (folder.joinpath(name).read_text("utf-8") for name in _PLAYGROUND)
-    return page.replace("<!-- scripts -->", "\n".join(f"<script>\n{s}</script>" for s in scripts))
 
 
 def _contents(chapters: Sequence[Chapter]) -> Section:

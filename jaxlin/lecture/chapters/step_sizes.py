@@ -8,17 +8,20 @@ The table's data and weights were never published. Its loss starts near log 10, 
 2.54e5 a unit of step: centered pixels of a small subset. Here: 100 pictures.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxlin.core import Batch
 from jaxlin.gradients.finite_differences import gradient
 from jaxlin.gradients.linear import linear_objective
 from jaxlin.landscape.slices import plane, ray
+from jaxlin.lecture import loss_figures as draw
+from jaxlin.lecture.nouns import IN_SHAPE, REPRODUCED, Chapter, Claim, Lesson, Picture, Table, judge
 from jaxlin.losses import softmax_cross_entropy
-from jaxlin.plots import lecture_loss as draw
-from jaxlin.report.lecture import IN_SHAPE, REPRODUCED, Chapter, Claim, Picture, Table, judge
 from jaxlin.scores import append_one
 
 PRINTED_ORIGINAL = 2.200718
@@ -30,13 +33,13 @@ STEP_SIZES = tuple(10.0**k for k in range(-10, 0))
 EXAMPLES = 100
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(EXAMPLES)[:2]
+def _chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
     stretched = pixels * (255 / lesson.train.inputs.max())  # digits have 17 grey levels
     data = Batch(append_one(stretched), jnp.asarray(labels))
     loss = linear_objective(softmax_cross_entropy, data)  # closes over X_train and Y_train
@@ -111,7 +114,13 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _figure(loss, W, df, after, best: float):
+def _figure(
+    loss: Callable[[jax.Array], jax.Array],
+    W: jax.Array,
+    df: jax.Array,
+    after: np.ndarray,
+    best: float,
+) -> Figure:
     """The bowl on the plane of the gradient and of the gradient beyond the valley."""
     length = float(jnp.linalg.norm(df))
     ahead = -df / length
@@ -133,9 +142,3 @@ def _figure(loss, W, df, after, best: float):
         marks=marks,
         losses={"the lecture": (STEP_SIZES, PRINTED), "measured": (STEP_SIZES, after)},
     )
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

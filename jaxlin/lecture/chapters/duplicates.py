@@ -10,25 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import Batch
+from jaxlin.lecture.measuring import softmax_loss
+from jaxlin.lecture.nouns import IN_SHAPE, Chapter, Claim, Formula, Lesson, judge
 from jaxlin.losses import softmax_cross_entropy
-from jaxlin.report.lecture import IN_SHAPE, Chapter, Claim, Formula, judge
+from jaxlin.precision import jit
 from jaxlin.scores import append_one
 
 UNIQUE, COPIES = 20, 1200
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
+def _chapter(lesson: Lesson) -> Chapter:
     classes = len(lesson.train.class_names)
     labels = lesson.train.labels
     first = [
         row for k in range(classes) for row in np.flatnonzero(labels == k)[: UNIQUE // classes]
     ]
-    pixels = lesson.centered(int(max(first)) + 1).inputs[first]
+    pixels = lesson.centered(int(max(first)) + 1)[0][first]
     features = min(pixels.shape[1], 512)
     inputs = append_one(jnp.array(pixels[:, :features] / 255))
     few = Batch(inputs, jnp.array(labels[first]))
@@ -38,7 +40,7 @@ def _chapter(lesson) -> Chapter:
     copies = losses_many.reshape(COPIES, len(first))
     identical = bool((copies == copies[0]).all())
     exact = [_exact_mean(v) for v in (copies[0], losses_many)]
-    gradient_few, gradient_many = (jax.jit(jax.grad(_mean_loss))(W, d) for d in (few, many))
+    gradient_few, gradient_many = (jit(jax.grad(softmax_loss))(W, d) for d in (few, many))
     gap = float(jnp.abs(gradient_few - gradient_many).max() / jnp.abs(gradient_few).max())
     rounding = abs(losses_many.mean() - losses_few.mean())
     return Chapter(
@@ -78,26 +80,16 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-@jax.jit
-def _losses(W, data: Batch):
+@jit
+def _losses(W: jax.Array, data: Batch) -> jax.Array:
     """Row by row, so that a row's rounding cannot depend on how many others there are."""
 
-    def of_one(row):
+    def of_one(row: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, y = row
         return softmax_cross_entropy(W @ x, y)
 
     return jax.lax.map(of_one, (data.inputs, data.labels))
 
 
-def _mean_loss(W, data: Batch):
-    return jnp.mean(softmax_cross_entropy(data.inputs @ W.T, data.labels))
-
-
 def _exact_mean(values: np.ndarray) -> Fraction:
-    return sum(map(Fraction, values.tolist())) / len(values)
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))
+    return sum(map(Fraction, values.tolist()), Fraction()) / len(values)

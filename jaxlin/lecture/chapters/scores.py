@@ -4,16 +4,16 @@ Answers the lecture's "Parameterized mapping from images to label scores" (L81-L
 an image mapped to scores, and the scores that "Loss function" quotes (L145).
 """
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import LinearParams
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import seconds
+from jaxlin.lecture.nouns import ERRATUM, Chapter, Claim, Formula, Lesson, Picture, judge
 from jaxlin.losses import softmax_cross_entropy, weston_watkins_hinge
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import ERRATUM, Chapter, Claim, Formula, Picture, judge
+from jaxlin.precision import jit
 from jaxlin.scores import linear
 
 NAMES = ("cat", "dog", "ship")
@@ -23,15 +23,15 @@ BIAS = np.array([1.1, 3.2, -1.2])
 PRINTED = (-96.8, 437.9, 61.95)
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
-        scores = linear(LinearParams(jnp.array(WEIGHTS), jnp.array(BIAS)), jnp.array(PIXELS))
+        found = linear(LinearParams(jnp.array(WEIGHTS), jnp.array(BIAS)), jnp.array(PIXELS))
         cat = jnp.array(0)
-        hinge = float(weston_watkins_hinge(scores, cat))
-        entropy = float(softmax_cross_entropy(scores, cat))
+        hinge = float(weston_watkins_hinge(found, cat))
+        entropy = float(softmax_cross_entropy(found, cat))
         hinge_as_printed = float(weston_watkins_hinge(jnp.array(PRINTED), cat))
-        at_origin = linear(LinearParams(jnp.array(WEIGHTS), jnp.zeros(3)), jnp.zeros(4))
-        scores, at_origin = np.asarray(scores), np.asarray(at_origin)
+        origin = linear(LinearParams(jnp.array(WEIGHTS), jnp.zeros(3)), jnp.zeros(4))
+    scores, at_origin = np.asarray(found), np.asarray(origin)
     figure = draw.image_to_scores(PIXELS, WEIGHTS, BIAS, scores, NAMES)
     return Chapter(
         "scores",
@@ -83,10 +83,10 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _on_real_pictures(lesson) -> tuple[Claim, ...]:
+def _on_real_pictures(lesson: Lesson) -> tuple[Claim, ...]:
     """The lecture's four notes (L86-L92) on these data: time and memory against neighbours."""
-    train = np.float32(lesson.train.inputs[:10_000])
-    test = np.float32(lesson.test.inputs[:100])
+    train = lesson.train.inputs[:10_000].astype(np.float32)
+    test = lesson.test.inputs[:100].astype(np.float32)
     classes, features = len(lesson.train.class_names), train.shape[1]
     rng = np.random.default_rng(0)
     params = LinearParams(
@@ -96,8 +96,8 @@ def _on_real_pictures(lesson) -> tuple[Claim, ...]:
     together = np.asarray(linear(params, test))
     one_by_one = np.stack([test @ np.asarray(row) for row in params.weights], axis=1)
     gap = np.abs(together - one_by_one).max() / np.abs(together).max()
-    product = _seconds(jax.jit(linear), params, test) / len(test)
-    neighbor = _seconds(_nearest, train, test) / len(test) * len(lesson.train.inputs) / len(train)
+    product = seconds(jit(linear), params, test) / len(test)
+    neighbor = seconds(_nearest, train, test) / len(test) * len(lesson.train.inputs) / len(train)
     kept = (classes * features + classes) * 4
     return (
         Claim(
@@ -122,25 +122,8 @@ def _on_real_pictures(lesson) -> tuple[Claim, ...]:
     )
 
 
-@jax.jit
-def _nearest(train, test):
+@jit
+def _nearest(train: jax.Array, test: jax.Array) -> jax.Array:
     """The nearest training row of each test row: |a - b|^2 = |a|^2 - 2 a.b + |b|^2."""
     distances = jnp.sum(train**2, axis=1)[None] - 2 * test @ train.T
     return jnp.argmin(distances, axis=1)
-
-
-def _seconds(function, *arguments) -> float:
-    arguments = jax.tree.map(jnp.asarray, arguments)
-    jax.block_until_ready(function(*arguments))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

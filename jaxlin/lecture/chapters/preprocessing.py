@@ -4,21 +4,30 @@ Answers the lecture's "Image data preprocessing" (L139).
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlin import preprocess
 from jaxlin.data import as_images
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import IN_SHAPE, REPRODUCED, Chapter, Claim, Formula, Picture, judge
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import largest_eigenvalue
+from jaxlin.lecture.nouns import (
+    IN_SHAPE,
+    REPRODUCED,
+    Chapter,
+    Claim,
+    Formula,
+    Lesson,
+    Picture,
+    judge,
+)
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
+def _chapter(lesson: Lesson) -> Chapter:
     train, test = lesson.train, lesson.test
     rows = min(5_000, len(train.labels))
     center = preprocess.fit(train.inputs, "center")
@@ -31,11 +40,11 @@ def _chapter(lesson) -> Chapter:
     leak = float(np.abs(center.shift - test_mean).max())
     off = float(np.abs(centered.mean(axis=0)).max()) if rows == len(train.labels) else None
     whole = center.shift - train.inputs.mean(axis=0, dtype=np.float64)
-    raw_top = _largest_eigenvalue(train.inputs[:rows])
-    centered_top = _largest_eigenvalue(centered)
+    raw_top = largest_eigenvalue(train.inputs[:rows])
+    centered_top = largest_eigenvalue(centered)
     is_bytes = train.inputs.max() == 255
     low, high = centered.min(), centered.max()
-    pictures, names = _pictures(train, center, centered)
+    pictures, names = _pictures(lesson, center, centered)
     return Chapter(
         "preprocessing",
         "Preprocessing",
@@ -87,31 +96,17 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _largest_eigenvalue(inputs) -> float:
-    """Of X^T X / N, by power iteration."""
-    inputs = jnp.asarray(inputs, jnp.float32)
-    vector = jnp.ones(inputs.shape[1], jnp.float32)
-    for _ in range(30):
-        vector = inputs.T @ (inputs @ vector) / len(inputs)
-        length = jnp.linalg.norm(vector)
-        vector = vector / length
-    return float(length)
-
-
-def _pictures(train, center, centered):
+def _pictures(
+    lesson: Lesson, center: preprocess.Preprocessing, centered: np.ndarray
+) -> tuple[list[np.ndarray], list[str]]:
+    train = lesson.train
     top = 255 if train.inputs.max() > 16 else 16
-    mean = as_images(center.shift, train.image_shape)
+    mean = as_images(np.asarray(center.shift), lesson.image_shape)
     pictures, names = [draw.to_pixels(mean, low=0, high=top)], ["mean image"]
     for row in range(3):
-        before = as_images(train.inputs[row], train.image_shape)
-        after = as_images(centered[row], train.image_shape)
+        before = as_images(train.inputs[row], lesson.image_shape)
+        after = as_images(centered[row], lesson.image_shape)
         shifted = draw.to_pixels(after, low=-top / 2, high=top / 2)  # 0 is mid-grey
         pictures += [draw.to_pixels(before, low=0, high=top), shifted]
         names += [train.class_names[train.labels[row]], "centered"]
     return pictures, names
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

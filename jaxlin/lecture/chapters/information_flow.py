@@ -3,46 +3,47 @@
 Answers the lecture's "Summary of the Information Flow" (L368-L370).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import Batch, LinearParams
 from jaxlin.gradients import closed_form
+from jaxlin.lecture import loss_figures as draw
+from jaxlin.lecture.measuring import relative_error
+from jaxlin.lecture.nouns import REPRODUCED, Chapter, Claim, Lesson, Picture, Table, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.objectives import compose
-from jaxlin.plots import lecture_loss as draw
-from jaxlin.report.lecture import REPRODUCED, Chapter, Claim, Picture, Table, judge
+from jaxlin.precision import jit
 from jaxlin.scores import linear
 
 EXAMPLES, STRENGTH = 64, 1e-3
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(EXAMPLES)[:2]
-    inputs, labels = jnp.array(pixels / np.abs(pixels).max()), jnp.array(labels)
+def _chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
+    inputs, y = jnp.array(pixels / np.abs(pixels).max()), jnp.array(labels)
     classes = len(lesson.train.class_names)
     objective = compose(linear, softmax_cross_entropy)
 
-    def loss(weights, inputs):
+    def loss(weights: jax.Array, inputs: jax.Array) -> jax.Array:
         params = LinearParams(weights, jnp.zeros(classes))
-        return objective(params, Batch(inputs, labels), strength=STRENGTH)
+        return objective(params, Batch(inputs, y), strength=STRENGTH)
 
     W = 0.1 * jax.random.normal(jax.random.key(0), (classes, inputs.shape[1]))
     scores = linear(LinearParams(W, jnp.zeros(classes)), inputs)
-    data_loss, pull = jax.value_and_grad(lambda s: jnp.mean(softmax_cross_entropy(s, labels)))(
-        scores
-    )
-    total, (on_weights, on_data) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(W, inputs)
+    data_loss, pull = jax.value_and_grad(lambda s: jnp.mean(softmax_cross_entropy(s, y)))(scores)
+    total, (on_weights, on_data) = jit(jax.value_and_grad(loss, argnums=(0, 1)))(W, inputs)
     by_hand = closed_form.softmax(W, None, inputs, labels, strength=STRENGTH)
     errors = [
-        float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
-        for a, b in ((on_weights, by_hand.weights), (on_data, by_hand.inputs))
+        relative_error(a, b) for a, b in ((on_weights, by_hand.weights), (on_data, by_hand.inputs))
     ]
     moved = inputs - 5.0 * EXAMPLES * on_data
     after = float(loss(W, moved))
@@ -50,7 +51,7 @@ def _chapter(lesson) -> Chapter:
     steps = [equation.primitive.name for equation in program.jaxpr.eqns]
     sizes = {
         "x": _shape(inputs),
-        "y": _shape(labels),
+        "y": _shape(y),
         "W": _shape(W),
         "scores": _shape(scores),
         "data_loss": f"{float(data_loss):.4f}",
@@ -78,9 +79,7 @@ def _chapter(lesson) -> Chapter:
                 *("L370", "The loss has a part from the data and one of the weights only"),
                 "data loss + regularization loss",
                 f"{float(data_loss):.4f} + {float(total - data_loss):.4f} = {float(total):.4f}",
-                judge(
-                    np.isclose(float(total - data_loss), STRENGTH * float(jnp.sum(W**2)), rtol=1e-9)
-                ),
+                judge(math.isclose(total - data_loss, STRENGTH * jnp.sum(W**2), rel_tol=1e-9)),
             ),
             Claim(
                 *("L370", "The gradient on the weights", "computed and used for the update"),
@@ -104,16 +103,10 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _shape(array) -> str:
+def _shape(array: jax.Array) -> str:
     return f"[{' × '.join(map(str, array.shape))}]"
 
 
-def _arrow(name: str, gradient) -> str:
+def _arrow(name: str, gradient: jax.Array) -> str:
     norm = float(jnp.linalg.norm(gradient))
     return f"$\\partial L / \\partial {name}$ {_shape(gradient)}\nnorm {norm:.3g}"
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -4,8 +4,6 @@ Answers the lecture's "A problem of efficiency" (L317) and the comparison that o
 gradient analytically with Calculus" (L321).
 """
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,20 +11,22 @@ import numpy as np
 from jaxlin.core import Batch
 from jaxlin.gradients.finite_differences import gradient
 from jaxlin.gradients.linear import linear_objective
+from jaxlin.lecture.measuring import seconds, svm_loss
+from jaxlin.lecture.nouns import IN_SHAPE, REPRODUCED, Chapter, Claim, Lesson, Table, judge
 from jaxlin.losses import weston_watkins_hinge
-from jaxlin.report.lecture import IN_SHAPE, REPRODUCED, Chapter, Claim, Table, judge
+from jaxlin.precision import jit
 from jaxlin.scores import append_one
 
 FEW = 8
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(10_000)[:2]
+def _chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(10_000)
     classes = len(lesson.train.class_names)
     W = jnp.array(np.random.default_rng(0).random((classes, pixels.shape[1] + 1)) * 0.001)
     few = Batch(append_one(pixels[:FEW]), jnp.array(labels[:FEW]))
@@ -34,8 +34,8 @@ def _chapter(lesson) -> Chapter:
     many = Batch(append_one(jnp.array(pixels, jnp.float32)), jnp.array(labels))
     share = len(lesson.train.labels) / len(many.labels)
     W32 = W.astype("float32")
-    one_loss = share * _seconds(jax.jit(_svm), W32, many)
-    one_gradient = share * _seconds(jax.jit(jax.value_and_grad(_svm)), W32, many)
+    one_loss = share * seconds(jit(svm_loss), W32, many)
+    one_gradient = share * seconds(jit(jax.value_and_grad(svm_loss)), W32, many)
     numeric = one_loss * forward.evaluations
     exact = W.size == 30_730
     fits = REPRODUCED if exact else IN_SHAPE
@@ -74,27 +74,7 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _svm(w, data: Batch):
-    return jnp.mean(weston_watkins_hinge(data.inputs @ w.T, data.labels))
-
-
-def _seconds(function, *arguments) -> float:
-    jax.block_until_ready(function(*arguments))
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def _nice(seconds: float) -> str:
     if seconds >= 90:
         return f"{seconds / 60:.0f} min"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

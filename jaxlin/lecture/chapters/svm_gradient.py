@@ -10,14 +10,16 @@ import numpy as np
 from jaxlin.core import Batch
 from jaxlin.gradients import closed_form
 from jaxlin.gradients.finite_differences import gradient
+from jaxlin.lecture.measuring import relative_error, svm_loss
+from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Table, judge
 from jaxlin.losses import weston_watkins_hinge
-from jaxlin.report.lecture import Chapter, Claim, Formula, Table, judge
+from jaxlin.precision import jit
 from jaxlin.scores import append_one
 
 EXAMPLES, FEATURES = 60, 40
 
 
-def svm_gradient_of_one(W, x, y, delta=1.0):
+def svm_gradient_of_one(W: np.ndarray, x: np.ndarray, y: int, delta: float = 1.0) -> np.ndarray:
     """The lecture's two formulas for one example: count the classes that miss the margin."""
     scores = W @ x
     misses = scores - scores[y] + delta > 0
@@ -27,26 +29,26 @@ def svm_gradient_of_one(W, x, y, delta=1.0):
     return gradient
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
-    batch = lesson.centered(EXAMPLES)
-    kept = np.argsort(batch.inputs.std(axis=0))[-FEATURES:]
-    inputs = np.asarray(append_one(batch.inputs[:, kept] / np.abs(batch.inputs).max()))
-    labels, classes = batch.labels, len(lesson.train.class_names)
+def _chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
+    kept = np.argsort(pixels.std(axis=0))[-FEATURES:]
+    inputs = np.asarray(append_one(pixels[:, kept] / np.abs(pixels).max()))
+    classes = len(lesson.train.class_names)
     W = np.random.default_rng(0).normal(0, 1, (classes, FEATURES + 1))
     data = Batch(jnp.array(inputs), jnp.array(labels))
 
-    def loss(w):
-        return jnp.mean(weston_watkins_hinge(data.inputs @ w.T, data.labels))
+    def loss(w: jax.Array) -> jax.Array:
+        return svm_loss(w, data)
 
     by_hand = np.mean(
         [svm_gradient_of_one(W, x, y) for x, y in zip(inputs, labels, strict=True)], axis=0
     )
-    by_jax = np.asarray(jax.jit(jax.grad(loss))(jnp.array(W)))
+    by_jax = np.asarray(jit(jax.grad(loss))(jnp.array(W)))
     library = closed_form.weston_watkins(W, None, inputs, labels).weights
     numeric = gradient(loss, jnp.array(W), method="central", step=1e-6).value
     x, y = jnp.array([2.0]), jnp.array(0)
@@ -54,7 +56,7 @@ def _chapter(lesson) -> Chapter:
     wrong = by_jax.copy()
     entry = np.unravel_index(np.abs(by_jax).argmax(), by_jax.shape)
     wrong[entry] *= -1
-    caught = _error(numeric, wrong)
+    caught = relative_error(numeric, wrong)
     margins = inputs @ W.T
     margins = margins - margins[np.arange(EXAMPLES), labels][:, None] + 1
     margins[np.arange(EXAMPLES), labels] = np.nan
@@ -65,7 +67,7 @@ def _chapter(lesson) -> Chapter:
         ("by hand", "centered differences, h = 1e-6", by_hand, numeric),
         ("`jax.grad`", "centered differences", by_jax, numeric),
     )
-    errors = [_error(a, b) for *_, a, b in pairs]
+    errors = [relative_error(a, b) for *_, a, b in pairs]
     return Chapter(
         "svm_gradient",
         "The gradient by calculus, and the gradient check",
@@ -109,13 +111,3 @@ def _chapter(lesson) -> Chapter:
             ),
         ),
     )
-
-
-def _error(a, b) -> float:
-    return float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

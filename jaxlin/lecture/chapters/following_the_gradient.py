@@ -5,37 +5,41 @@ the random local search that the course notes put before it.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import Batch
-from jaxlin.losses import softmax_cross_entropy
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import Chapter, Claim, Picture, Table, judge
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import softmax_loss
+from jaxlin.lecture.nouns import Chapter, Claim, Lesson, Picture, Table, judge
+from jaxlin.precision import jit
 from jaxlin.scores import append_one
 
 EXAMPLES, DIRECTIONS, TRIES = 1000, 2000, 1000
+_Loss = Callable[[jax.Array], jax.Array]
 
 
-def chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(EXAMPLES)[:2]
+def chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
     size = np.sqrt(np.mean(np.sum(pixels**2, axis=1)))
     data = Batch(append_one(jnp.array(pixels / size, jnp.float32)), jnp.array(labels))
     shape = (len(lesson.train.class_names), data.inputs.shape[1])
-    loss = jax.jit(functools.partial(_loss, data=data))
+    loss = jit(functools.partial(softmax_loss, data=data))
     W = 0.1 * jax.random.normal(jax.random.key(0), shape)
-    gradient = jax.jit(jax.grad(loss))(W)
+    gradient = jit(jax.grad(loss))(W)
     steepest = float(jnp.linalg.norm(gradient))
     slopes = _slopes(gradient, jax.random.key(1))
     lengths = 10.0 ** -np.arange(1, 6)
     with jax.enable_x64(True):
         exact = Batch(jnp.array(data.inputs, jnp.float64), data.labels)
         point, down = jnp.array(W, jnp.float64), jnp.array(-gradient / steepest, jnp.float64)
-        value = jax.jit(_loss)
+        value = jit(softmax_loss)
         falls = [float(value(point + h * down, exact) - value(point, exact)) / h for h in lengths]
-        limit = float(-jnp.sum(jax.jit(jax.grad(_loss))(point, exact) * down))
+        limit = float(-jnp.sum(jit(jax.grad(softmax_loss))(point, exact) * down))
     histories = {
         "random search": _random_search(loss, W),
         "random local search": _local_search(loss, W),
@@ -85,22 +89,18 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _loss(W, data: Batch):
-    return jnp.mean(softmax_cross_entropy(data.inputs @ W.T, data.labels))
-
-
-def _slopes(gradient, key) -> np.ndarray:
+def _slopes(gradient: jax.Array, key: jax.Array) -> np.ndarray:
     """The slope of the loss along random unit directions."""
 
-    def slope(key):
+    def slope(key: jax.Array) -> jax.Array:
         direction = jax.random.normal(key, gradient.shape)
         return jnp.sum(gradient * direction) / jnp.linalg.norm(direction)
 
     return np.asarray(jax.lax.map(slope, jax.random.split(key, DIRECTIONS)))
 
 
-def _random_search(loss, W):
-    def try_one(best, key):
+def _random_search(loss: _Loss, W: jax.Array) -> np.ndarray:
+    def try_one(best: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         key_size, key = jax.random.split(key)
         size = 10 ** jax.random.uniform(key_size, minval=-2, maxval=1)
         best = jnp.minimum(best, loss(size * jax.random.normal(key, W.shape)))
@@ -109,8 +109,8 @@ def _random_search(loss, W):
     return _scan(try_one, loss(W))
 
 
-def _local_search(loss, W):
-    def try_one(state, key):
+def _local_search(loss: _Loss, W: jax.Array) -> np.ndarray:
+    def try_one(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         W, best = state
         moved = W + 0.1 * jax.random.normal(key, W.shape)
         value = loss(moved)
@@ -122,20 +122,14 @@ def _local_search(loss, W):
     return _scan(try_one, (W, loss(W)))
 
 
-def _descend(loss, W):
-    def step(W, _):
+def _descend(loss: _Loss, W: jax.Array) -> np.ndarray:
+    def step(W: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
         value, gradient = jax.value_and_grad(loss)(W)
         return W - 2.0 * gradient, value
 
     return _scan(step, W)
 
 
-def _scan(body, start):
+def _scan(body: Callable[[Any, jax.Array], tuple[Any, jax.Array]], start: Any) -> np.ndarray:
     keys = jax.random.split(jax.random.key(2), TRIES)
-    return np.minimum.accumulate(np.asarray(jax.jit(lambda: jax.lax.scan(body, start, keys))()[1]))
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))
+    return np.minimum.accumulate(np.asarray(jit(lambda: jax.lax.scan(body, start, keys))()[1]))

@@ -4,18 +4,20 @@ Answers the SVM loss of the lecture's "Analytically with calculus" (L325), with 
 remarks of the course notes that it was taken from ("Linear Classification", "Multiclass SVM").
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin import losses
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import Chapter, Claim, Formula, Picture, Table, judge
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Picture, Table, judge
 
 SCORES, LABEL, MARGIN = (13.0, -7.0, 11.0), 0, 10.0
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter()
 
@@ -45,7 +47,7 @@ def _chapter() -> Chapter:
     others = jnp.array([0.0, -1.5])
     rows = jnp.stack([lead, *(jnp.full_like(lead, s) for s in others)], axis=1)
     zeros = jnp.zeros(len(lead), int)
-    family = {
+    family: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
         "Weston–Watkins (the lecture)": losses.weston_watkins_hinge,
         "Crammer–Singer": losses.crammer_singer_hinge,
         "one vs. rest": losses.one_vs_rest_hinge,
@@ -90,9 +92,3 @@ def _chapter() -> Chapter:
             Table(("loss of (13, −7, 11), true class 0, margin 1", "value"), table),
         ),
     )
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -4,6 +4,8 @@ Answers the lecture's "Mini-batch gradient descent" (L351-L361) and the reason i
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +13,31 @@ import numpy as np
 
 from jaxlin import train
 from jaxlin.core import Batch, LinearParams
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import largest_eigenvalue
+from jaxlin.lecture.nouns import IN_SHAPE, Chapter, Claim, Lesson, Picture, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.objectives import compose
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import IN_SHAPE, Chapter, Claim, Picture, judge
+from jaxlin.precision import jit
 from jaxlin.scores import linear
 
 BATCH, EXAMPLES, PASSES = 256, 10_000, 5
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     rows = min(EXAMPLES, len(lesson.train.labels))
     batch = min(BATCH, rows // 8)
     rows -= rows % batch  # whole batches only: a short one would be a noisier step
-    pixels, labels = lesson.centered(rows)[:2]
+    pixels, labels = lesson.centered(rows)
     size = np.sqrt(np.mean(pixels**2))
     data = Batch(jnp.array(pixels / size, jnp.float32), jnp.array(labels))
     features = data.inputs.shape[1]
     classes = len(lesson.train.class_names)
     objective = functools.partial(compose(linear, softmax_cross_entropy), strength=1e-4)
     zeros = LinearParams(jnp.zeros((classes, features)), jnp.zeros(classes))
-    step_size = 2.0 / _curvature(data)
+    step_size = 4.0 / largest_eigenvalue(data.inputs)
     descent = train.trainer(objective, train.optimizer("sgd", step_size))
-    value = jax.jit(objective)
+    value = jit(objective)
     histories, ends = {}, {}
     for name, take in {"full batch": rows, f"minibatches of {batch}": batch}.items():
         seen, found, params = [0.0], [float(value(zeros, data))], zeros
@@ -93,26 +97,13 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _curvature(data: Batch) -> float:
-    """An upper bound of the loss's curvature: half the largest eigenvalue of X^T X / N."""
-    inputs = data.inputs
-
-    @jax.jit
-    def push(vector):
-        vector = inputs.T @ (inputs @ vector) / len(inputs)
-        return vector / jnp.linalg.norm(vector), jnp.linalg.norm(vector)
-
-    vector = jnp.ones(inputs.shape[1])
-    for _ in range(20):
-        vector, length = push(vector)
-    return float(length) / 2
-
-
-def _agreement(objective, params, data: Batch, size: int) -> tuple[float, float]:
+def _agreement(
+    objective: Callable[..., Any], params: LinearParams, data: Batch, size: int
+) -> tuple[float, float]:
     """Mean cosine and mean relative error of a batch's gradient, against the full one."""
-    full = jax.jit(jax.grad(objective))(params, data).weights.ravel()
+    full = jit(jax.grad(objective))(params, data).weights.ravel()
 
-    def one(key):
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = jax.random.choice(key, len(data.labels), (size,), replace=False)
         batch = Batch(data.inputs[rows], data.labels[rows])
         g = jax.grad(objective)(params, batch).weights.ravel()
@@ -121,9 +112,3 @@ def _agreement(objective, params, data: Batch, size: int) -> tuple[float, float]
 
     cosines, errors = jax.lax.map(one, jax.random.split(jax.random.key(1), 50))
     return float(jnp.mean(cosines)), float(jnp.mean(errors))
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -5,6 +5,8 @@ convex problem (L206).
 """
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +16,32 @@ from jaxlin import regularizers
 from jaxlin.core import Batch, LinearParams
 from jaxlin.landscape.directions import random as random_direction
 from jaxlin.landscape.slices import plane, ray
+from jaxlin.lecture import loss_figures as draw
+from jaxlin.lecture.nouns import (
+    IN_SHAPE,
+    REPRODUCED,
+    Chapter,
+    Claim,
+    Formula,
+    Lesson,
+    Picture,
+    judge,
+)
 from jaxlin.losses import weston_watkins_hinge
 from jaxlin.objectives import compose
-from jaxlin.plots import lecture_loss as draw
-from jaxlin.report.lecture import IN_SHAPE, REPRODUCED, Chapter, Claim, Formula, Picture, judge
+from jaxlin.precision import jit
 from jaxlin.scores import append_one
 
 EXAMPLES = 100
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(EXAMPLES)[:2]
+def _chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
     hundred = Batch(append_one(pixels), jnp.asarray(labels))
     one = Batch(hundred.inputs[:1], hundred.labels[:1])
     shape = (len(lesson.train.class_names), hundred.inputs.shape[1])
@@ -50,7 +62,7 @@ def _chapter(lesson) -> Chapter:
     singles = _single_planes(start, first, second, hundred, steps)
     averaged = np.abs(singles.mean(axis=0) - planes[1]).max() / planes[1].max()
     curvature = min(np.diff(planes[1], n=2, axis=axis).min() for axis in (0, 1))
-    chord = _worst_chord(svm, hundred, start, shape, size)
+    chord = _worst_chord(svm, hundred, shape, size)
     parameters = int(np.prod(shape))
     exact = parameters == 30_730
     return Chapter(
@@ -99,16 +111,18 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _matrix(weights) -> LinearParams:
+def _matrix(weights: jax.Array) -> LinearParams:
     """The bias trick: one matrix holds everything, and the bias stays 0."""
     return LinearParams(weights, jnp.zeros(len(weights)))
 
 
-def _scores(params: LinearParams, inputs):
+def _scores(params: LinearParams, inputs: Any) -> jax.Array:
     return inputs @ params.weights.T
 
 
-def _straightness(start, first, one: Batch, reach: float) -> tuple[np.ndarray, float]:
+def _straightness(
+    start: LinearParams, first: LinearParams, one: Batch, reach: float
+) -> tuple[np.ndarray, float]:
     """Where one example's loss bends on the ray, and how far from straight it is in between."""
     label = int(one.labels[0])
     at, along = (np.asarray(_scores(p, one.inputs))[0] for p in (start, first))
@@ -125,23 +139,30 @@ def _straightness(start, first, one: Batch, reach: float) -> tuple[np.ndarray, f
     return bends, off
 
 
-def _single_planes(start, first, second, data: Batch, steps) -> np.ndarray:
+def _single_planes(
+    start: LinearParams, first: LinearParams, second: LinearParams, data: Batch, steps: np.ndarray
+) -> np.ndarray:
     """Each example's own loss on the plane, (N, T, T), from three matrices of scores."""
     at, one, two = (_scores(p, data.inputs) for p in (start, first, second))
     a, b = jnp.meshgrid(jnp.asarray(steps), jnp.asarray(steps), indexing="ij")
 
-    def single(s, s1, s2, label):
+    def single(s: jax.Array, s1: jax.Array, s2: jax.Array, label: jax.Array) -> jax.Array:
         scores = s[None, None] + jnp.multiply.outer(a, s1) + jnp.multiply.outer(b, s2)
         return weston_watkins_hinge(scores, jnp.full(a.shape, label))
 
     return np.asarray(jax.lax.map(lambda rows: single(*rows), (at, one, two, data.labels)))
 
 
-def _worst_chord(svm, data: Batch, start, shape, size) -> float:
+def _worst_chord(
+    svm: Callable[[LinearParams, Batch], jax.Array],
+    data: Batch,
+    shape: tuple[int, ...],
+    size: float,
+) -> float:
     """min over random pairs of t L(V) + (1 - t) L(W) - L(t V + (1 - t) W)."""
 
-    @jax.jit
-    def chord(key):
+    @jit
+    def chord(key: jax.Array) -> jax.Array:
         one, two, share = jax.random.split(key, 3)
         v, w = (_matrix(5 * size * jax.random.normal(k, shape)) for k in (one, two))
         t = jax.random.uniform(share)
@@ -149,9 +170,3 @@ def _worst_chord(svm, data: Batch, start, shape, size) -> float:
         return t * svm(v, data) + (1 - t) * svm(w, data) - svm(between, data)
 
     return float(jax.lax.map(chord, jax.random.split(jax.random.key(1), 500)).min())
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.lecture.nouns import Chapter, Claim, Lesson, Table, judge
 from jaxlin.losses import softmax_cross_entropy, weston_watkins_hinge
 from jaxlin.probability import softmax
-from jaxlin.report.lecture import Chapter, Claim, Table, judge
 
 RIVALS = ((10.0, -2.0, 3.0), (10.0, 9.0, 9.0), (10.0, -100.0, -100.0))
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         peaked = np.asarray(softmax(jnp.array([1.0, -2.0, 0.0])))
         diffuse = np.asarray(softmax(jnp.array([0.5, -1.0, 0.0])))
@@ -63,9 +63,3 @@ def chapter(lesson) -> Chapter:
 
 def _list(values: np.ndarray) -> str:
     return ", ".join(f"{v:.2g}" for v in values)
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -3,46 +3,53 @@
 Answers the lecture's "Computing the gradient numerically" (L215, L230-L261).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxlin.core import Batch
 from jaxlin.gradients.finite_differences import gradient
 from jaxlin.gradients.linear import linear_objective
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import relative_error
+from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Picture, judge
 from jaxlin.losses import softmax_cross_entropy
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import Chapter, Claim, Formula, Picture, judge
+from jaxlin.precision import jit
 
 EXAMPLES, FEATURES = 20, 8
 STEPS = 10.0 ** np.arange(-12.0, 0.0)
 
 
-def eval_numerical_gradient(f, x, h=0.00001):
+def eval_numerical_gradient(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, h: float = 0.00001
+) -> jax.Array:
     """The lecture's listing, without writing into `x`: one entry after the other."""
     fx = f(x)
     slopes = [(f(x.at[index].add(h)) - fx) / h for index in np.ndindex(x.shape)]
     return jnp.array(slopes).reshape(x.shape)
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(EXAMPLES)[:2]
+def _chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
     strongest = np.argsort(pixels.std(axis=0))[-FEATURES:]
     inputs = pixels[:, strongest] / np.abs(pixels).max()
     loss = linear_objective(softmax_cross_entropy, Batch(jnp.array(inputs), jnp.array(labels)))
     classes = len(lesson.train.class_names)
     W = jnp.array(np.random.default_rng(0).normal(0, 0.5, (classes, FEATURES)))
     before = np.array(W)
-    exact = np.asarray(jax.jit(jax.grad(loss))(W))
-    compiled = jax.jit(loss)
+    exact = np.asarray(jit(jax.grad(loss))(W))
+    compiled = jit(loss)
     calls = 0
 
-    def counted(w):
+    def counted(w: jax.Array) -> jax.Array:
         nonlocal calls
         calls += 1
         return compiled(w)
@@ -62,7 +69,7 @@ def _chapter(lesson) -> Chapter:
     best = {name: STEPS[np.nanargmin(found)] for name, found in errors.items()}
     lines = {name: (STEPS, found) for name, found in errors.items()}
     agree = np.abs(listing - forward.value).max() / np.abs(exact).max()
-    by_forward, by_central = _error(forward.value, exact), _error(central.value, exact)
+    by_forward, by_central = (relative_error(g.value, exact) for g in (forward, central))
     return Chapter(
         "numerical_gradient",
         "The gradient, numerically",
@@ -112,18 +119,24 @@ def _chapter(lesson) -> Chapter:
             ),
             Claim(
                 *("beyond", "Extrapolating centered differences to h = 0", "—"),
-                f"error {_error(extrapolated.value, exact):.0e}, for 6 n evaluations",
-                judge(_error(extrapolated.value, exact) < by_central * 10),
+                f"error {relative_error(extrapolated.value, exact):.0e}, for 6 n evaluations",
+                judge(relative_error(extrapolated.value, exact) < by_central * 10),
             ),
         ),
     )
 
 
-def _errors(loss, W, exact, method: str, dtype: str) -> np.ndarray:
+def _errors(
+    loss: Callable[[jax.Array], jax.Array],
+    W: jax.Array,
+    exact: np.ndarray,
+    method: str,
+    dtype: str,
+) -> np.ndarray:
     """The error at every step, evaluating point by point; NaN where x + h would equal x."""
-    compiled = jax.jit(loss)
+    compiled = jit(loss)
 
-    def black_box(w):
+    def black_box(w: ArrayLike) -> float:
         return float(compiled(jnp.asarray(w, dtype)))
 
     found = []
@@ -132,15 +145,5 @@ def _errors(loss, W, exact, method: str, dtype: str) -> np.ndarray:
             found.append(np.nan)
         else:
             numeric = gradient(black_box, W.astype(dtype), method=method, step=h, dtype=dtype)
-            found.append(_error(numeric.value, exact))
+            found.append(relative_error(numeric.value, exact))
     return np.array(found)
-
-
-def _error(value, exact) -> float:
-    return float(np.abs(np.asarray(value) - exact).max() / np.abs(exact).max())
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

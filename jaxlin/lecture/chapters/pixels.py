@@ -12,19 +12,28 @@ import numpy as np
 
 from jaxlin import preprocess, train
 from jaxlin.core import Batch, LinearParams
-from jaxlin.data import as_images, flatten_images
+from jaxlin.data import Dataset, as_images, flatten_images
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.nouns import (
+    IN_SHAPE,
+    REPRODUCED,
+    Chapter,
+    Claim,
+    Formula,
+    Lesson,
+    Picture,
+    judge,
+)
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.objectives import compose
-from jaxlin.plots import lecture as draw
 from jaxlin.probability import softmax
-from jaxlin.report.lecture import IN_SHAPE, REPRODUCED, Chapter, Claim, Formula, Picture, judge
 from jaxlin.scores import linear
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     data, test = lesson.train, lesson.test
     examples, features = data.inputs.shape
-    classes, shape = len(data.class_names), data.image_shape
+    classes, shape = len(data.class_names), lesson.image_shape
     pictures = as_images(data.inputs[:500], shape)
     back, _ = flatten_images(pictures)
     row, probabilities, accuracy = _pipeline(data, test)
@@ -99,7 +108,7 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _pipeline(data, test):
+def _pipeline(data: Dataset, test: Dataset) -> tuple[int, np.ndarray, float]:
     """Input, learning, evaluation. Returns a test row, its probabilities, and the accuracy."""
     prepared = preprocess.fit(data.inputs, "standardize")
     inputs = jnp.asarray(preprocess.apply(prepared, data.inputs[:20_000]))
@@ -116,9 +125,3 @@ def _pipeline(data, test):
     certain = probabilities[np.arange(len(test.labels)), test.labels]
     row = int(np.flatnonzero(right)[np.argmin(np.abs(certain[right] - 0.8))])
     return row, probabilities[row], float(right.mean())
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Table, judge
 from jaxlin.probability import softmax, softmax_unstable
-from jaxlin.report.lecture import Chapter, Claim, Formula, Table, judge
 
 SCORES = (123.0, 456.0, 789.0)
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     rows, answers = [], {}
     for bits in (64, 32):
         with jax.enable_x64(bits == 64):
@@ -76,9 +76,3 @@ def chapter(lesson) -> Chapter:
 
 def _list(values: np.ndarray) -> str:
     return f"[{', '.join(f'{v:g}' for v in values)}]"
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -37,7 +37,7 @@ def step_sizes(
     values: np.ndarray,
     *,
     marks: Mapping[str, float],
-    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    losses: Mapping[str, tuple[Sequence[float], Sequence[float] | np.ndarray]],
 ) -> Figure:
     """Left, the bowl from above with the way the negative gradient points; right, the table.
 

@@ -4,6 +4,8 @@ Answers the lecture's "Gradient Descent" (L337-L349).
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +14,27 @@ from scipy.optimize import minimize as scipy_minimize
 
 from jaxlin import train
 from jaxlin.core import Batch, LinearParams
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import largest_eigenvalue
+from jaxlin.lecture.nouns import Chapter, Claim, Lesson, Picture, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.objectives import compose
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import Chapter, Claim, Picture, judge
+from jaxlin.precision import jit
 from jaxlin.scores import linear
 from jaxlin.solvers import minimize
 
 EXAMPLES, STEPS, STRENGTH = 2000, 150, 1e-2
 
 
-def chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(EXAMPLES)[:2]
+def chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(EXAMPLES)
     classes = len(lesson.train.class_names)
     data = Batch(jnp.array(pixels / np.sqrt(np.mean(pixels**2)), jnp.float32), jnp.array(labels))
     rows, features = data.inputs.shape
     loss_fun = functools.partial(compose(linear, softmax_cross_entropy), strength=STRENGTH)
     zeros = LinearParams(jnp.zeros((classes, features)), jnp.zeros(classes))
-    step_size = 2.0 / _curvature(data)
-    evaluate_gradient = jax.jit(jax.value_and_grad(loss_fun))
+    step_size = 2.0 / (largest_eigenvalue(data.inputs) / 2 + 1)
+    evaluate_gradient = jit(jax.value_and_grad(loss_fun))
 
     weights, vanilla = zeros, []
     for _ in range(STEPS):
@@ -92,27 +96,12 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _curvature(data: Batch) -> float:
-    """An upper bound of the loss's curvature: half the largest eigenvalue of X^T X / N."""
-    inputs = data.inputs
-
-    @jax.jit
-    def push(vector):
-        vector = inputs.T @ (inputs @ vector) / len(inputs)
-        return vector / jnp.linalg.norm(vector), jnp.linalg.norm(vector)
-
-    vector = jnp.ones(inputs.shape[1])
-    for _ in range(30):
-        vector, length = push(vector)
-    return float(length) / 2 + 1
-
-
-def _lbfgs(evaluate_gradient, start: LinearParams, data: Batch) -> list[float]:
+def _lbfgs(evaluate_gradient: Callable[..., Any], start: LinearParams, data: Batch) -> list[float]:
     """The loss at every evaluation of SciPy's L-BFGS."""
     classes, features = start.weights.shape
     seen = []
 
-    def flat(vector):
+    def flat(vector: np.ndarray) -> tuple[float, np.ndarray]:
         matrix = jnp.array(vector, jnp.float32).reshape(classes, features + 1)
         loss, gradient = evaluate_gradient(LinearParams(matrix[:, :-1], matrix[:, -1]), data)
         seen.append(float(loss))
@@ -123,9 +112,3 @@ def _lbfgs(evaluate_gradient, start: LinearParams, data: Batch) -> list[float]:
     limits = {"maxfun": STEPS - 50, "maxiter": STEPS, "ftol": 1e-9, "gtol": 1e-7}
     scipy_minimize(flat, zero, jac=True, method="L-BFGS-B", options=limits)
     return seen
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -7,12 +7,13 @@ own features, made by hand, or those of a network (`--features`, a folder that
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxlin import hand_features, metrics, preprocess
-from jaxlin.core import DataError
-from jaxlin.data import as_images
-from jaxlin.report.lecture import BEYOND, Chapter, Claim, Table, judge
+from jaxlin.core import DataError, Solution
+from jaxlin.data import Dataset, as_images
+from jaxlin.lecture.nouns import BEYOND, Chapter, Claim, Lesson, Table, judge
 from jaxlin.scores import linear
 from jaxlin.solvers import minimize, relative_gap
 from jaxlin.sweep.mcnemar import compare
@@ -23,7 +24,7 @@ HELD_OUT = 5
 """One training picture in so many chooses the strength."""
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     name, features = _features(lesson)
     probes = {"pixels": _probe(lesson, lesson.train.inputs, lesson.test.inputs)}
     probes[name] = _probe(lesson, *features)
@@ -58,22 +59,30 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _features(lesson) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
+def _features(lesson: Lesson) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
     """What they are called, and those of the training and of the test pictures."""
-    sets = lesson.train, lesson.test
     if lesson.features is None:
-        shape = lesson.train.image_shape
-        cell = max(shape[0] // 4, 2)
-        made = [hand_features.describe(as_images(s.inputs, shape), cell=cell) for s in sets]
-        return "hand-made features", (made[0], made[1])
-    found = lesson.features.train, lesson.features.test
-    for ours, theirs, split in zip(sets, found, ("training", "test"), strict=True):
-        if theirs is None or not np.array_equal(ours.labels, theirs.labels):
-            raise DataError(
-                f"`--features` are not of these {split} pictures: their labels differ. Give a "
-                "folder made from the same --data, in the same order."
-            )
-    return "a network's features", (found[0].inputs, found[1].inputs)
+        return "hand-made features", (_made(lesson, lesson.train), _made(lesson, lesson.test))
+    train, test = lesson.features.train, lesson.features.test
+    return "a network's features", (
+        _checked(train, lesson.train, "training"),
+        _checked(test, lesson.test, "test"),
+    )
+
+
+def _made(lesson: Lesson, pictures: Dataset) -> np.ndarray:
+    shape = lesson.image_shape
+    images = as_images(pictures.inputs, shape)
+    return hand_features.describe(images, cell=max(shape[0] // 4, 2))
+
+
+def _checked(found: Dataset | None, pictures: Dataset, split: str) -> np.ndarray:
+    if found is None or not np.array_equal(pictures.labels, found.labels):
+        raise DataError(
+            f"`--features` are not of these {split} pictures: their labels differ. Give a "
+            "folder made from the same --data, in the same order."
+        )
+    return found.inputs
 
 
 class _Probe(NamedTuple):
@@ -88,24 +97,24 @@ class _Probe(NamedTuple):
     accuracy: float
 
 
-def _row(name, probe: _Probe) -> tuple:
+def _row(name: str, probe: _Probe) -> tuple[str, ...]:
     low, high = metrics.wilson_interval(probe.accuracy, len(probe.predicted))
     interval = f"{low:.4f} to {high:.4f}"
     return name, f"{probe.size:,}", f"{probe.strength:g}", f"{probe.accuracy:.4f}", interval
 
 
-def _probe(lesson, inputs, test_inputs) -> _Probe:
+def _probe(lesson: Lesson, inputs: np.ndarray, test_inputs: np.ndarray) -> _Probe:
     labels = lesson.train.labels.astype(np.int32)
     held = np.arange(len(labels)) % HELD_OUT == 0
     scaling = preprocess.fit(inputs[~held], "standardize")
 
-    def fitted(strength, weights):
+    def fitted(strength: float, weights: np.ndarray | None) -> Solution:
         return minimize(
             inputs, labels, strength=strength, tolerance=TOLERANCE, preprocessing=scaling,
             sample_weight=weights, classes=len(lesson.train.class_names),
         )  # fmt: skip
 
-    def scored(solution, rows):
+    def scored(solution: Solution, rows: np.ndarray) -> jax.Array:
         return linear(solution.params, preprocess.apply(scaling, rows))
 
     accuracies = [
@@ -118,9 +127,3 @@ def _probe(lesson, inputs, test_inputs) -> _Probe:
     predicted = metrics.predicted_classes(scores)
     accuracy = metrics.accuracy(scores, lesson.test.labels)
     return _Probe(inputs.shape[1], strength, relative_gap(solution), predicted, accuracy)
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -4,24 +4,27 @@ Answers the lecture's remarks on stochastic gradient descent and on the batch si
 """
 
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import Batch
-from jaxlin.losses import softmax_cross_entropy
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import (
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import softmax_loss
+from jaxlin.lecture.nouns import (
     DIFFERS,
     IN_SHAPE,
     REPRODUCED,
     Chapter,
     Claim,
+    Lesson,
     Picture,
     Table,
     judge,
 )
+from jaxlin.precision import jit
 from jaxlin.scores import append_one
 
 SIZES = (1, 16, 32, 64, 100, 128, 256)
@@ -29,15 +32,15 @@ ROUNDS = 20
 NEIGHBORS = ((31, 32, 33), (63, 64, 65), (127, 128, 129), (255, 256, 257))
 
 
-def chapter(lesson) -> Chapter:
-    pixels, labels = lesson.centered(512)[:2]
+def chapter(lesson: Lesson) -> Chapter:
+    pixels, labels = lesson.centered(512)
     size = np.sqrt(np.mean(np.sum(pixels**2, axis=1)))
     data = Batch(append_one(jnp.array(pixels / size, jnp.float32)), jnp.array(labels))
     W = jnp.zeros((len(lesson.train.class_names), data.inputs.shape[1]), jnp.float32)
     seconds = _seconds(W, data, sorted({*SIZES, *(n for row in NEIGHBORS for n in row)}))
     together, apart = seconds[100], 100 * seconds[1]
     hundred = Batch(data.inputs[:100], data.labels[:100])
-    gradient = jax.jit(jax.grad(_loss))
+    gradient = jit(jax.grad(softmax_loss))
     whole = gradient(W, hundred)
     singles = [
         gradient(W, Batch(hundred.inputs[i : i + 1], hundred.labels[i : i + 1])) for i in range(100)
@@ -96,13 +99,9 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _loss(W, data: Batch):
-    return jnp.mean(softmax_cross_entropy(data.inputs @ W.T, data.labels))
-
-
-def _seconds(W, data: Batch, sizes) -> dict[int, float]:
+def _seconds(W: jax.Array, data: Batch, sizes: Sequence[int]) -> dict[int, float]:
     """Time of one gradient for each size: the least of many, sizes taken in turn."""
-    gradient = jax.jit(jax.grad(_loss))
+    gradient = jit(jax.grad(softmax_loss))
     batches = {n: Batch(data.inputs[:n], data.labels[:n]) for n in sizes}
     for batch in batches.values():
         jax.block_until_ready(gradient(W, batch))
@@ -115,9 +114,3 @@ def _seconds(W, data: Batch, sizes) -> dict[int, float]:
             jax.block_until_ready(found)
             best[n] = min(best[n], (time.perf_counter() - start) / 5)
     return best
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

@@ -8,8 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import LinearParams
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import IN_SHAPE, REPRODUCED, Chapter, Claim, Formula, Picture, judge
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.nouns import (
+    IN_SHAPE,
+    REPRODUCED,
+    Chapter,
+    Claim,
+    Formula,
+    Lesson,
+    Picture,
+    judge,
+)
 from jaxlin.scores import append_one, fold_bias, linear, unfold_bias
 
 WEIGHTS = np.array([[0.2, -0.5, 0.1, 2.0], [1.5, 1.3, 2.1, 0.0], [0.0, 0.25, 0.2, -0.3]])
@@ -17,7 +26,7 @@ BIAS = np.array([1.1, 3.2, -1.2])
 PIXELS = np.array([56.0, 231.0, 24.0, 2.0])
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     classes, features = len(lesson.train.class_names), lesson.train.inputs.shape[1]
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
@@ -65,9 +74,3 @@ def chapter(lesson) -> Chapter:
             ),
         ),
     )
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

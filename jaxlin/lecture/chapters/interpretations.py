@@ -3,15 +3,17 @@
 Answers the lecture's "Interpreting a linear classifier" (L95-L122).
 """
 
+from collections.abc import Iterable, Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from scipy.sparse.linalg import svds
 
 from jaxlin import preprocess
 from jaxlin.core import LinearParams
-from jaxlin.data import as_images
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import NEEDS_DATA, Chapter, Claim, Picture, judge
+from jaxlin.data import Dataset, as_images
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.nouns import NEEDS_DATA, Chapter, Claim, Lesson, Picture, judge
 from jaxlin.scores import linear
 from jaxlin.solvers import minimize
 
@@ -19,7 +21,7 @@ STRENGTH, EXAMPLES = 0.02, 20_000
 LECTURE_NAMES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     train, test = lesson.train, lesson.test
     center = preprocess.fit(train.inputs, "center")
     scale = np.full(train.inputs.shape[1], 2.0 / train.inputs.max())
@@ -39,7 +41,7 @@ def chapter(lesson) -> Chapter:
     is_cifar = train.inputs.shape[1] == 3072 and len(train.class_names) == 10
     names = LECTURE_NAMES if is_cifar else train.class_names
     weights = np.asarray(params.weights)
-    templates = as_images(weights, train.image_shape)
+    templates = as_images(weights, lesson.image_shape)
     low, high = weights.min(), weights.max()
     return Chapter(
         "interpretations",
@@ -66,7 +68,9 @@ def chapter(lesson) -> Chapter:
     )
 
 
-def _colors(templates, names, is_cifar: bool):
+def _colors(
+    templates: np.ndarray, names: Sequence[str], is_cifar: bool
+) -> tuple[Picture | Claim, ...]:
     """L95-L102: which colors the ship classifier likes."""
     if not is_cifar:
         why = "Grey pictures have no colors: run with --data cifar10."
@@ -92,7 +96,7 @@ def _colors(templates, names, is_cifar: bool):
     )
 
 
-def _lines(train, prepared):
+def _lines(train: Dataset, prepared: preprocess.Preprocessing) -> tuple[Picture | Claim, ...]:
     """L104-L112: three classes in the plane of two principal components, a real fit."""
     wanted = ("automobile", "airplane", "deer")
     chosen = [train.class_names.index(n) for n in wanted if n in train.class_names] or [0, 1, 4]
@@ -135,7 +139,7 @@ def _lines(train, prepared):
     )
 
 
-def _geometry(row: np.ndarray, bias: float):
+def _geometry(row: np.ndarray, bias: float) -> tuple[np.ndarray, float, float]:
     """Score steps along the arrow; the line's angle for a turned row; its shift for bias + 1."""
     length = np.linalg.norm(row)
     foot = -bias * row / length**2
@@ -153,7 +157,14 @@ def _geometry(row: np.ndarray, bias: float):
     )
 
 
-def _templates(params, inputs, scores, templates, names, is_cifar: bool):
+def _templates(
+    params: LinearParams,
+    inputs: np.ndarray,
+    scores: np.ndarray,
+    templates: np.ndarray,
+    names: Sequence[str],
+    is_cifar: bool,
+) -> list[Claim]:
     """L114-L122: inner products, one picture a class, and what the templates show."""
     weights, bias = map(np.asarray, params)
     with_one = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
@@ -175,7 +186,7 @@ def _templates(params, inputs, scores, templates, names, is_cifar: bool):
         return [*claims, Claim("L118-L122", text, "a figure", "—", NEEDS_DATA, why)]
     tint = {n: t.mean(axis=(0, 1)) - t.mean() for n, t in zip(names, templates, strict=True)}
     heads = {n: _mirror(t) for n, t in zip(names, templates, strict=True)}
-    rank = sorted(heads, key=heads.get, reverse=True).index("horse") + 1
+    rank = sorted(heads, key=heads.__getitem__, reverse=True).index("horse") + 1
     body = templates[names.index("car")][14:24, 4:28].mean(axis=(0, 1))
     return [
         *claims,
@@ -206,7 +217,7 @@ def _templates(params, inputs, scores, templates, names, is_cifar: bool):
     ]
 
 
-def _channels(values) -> str:
+def _channels(values: Iterable[float]) -> str:
     pairs = zip(("red", "green", "blue"), values, strict=True)
     return ", ".join(f"{name} {value:+.2g}" for name, value in pairs).replace("-", "−")
 
@@ -214,9 +225,3 @@ def _channels(values) -> str:
 def _mirror(template: np.ndarray) -> float:
     """Correlation of a template with itself, left and right exchanged."""
     return float(np.corrcoef(template.ravel(), template[:, ::-1].ravel())[0, 1])
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))

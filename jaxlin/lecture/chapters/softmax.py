@@ -11,21 +11,22 @@ import numpy as np
 
 from jaxlin import losses, probability, regularizers
 from jaxlin.core import Batch, LinearParams
+from jaxlin.lecture import figures as draw
+from jaxlin.lecture.nouns import REPRODUCED, Chapter, Claim, Formula, Lesson, Picture, judge
 from jaxlin.objectives import compose
-from jaxlin.plots import lecture as draw
-from jaxlin.report.lecture import REPRODUCED, Chapter, Claim, Formula, Picture, judge
+from jaxlin.precision import jit
 from jaxlin.scores import linear
 
 SCORES = (1.0, -2.0, 0.0)
 STRENGTH = 0.01
 
 
-def chapter(lesson) -> Chapter:
+def chapter(lesson: Lesson) -> Chapter:
     with jax.enable_x64(True):
         return _chapter(lesson)
 
 
-def _chapter(lesson) -> Chapter:
+def _chapter(lesson: Lesson) -> Chapter:
     rng = np.random.default_rng(0)
     scores = jnp.array(rng.normal(0, 5, (1000, 10)))
     labels = jnp.array(rng.integers(0, 10, 1000))
@@ -126,7 +127,7 @@ def _chapter(lesson) -> Chapter:
     )
 
 
-def _estimation(lesson, rng) -> tuple[float, float, float, float]:
+def _estimation(lesson: Lesson, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Relative errors of "N x loss = -log likelihood", of "= -log posterior + constant" (with the
     prior's variance), and of "loss = mean + strength * sum of squares"."""
     from scipy.stats import norm
@@ -136,8 +137,8 @@ def _estimation(lesson, rng) -> tuple[float, float, float, float]:
     labels = jnp.array(lesson.train.labels[:200])
     batch, examples = Batch(inputs, labels), len(labels)
     classes = len(lesson.train.class_names)
-    objective = jax.jit(compose(linear, losses.softmax_cross_entropy))
-    variance = float(regularizers.prior_variance(STRENGTH, examples=examples))
+    objective = jit(compose(linear, losses.softmax_cross_entropy))
+    variance = np.asarray(regularizers.prior_variance(STRENGTH, examples=examples)).item()
     prior = norm(scale=math.sqrt(variance))
     likelihood_error, gaps = 0.0, []
     for _ in range(20):
@@ -154,9 +155,3 @@ def _estimation(lesson, rng) -> tuple[float, float, float, float]:
     full = np.mean(-np.log(q[np.arange(examples), labels])) + STRENGTH * np.sum(np.square(weights))
     constant = float(np.ptp(gaps) / np.abs(gaps).max())
     return likelihood_error, constant, variance, abs(loss - full) / full
-
-
-if __name__ == "__main__":
-    from jaxlin.cli.lecture import alone
-
-    raise SystemExit(alone(chapter))
