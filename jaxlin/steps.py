@@ -35,9 +35,9 @@ from jaxlin.blocks import blocks_on
 from jaxlin.core import Batch, LinearParams
 from jaxlin.distributed.sharding import Placed, fetch, place
 from jaxlin.objectives import gradient_in_parts
-from jaxlin.placing import device_of
 from jaxlin.precision import jit
 from jaxlin.prefetch import prefetch
+from jaxlin.transfer import device_of
 
 CHUNK_STEPS = 4096
 """The most steps in one compiled call."""

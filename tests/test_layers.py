@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxlin"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LAYERS = [  # lowest first; modules of one layer do not know each other
-    "core cpu_threads _checks _dtypes prefetch placing platforms",
+    "core cpu_threads _checks _dtypes prefetch transfer platforms",
     "precision blocks",
     "scores losses probability regularizers memory distributed",
     "objectives passes metrics",

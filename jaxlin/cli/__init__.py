@@ -120,7 +120,7 @@ def _prepare_jax(*, quiet: bool) -> None:
     from jaxlin.runs import accelerators
 
     compilation_cache.keep()
-    machine = accelerators.look()
+    machine = accelerators.detect()
     note = accelerators.note(machine, os.environ.get("JAX_PLATFORMS", ""))
     accelerators.block(machine)
     if note and not quiet:

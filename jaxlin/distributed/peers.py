@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxlin.core import DataError
 from jaxlin.distributed.processes import gather_results
-from jaxlin.placing import aligned
+from jaxlin.transfer import aligned
 
 REQUEST_BYTES = 8 << 20
 """About how much one answer holds."""

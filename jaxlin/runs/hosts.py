@@ -5,14 +5,14 @@ write goes to a temporary folder of theirs. With one process everything here is 
 """
 
 __all__ = [
-    "budgeted",
     "check_alike",
     "distributed_folders",
     "load",
     "own_part",
+    "resume_alike",
     "scores",
+    "set_memory",
     "share_output",
-    "shared",
 ]
 
 import dataclasses
@@ -57,22 +57,22 @@ def share_output(options: Any) -> Iterator:
         )
 
 
-def shared(watch: Any, options: Any) -> Any:
-    """The `Watch` of a loop that all processes run: they go on from the first one's checkpoint."""
+def resume_alike(checkpointer: Any, options: Any) -> Any:
+    """The `Checkpointer` of a loop of all processes: they go on from the first one's checkpoint."""
     if jax.process_count() == 1:
-        return watch
+        return checkpointer
     first = jax.process_index() == 0
-    found = broadcast_json(None if watch.found is None else [*watch.found])
+    found = broadcast_json(None if checkpointer.found is None else [*checkpointer.found])
     if found is not None:
         step, folder, record = found
-        watch = watch._replace(found=checkpoint.Found(step, Path(folder), record))
+        checkpointer = checkpointer._replace(found=checkpoint.Found(step, Path(folder), record))
         if not first:
-            watch = watch._replace(
+            checkpointer = checkpointer._replace(
                 keeper=checkpoint.keeper(
                     Path(), identity={}, every=options.save_every, start=step, warn=_mute
                 )
             )
-    return watch
+    return checkpointer
 
 
 def load(found: Any, like: Any) -> Any:
@@ -186,7 +186,7 @@ def _numbers(rows: slice) -> np.ndarray:
     return np.arange(rows.start, rows.stop)
 
 
-def budgeted(parts: Any, memory: float) -> Any:
+def set_memory(parts: Any, memory: float) -> Any:
     """The same `Dataset`s (or `None`); those left in files know how much memory they may take.
 
     It is the `memory` of one process, in GiB, that decides whether they are streamed: the order of

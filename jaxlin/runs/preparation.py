@@ -1,6 +1,6 @@
 """From options to a job: the data in their three parts, and every option that depends on them."""
 
-__all__ = ["Job", "feature_size", "judged", "prepare", "say_data", "split_data"]
+__all__ = ["Job", "evaluation_split", "feature_size", "prepare", "say_data", "split_data"]
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jaxlin import preprocess
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import DataError
 from jaxlin.data import NAMED, Dataset
-from jaxlin.data.rows import hold, take
+from jaxlin.data.rows import materialize, take
 from jaxlin.data.telling import reading_counts, reading_lines, splits_lines
 from jaxlin.data.validate import refuse_large
 from jaxlin.distributed.processes import all_reduce
@@ -130,14 +130,14 @@ def split_data(
             f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "
             "only. A classifier needs two: raise --limit or lower --validation."
         )
-    return hosts.budgeted((train_set, validation, test_set), config["memory"])
+    return hosts.set_memory((train_set, validation, test_set), config["memory"])
 
 
 def _rows(data: Dataset, rows: np.ndarray) -> Dataset:
     """These rows, read if they fit memory, else a view."""
     inputs = take(data.inputs, rows)
     budget = getattr(inputs, "resident_bytes", 0)
-    return data._replace(inputs=hold(inputs, budget), labels=data.labels[rows])
+    return data._replace(inputs=materialize(inputs, budget), labels=data.labels[rows])
 
 
 def _split(
@@ -195,7 +195,7 @@ def feature_size(inputs: Any, statistics: preprocess.Preprocessing) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def judged(
+def evaluation_split(
     train_set: Dataset, validation: Dataset | None, test: Dataset | None
 ) -> tuple[str, Dataset]:
     """The part of the data that pictures and predictions are about: the least seen one."""

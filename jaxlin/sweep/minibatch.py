@@ -22,7 +22,7 @@ from jaxlin.core import Batch
 from jaxlin.preprocess import Preprocessing
 from jaxlin.steps import placed_for_training
 from jaxlin.sweep.bank import Descent, bank_trainer, measure
-from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.heads import FittedHead, Head
 from jaxlin.sweep.progress import (
     GOING,
     Progress,
@@ -73,7 +73,7 @@ def descend(
     on_record: Callable[[BankRecord], None] | None = None,
     resumed: Progress | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
-) -> list[Fitted]:
+) -> list[FittedHead]:
     """Train all heads on the same batches, side by side.
 
     Args:
@@ -99,7 +99,7 @@ def descend(
         counts the steps of all banks. The place to save, or to leave by an exception.
 
     Returns:
-      A `Fitted` for every head, in the order of `heads`.
+      A `FittedHead` for every head, in the order of `heads`.
 
     >>> from jaxlin import preprocess
     >>> from jaxlin.sweep import grid

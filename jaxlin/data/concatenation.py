@@ -1,6 +1,6 @@
 """Two sources of rows as one: training and validation features for a refit on both."""
 
-__all__ = ["joined"]
+__all__ = ["concatenate"]
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxlin.data.rows import RESIDENT_BYTES, ReadRows, empty_rows, positions
 
 
-class _Joined(ReadRows):
+class _Concatenated(ReadRows):
     """The rows of one source and then those of another."""
 
     def __init__(self, first: Any, second: Any):
@@ -29,12 +29,12 @@ class _Joined(ReadRows):
         return out
 
 
-def joined(first: Any, second: Any) -> Any:
+def concatenate(first: Any, second: Any) -> Any:
     """The rows of two arrays or sources of one width, one after the other.
 
-    >>> joined(np.zeros((1, 2)), np.ones((1, 2))).tolist()
+    >>> concatenate(np.zeros((1, 2)), np.ones((1, 2))).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         return np.concatenate([first, second])
-    return _Joined(first, second)
+    return _Concatenated(first, second)

@@ -5,8 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxlin import placing
-from jaxlin.placing import aligned, to_device
+from jaxlin import transfer
+from jaxlin.transfer import aligned, to_device
 
 PLAIN = np.random.default_rng(0).normal(size=(37, 12))
 LAYOUTS = {
@@ -24,7 +24,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_placed_is_the_array_and_a_copy(layout, dtype, large, monkeypatch):
-    monkeypatch.setattr(placing, "LARGE", large)
+    monkeypatch.setattr(transfer, "LARGE", large)
     array = LAYOUTS[layout].astype(dtype, order="K")
     with jax.enable_x64(True):
         placed = to_device(array)
@@ -45,16 +45,16 @@ def test_memory_is_aligned(shape):
 def test_jax_takes_the_copy_over(monkeypatch):
     """The memory that was filled is the memory that is computed with."""
     taken = []
-    monkeypatch.setattr(placing, "LARGE", 0)
+    monkeypatch.setattr(transfer, "LARGE", 0)
     monkeypatch.setattr(
-        placing, "aligned", lambda *wanted: taken.append(aligned(*wanted)) or taken[0]
+        transfer, "aligned", lambda *wanted: taken.append(aligned(*wanted)) or taken[0]
     )
     placed = to_device(np.ones((100, 8), np.float32))
     assert placed.unsafe_buffer_pointer() == taken[0].ctypes.data
 
 
 def test_a_failing_copy_is_told(monkeypatch):
-    monkeypatch.setattr(placing, "LARGE", 0)
+    monkeypatch.setattr(transfer, "LARGE", 0)
 
     def fails(*_):
         raise MemoryError("no memory")
