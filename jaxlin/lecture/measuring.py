@@ -1,9 +1,17 @@
 """What several chapters measure with."""
 
-__all__ = ["largest_eigenvalue", "relative_error", "seconds", "softmax_loss", "svm_loss"]
+__all__ = [
+    "in_float64",
+    "largest_eigenvalue",
+    "relative_error",
+    "seconds",
+    "softmax_loss",
+    "svm_loss",
+]
 
 import time
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
@@ -12,11 +20,23 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxlin.core import Batch, RowSource
+from jaxlin.lecture.nouns import Chapter, Lesson
 from jaxlin.losses import softmax_cross_entropy, weston_watkins_hinge
 from jaxlin.precision import jit
 
 REPEATS = 5
 """Of what is timed."""
+
+
+def in_float64(chapter: Callable[[Lesson], Chapter]) -> Callable[[Lesson], Chapter]:
+    """A chapter that is computed in float64."""
+
+    @wraps(chapter)
+    def computed(lesson: Lesson) -> Chapter:
+        with jax.enable_x64(True):
+            return chapter(lesson)
+
+    return computed
 
 
 def softmax_loss(W: jax.Array, data: Batch) -> jax.Array:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxlin.core import Batch
 from jaxlin.gradients.finite_differences import gradient
 from jaxlin.gradients.linear import linear_objective
-from jaxlin.lecture.measuring import seconds, svm_loss
+from jaxlin.lecture.measuring import in_float64, seconds, svm_loss
 from jaxlin.lecture.nouns import IN_SHAPE, REPRODUCED, Chapter, Claim, Lesson, Table, judge
 from jaxlin.losses import weston_watkins_hinge
 from jaxlin.precision import jit
@@ -20,12 +20,8 @@ from jaxlin.scores import append_one
 FEW = 8
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     pixels, labels = lesson.centered(10_000)
     classes = len(lesson.train.class_names)
     W = jnp.array(np.random.default_rng(0).random((classes, pixels.shape[1] + 1)) * 0.001)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlin.core import Batch
-from jaxlin.lecture.measuring import softmax_loss
+from jaxlin.lecture.measuring import in_float64, softmax_loss
 from jaxlin.lecture.nouns import IN_SHAPE, Chapter, Claim, Formula, Lesson, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.precision import jit
@@ -19,12 +19,8 @@ from jaxlin.scores import append_one
 UNIQUE, COPIES = 20, 1200
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     classes = len(lesson.train.class_names)
     labels = lesson.train.labels
     first = [

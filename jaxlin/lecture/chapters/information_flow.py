@@ -12,7 +12,7 @@ import numpy as np
 from jaxlin.core import Batch, LinearParams
 from jaxlin.gradients import closed_form
 from jaxlin.lecture import loss_figures as draw
-from jaxlin.lecture.measuring import relative_error
+from jaxlin.lecture.measuring import in_float64, relative_error
 from jaxlin.lecture.nouns import REPRODUCED, Chapter, Claim, Lesson, Picture, Table, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.objectives import compose
@@ -22,12 +22,8 @@ from jaxlin.scores import linear
 EXAMPLES, STRENGTH = 64, 1e-3
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     pixels, labels = lesson.centered(EXAMPLES)
     inputs, y = jnp.array(pixels / np.abs(pixels).max()), jnp.array(labels)
     classes = len(lesson.train.class_names)

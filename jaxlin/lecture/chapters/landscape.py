@@ -17,6 +17,7 @@ from jaxlin.core import Batch, LinearParams
 from jaxlin.landscape.directions import random as random_direction
 from jaxlin.landscape.slices import plane, ray
 from jaxlin.lecture import loss_figures as draw
+from jaxlin.lecture.measuring import in_float64
 from jaxlin.lecture.nouns import (
     IN_SHAPE,
     REPRODUCED,
@@ -35,12 +36,8 @@ from jaxlin.scores import append_one
 EXAMPLES = 100
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     pixels, labels = lesson.centered(EXAMPLES)
     hundred = Batch(append_one(pixels), jnp.asarray(labels))
     one = Batch(hundred.inputs[:1], hundred.labels[:1])

@@ -14,7 +14,7 @@ from jaxlin.core import Batch
 from jaxlin.gradients.finite_differences import gradient
 from jaxlin.gradients.linear import linear_objective
 from jaxlin.lecture import figures as draw
-from jaxlin.lecture.measuring import relative_error
+from jaxlin.lecture.measuring import in_float64, relative_error
 from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Picture, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.precision import jit
@@ -32,12 +32,8 @@ def eval_numerical_gradient(
     return jnp.array(slopes).reshape(x.shape)
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     pixels, labels = lesson.centered(EXAMPLES)
     strongest = np.argsort(pixels.std(axis=0))[-FEATURES:]
     inputs = pixels[:, strongest] / np.abs(pixels).max()

@@ -3,13 +3,12 @@
 Answers the lecture's "Image data preprocessing" (L139).
 """
 
-import jax
 import numpy as np
 
 from jaxlin import preprocess
 from jaxlin.data import as_images
 from jaxlin.lecture import figures as draw
-from jaxlin.lecture.measuring import largest_eigenvalue
+from jaxlin.lecture.measuring import in_float64, largest_eigenvalue
 from jaxlin.lecture.nouns import (
     IN_SHAPE,
     REPRODUCED,
@@ -22,12 +21,8 @@ from jaxlin.lecture.nouns import (
 )
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     train, test = lesson.train, lesson.test
     rows = min(5_000, len(train.labels))
     center = preprocess.fit(train.inputs, "center")

@@ -12,6 +12,7 @@ import numpy as np
 from jaxlin import losses, probability, regularizers
 from jaxlin.core import Batch, LinearParams
 from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import in_float64
 from jaxlin.lecture.nouns import REPRODUCED, Chapter, Claim, Formula, Lesson, Picture, judge
 from jaxlin.objectives import compose
 from jaxlin.precision import jit
@@ -21,12 +22,8 @@ SCORES = (1.0, -2.0, 0.0)
 STRENGTH = 0.01
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     rng = np.random.default_rng(0)
     scores = jnp.array(rng.normal(0, 5, (1000, 10)))
     labels = jnp.array(rng.integers(0, 10, 1000))

@@ -20,6 +20,7 @@ from jaxlin.gradients.finite_differences import gradient
 from jaxlin.gradients.linear import linear_objective
 from jaxlin.landscape.slices import plane, ray
 from jaxlin.lecture import loss_figures as draw
+from jaxlin.lecture.measuring import in_float64
 from jaxlin.lecture.nouns import IN_SHAPE, REPRODUCED, Chapter, Claim, Lesson, Picture, Table, judge
 from jaxlin.losses import softmax_cross_entropy
 from jaxlin.scores import append_one
@@ -33,12 +34,8 @@ STEP_SIZES = tuple(10.0**k for k in range(-10, 0))
 EXAMPLES = 100
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     pixels, labels = lesson.centered(EXAMPLES)
     stretched = pixels * (255 / lesson.train.inputs.max())  # digits have 17 grey levels
     data = Batch(append_one(stretched), jnp.asarray(labels))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxlin.core import Batch
 from jaxlin.gradients import closed_form
 from jaxlin.gradients.finite_differences import gradient
-from jaxlin.lecture.measuring import relative_error, svm_loss
+from jaxlin.lecture.measuring import in_float64, relative_error, svm_loss
 from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Table, judge
 from jaxlin.losses import weston_watkins_hinge
 from jaxlin.precision import jit
@@ -29,12 +29,8 @@ def svm_gradient_of_one(W: np.ndarray, x: np.ndarray, y: int, delta: float = 1.0
     return gradient
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter(lesson)
-
-
-def _chapter(lesson: Lesson) -> Chapter:
     pixels, labels = lesson.centered(EXAMPLES)
     kept = np.argsort(pixels.std(axis=0))[-FEATURES:]
     inputs = np.asarray(append_one(pixels[:, kept] / np.abs(pixels).max()))

@@ -12,17 +12,14 @@ import numpy as np
 
 from jaxlin import losses
 from jaxlin.lecture import figures as draw
+from jaxlin.lecture.measuring import in_float64
 from jaxlin.lecture.nouns import Chapter, Claim, Formula, Lesson, Picture, Table, judge
 
 SCORES, LABEL, MARGIN = (13.0, -7.0, 11.0), 0, 10.0
 
 
+@in_float64
 def chapter(lesson: Lesson) -> Chapter:
-    with jax.enable_x64(True):
-        return _chapter()
-
-
-def _chapter() -> Chapter:
     value = float(losses.weston_watkins_hinge(jnp.array(SCORES), jnp.array(LABEL), margin=MARGIN))
     rng = np.random.default_rng(0)
     scores = jnp.array(rng.normal(0, 3, (1000, 10)))
