@@ -187,6 +187,20 @@ def _sharded(form: Any, over: Mesh | AbstractMesh, blocks: Blocks) -> tuple[Call
 def _proofs(blocks: Blocks) -> Iterator[Program]:
     form, labels, shift = FORMS["softmax"], _of((N,), np.int32), _of((K,), DOUBLE)
     by_row = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0)
+    yield Program(
+        "passes.chunks.evaluated",
+        partial(
+            chunks.evaluated,
+            rowwise=rowwise(certificate._loss_at, form),
+            chunk=_chunk(DOUBLE, blocks),
+            kept=np.dtype(SINGLE).name,
+        ),
+        (
+            *(_of((K, D), DOUBLE), shift, _of((D,), DOUBLE), _of((N, D), HALF)),
+            *(by_row[1:], (shift, 1.0, 1.0)),
+        ),
+        wide=True,
+    )
     chunk = blocks.columns(K, N)
     for function, more in (
         (certificate._loss_at, ()),

@@ -125,17 +125,18 @@ def test_where_blocks_are_small_the_other_directions_have_a_curvature_each(monke
     shares = softmax(inputs @ weights.T + bias, axis=1)
     curvature, mean = shares * (1 - shares) / size, inputs.mean(0)
     spectrum = builder.spectrum()
-    rotated, ridges = (inputs - mean) @ spectrum.vectors, spectrum.ridges
+    vectors = spectrum.scaling[:, None] * spectrum.vectors
+    rotated, ridges = (inputs - mean) @ vectors, spectrum.ridges
     rows = np.column_stack([rotated[:, :leading], np.ones(size)])
     gradient, sums = generator.normal(size=weights.shape), generator.normal(size=classes)
     found = metric(gradient, sums)
     for k in (0, classes - 1):
         ridge = np.append(ridges[:leading], 1e-3 * curvature.sum(0).mean())
         block = (rows * curvature[:, k, None]).T @ rows + np.diag(ridge)
-        turned = (gradient[k] - sums[k] * mean) @ spectrum.vectors
+        turned = (gradient[k] - sums[k] * mean) @ vectors
         top = np.linalg.solve(block, np.append(turned[:leading], sums[k]))
         rest = turned[leading:] / (curvature[:, k] @ rotated[:, leading:] ** 2 + ridges[leading:])
-        step = spectrum.vectors @ np.append(top[:-1], rest)
+        step = vectors @ np.append(top[:-1], rest)
         # float64 but for a condition number of some 1e3
         np.testing.assert_allclose(found[0][k], step, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(found[1][k], top[-1] - step @ mean, rtol=1e-10)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from jaxlin import sharding
 from jaxlin.core import DataError
 from jaxlin.data import open_features
-from jaxlin.passes import DeviceRows, HostRows, open_rows
+from jaxlin.passes import DeviceRows, HostRows, open_rows, open_sharded
 from jaxlin.solvers.problem import _check_range
 
 
@@ -203,3 +204,35 @@ def test_small_integers_are_in_range_without_a_look(dtype, scale, passes, monkey
     inputs = np.ones((9, 2), dtype)
     _check_range(reader(inputs, np.zeros(2), scale * np.ones(2), np.float32, host=False))
     assert len(seen) == passes
+
+
+@pytest.mark.parametrize("kept", [None, np.float32])
+@pytest.mark.parametrize("source", ["device", "parts", "sparse", "mesh"])
+def test_sums_over_functions_of_scores_keep_these_in_another_dtype(source, kept, monkeypatch):
+    """What is kept are the scores in float64, rounded once; the sums are those of float64."""
+    rng = np.random.default_rng(8)
+    inputs, labels = rng.normal(size=(37, 5)), np.arange(37, dtype=np.int32) % 3
+    weights, bias = rng.normal(size=(3, 5)), rng.normal(size=3)
+    if source == "sparse":
+        rows = open_rows(scipy.sparse.csr_array(inputs), 3)
+    elif source == "mesh":
+        rows = open_sharded(inputs, 3, sharding.mesh(1))
+    else:
+        rows = DeviceRows(inputs, 3, None, None, np.dtype(np.float64))
+    rows.chunk = 8
+    if source == "parts":
+        rows._resident, rows._parts = None, [slice(0, 16), slice(16, 32), slice(32, 37)]
+
+    def rowwise(xp, scores, labels, factor):
+        return (factor * xp.exp(scores)).sum(), labels.sum()
+
+    with jax.enable_x64(True):
+        found, (total, classes) = rows.evaluated(rowwise, weights, bias, (labels,), 2.0, kept=kept)
+    scores = weights @ inputs.T + bias[:, None]
+    assert float(total) == pytest.approx(2 * np.exp(scores).sum(), rel=1e-13)
+    assert int(classes) == labels.sum()
+    if kept is None:
+        assert found is None
+    else:
+        assert found.dtype == kept
+        np.testing.assert_allclose(found, scores, rtol=2**-23, atol=1e-7)

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse
 
 from jaxlin.solvers import preconditioner
 from jaxlin.solvers import refresh as building
-from jaxlin.solvers.covariance import generalized_eigh
+from jaxlin.solvers.covariance import SparseRows, generalized_eigh
 from jaxlin.solvers.problem import open_problem
 from jaxlin.solvers.refresh import PreconditionerBuilder
+from jaxlin.solvers.solve import minimize
 
 STRENGTH = 1e-4
 
@@ -33,7 +35,8 @@ def leading_only(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ridges_are_the_penaltys_second_derivatives(dtype):
     spectrum = PreconditionerBuilder(problem(dtype=dtype)).spectrum()
-    along = 2 * STRENGTH * (spectrum.vectors.astype(np.float64) ** 2).sum(0)
+    vectors = spectrum.scaling[:, None] * spectrum.vectors.astype(np.float64)
+    along = 2 * STRENGTH * (vectors**2).sum(0)
     # in unit-curvature coordinates the factorization is given D * 4 roundings more
     curvature = 0.25 * 1.01 + 2 * STRENGTH  # of one feature: variance 1 + 0.01, four classes
     more = 40 * 4 * np.finfo(dtype).eps * 1.2 * curvature * (along / (2 * STRENGTH))
@@ -118,3 +121,58 @@ def test_small_blocks_of_fewer_rows_are_those_of_all_on_average(monkeypatch):
     # blocks are means of 1,000 squares of normal numbers: off by sqrt(2 / 1000) = 4.5 % each
     off = np.linalg.norm(steps[1] - steps[0]) / np.linalg.norm(steps[0])
     assert 0 < off < 0.15
+
+
+def test_sparse_rows_less_their_mean_are_the_dense_ones():
+    rng = np.random.default_rng(5)
+    rows = scipy.sparse.random_array((9, 7), density=0.4, format="csr", rng=rng)
+    mean, some = rng.normal(size=7), np.array([4, 1, 8])
+    centred, dense = SparseRows(rows, mean), rows.toarray() - mean
+    right, left = rng.normal(size=(7, 3)), rng.normal(size=(2, 9))
+    np.testing.assert_allclose(centred @ right, dense @ right, atol=1e-14)
+    np.testing.assert_allclose(left @ centred, left @ dense, atol=1e-14)
+    np.testing.assert_allclose(right.T @ centred.T, right.T @ dense.T, atol=1e-14)
+    np.testing.assert_array_equal(centred[some].toarray(), dense[some])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_of_very_many_features_the_covariance_is_not_formed(monkeypatch, kind):
+    """Its leading directions are found all the same, and the rest has the variance that is left."""
+    monkeypatch.setattr(building, "DENSE_FEATURES", 10)
+    rng = np.random.default_rng(6)
+    inputs = rng.normal(size=(300, 40)) * (rng.random((300, 40)) < 0.5)
+    inputs[:, 0] = 0  # of which the rows say nothing
+    inputs += np.outer(rng.normal(size=300), np.arange(40) > 20)
+    labels = np.arange(300) % 4
+    builder = PreconditionerBuilder(open_problem(kind(inputs), labels, strength=STRENGTH)[0])
+    found = builder.spectrum()
+    assert builder.covariance is None
+    curvature, covariance = 1 / 4, np.cov(inputs.T, ddof=0)
+    scaling = 1 / np.sqrt(curvature * np.diag(covariance) + 2 * STRENGTH)
+    np.testing.assert_allclose(found.scaling, scaling, rtol=1e-9)
+    scaled = covariance * scaling[:, None] * scaling
+    largest = np.linalg.eigvalsh(scaled)[-1]
+    assert found.variances[0] == pytest.approx(largest, rel=1e-3)  # it stands far above the next
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(10), atol=1e-12)
+    # what the directions leave of the diagonal is what the rest takes a feature to have
+    left = np.diag(scaled) - found.vectors**2 @ found.variances
+    ridge = 2 * STRENGTH * scaling**2
+    solved = found.rest(0.5)(np.ones((1, 40)))[0]
+    np.testing.assert_allclose(solved, 1 / (0.5 * np.maximum(left, 0) + ridge), rtol=1e-6)
+
+
+def test_sparse_and_dense_wide_rows_are_fitted_alike(monkeypatch):
+    """A preconditioner of sparse rows takes the steps of one of dense ones, and few."""
+    monkeypatch.setattr(building, "DENSE_FEATURES", 10)
+    monkeypatch.setattr("jaxlin.solvers.problem.newton_suits", lambda *_: False)
+    rng = np.random.default_rng(7)
+    labels = np.arange(400) % 5
+    inputs = rng.poisson(0.05 + 0.4 * rng.random((5, 60))[labels] ** 8).astype(float)
+    fits = [
+        minimize(kind(inputs), labels, strength=1e-5, tolerance=1e-8)
+        for kind in (np.asarray, scipy.sparse.csr_array)
+    ]
+    for fit in fits:
+        assert fit.gap <= 1e-8 * fit.objective
+    # both are within their gaps of the one optimum
+    assert fits[0].objective == pytest.approx(fits[1].objective, rel=1e-8)

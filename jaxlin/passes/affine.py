@@ -55,6 +55,11 @@ class Rows:
         return True
 
     @property
+    def entries(self) -> float:
+        """Numbers that a row is stored as, on average."""
+        return self.features
+
+    @property
     def arithmetic(self) -> str:
         """What sums in float64 are computed with."""
         return "float64 in NumPy"

@@ -10,6 +10,7 @@ of its own.
 
 __all__ = [
     "block_of",
+    "evaluated",
     "fused",
     "largest_square",
     "mapped",
@@ -95,6 +96,39 @@ def scores(weights: Array, bias: Array, shift: Array, rows: Array, *, chunk: int
 
     empty = jnp.zeros((weights.shape[0], rows.shape[0]), weights.dtype)
     return lax.scan(step, empty, jnp.arange(blocks))[0]
+
+
+@partial(jit, static_argnames=("rowwise", "chunk", "kept"))
+def evaluated(
+    weights: Array,
+    bias: Array,
+    shift: Array,
+    rows: Array,
+    by_row: Sequence[Any],
+    extra: tuple[Any, ...],
+    *,
+    rowwise: Callable[..., Any],
+    chunk: int,
+    kept: str | None,
+) -> tuple[Array | None, Any]:
+    """The scores and the sums of `DeviceRows.evaluated`."""
+    size = rows.shape[0]
+    whole = size // chunk
+
+    def block(scores: Array | None, start: Array | int, length: int) -> tuple[Array | None, Any]:
+        read = _read(rows, start, length, shift)
+        found = jnp.einsum("kd,nd->kn", weights, read) + bias[:, None]
+        if scores is not None:
+            scores = lax.dynamic_update_slice(scores, found.astype(kept), (0, start))
+        return scores, rowwise(jnp, found, *block_of(by_row, start, length), *extra)
+
+    def step(carry: tuple[Array | None, Any], i: Array) -> tuple[tuple[Array | None, Any], None]:
+        scores, more = block(carry[0], i * chunk, chunk)
+        return (scores, jax.tree.map(jnp.add, carry[1], more)), None
+
+    empty = None if kept is None else jnp.zeros((weights.shape[0], size), kept)
+    rest = block(empty, whole * chunk, size - whole * chunk)
+    return lax.scan(step, rest, jnp.arange(whole))[0]
 
 
 @partial(jit, static_argnames="chunk")

@@ -56,6 +56,10 @@ def exactly(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return as_given
 
 
+def _name(dtype: DTypeLike | None) -> str | None:
+    return None if dtype is None else np.dtype(dtype).name
+
+
 def _from_device(value: Any) -> Any:
     return fetch(value) if isinstance(value, jax.Array) else value
 
@@ -181,6 +185,45 @@ class DeviceRows(Rows):
                 for _, rows in self._each()
             ]
             return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+
+    @exactly
+    def evaluated(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+        kept: DTypeLike | None = None,
+    ) -> tuple[jax.Array | None, Any]:
+        """Sums over the rows of what `rowwise` makes of their scores in `dtype`, and these scores
+        as they are `kept`: in a narrower dtype, or not at all.
+
+        Args:
+          rowwise: (xp, scores, *blocks, *extra) -> pytree of sums over the block's rows.
+          by_row, extra: as for `total`.
+        """
+        found, totals = [], None
+        with arithmetic(np.float64):
+            arguments = self._arguments(weights, bias, dtype)
+            for part, rows in self._each():
+                whole = self._resident is not None
+                blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
+                scores, sums = chunks.evaluated(
+                    *arguments,
+                    rows,
+                    blocks,
+                    extra,
+                    rowwise=rowwise,
+                    chunk=self._chunk(dtype, rows.shape[0]),
+                    kept=_name(kept),
+                )
+                found.append(scores)
+                totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+        if kept is None or len(found) == 1:
+            return found[0], totals
+        return jnp.concatenate(found, axis=1), totals
 
     @exactly
     def transpose(

@@ -45,6 +45,12 @@ class HostRows(Rows):
         other._mapped = {}
         return other
 
+    @property
+    def entries(self) -> float:
+        if scipy.sparse.issparse(self.inputs):
+            return max(self.inputs.nnz / self.size, 1.0)
+        return self.features
+
     def centred(self) -> tuple[Rows, np.ndarray]:
         """See `Rows.centred`; of sparse rows, the features whose entries are all stored.
 
@@ -87,6 +93,21 @@ class HostRows(Rows):
         else:
             product = weights.astype(dtype) @ rows.T
         return product + bias.astype(dtype)[:, None]
+
+    def evaluated(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+        kept: DTypeLike | None = None,
+    ) -> tuple[np.ndarray | None, Any]:
+        """Sums over functions of scores, and these; see `DeviceRows.evaluated`."""
+        scores = self.scores(weights, bias, dtype)
+        found = self.total(rowwise, (scores, *by_row), *extra)
+        return None if kept is None else scores.astype(kept, copy=False), found
 
     def transpose(
         self, residuals: ArrayLike, dtype: DTypeLike | None = None
@@ -146,9 +167,18 @@ class HostRows(Rows):
 
     def sample(self, indices: np.ndarray, dtype: DTypeLike | None = None) -> np.ndarray:
         dtype = np.dtype(dtype or self.dtype)
-        rows = self._rows(dtype)[indices]
-        if scipy.sparse.issparse(rows):
-            return (rows.toarray() * self.scale).astype(dtype)
+        sparse = self.sparse_sample(indices, dtype)
+        return self._rows(dtype)[indices] if sparse is None else sparse.toarray()
+
+    def sparse_sample(
+        self, indices: np.ndarray, dtype: DTypeLike | None = None
+    ) -> scipy.sparse.csr_array | None:
+        """`sample` as a sparse matrix; `None` where the inputs are dense."""
+        dtype = np.dtype(dtype or self.dtype)
+        if not scipy.sparse.issparse(self.inputs):
+            return None
+        rows = scipy.sparse.csr_array(self._rows(dtype)[indices])
+        rows.data = (rows.data * self.scale[rows.indices]).astype(dtype)
         return rows
 
     def radius(self) -> float:

@@ -142,6 +142,25 @@ class ShardedRows(DeviceRows):
             return run(*arguments, self._placed)
 
     @exactly
+    def evaluated(
+        self,
+        rowwise: Callable[..., Any],
+        weights: ArrayLike,
+        bias: ArrayLike,
+        by_row: Sequence[Any],
+        *extra: Any,
+        dtype: DTypeLike = np.float64,
+        kept: DTypeLike | None = None,
+    ) -> tuple[jax.Array | None, Any]:
+        axes = tuple(np.ndim(a) for a in by_row)
+        with arithmetic(np.float64):
+            arguments = self._arguments(weights, bias, dtype)
+            chunk = self._chunk(dtype, self.inputs.share)
+            name = None if kept is None else np.dtype(kept).name
+            run = _on_shards(chunks.evaluated, self.over, chunk, rowwise, axes, kept=name)
+            return run(*arguments, self._placed, tuple(by_row), extra)
+
+    @exactly
     def transpose(
         self, residuals: ArrayLike, dtype: DTypeLike | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -231,11 +250,12 @@ def _on_shards(
     rowwise: Callable[..., Any] | None = None,
     axes: tuple[int, ...] = (),
     precision: str = "highest",
+    kept: str | None = None,
 ) -> Compiled[Any]:
     """A walk of `jaxlin.passes.chunks` on the rows of every device, its sums added up.
 
     `axes` says how many axes the arrays by row have, of which the last is the rows'; `precision` is
-    that of `fused`.
+    that of `fused`, `kept` the dtype of the scores that `evaluated` leaves.
     """
     by_row = tuple(_SAME if not n else _ROWS if n == 1 else _COLUMNS for n in axes)
 
@@ -258,6 +278,10 @@ def _on_shards(
         values, *sums = kernel(*inside, rowwise=rowwise, chunk=chunk, precision=precision)
         return values, *jax.lax.psum(tuple(sums), "data")
 
+    def evaluated(*arguments: Any) -> Any:
+        scores, sums = kernel(*arguments, rowwise=rowwise, chunk=chunk, kept=kept)
+        return scores, jax.lax.psum(sums, "data")
+
     def total(*arguments: Any) -> Any:
         return jax.lax.psum(kernel(*arguments, rowwise=rowwise, chunk=chunk), "data")
 
@@ -271,6 +295,11 @@ def _on_shards(
             fused,
             (_SAME, _SAME, _SAME, _ROWS, _ROWS, *by_row, _SAME),
             (_ROWS, _SAME, _SAME),
+        ),
+        chunks.evaluated: (
+            evaluated,
+            (_SAME, _SAME, _SAME, _ROWS, by_row, _SAME),
+            (_COLUMNS, _SAME),
         ),
         chunks.total: (total, (by_row, _SAME), _SAME),
         chunks.transpose_total: (total, (by_row, _SAME, _SAME, _ROWS), _SAME),

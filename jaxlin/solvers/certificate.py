@@ -31,6 +31,7 @@ __all__ = [
     "Dual",
     "bound_of",
     "certify",
+    "costless_bias",
     "dual_point",
     "gains_of",
     "losing_bias",
@@ -133,15 +134,11 @@ def certify(
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
     form, extra = problem.form, (problem.margin, smoothing, anchor)
     dtype = np.dtype(np.float64) if problem.on_host else np.dtype(dtype)
-    scores = problem.rows.scores(weights, bias, np.float64 if exact else dtype)
+    scores, loss = _scores_and_loss(problem, weights, bias, np.float64 if exact else dtype, dtype)
     with jax.enable_x64(True):
         data = (scores, problem.labels, problem.xp.asarray(problem.counts))
         run = summing_runner(problem)
         shift = np.zeros(problem.classes)
-        loss = float(run(_loss_at, form, *data, shift, *extra))
-        if exact and dtype != np.float64:
-            scores = scores.astype(dtype)
-            data = (scores, *data[1:])
         if problem.fit_intercept and problem.classes > 1:
             slight = max(1e-15, SLIGHT * problem.tolerance * loss / problem.classes)
             shift = balanced_bias(run, form, data, extra, accuracy=slight)
@@ -282,19 +279,39 @@ def gains_of(
     return (counts * form.gain(xp, a, margin)).sum(), (counts * sizes).sum()
 
 
-def objective_at(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> tuple[float, float]:
-    """The objective in float64, and a bias at which a further class would cost nothing."""
+def _scores_and_loss(
+    problem: Problem,
+    weights: ArrayLike,
+    bias: ArrayLike,
+    dtype: DTypeLike,
+    kept: DTypeLike | None,
+) -> tuple[AnyArray, float]:
+    """Scores (K, N) as they are `kept`, and the mean loss of those in `dtype`: wide scores are
+    never there as a whole."""
+    with jax.enable_x64(True):
+        by_row = problem.labels, problem.xp.asarray(problem.counts), 0.0
+        zero, loss_at = np.zeros(problem.classes), rowwise(_loss_at, problem.form)
+        settings = by_row, zero, problem.margin, 1.0
+        scores, loss = problem.rows.evaluated(
+            loss_at, weights, bias, *settings, dtype=dtype, kept=kept
+        )
+        return scores, float(loss)
+
+
+def objective_at(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> float:
+    """The objective in float64."""
+    loss = _scores_and_loss(problem, weights, bias, np.float64, None)[1]
+    return loss + penalty(problem, weights)
+
+
+def costless_bias(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> float:
+    """A bias at which a further class of weights 0 would cost nothing."""
+    if problem.form.geometry == "one-vs-rest":
+        return -problem.margin
     with jax.enable_x64(True):
         scores = problem.rows.scores(weights, bias, np.float64)
-        data = (scores, problem.labels, problem.xp.asarray(problem.counts))
-        extra = (problem.margin, 1.0, 0.0)
-        zero = np.zeros(problem.classes)
-        loss = float(summing_runner(problem)(_loss_at, problem.form, *data, zero, *extra))
-        least = float(runner(problem)(_least_own, problem.form, *data[:2]))
-    below = 80.0 if problem.form.geometry == "softmax" else 2 * problem.margin
-    if problem.form.geometry == "one-vs-rest":
-        return loss + penalty(problem, weights), -problem.margin
-    return loss + penalty(problem, weights), least - below
+        least = float(runner(problem)(_least_own, problem.form, scores, problem.labels))
+    return least - (80.0 if problem.form.geometry == "softmax" else 2 * problem.margin)
 
 
 def losing_bias(

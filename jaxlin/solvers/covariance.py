@@ -2,11 +2,15 @@
 
 In coordinates in which every feature has unit curvature, so that features of any scale are alike.
 Of many features only the leading directions may be computed; `Spectrum.rest` solves for the others.
+Of very many features the covariance is not formed, and of sparse rows no dense copy is made:
+products with the rows do.
 """
 
 __all__ = [
     "DENSE_FEATURES",
+    "WIDE",
     "Sample",
+    "SparseRows",
     "Spectrum",
     "cholesky_solver",
     "constant_features",
@@ -14,6 +18,7 @@ __all__ = [
     "generalized_eigh",
     "product",
     "same_value",
+    "sample_of",
     "second_moment",
     "spectrum_of",
     "stiffness",
@@ -29,8 +34,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from jax import Array
 from jax.scipy.linalg import solve_triangular
+from scipy.sparse.linalg import LinearOperator
 
 from jaxlin.cpu_threads import all_blas_threads, blas_threads
 from jaxlin.passes import arithmetic
@@ -47,6 +54,10 @@ LARGE = 5e8
 """Multiplications of a second moment that are worth a second thread."""
 ROUNDINGS = 8
 """Units of rounding by which the values of a feature may differ that is one number, computed."""
+WIDE = 100
+"""Directions that are sought at most where the covariance is not formed."""
+SWEEPS, WIDE_SWEEPS = 5, 2
+"""Of the block power iteration, with a covariance and without."""
 FIRST = 64
 """Rows that tell nearly all features apart from a constant."""
 
@@ -55,25 +66,79 @@ class Sample(NamedTuple):
     """Rows drawn from the data, centred."""
 
     indices: np.ndarray
-    rows: Any
+    rows: "np.ndarray | SparseRows"
     """(m, D) - mean, in the problem's dtype; 0 in features that are constant but for rounding."""
     weights: np.ndarray
     """(m,), summing to about one: what each drawn row stands for."""
     mean: Any
     """(D,); zero without intercept."""
 
+    def variances(self) -> np.ndarray:
+        """(D,): the weighted squares of the rows."""
+        if isinstance(self.rows, SparseRows):
+            rows, mean = self.rows.rows, self.rows.mean
+            squares = self.weights @ rows.power(2) - 2 * mean * (self.weights @ rows)
+            return np.maximum(squares + mean**2 * self.weights.sum(), 0)
+        return np.einsum("m,md->d", self.weights, self.rows.astype(np.float64) ** 2)
+
+
+def sample_of(
+    problem: Problem, indices: np.ndarray, weights: np.ndarray, mean: np.ndarray | None = None
+) -> Sample:
+    """The sample of these rows; `mean` is theirs where it is not given."""
+    sparse = problem.rows.sparse_sample(indices, problem.dtype) if problem.on_host else None
+    rows = problem.rows.sample(indices, problem.dtype) if sparse is None else sparse
+    if mean is None:
+        mean = np.zeros(problem.features)
+        if problem.fit_intercept:
+            mean = (weights @ rows / weights.sum()).astype(np.float64)
+    alike: Any = constant_features(rows, problem.center) if problem.fit_intercept else []
+    if sparse is None:
+        rows = rows - mean.astype(problem.dtype)[None, :]
+        rows[:, alike] = 0
+        return Sample(indices, rows, weights, mean)
+    varying = np.ones(problem.features)
+    varying[alike] = 0
+    sparse.data *= varying[sparse.indices]
+    return Sample(indices, SparseRows(sparse, mean * varying), weights, mean)
+
+
+class SparseRows(LinearOperator):
+    """The rows of a sparse matrix less one row, their mean."""
+
+    def __init__(self, rows: scipy.sparse.csr_array, mean: np.ndarray) -> None:
+        super().__init__(rows.dtype, rows.shape)
+        self.rows, self.mean = rows, mean
+
+    def _matmat(self, right: np.ndarray) -> np.ndarray:
+        return self.rows @ right - self.mean @ right
+
+    def _rmatmat(self, left: np.ndarray) -> np.ndarray:
+        return self.rows.T @ left - np.outer(self.mean, left.sum(0))
+
+    def __getitem__(self, some: np.ndarray) -> "SparseRows":
+        return SparseRows(self.rows[some], self.mean)
+
+    def toarray(self) -> np.ndarray:
+        """(m, D)."""
+        return self.rows.toarray() - self.mean
+
+
+def _dense(rows: np.ndarray | SparseRows) -> np.ndarray:
+    return rows.toarray() if isinstance(rows, SparseRows) else rows
+
 
 def covariance_of(problem: Problem, sample: Sample) -> np.ndarray:
     """Weighted second moment of the sample, (D, D)."""
     root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
-    rows = sample.rows * root[:, None]
+    rows = _dense(sample.rows) * root[:, None]
     if suits_blas(problem):
         return second_moment(np, rows)
     with arithmetic(problem.dtype):
         return np.asarray(_second_moment(rows))
 
 
-def constant_features(rows: np.ndarray, center: np.ndarray) -> np.ndarray:
+def constant_features(rows: Any, center: np.ndarray) -> np.ndarray:
     """The indices of features whose values, (m, D) + center, differ by their rounding at most.
 
     Of these the bias knows all. What centering leaves of them is rounding: where the penalty is
@@ -83,8 +148,11 @@ def constant_features(rows: np.ndarray, center: np.ndarray) -> np.ndarray:
     return some[_alike(rows[:, some], center[some])] if len(some) else some
 
 
-def _alike(rows: np.ndarray, center: np.ndarray) -> np.ndarray:
-    return same_value(np, rows.min(0), rows.max(0), center)
+def _alike(rows: Any, center: np.ndarray) -> np.ndarray:
+    least, most = rows.min(0), rows.max(0)
+    if scipy.sparse.issparse(rows):
+        least, most = (part.toarray().ravel() for part in (least, most))
+    return same_value(np, least, most, center)
 
 
 def same_value(
@@ -133,7 +201,7 @@ def _second_moment(rows: Array) -> Array:
     return second_moment(jnp, rows)
 
 
-def product(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def product(problem: Problem, left: Any, right: np.ndarray) -> np.ndarray:
     """By XLA unless the problem is small: BLAS loses its threads on a busy machine."""
     if problem.on_host:
         return left @ right
@@ -145,7 +213,8 @@ class Spectrum(NamedTuple):
     """Directions in which covariance and penalty are (nearly) diagonal, steepest first."""
 
     vectors: np.ndarray
-    """(D, q): W = U vectors^T."""
+    """(D, q), in unit-curvature coordinates: W = (U vectors^T) * scaling; orthonormal if there is a
+    rest."""
     variances: np.ndarray
     """(q,)"""
     ridges: np.ndarray
@@ -155,6 +224,11 @@ class Spectrum(NamedTuple):
     rest: Callable[[float], Solver] | None
     """curvature -> solver of (K, D) right sides, in unit-curvature coordinates, for what the
     vectors do not span; `None` if they span everything."""
+
+    def of_rows(self, problem: Problem, rows: np.ndarray | SparseRows, some: slice) -> np.ndarray:
+        """What rows (m, D) have of some of the directions, (m, q)."""
+        scaled = (self.scaling[:, None] * self.vectors[:, some]).astype(problem.dtype)
+        return product(problem, rows, scaled)
 
 
 def unit_system(
@@ -199,7 +273,7 @@ def spectrum_of(
       most: how many are wanted; of fewer than all, a quarter at most is computed.
     """
     if covariance is None:
-        return _spectrum_of_rows(problem, sample, curvature)
+        return _spectrum_of_rows(problem, sample, curvature, min(most, WIDE))
     stiff = stiffness(problem, sample, np.diag(covariance), curvature)
     system, scaling, ridge = unit_system(covariance, stiff, curvature)
     if most >= problem.features:
@@ -207,11 +281,13 @@ def spectrum_of(
         values, vectors = _eigh(problem, scaled, system)
         values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1]
         values = np.clip(values, 0, 1 / curvature)
-        ridges = _along(vectors, ridge)
-        vectors = (scaling[:, None] * vectors).astype(problem.dtype)
+        ridges, vectors = _along(vectors, ridge), vectors.astype(problem.dtype)
         return Spectrum(np.ascontiguousarray(vectors), values, ridges, scaling, None)
     count = max(min(most, problem.features // 4), 1)
-    vectors, values = _leading_vectors(problem, system, count, ridge)
+    vectors, values = _leading_vectors(
+        lambda vectors: product(problem, system, vectors), len(system), count, system.dtype, SWEEPS
+    )
+    values = np.maximum(values - float(ridge.min()), 0)
     ridges = _along(vectors, ridge)
 
     def rest(bend: float) -> Solver:
@@ -219,8 +295,7 @@ def spectrum_of(
         changed[np.diag_indices_from(changed)] += ridge * (1 - bend / curvature)
         return cholesky_solver(changed)
 
-    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
-    return Spectrum(vectors, values / curvature, ridges, scaling, rest)
+    return Spectrum(vectors.astype(problem.dtype), values / curvature, ridges, scaling, rest)
 
 
 def _eigh(
@@ -268,41 +343,45 @@ def _along(vectors: np.ndarray, ridge: np.ndarray) -> np.ndarray:
 
 
 def _leading_vectors(
-    problem: Problem, system: np.ndarray, count: int, ridge: np.ndarray, sweeps: int = 5
+    image_of: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    count: int,
+    dtype: np.dtype,
+    sweeps: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Block power iteration: leading eigenvectors of the data's part of `system`."""
-    draws = np.random.default_rng(0).normal(size=(len(system), count)).astype(system.dtype)
+    """Block power iteration: the leading eigenvectors (size, count), and values, of a matrix.
+
+    Args:
+      image_of: the matrix times (size, count).
+    """
+    draws = np.random.default_rng(0).normal(size=(size, count)).astype(dtype)
     vectors = np.linalg.qr(draws)[0]
     for _ in range(sweeps):
-        image = product(problem, system, vectors)
-        vectors = np.linalg.qr(image)[0]
-    inside = vectors.T @ product(problem, system, vectors)
-    values, turn = np.linalg.eigh(inside)
-    vectors = vectors @ turn[:, ::-1].astype(vectors.dtype)
-    return vectors, np.maximum(values[::-1] - float(ridge.min()), 0).astype(np.float64)
+        vectors = np.linalg.qr(image_of(vectors))[0]
+    values, turn = np.linalg.eigh(vectors.T @ image_of(vectors))
+    return vectors @ turn[:, ::-1].astype(dtype), values[::-1].astype(np.float64)
 
 
-def _spectrum_of_rows(problem: Problem, sample: Sample, curvature: float) -> Spectrum:
-    """Leading directions from the m x m products of the sample's rows; the rest is diagonal."""
-    root = np.sqrt(np.maximum(sample.weights, 0)).astype(problem.dtype)
-    rows = sample.rows * root[:, None]
-    variances = (rows.astype(np.float64) ** 2).sum(0)
+def _spectrum_of_rows(problem: Problem, sample: Sample, curvature: float, most: int) -> Spectrum:
+    """Leading directions of the rows' second moment, which is not formed; the rest is diagonal."""
+    variances, dtype = sample.variances(), problem.dtype
     stiff = stiffness(problem, sample, variances, curvature)
     diagonal = curvature * variances + stiff
     stiff = np.where(diagonal > 0, stiff, 1.0)
     scaling = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    rows = rows * scaling.astype(problem.dtype)[None, :]
-    values, left = np.linalg.eigh(product(problem, rows, rows.T))
-    kept = values > values[-1] * 1e-6
-    values, left = values[kept][::-1], left[:, kept][:, ::-1]
-    vectors = (rows.T @ (left / np.sqrt(values)[None, :])).astype(problem.dtype)
-    ridge = stiff * scaling**2
-    ridges = _along(vectors, ridge) + 1e-12
-    missing = np.maximum((rows**2).sum(0) - vectors**2 @ values, 0).astype(np.float64)
+    units, weights = (part.astype(dtype)[:, None] for part in (scaling, sample.weights))
+
+    def moment(vectors: np.ndarray) -> np.ndarray:
+        turned = weights * product(problem, sample.rows, units * vectors)
+        return units * product(problem, sample.rows.T, turned)
+
+    count = max(min(most, problem.features // 4, len(sample.indices)), 1)
+    vectors, values = _leading_vectors(moment, problem.features, count, dtype, WIDE_SWEEPS)
+    values, ridge = np.maximum(values, 0), stiff * scaling**2
+    missing = np.maximum(variances * scaling**2 - vectors.astype(np.float64) ** 2 @ values, 0)
 
     def rest(bend: float) -> Solver:
         inverse = 1 / np.maximum(bend * missing + ridge, 1e-8)
         return lambda right: right * inverse[None, :]
 
-    vectors = (scaling[:, None] * vectors).astype(problem.dtype)
-    return Spectrum(vectors, values.astype(np.float64), ridges, scaling, rest)
+    return Spectrum(vectors, values, _along(vectors, ridge) + 1e-12, scaling, rest)

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax import Array, lax
 
 from jaxlin.distributed.sharding import fetch
 from jaxlin.precision import jit
 from jaxlin.solvers.balance import WIDE
-from jaxlin.solvers.covariance import Sample
+from jaxlin.solvers.covariance import Sample, sample_of
 from jaxlin.solvers.curvature import (
     SparseBend,
     bends_of,
@@ -101,7 +100,7 @@ class NewtonStep:
         if not rows.size:
             return NOTHING
         mean = self.builder.sample.mean
-        sample = self.builder.drawn_as(rows[0].astype(int), rows[1], mean)
+        sample = sample_of(self.problem, rows[0].astype(int), rows[1], mean)
         at = np.arange(len(sample.indices))
         return self._build(sample, None, columns[0], smoothing, columns[1], at)
 
@@ -124,16 +123,14 @@ class NewtonStep:
         problem, builder = self.problem, self.builder
         bent = self._chances(bent)
         most = len(bent) if problem.on_host else self._rows
-        sparse = scipy.sparse.issparse(problem.rows.inputs)
-        mean = builder.sample.mean
-        sample = builder.draw(bent, most, seed=self._draws, mean=mean, dense=not sparse)
+        sample = builder.draw(bent, most, seed=self._draws, mean=builder.sample.mean)
         passes = np.count_nonzero(sample.weights) / problem.rows.size
         bend: Any = (
             None if self.exact else _sampled_bend(problem, sample, scores, smoothing, anchor)
         )
 
         def build() -> Built:
-            if sparse or len(sample.indices) > builder.drawn:
+            if len(sample.indices) > builder.drawn:
                 return self._built_at(bent, scores, smoothing, anchor)
             return self._built_of(sample, bend, bent, scores, smoothing, anchor)
 
@@ -259,7 +256,7 @@ def _sampled_bend(
     by_row = (_taken(problem, scores, at), labels, weights, _taken(problem, anchor, at))
     found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
     many = problem.classes > FEW_CLASSES["kinks"]
-    if many and sample.rows is not None and _near(found[0]):
+    if many and isinstance(sample.rows, np.ndarray) and _near(found[0]):
         size = len(sample.indices)
         sparse = sparse_bend(*(np.asarray(part)[..., :size] for part in (*found, labels)))
         if sparse is not None:
@@ -308,17 +305,7 @@ def _own_curvature(xp: Any, form: DualForm, diagonal: Any, kappa: Any, labels: A
 def _hessian_product(problem: Problem, sample: Sample, bend: _SampledBend) -> Callable:
     """(W, b) -> Hessian times (W, b), from the sampled rows around their mean."""
     mean, strength, form = sample.mean, problem.strength, problem.form
-    if sample.rows is None:
-        mean, scale = np.zeros_like(mean), problem.rows.scale
-        rows = problem.rows.inputs[sample.indices].astype(np.float64)
-        own = own_of(np, bend.labels, problem.classes)
-
-        def curved(weights: np.ndarray, bias: np.ndarray) -> Any:
-            scores = np.ascontiguousarray((rows @ (weights * scale).T).T) + bias[:, None]
-            moved = form.curve(np, Bend(*bend[:2]), own, scores)
-            return np.asarray((rows.T @ moved.T).T) * scale, moved.sum(1)
-
-    elif isinstance(bend, SparseBend):
+    if isinstance(bend, SparseBend):
         curved = sparse_product(form, sample.rows, bend)
     elif problem.on_host:
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 
 from jaxlin.solvers.certificate import certify
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, bends_of, fits_dense, weights_between
@@ -289,6 +290,10 @@ class _Preconditioner:
 
     def __init__(self, problem: Problem, builder: PreconditionerBuilder):
         self.problem, self.builder = problem, builder
+        indices, sparse = builder.sample.indices, None
+        if problem.on_host:
+            sparse = problem.rows.sparse_sample(indices)
+        self._rows = problem.rows.sample(indices, problem.dtype) if sparse is None else sparse
         self._hessian: np.ndarray | None = None
         self._factor: tuple[np.ndarray, bool] | None = None
         self.damping, self._scale = 1e-6, 1.0
@@ -305,9 +310,8 @@ class _Preconditioner:
         sample = builder.sample
         weights = point[:split].reshape(problem.classes, problem.features)
         bends = bends_of(problem, sample, builder.scores(sample, weights, point[split:]))
-        rows = sample.rows + sample.mean.astype(problem.dtype)[None, :]
         own = bends.own_weights
-        curvature = own @ rows**2 + 2 * problem.strength
+        curvature = own @ self._rows**2 + 2 * problem.strength
         biases = own.sum(1)
         if not problem.fit_intercept:
             biases = np.full_like(biases, np.inf)
@@ -316,32 +320,35 @@ class _Preconditioner:
         self._hessian = None
         count = int(free.sum())
         if 0 < count <= DENSE_SIDE:
-            self._densify(free, rows, bends, split)
+            self._densify(free, bends, split)
 
-    def _densify(self, free: np.ndarray, rows: np.ndarray, bends: Bends, split: int) -> None:
+    def _densify(self, free: np.ndarray, bends: Bends, split: int) -> None:
         problem = self.problem
         mask = free.reshape(problem.classes, problem.features)
-        extended = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
-        columns = [np.append(np.flatnonzero(mask[k]), problem.features) for k in range(len(mask))]
+        features = [np.flatnonzero(own) for own in mask]
+        extended = [self._with_ones(own) for own in features]
         blocks = []
-        for k, left in enumerate(columns):
+        for k, left in enumerate(extended):
             line = []
-            for j, right in enumerate(columns):
+            for j, right in enumerate(extended):
                 weight = bends.own_weights[k] if k == j else weights_between(bends, k, j)
-                line.append((extended[:, left] * weight[:, None]).T @ extended[:, right])
+                line.append((left * weight[:, None]).T @ right)
             blocks.append(line)
         hessian = np.block(blocks).astype(np.float64)
         scale = np.trace(hessian) / len(hessian)
         self._places = np.concatenate(
-            [
-                np.append(k * problem.features + columns[k][:-1], split + k)
-                for k in range(len(columns))
-            ]
+            [np.append(k * problem.features + own, split + k) for k, own in enumerate(features)]
         )
         ridge = np.where(self._places < split, 2 * problem.strength, 0)
         hessian[np.diag_indices_from(hessian)] += ridge
         self._scale = scale
         self._hessian = hessian
+
+    def _with_ones(self, features: np.ndarray) -> np.ndarray:
+        """These columns of the rows, dense, and one of ones."""
+        chosen = self._rows[:, features]
+        chosen = chosen.toarray() if scipy.sparse.issparse(chosen) else chosen
+        return np.concatenate([chosen, np.ones((len(chosen), 1), chosen.dtype)], axis=1)
 
     def learn(self, length: float) -> None:
         """From the length of step that the line search took: 1 trusts the Hessian more."""

@@ -55,7 +55,6 @@ from jaxlin.solvers.covariance import (
     Sample,
     Spectrum,
     cholesky_solver,
-    product,
     stiffness,
     unit_system,
 )
@@ -125,34 +124,28 @@ def through_spectrum(
       solve: (..., K, q) gradient along the vectors, in their dtype, and (..., K) in the bias of
         centred rows -> the steps, of the same shapes.
     """
-    vectors, rest = spectrum.vectors, _outside(spectrum, curvature)
+    vectors, scaling, outside = spectrum.vectors, spectrum.scaling, None
+    if spectrum.rest is not None:
+        outside = spectrum.rest(curvature)
+        vectors = vectors.astype(np.float64)  # what is left of the span must be next to nothing
 
     def apply(gradient: np.ndarray, bias_gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        centred = gradient - bias_gradient[..., None] * mean
+        centred = (gradient - bias_gradient[..., None] * mean) * scaling
         # one product for all of a batch: NumPy would make one for each
-        turned = centred.reshape(-1, len(mean)).astype(vectors.dtype) @ vectors
-        turned, bias_step = solve(turned.reshape(*centred.shape[:-1], -1), bias_gradient)
-        back = turned.reshape(-1, turned.shape[-1]).astype(vectors.dtype) @ vectors.T
-        step = back.reshape(centred.shape).astype(np.float64) + rest(centred)
+        right = centred.reshape(-1, len(mean)).astype(vectors.dtype)
+        turned = right @ vectors
+        inside = turned.reshape(*centred.shape[:-1], -1).astype(problem.dtype)
+        inside, bias_step = solve(inside, bias_gradient)
+        inside = inside.reshape(turned.shape).astype(vectors.dtype)
+        if outside is None:
+            step = inside @ vectors.T
+        else:
+            step = outside(right - turned @ vectors.T)
+            step = step + (inside - step @ vectors) @ vectors.T
+        step = step.reshape(centred.shape).astype(np.float64) * scaling
         if not problem.fit_intercept:
             return step, np.zeros_like(bias_gradient)
         return step, bias_step - step @ mean
-
-    return apply
-
-
-def _outside(spectrum: Spectrum, curvature: Any) -> Callable:
-    """The step outside the span of the leading vectors (orthonormal once unscaled)."""
-    if spectrum.rest is None:
-        return lambda centred: 0.0
-    solve = spectrum.rest(curvature)
-    vectors = spectrum.vectors / spectrum.scaling[:, None]
-
-    def apply(centred: np.ndarray) -> Any:
-        right = centred * spectrum.scaling
-        right = right - (right @ vectors) @ vectors.T
-        step = solve(right)
-        return (step - (step @ vectors) @ vectors.T) * spectrum.scaling
 
     return apply
 
@@ -165,15 +158,16 @@ def two_level_preconditioner(
     directions = spectrum.vectors.shape[1]
     dense = max(min(directions, DENSE_SIDE // classes - 1), 0)
     if dense:
-        leading = product(problem, sample.rows, spectrum.vectors[:, :dense])
+        leading = spectrum.of_rows(problem, sample.rows, slice(dense))
         top = np.concatenate([leading, np.ones((len(leading), 1), dtype)], axis=1)
         factor = dense_factor(problem, top, spectrum.ridges[:dense], bends)
     mean_bend = np.maximum(bends.diagonal.sum(1, dtype=np.float64), 1e-12)
-    rows, some = sample.rows, np.arange(len(sample.rows))
-    if len(rows) > BELOW_ROWS:
-        some = np.random.default_rng(0).permutation(len(rows))[:BELOW_ROWS]
-    below = product(problem, rows[some], spectrum.vectors[:, dense:])
-    squares = below**2 * dtype.type(len(rows) / len(below))
+    size = sample.rows.shape[0]
+    some = np.arange(size)
+    if size > BELOW_ROWS:
+        some = np.random.default_rng(0).permutation(size)[:BELOW_ROWS]
+    below = spectrum.of_rows(problem, sample.rows[some], slice(dense, None))
+    squares = below**2 * dtype.type(size / len(below))
     inverses = block_inverses(problem, squares, spectrum.ridges[dense:], bends.of_rows(some))
 
     def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
@@ -240,7 +234,7 @@ def class_block_preconditioner(
       chances: of its entries, if some of the sample's were left out (`thinned`).
     """
     classes, dtype = problem.classes, problem.dtype
-    rotated = product(problem, sample.rows, spectrum.vectors)
+    rotated = spectrum.of_rows(problem, sample.rows, slice(None))
     size, directions = rotated.shape
     sparse = scipy.sparse.issparse(curvature)
     work = curvature.nnz if sparse else classes * size

@@ -147,7 +147,7 @@ def minimize_unregularized(
             break
         if fit.status != Status.CONVERGED:
             break
-        loss = objective_at(scaled, fit.weights, fit.bias)[0]
+        loss = objective_at(scaled, fit.weights, fit.bias)
         if penalty(penalized, fit.weights) <= problem.tolerance * loss:
             fit = fit._replace(status=Status.NO_PROOF)
             break

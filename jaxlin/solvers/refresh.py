@@ -15,10 +15,11 @@ from jaxlin.distributed.sharding import fetch
 from jaxlin.passes import arithmetic
 from jaxlin.solvers.covariance import (
     DENSE_FEATURES,
+    WIDE,
     Sample,
     Spectrum,
-    constant_features,
     covariance_of,
+    sample_of,
     spectrum_of,
 )
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, bends_of, fits_dense
@@ -54,8 +55,6 @@ FULL_SPECTRUM, FULL_AT_ONCE = 1200, 4.0
 they cost at most so many passes; else where the leading ones did not do and the run has more to go
 than they cost. With these alone a weak penalty takes up to seven times the passes (50,000 x 2,048).
 """
-WIDE_ROWS = 300
-"""Rows of a sample, hence directions of its spectrum, where the covariance is not formed."""
 CALLING = 3e7
 """What an evaluation and a step cost besides their work, in multiplications: some 1 ms."""
 FRESHER = 1.2
@@ -112,7 +111,7 @@ class PreconditionerBuilder:
             self.builds, self._short = shared.builds, shared._short
             return
         features = problem.features
-        self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // features, 50)))
+        self.drawn = int(min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // problem.rows.entries, 50)))
         self.covariance = None
         if features <= DENSE_FEATURES:
             most = max(self.drawn, 5 * features // 2)
@@ -120,8 +119,7 @@ class PreconditionerBuilder:
                 self.sample = self.draw(problem.counts, most, seed=0)
                 self.covariance = covariance_of(problem, self.sample)
         if self.covariance is None:
-            self.drawn = min(self.drawn, 3 * WIDE_ROWS)
-            self.sample = self.draw(problem.counts, min(self.drawn, WIDE_ROWS), seed=0)
+            self.sample = self.draw(problem.counts, self.drawn, seed=0)
 
     @contextmanager
     def memory_for(self, what: str, instead: str) -> Iterator[None]:
@@ -147,13 +145,11 @@ class PreconditionerBuilder:
         *,
         seed: int,
         mean: np.ndarray | None = None,
-        dense: bool = True,
     ) -> Sample:
         """All rows with a chance if at most `most`, else `most` drawn by their chances.
 
         All of them may be any number, for each of which XLA would compile its programs: on a device
-        they are filled up with rows of weight 0 to one of few sizes. With `dense=False` the rows
-        themselves are not fetched.
+        they are filled up with rows of weight 0 to one of few sizes.
         """
         problem = self.problem
         indices = np.flatnonzero(chances > 0)
@@ -166,30 +162,15 @@ class PreconditionerBuilder:
         elif not problem.on_host:
             more = (0, min(_few_sizes(len(indices)), most, problem.rows.size) - len(indices))
             indices, weights = np.pad(indices, more), np.pad(weights, more)
-        if not dense:
-            return Sample(indices, None, weights, mean)
-        return self.drawn_as(indices, weights, mean)
-
-    def drawn_as(self, indices: Any, weights: np.ndarray, mean: np.ndarray | None = None) -> Sample:
-        """The sample of these rows; `mean` is theirs where it is not given."""
-        problem = self.problem
-        rows = problem.rows.sample(indices, problem.dtype)
-        if mean is None:
-            mean = np.zeros(problem.features)
-            if problem.fit_intercept:
-                mean = (weights @ rows / weights.sum()).astype(np.float64)
-        centred = rows - mean.astype(problem.dtype)[None, :]
-        if problem.fit_intercept:
-            centred[:, constant_features(rows, problem.center)] = 0
-        return Sample(indices, centred, weights, mean)
+        return sample_of(problem, indices, weights, mean)
 
     def scores(self, sample: Sample, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Of the sample's rows, (K, m)."""
         dtype = self.problem.dtype
-        centred = (bias + weights @ sample.mean).astype(dtype)[:, None]
+        level = (bias + weights @ sample.mean).astype(dtype)[:, None]
         if not np.any(weights):  # where most fits begin
-            return np.repeat(centred, len(sample.rows), axis=1)
-        return weights.astype(dtype) @ sample.rows.T + centred
+            return np.repeat(level, len(sample.indices), axis=1)
+        return weights.astype(dtype) @ sample.rows.T + level
 
     def gram(
         self, weights: np.ndarray, bias: np.ndarray, smoothing: float = 1.0, anchor: Any = 0.0
@@ -381,7 +362,7 @@ class PreconditionerBuilder:
         seen = 2.0 * size * features * classes if size > drawn else 0.0
         directions = features if self._whole else leading
         if self.covariance is None:
-            directions = min(WIDE_ROWS, features)
+            directions = leading = min(WIDE, leading)
         if self.by_class:
             rotation, rows = 2.0 * drawn * features * directions, min(CLASS_ROWS, drawn)
             return seen + rotation + classes * (rows * leading**2 + leading**3 + 50.0 * drawn)
@@ -405,7 +386,7 @@ class PreconditionerBuilder:
             ends = generator.normal(size=(count, spectrum.vectors.shape[1]))
             curvature = self.curvature or 1 / problem.classes
             ends = ends / np.sqrt(curvature * spectrum.variances + spectrum.ridges)[None, :]
-            weights = ends @ spectrum.vectors.T.astype(np.float64)
+            weights = (ends @ spectrum.vectors.T) * spectrum.scaling
             scores = problem.rows.scores(weights, -weights @ self.sample.mean)
             with arithmetic(problem.dtype):
                 found = fetch(columnwise(problem, _mean_square, (scores,))).astype(np.float64)

@@ -355,7 +355,7 @@ def _unregularized(problem: Problem, state: State, sample: Sample) -> Status | N
 
 def _sizes(sample: Sample) -> np.ndarray:
     """(D,): the root mean squares of the features; 1 where the sample has one value."""
-    variances = np.einsum("m,md->d", sample.weights, sample.rows.astype(np.float64) ** 2)
+    variances = sample.variances()
     return np.sqrt(np.where(variances > 0, sample.mean**2 + variances, 1.0))
 
 

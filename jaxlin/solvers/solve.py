@@ -18,7 +18,12 @@ from numpy.typing import DTypeLike
 
 from jaxlin.core import LinearParams, Solution
 from jaxlin.cpu_threads import quiet_blas
-from jaxlin.solvers.certificate import losing_bias, objective_at, smallest_lead
+from jaxlin.solvers.certificate import (
+    costless_bias,
+    losing_bias,
+    objective_at,
+    smallest_lead,
+)
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
 from jaxlin.solvers.offsets import refuse_beside_offsets, solve_with_offsets
 from jaxlin.solvers.owlqn import minimize_proximal
@@ -181,7 +186,7 @@ def start_of(
     if init is None:
         return start
     with np.errstate(over="ignore", invalid="ignore"):
-        value = objective_at(problem, *start)[0]
+        value = objective_at(problem, *start)
     if value <= _loss_at_zero(problem):
         return start
     return given_start(None, count, occurring, problem)
@@ -222,9 +227,9 @@ def solution_of(problem: Problem, fit: Fit, occurring: np.ndarray, count: int) -
     weights, bias = handed_back(problem, fit.weights, fit.bias)
     centred = rounded(problem, fit.weights, fit.bias)
     if fit.proof is not None and problem.classes == count:
-        objective, lowest = fit.proof.objective, None
+        objective = fit.proof.objective
     else:
-        objective, lowest = objective_at(problem, *centred)
+        objective = objective_at(problem, *centred)
     full = LinearParams(
         np.zeros((count, problem.features), problem.result_dtype),
         np.zeros(count, problem.result_dtype),
@@ -235,7 +240,7 @@ def solution_of(problem: Problem, fit: Fit, occurring: np.ndarray, count: int) -
         reach = max(problem.rows.radius(), problem.set_aside)
         present = np.ones(len(bias), bool)
         losing = losing_bias(np, *centred, present, reach, problem.margin)
-        full.bias[absent] = min(lowest, losing)
+        full.bias[absent] = min(costless_bias(problem, *centred), losing)
     lower = min(fit.lower_bound, objective)
     gap = objective - lower
     status = fit.status
@@ -291,6 +296,6 @@ def minimize_squared(
     else:
         fit, done = minimize_small_hinge(problem, told, on_pass)
         if not done:
-            best = min(first, fit, key=lambda f: objective_at(problem, f.weights, f.bias)[0])
+            best = min(first, fit, key=lambda f: objective_at(problem, f.weights, f.bias))
             fit = minimize_smooth(problem, best.weights, best.bias, told, **asked)
     return fit.after(first)
