@@ -38,10 +38,10 @@ def all_gather(values: Any) -> np.ndarray:
     >>> all_gather(np.arange(3)).tolist()
     [[0, 1, 2]]
     """
-    from jax.experimental.multihost_utils import process_allgather
-
     if jax.process_count() == 1:
         return np.asarray(values)[None]
+    from jax.experimental.multihost_utils import process_allgather
+
     with jax.enable_x64(True):
         return np.asarray(process_allgather(values))
 
