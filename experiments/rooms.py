@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 WHAT = (  # lowest row first
     "nouns",
     "precision, blocks",
-    "formulas",
+    "formulas, devices",
     "objective, passes",
     "tools",
     "reading ahead",
@@ -26,6 +26,7 @@ WHAT = (  # lowest row first
     "pictures",
     "pages",
     "jobs",
+    "the lecture",
     "command line",
 )
 SHADES = ("#dbe7f3", "#eef3e6")

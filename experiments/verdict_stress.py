@@ -157,7 +157,7 @@ def _unit(value: float, eps: float) -> float:
     return eps * 2.0 ** np.floor(np.log2(max(abs(value), 1e-300)))
 
 
-def judged(case: Ripple, mode: str, seed: int) -> dict:
+def check_ripple(case: Ripple, mode: str, seed: int) -> dict:
     """The verdicts on both gradients; which of them are false, and whether no value could tell."""
     right = check_gradient(case.f, case.x, case.right, mode=mode, key=seed)
     wrong = check_gradient(case.f, case.x, case.wrong, mode=mode, key=seed)
@@ -184,7 +184,7 @@ def run(options: Options) -> dict:
     for seed in range(options.first, options.first + options.seeds):
         both = [case for case in (ripple(seed), rough(seed)) if np.isfinite(case.f(case.x))]
         for case, mode in itertools.product(both, ("quick", "full")):
-            found = judged(case, mode, seed)
+            found = check_ripple(case, mode, seed)
             count = rows.setdefault((case.family, case.dtype), Counter())
             count.update([f"right {found['right']}", f"wrong {found['wrong']}"])
             count.update(name for name in ("false", "hidden") if found[name])

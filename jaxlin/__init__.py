@@ -20,10 +20,10 @@ _HOME_OF = {
     "compose": "objectives",
 }
 _MODULES = {
-    *("batches", "checkpoint", "core", "data", "estimators", "gradients", "hand_features"),
-    *("landscape", "losses", "metrics", "models", "objectives", "optimizers", "passes", "plots"),
-    *("precision", "preprocess", "probability", "regularizers", "report", "runs", "scores"),
-    *("sharding", "solvers", "steps", "stream", "sweep", "testing", "train"),
+    *("batches", "checkpoint", "core", "data", "distributed", "estimators", "gradients"),
+    *("hand_features", "landscape", "losses", "metrics", "models", "objectives", "optimizers"),
+    *("passes", "plots", "precision", "preprocess", "probability", "regularizers", "report"),
+    *("runs", "scores", "solvers", "steps", "stream", "sweep", "testing", "train"),
 }
 
 __all__ = ["__version__", *_HOME_OF, *sorted(_MODULES)]

@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlin.core import Batch
-from jaxlin.sharding import Placed, shard_plan, take
+from jaxlin.distributed.sharding import Placed, shard_plan, take
 
 
 class EpochPlan(NamedTuple):

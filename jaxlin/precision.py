@@ -29,8 +29,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlin._dtypes import widened
-from jaxlin.placing import device_of
 from jaxlin.platforms import with_float64
+from jaxlin.transfer import device_of
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -25,7 +25,7 @@ from jaxlin.core import LinearParams, RowSource
 from jaxlin.precision import exact, jit
 from jaxlin.prefetch import prefetch
 
-Across = Callable[[Any, str], Any]
+AllReduce = Callable[[Any, str], Any]
 """`(values, how) -> values` of all processes, as `fit` describes it."""
 KINDS = ("none", "scale", "center", "standardize")
 _BLOCK_BYTES = 64 << 20  # of float64 numbers at a time
@@ -52,7 +52,7 @@ def _alone(values: Any, how: str) -> Any:
     return values
 
 
-def fit(inputs: RowSource, kind: str, *, across: Across = _alone) -> Preprocessing:
+def fit(inputs: RowSource, kind: str, *, all_reduce: AllReduce = _alone) -> Preprocessing:
     """Fit the map on training inputs.
 
     Args:
@@ -61,8 +61,8 @@ def fit(inputs: RowSource, kind: str, *, across: Across = _alone) -> Preprocessi
         a constant feature keeps scale 1); "scale" (to [-1, 1]: pixels, which are integers, all by
         one range from 0 to the largest of the training set; other inputs by each feature's own
         range, a constant feature going to 0).
-      across: where each of several processes has some of the rows: `(values, how) -> values`, the
-        "sum", "min" or "max" over all of them.
+      all_reduce: where each of several processes has some of the rows: `(values, how) -> values`,
+        the "sum", "min" or "max" over all of them (`jaxlin.distributed.processes`).
 
     Raises:
       ValueError: `kind` is not one of `KINDS`, or squares of the inputs overflow.
@@ -78,10 +78,10 @@ def fit(inputs: RowSource, kind: str, *, across: Across = _alone) -> Preprocessi
     if kind == "none":
         return Preprocessing(kind, zeros, ones)
     if kind == "center":
-        return Preprocessing(kind, _mean(inputs, across), ones)
+        return Preprocessing(kind, _mean(inputs, all_reduce), ones)
     if kind == "standardize":
         with np.errstate(over="ignore", invalid="ignore"):
-            mean, variance = _moments(inputs, across)
+            mean, variance = _moments(inputs, all_reduce)
         if not np.isfinite(variance).all():
             column = int(np.argmin(np.isfinite(variance)))
             raise ValueError(
@@ -90,10 +90,11 @@ def fit(inputs: RowSource, kind: str, *, across: Across = _alone) -> Preprocessi
             )
         # Rounding leaves a constant feature with a variance of about (eps * mean)^2.
         noise = 10 * np.finfo(np.float64).eps * np.abs(mean)
-        constant = variance <= np.maximum(noise * np.sqrt(across(len(inputs), "sum")), 1e-150) ** 2
+        noise *= np.sqrt(all_reduce(len(inputs), "sum"))
+        constant = variance <= np.maximum(noise, 1e-150) ** 2
         return Preprocessing(kind, mean, 1 / np.sqrt(np.where(constant, 1.0, variance)))
     if kind == "scale":
-        low, high = _range(inputs, across)
+        low, high = _range(inputs, all_reduce)
         if np.issubdtype(inputs.dtype, np.integer):
             low, high = zeros + min(0.0, low.min()), zeros + high.max()
         half = (high - low) / 2
@@ -140,12 +141,12 @@ def _blocks(inputs: RowSource) -> Iterator[np.ndarray]:
     yield from prefetch(lambda start: np.asarray(inputs[start : start + rows]), starts)
 
 
-def _mean(inputs: RowSource, across: Across) -> np.ndarray:
+def _mean(inputs: RowSource, all_reduce: AllReduce) -> np.ndarray:
     total = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(inputs))
-    return across(total, "sum") / across(len(inputs), "sum")
+    return all_reduce(total, "sum") / all_reduce(len(inputs), "sum")
 
 
-def _moments(inputs: RowSource, across: Across) -> tuple[np.ndarray, np.ndarray]:
+def _moments(inputs: RowSource, all_reduce: AllReduce) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square about it, from one pass over the rows.
 
     E[x^2] - mean^2 would cancel digits. Every chunk has its own mean, and squares are taken about
@@ -155,10 +156,10 @@ def _moments(inputs: RowSource, across: Across) -> tuple[np.ndarray, np.ndarray]
     """
     found = [_block_moments(block, len(block) < len(inputs)) for block in _blocks(inputs)]
     count, mean, squares = _together(*zip(*found, strict=True))
-    if across is not _alone:
-        total = across(count, "sum")
-        own, mean = mean, across(count * mean, "sum") / total
-        count, squares = total, across(squares + count * np.square(own - mean), "sum")
+    if all_reduce is not _alone:
+        total = all_reduce(count, "sum")
+        own, mean = mean, all_reduce(count * mean, "sum") / total
+        count, squares = total, all_reduce(squares + count * np.square(own - mean), "sum")
     return mean, squares / count
 
 
@@ -202,10 +203,10 @@ def _chunk_moments(block: Array) -> tuple[Array, Array]:
     return jax.lax.scan(step, None, block.reshape(-1, _CHUNK_ROWS, block.shape[1]))[1]
 
 
-def _range(inputs: RowSource, across: Across) -> tuple[np.ndarray, np.ndarray]:
+def _range(inputs: RowSource, all_reduce: AllReduce) -> tuple[np.ndarray, np.ndarray]:
     extremes = [
         (block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64))
         for block in _blocks(inputs)
     ]
     low, high = zip(*extremes, strict=True)
-    return across(np.min(low, axis=0), "min"), across(np.max(high, axis=0), "max")
+    return all_reduce(np.min(low, axis=0), "min"), all_reduce(np.max(high, axis=0), "max")

@@ -62,20 +62,21 @@ SMALL = {
     "gradients.linear._near_zero": "element-wise work",
     "landscape.directions.hessian_eigenvectors": "the function of a user",
     "landscape.slices._evaluate": "the function of a user",
+    "lecture": "what its chapters show, on small pictures",
     "passes.chunks.placed": "a copy",
     "preprocess._chunk_moments": "sums",
     "runs.folder._loss_compiled": "element-wise work",
     "runs.gradient_check._burned_in": "steps on what a gradient check is asked about",
     "runs.gradient_check._figure": "one gradient",
     "runs.slices._directions": "one gradient",
-    "sharding._copied": "a copy",
+    "distributed.sharding._copied": "a copy",
     "solvers.rowwise._lifted": "element-wise work",
     "solvers.rowwise._moved": "element-wise work",
     "solvers.newton._taken_compiled": "a copy",
     "solvers.rowwise._compiled": "element-wise work, on shards",
     "sweep.progress._keep": "a copy",
 }
-"""What is compiled and not among the programs, and why not."""
+"""What is compiled and not among the programs, or a whole room of it, and why not."""
 
 
 class Program(NamedTuple):

@@ -33,11 +33,11 @@ from jaxlin._dtypes import accumulator, widened
 from jaxlin.batches import EpochPlan, device_plan, on_device, steps_per_epoch, take_batch
 from jaxlin.blocks import blocks_on
 from jaxlin.core import Batch, LinearParams
+from jaxlin.distributed.sharding import Placed, fetch, place
 from jaxlin.objectives import gradient_in_parts
-from jaxlin.placing import device_of
 from jaxlin.precision import jit
 from jaxlin.prefetch import prefetch
-from jaxlin.sharding import Placed, fetch, place
+from jaxlin.transfer import device_of
 
 CHUNK_STEPS = 4096
 """The most steps in one compiled call."""
@@ -154,7 +154,7 @@ def program(
     batch_size: int = 256,
     chunk_steps: int = CHUNK_STEPS,
 ) -> str:
-    """The compiled text of what `chunks` runs; `jaxlin.sharding.collectives` reads it.
+    """The compiled text of what `chunks` runs; `jaxlin.distributed.sharding.collectives` reads it.
 
     >>> descent = trainer(lambda params, batch: (params.weights**2).sum(), optax.sgd(0.25))
     >>> state = descent.init(LinearParams(jnp.ones((1, 2)), jnp.zeros(1)))
@@ -199,8 +199,8 @@ def chunks(
       data: inputs (N, D), labels (N,), optionally weights (N,). Moved to the device once. NumPy
         arrays may be aliased, not copied: do not write into them while training. Inputs that are
         a source of rows, or a memory map, and too large for memory are streamed, in an order of
-        their own: see `jaxlin.stream`. Or
-        what `jaxlin.sharding.place` returned, to train on the devices of a mesh: the same batches.
+        their own: see `jaxlin.stream`. Or what `jaxlin.distributed.sharding.place` returned, to
+        train on the devices of a mesh: the same batches.
       key: decides the order of the examples, with the epoch's number folded in.
       steps: total number of steps, those already in `state.step` included.
       batch_size: B; more than N means N.

@@ -42,8 +42,8 @@ from numpy.typing import ArrayLike
 from jaxlin.batches import EpochPlan, steps_per_epoch
 from jaxlin.core import Batch, RowSource
 from jaxlin.data.rows import RESIDENT_BYTES, RowView, empty_rows, fill, from_map
+from jaxlin.distributed.sharding import place_blocks, place_rows, shard_plan
 from jaxlin.prefetch import prefetch
-from jaxlin.sharding import place_blocks, place_rows, shard_plan
 
 BLOCK_BYTES = 1 << 20
 """Neighboring rows that stay together when the blocks of an epoch are put in order."""
@@ -108,8 +108,8 @@ def windows(
       start: the step to begin with.
       stop: the step to stop before.
       batch_size: B; more than N means N.
-      over: a `jaxlin.sharding.mesh`, to spread the rows of every window over its devices; the plan
-        is then one of `jaxlin.sharding.shard_plan`.
+      over: a `jaxlin.distributed.sharding.mesh`, to spread the rows of every window over its
+        devices; the plan is then one of `jaxlin.distributed.sharding.shard_plan`.
 
     Raises:
       DataError: in the midst of it: a file changed, or holds a number that is not finite.
@@ -257,7 +257,7 @@ def _owners(source: Any, rows: np.ndarray) -> np.ndarray | None:
 def _homes(owners: np.ndarray, share: int, over: Mesh) -> np.ndarray:
     """The place on the `data` axis for each row of a window: with its owner while there is room.
 
-    >>> from jaxlin.sharding import mesh
+    >>> from jaxlin.distributed.sharding import mesh
     >>> _homes(np.array([1, 0, 0]), 3, mesh(1)).tolist()
     [0, 0, 0]
     """

@@ -43,8 +43,9 @@ from jax.sharding import Mesh
 from jaxlin._dtypes import accumulator
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
+from jaxlin.distributed.processes import all_reduce
+from jaxlin.distributed.sharding import Placed, fetch, place_params, spread
 from jaxlin.optimizers import OPTIMIZERS, SCHEDULES, optimizer, schedule
-from jaxlin.sharding import Placed, agreed, fetch, place_params, spread
 from jaxlin.steps import (
     CHUNK_STEPS,
     StepInfo,
@@ -218,7 +219,8 @@ def run(
         state, infos = moved
         elapsed, step, count = time.perf_counter() - begun, int(state.step), len(infos.loss)
         # The processes of a job must look up at the same steps.
-        pace = agreed(max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed)))
+        own = max(1, int(SECONDS_BETWEEN_LOOKS * (step - first) / elapsed))
+        pace = int(all_reduce(own, "min"))
         progress = progress._replace(state=state, seconds=before + elapsed)
         filled = (step - count) % per_epoch % length
         progress.losses[filled : filled + count] = infos.loss

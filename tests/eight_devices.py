@@ -18,7 +18,6 @@ from jaxlin import (
     precision,
     preprocess,
     scores,
-    sharding,
     solvers,
     steps,
     stream,
@@ -29,6 +28,7 @@ from jaxlin.cli import main
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import load
 from jaxlin.data.rows import RowView
+from jaxlin.distributed import sharding
 from jaxlin.objectives import compose
 from jaxlin.passes import chunks, open_rows
 from jaxlin.sweep import full_batch

@@ -172,9 +172,15 @@ def compiled(path):
     return found
 
 
+def as_room(name):
+    """The room of what is compiled, where it is known as a whole; `jax.jit` itself never is."""
+    room = name.split(".")[0]
+    return room if room in SMALL and " " not in name else name
+
+
 def test_all_that_is_compiled_is_known():
     paths = [path for path in PACKAGE.rglob("*.py") if path.name != "precision.py"]
-    everything = set().union(*map(compiled, paths))
+    everything = {as_room(name) for name in set().union(*map(compiled, paths))}
     known = {program.name.split()[0] for program in PROGRAMS}
     assert everything == known | SMALL.keys()
     assert not known & SMALL.keys()

@@ -18,9 +18,9 @@ from jaxlin.landscape import affine_plane, hinge_profile
 from jaxlin.memory import kept_bytes
 from jaxlin.objectives import compose
 from jaxlin.passes import open_rows
-from jaxlin.placing import device_of
 from jaxlin.scores import linear
 from jaxlin.solvers import Status, minimize
+from jaxlin.transfer import device_of
 
 GPU = SimpleNamespace(
     platform="gpu",

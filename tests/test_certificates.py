@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from jaxlin import losses
-from jaxlin.sharding import mesh
+from jaxlin.distributed.sharding import mesh
 from jaxlin.solvers import certify, minimize
 from jaxlin.solvers.dual_losses import FORMS, form_of, own_of
 from jaxlin.solvers.problem import open_problem

@@ -21,6 +21,8 @@ def test_every_public_name_has_an_example():
     members = {name: getattr(jaxlin, name) for name in jaxlin.__all__}
     # pictures and pages are rooms without names of their own
     modules = [m for m in members.values() if inspect.ismodule(m) and hasattr(m, "__all__")]
+    rooms = [getattr(m, name) for m in modules for name in m.__all__]  # modules shown by a room
+    modules += [m for m in rooms if inspect.ismodule(m)]
     assert len(modules) > 20
     missing = {module.__name__: lacking(module) for module in [jaxlin, *modules]}
     assert {name: names for name, names in missing.items() if names} == {}

@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxlin"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LAYERS = [  # lowest first; modules of one layer do not know each other
-    "core cpu_threads _checks _dtypes prefetch placing platforms",
+    "core cpu_threads _checks _dtypes prefetch transfer platforms",
     "precision blocks",
-    "scores losses probability regularizers memory sharding",
+    "scores losses probability regularizers memory distributed",
     "objectives passes metrics",
     "gradients landscape data preprocess batches optimizers checkpoint hand_features",
     "stream",
@@ -20,6 +20,7 @@ LAYERS = [  # lowest first; modules of one layer do not know each other
     "plots",
     "report",
     "estimators testing programs runs",
+    "lecture",
     "cli",
 ]
 LAYER_OF = {name: level for level, row in enumerate(LAYERS) for name in row.split()}

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -11,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxlin import data
-from jaxlin.cli.lecture import CHAPTERS, Lesson, Options, alone, run, script
+from jaxlin.cli.lecture import Options, run
 from jaxlin.core import DataError
 from jaxlin.gradients.finite_differences import gradient
-from jaxlin.report.lecture import (
+from jaxlin.lecture.nouns import (
     DIFFERS,
     ERRATUM,
     REPRODUCED,
@@ -22,12 +21,14 @@ from jaxlin.report.lecture import (
     Chapter,
     Claim,
     Formula,
+    Lesson,
     Table,
     judge,
-    lecture_page,
 )
+from jaxlin.lecture.page import lecture_page
+from jaxlin.lecture.reproduce import CHAPTERS, module_of
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "lecture"
+FOLDER = Path(__file__).parents[1] / "jaxlin" / "lecture"
 QUICK = {  # where less work shows the same
     "batch_sizes": {"SIZES": (1, 32, 64, 100, 128), "NEIGHBORS": ((127, 128, 129),), "ROUNDS": 3},
     "following_the_gradient": {"TRIES": 200, "DIRECTIONS": 200},
@@ -43,10 +44,10 @@ def lesson():
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_every_claim_of_the_chapter_holds(name, lesson):
-    module = script(name)
+def test_every_claim_of_the_chapter_holds(name, lesson, monkeypatch):
+    module = module_of(name)
     for constant, value in QUICK.get(name, {}).items():
-        setattr(module, constant, value)
+        monkeypatch.setattr(module, constant, value)
     with jax.enable_x64(False):  # as a user runs it
         chapter = module.chapter(lesson)
     assert chapter.name == name
@@ -74,30 +75,28 @@ def test_features_of_other_pictures_are_refused(lesson):
     other = lesson.train._replace(labels=lesson.train.labels[::-1])
     wrong = lesson._replace(features=lesson._replace(train=other))
     with pytest.raises(DataError, match="are not of these training pictures"):
-        script("real_features").chapter(wrong)
+        module_of("real_features").chapter(wrong)
 
 
-def test_every_script_is_a_chapter_and_every_chapter_a_script():
-    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(CHAPTERS)
+def test_every_module_is_a_chapter_and_every_chapter_a_module():
+    found = {path.stem for path in (FOLDER / "chapters").glob("*.py")} - {"__init__"}
+    assert found == set(CHAPTERS)
 
 
-def test_the_table_of_the_folder_names_only_scripts_that_exist():
+def test_the_table_of_the_folder_names_all_chapters_and_nothing_else():
     named = set(re.findall(r"`(\w+)\.py`", (FOLDER / "README.md").read_text(encoding="utf-8")))
     assert named <= set(CHAPTERS)
     assert set(CHAPTERS) <= named
 
 
-def test_a_script_runs_alone_and_prints_its_verdicts(tmp_path):
-    command = [sys.executable, str(FOLDER / "stability.py"), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "[−666, −333, 0]" in done.stdout
-    assert done.stdout.count("verdict:  reproduced") == 4
-
-
-def test_alone_saves_the_pictures(tmp_path, capsys):
-    alone(script("bias_trick").chapter, ["--out", str(tmp_path)])
-    assert (tmp_path / "bias_trick.png").read_bytes().startswith(b"\x89PNG")
-    assert "The bias trick" in capsys.readouterr().out
+def test_some_chapters_print_their_verdicts_and_save_their_pictures(tmp_path, capsys):
+    run(Options(only=("stability", "bias_trick"), out=tmp_path / "out", verbose=True))
+    said = capsys.readouterr().err
+    assert "The bias trick" in said
+    assert "[−666, −333, 0]" in said
+    assert said.split("Numeric stability")[1].count("verdict:  reproduced") == 4
+    picture = (tmp_path / "out" / "figures" / "bias_trick.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
 
 
 def test_the_command_writes_both_pages_and_the_numbers(tmp_path, capsys):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from jaxlin import sharding
 from jaxlin.core import DataError
 from jaxlin.data import open_features
+from jaxlin.distributed import sharding
 from jaxlin.passes import DeviceRows, HostRows, open_rows, open_sharded
 from jaxlin.solvers.problem import _check_range
 

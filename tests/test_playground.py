@@ -14,8 +14,8 @@ import pytest
 
 from jaxlin import losses
 from jaxlin.core import Batch, LinearParams
+from jaxlin.lecture.playground import playground_page
 from jaxlin.objectives import compose
-from jaxlin.report.lecture import playground_page
 from jaxlin.scores import linear
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -1,5 +1,6 @@
 """`jaxlin.runs`: what a command writes, from Python."""
 
+import inspect
 import json
 import os
 import signal
@@ -245,3 +246,31 @@ def test_a_solution_and_a_gradient_report_are_a_few_lines(arrays):
     report = jaxlin.gradients.check_gradient(lambda x: (x**2).sum(), np.arange(3.0))
     assert repr(report) == str(report)
     assert len(repr(report).splitlines()) < 15
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "own", "decided"),
+    [
+        (runs.train, (), set(), set()),
+        (runs.sweep, (), set(), set()),
+        (runs.evaluate, ("a run",), set(), set()),
+        (runs.predict, ("a run", "a file"), {"inputs"}, {"paths"}),
+        (runs.gradcheck, (), set(), set()),
+        (runs.landscape, (), set(), set()),
+    ],
+)
+def test_the_signature_of_a_job_names_just_the_keywords_that_it_takes(job, words, own, decided):
+    """As its refusal lists them: a notebook completes what `inspect.signature` shows."""
+    shown = inspect.signature(job).parameters
+    with pytest.raises(TypeError, match="Known are: ") as refusal:
+        job(*words, zzzzzz=1)
+    known = set(str(refusal.value).partition("Known are: ")[2].removesuffix(".").split(", "))
+    assert shown.keys() - known == {"progress"} | own
+    assert known - shown.keys() == decided
+    assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in shown.values())
+
+
+def test_the_signature_of_a_job_has_the_defaults():
+    shown = inspect.signature(runs.train).parameters
+    defaults = {name: shown[name].default for name in ("data", "loss", "strength", "resume")}
+    assert defaults == {"data": "digits", "loss": "softmax", "strength": 1e-4, "resume": "never"}

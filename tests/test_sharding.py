@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlin import sharding
 from jaxlin.core import Batch, LinearParams
+from jaxlin.distributed import sharding
 from jaxlin.passes import open_sharded
 
 EIGHT = "--xla_force_host_platform_device_count=8"

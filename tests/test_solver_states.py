@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlin import sharding
+from jaxlin.distributed import sharding
 from jaxlin.passes import open_sharded
 from jaxlin.solvers import fitting, minimize, refresh
 from jaxlin.solvers.problem import beside

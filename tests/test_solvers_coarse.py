@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxlin.distributed.sharding import mesh
 from jaxlin.passes import DeviceRows, chunks, open_rows, open_sharded
 from jaxlin.platforms import arithmetic_of
-from jaxlin.sharding import mesh
 from jaxlin.solvers import Status, minimize
 
 STRENGTH, TOLERANCE = 1e-5, 1e-5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxlin.core import LinearParams
-from jaxlin.sharding import mesh
+from jaxlin.distributed.sharding import mesh
 from jaxlin.solvers import Status, fitting, minimize, minimize_path, smooth
 from jaxlin.solvers.problem import open_problem
 

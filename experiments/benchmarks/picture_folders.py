@@ -97,7 +97,7 @@ def torchvision_reads(root):
 CONTENDERS = {"jaxlin": jaxlin_reads, "torchvision": torchvision_reads}
 
 
-def apart(name, root):
+def in_own_process(name, root):
     """What a contender measures in a process of its own."""
     words = [sys.executable, __file__, "--only", name, "--data-dir", str(root)]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
@@ -136,7 +136,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = options.data_dir or Path(folder) / "pictures"
         write(root, options.pictures)
-        runs = [{name: apart(name, root) for name in CONTENDERS} for _ in range(options.repeats)]
+        runs = [
+            {name: in_own_process(name, root) for name in CONTENDERS}
+            for _ in range(options.repeats)
+        ]
     ratios = [run["jaxlin"]["seconds"] / run["torchvision"]["seconds"] for run in runs]
     own = [run["jaxlin"] for run in runs]
     result = {

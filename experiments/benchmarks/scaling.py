@@ -25,8 +25,9 @@ def measure(count, rows, features, classes, batch, repeats):
     import numpy as np
     import optax
 
-    from jaxlin import losses, scores, sharding, train
+    from jaxlin import losses, scores, train
     from jaxlin.core import Batch, LinearParams
+    from jaxlin.distributed import sharding
     from jaxlin.objectives import compose
 
     rng = np.random.default_rng(0)

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlin import Batch, LinearParams, checkpoint, compose, data, losses, scores, sharding, train
+from jaxlin import Batch, LinearParams, checkpoint, compose, data, losses, scores, train
+from jaxlin.distributed import sharding
 
 digits = data.load("digits")
 batch = Batch(digits.inputs.astype(np.float32) / 16, digits.labels)

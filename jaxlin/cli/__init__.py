@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake costs one sentence."""
     prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    from jaxlin.cli.launch import ABANDONED
+    from jaxlin.distributed.cluster import lost_peer
+    from jaxlin.distributed.launch import ABANDONED
     from jaxlin.runs import accelerators
-    from jaxlin.runs.cluster import lost_peer
 
     usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
@@ -101,13 +101,14 @@ def _run(name: str = "help", *rest: str) -> int:
         return 0
     if name not in COMMANDS:
         raise ValueError(f"`{name}` is not a command. {_nearest(name, COMMANDS)}")
-    from jaxlin.cli import launch
+    from jaxlin.cli import child
     from jaxlin.cli.parsing import parse
+    from jaxlin.distributed import launch
 
     module = import_module(f"jaxlin.cli.{name}")
     options = parse(module.Options, list(rest), command=name)
-    if launch.processes(options):
-        return launch.supervise([name, *rest])
+    if launch.wanted(options):
+        return launch.supervise([*child.COMMAND, name, *rest])
     if name not in WITHOUT_JAX:
         _prepare_jax(quiet=name == "info" or getattr(options, "quiet", False))
     return module.run(options)
@@ -119,7 +120,7 @@ def _prepare_jax(*, quiet: bool) -> None:
     from jaxlin.runs import accelerators
 
     compilation_cache.keep()
-    machine = accelerators.look()
+    machine = accelerators.detect()
     note = accelerators.note(machine, os.environ.get("JAX_PLATFORMS", ""))
     accelerators.block(machine)
     if note and not quiet:

@@ -45,7 +45,7 @@ def run(options: Options) -> int:
         "cards": _cards(),
         **_arithmetic(jax.local_devices()[0]),
         "programs": _programs(),
-        "note": accelerators.note(accelerators.look(), os.environ.get("JAX_PLATFORMS", "")),
+        "note": accelerators.note(accelerators.detect(), os.environ.get("JAX_PLATFORMS", "")),
     }
     if options.json:
         emit(found)

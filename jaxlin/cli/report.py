@@ -23,7 +23,7 @@ def run(options: Options) -> int:
     from jaxlin import models
     from jaxlin.runs.folder import load_run, read_json, write_pictures
     from jaxlin.runs.output import say
-    from jaxlin.runs.preparation import judged, split_data
+    from jaxlin.runs.preparation import evaluation_split, split_data
 
     if (options.run / "sweep.json").is_file():
         from jaxlin.runs.sweeps.page import write_sweep_pictures
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     results = read_json(options.run / "results.json")
     if options.data_dir is not None:
         config = config | {"data_dir": str(options.data_dir)}
-    split, data = judged(*split_data(config))
+    split, data = evaluation_split(*split_data(config))
     scores = models.scores(model, data.inputs)
     write_pictures(options.run, model, data, scores, split=split, results=results, config=config)
     say(f"Look at     {options.run / 'report.html'}")

@@ -11,7 +11,7 @@
 `classes.txt`, one name a line, may lie beside the files or above the folders of the parts. `val` is
 also called `valid` or `validation`; where a folder has `val` but no `test`, as ImageNet has, `val`
 is the test set. In a run of several processes each may have some of the files: see
-`jaxlin.data.scattered`.
+`jaxlin.data.distributed_features`.
 """
 
 __all__ = [
@@ -40,7 +40,7 @@ from jaxlin.core import DataError
 from jaxlin.data import arrays
 from jaxlin.data.dataset import Dataset, Unlabeled, fingerprint
 from jaxlin.data.pixels import PixelRange, pixel_range
-from jaxlin.data.rows import RESIDENT_BYTES, FileRows, hold
+from jaxlin.data.rows import RESIDENT_BYTES, FileRows, materialize
 from jaxlin.data.shards import (
     ENDINGS,
     LABELS,
@@ -166,7 +166,7 @@ def _load(path: Path, split: str, reading: Reading) -> Dataset:
     if part == "train" and class_names is None:
         refuse_one_class(found.labels, names, file=str(path))
     mark = fingerprint(found.inputs, found.labels)
-    inputs = hold(found.inputs, memory)
+    inputs = materialize(found.inputs, memory)
     return Dataset(
         inputs, found.labels, names, None, path.name, mark, split, pixels=range_of(inputs)
     )
@@ -176,7 +176,7 @@ def _inputs(path: Path, reading: Reading) -> list[Unlabeled]:
     found = []
     for split in _splits(path, reading):
         part = "train" if split == "all" else split
-        inputs = hold(open_features(path, part=part, labeled=False).inputs, reading.memory)
+        inputs = materialize(open_features(path, part=part, labeled=False).inputs, reading.memory)
         place = path.name if split == "all" else f"{path.name}:{split}"
         names = [f"{place}[{row}]" for row in range(len(inputs))]
         found.append(Unlabeled(inputs, names, None, path.name, split, range_of(inputs)))

@@ -19,13 +19,13 @@ from jaxlin.core import DataError
 from jaxlin.data import (
     archives,
     arrays,
+    distributed_features,
     features,
     hdf5,
     named,
     parquet,
     picture_tables,
     pictures,
-    scattered,
     torch_files,
 )
 from jaxlin.data.conform import conform
@@ -81,8 +81,8 @@ def load(source: str | Path, *, split: str = "train", **how: Any) -> Dataset:
         is its test set. "train" takes all rows where files say nothing of splits.
       **how: fields of `jaxlin.data.source.Reading`: `data_dir`, `labels`, `inputs_key`,
         `labels_key`, `label_column`, `image_shape`, `image_size`, `color`, `background`,
-        `class_names`, `memory`, `progress`, `apart`. One that this kind of source does not heed
-        is refused.
+        `class_names`, `memory`, `progress`, `distributed`. One that this kind of source does not
+        heed is refused.
 
     Returns:
       A `Dataset`; inputs are finite, labels integers in [0, K), both of one length. `split` says
@@ -167,7 +167,7 @@ def _test(test: str | Path, labels: str | Path | None, train: Dataset, like: Rea
     if train.image_shape is not None and "image_size" in reader.options:
         own = own._replace(**_pictures_like(train.image_shape))
     own = own._replace(class_names=train.class_names, memory=like.memory)
-    own = own._replace(apart=like.apart, progress=like.progress)
+    own = own._replace(distributed=like.distributed, progress=like.progress)
     there = reader.splits(place, own)
     order = ("test", "validation", "all", "train")
     return reader.load(place, next(split for split in order if split in there), own)
@@ -218,8 +218,8 @@ def reader_of(source: str | Path, reading: Reading = Reading()) -> tuple[str | P
     if str(source) in named.NAMED:
         return str(source), named.READER
     path = _path(source)
-    if reading.apart is not None and path in reading.apart.folders:
-        return path, scattered.READER
+    if reading.distributed is not None and path in reading.distributed.folders:
+        return path, distributed_features.READER
     if path.is_dir():
         if named.set_of(path):
             return path, named.SET_FOLDER

@@ -19,7 +19,7 @@ __all__ = [
     "extremes",
     "fill",
     "from_map",
-    "hold",
+    "materialize",
     "positions",
     "take",
 ]
@@ -39,7 +39,7 @@ from numpy.typing import DTypeLike
 
 from jaxlin.core import DataError
 from jaxlin.data.reading import Reader, Shard, open_reader, read_bytes
-from jaxlin.placing import aligned
+from jaxlin.transfer import aligned
 
 RESIDENT_BYTES = 4 << 30
 """Inputs up to this size are held in memory unless somebody says otherwise."""
@@ -190,7 +190,7 @@ def take(source: Any, rows: np.ndarray) -> Any:
     return RowView(source, rows)
 
 
-def hold(source: Any, memory: int) -> Any:
+def materialize(source: Any, memory: int) -> Any:
     """The rows as an array in memory if they take at most `memory` bytes, else the source."""
     if isinstance(source, (FileRows, RowView)):
         source.resident_bytes = memory

@@ -56,8 +56,8 @@ class Reading(NamedTuple):
     """Bytes up to which features are held in memory."""
     progress: Callable[[int, int], None] | None = None
     """Called with how many pictures are read, and of how many, from the thread that loads."""
-    apart: Any = None
-    """In a run of several processes, the folders of which each has some files."""
+    distributed: Any = None
+    """`distributed_features.DistributedFolders`: those of which each process has some files."""
 
 
 OPTIONS = {

@@ -37,7 +37,7 @@ from jaxlin.gradients.patterns import describe
 from jaxlin.gradients.report import Entry, GradientReport
 from jaxlin.gradients.slopes import Slopes, resolve
 from jaxlin.gradients.structured import structured_step
-from jaxlin.placing import device_of
+from jaxlin.transfer import device_of
 
 CHUNK = 256  # entries searched together for a value that is not finite
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxlin.gradients.claim import claimed, scattered
+from jaxlin.gradients.claim import claimed, with_measured_rounding
 from jaxlin.gradients.complex_parts import NOTE, has_complex, in_real_parts
 from jaxlin.gradients.directions import by_directions
 from jaxlin.gradients.entries import by_entries
@@ -36,7 +36,7 @@ from jaxlin.gradients.lines import Key, Trial, generator, scales_of
 from jaxlin.gradients.report import GradientReport
 from jaxlin.gradients.structured import has_structure
 from jaxlin.gradients.working_dtype import prepared
-from jaxlin.placing import device_of
+from jaxlin.transfer import device_of
 
 MODES = ("quick", "sampled", "full")
 
@@ -112,7 +112,9 @@ def check_gradient(
     function = prepared(f, x, scales_of, dtype=dtype, memory=memory)
     value = _value_at(function)
     scale = scales_of(function)
-    claim = scattered(function, gradient, claimed(function, gradient, scale), scale, value)
+    claim = with_measured_rounding(
+        function, gradient, claimed(function, gradient, scale), scale, value
+    )
     claim = claim._replace(notes=claim.notes + custom)
     structured = function.dtype == "float64" and has_structure(f)
     trial = Trial(function, claim, value, structured, memory)

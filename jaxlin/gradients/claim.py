@@ -1,6 +1,6 @@
 """The gradient that is on trial: where it comes from and how much its dtype rounds."""
 
-__all__ = ["Claim", "claimed", "evaluated", "is_like", "scattered"]
+__all__ = ["Claim", "claimed", "evaluated", "is_like", "with_measured_rounding"]
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -82,7 +82,7 @@ def claimed(
     return Claim(np.concatenate(values), np.concatenate(rounding), tuple(notes))
 
 
-def scattered(
+def with_measured_rounding(
     function: Function,
     gradient: Tree | Callable[[Tree], Tree] | None,
     claim: Claim,

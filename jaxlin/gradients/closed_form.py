@@ -31,7 +31,11 @@ from numpy.typing import ArrayLike
 
 
 class LinearGradient(NamedTuple):
-    """A value and its derivatives by everything that the score W x + b is made of."""
+    """A value and its derivatives by everything that the score W x + b is made of.
+
+    >>> softmax([[0.0], [0.0]], [0.0, 0.0], [[1.0]], [1]).bias.tolist()
+    [0.5, -0.5]
+    """
 
     value: float
     weights: np.ndarray

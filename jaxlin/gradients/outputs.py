@@ -21,8 +21,8 @@ from jax.typing import DTypeLike
 from jaxlin.gradients.evaluate import GIB, Function
 from jaxlin.gradients.leaves import Leaf, Tree, unflatten
 from jaxlin.gradients.lines import random_signs, scales_of
-from jaxlin.placing import device_of
 from jaxlin.precision import jit
+from jaxlin.transfer import device_of
 
 BLOCK = 1024  # points looked up together
 NEARBY = 2.0**-7  # displacement, in natural units, that shows how much an output varies

@@ -36,8 +36,8 @@ from jaxlin import losses, regularizers
 from jaxlin.blocks import Blocks, blocks_on
 from jaxlin.core import LinearParams
 from jaxlin.gradients.linear import LinearObjective, Params, unwrap, weights_of
-from jaxlin.placing import device_of
 from jaxlin.precision import float64, jit
+from jaxlin.transfer import device_of
 
 Statistics = tuple[Array, ...]
 Change = Callable[[Array, Array], Array]

@@ -24,7 +24,11 @@ _BLOCK_SECONDS = 5.0
 
 
 class Stored(NamedTuple):
-    """The contents of a `landscape.npz`."""
+    """The contents of a `landscape.npz`.
+
+    >>> Stored((np.arange(2.0),), np.array([3.0, np.nan]), np.array([True, False]), {}).done.all()
+    np.False_
+    """
 
     steps: tuple[np.ndarray, ...]
     """One array for each axis."""
@@ -37,7 +41,14 @@ class Stored(NamedTuple):
 
 
 def save(path: Path, stored: Stored) -> None:
-    """Write through a temporary file, so that an interruption leaves the last good one."""
+    """Write through a temporary file, so that an interruption leaves the last good one.
+
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "landscape.npz"
+    >>> save(path, Stored((np.arange(2.0),), np.array([3.0, 4.0]), np.array([True, True]), {}))
+    >>> load(path).values.tolist()
+    [3.0, 4.0]
+    """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     arrays: dict[str, Any] = {f"steps_{i + 1}": steps for i, steps in enumerate(stored.steps)}
@@ -54,6 +65,10 @@ def load(path: Path) -> Stored:
 
     Raises:
       DataError: the file is missing, or is not such a file.
+
+    >>> load(Path("nowhere.npz"))
+    Traceback (most recent call last):
+    jaxlin.core.DataError: nowhere.npz: there is no such file.
     """
     path = Path(path)
     try:
@@ -94,6 +109,11 @@ def compute(
 
     Raises:
       DataError: `path` holds something else.
+
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "landscape.npz"
+    >>> compute(path, np.square, (np.array([-1.0, 2.0]),), {"loss": "a parabola"}).values.tolist()
+    [1.0, 4.0]
     """
     arrays = tuple(np.asarray(s, np.float64) for s in steps)
     shape = tuple(map(len, arrays))

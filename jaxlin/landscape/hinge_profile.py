@@ -26,9 +26,9 @@ from jaxlin.core import LinearParams
 from jaxlin.landscape import _trees
 from jaxlin.landscape._scores import Scaling, SliceData, open_slice, place, products
 from jaxlin.landscape.directions import tree_of
-from jaxlin.placing import device_of
 from jaxlin.platforms import with_float64
 from jaxlin.precision import jit
+from jaxlin.transfer import device_of
 
 Pieces = tuple[np.ndarray, tuple[float, float], tuple[np.ndarray, np.ndarray]]
 """Kinks, the line (c, d) left of all of them, and what each kink adds to c and to d."""

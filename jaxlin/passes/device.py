@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import blocks_on
 from jaxlin.cpu_threads import check_not_forked
+from jaxlin.distributed.sharding import fetch
 from jaxlin.memory import kept_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import Rows, arithmetic, chunk_size, norm_bound
-from jaxlin.placing import device_of, to_device
 from jaxlin.platforms import arithmetic_of, with_float64
 from jaxlin.prefetch import prefetch
-from jaxlin.sharding import fetch
+from jaxlin.transfer import device_of, to_device
 
 RESIDENT_BYTES = 4 << 30
 """Memory maps and chunked sources beyond this are read part by part in every pass, on a CPU."""

@@ -22,12 +22,12 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin.blocks import blocks_on
 from jaxlin.cpu_threads import check_not_forked
+from jaxlin.distributed.sharding import fetch, place_rows
 from jaxlin.memory import available_bytes
 from jaxlin.passes import chunks
 from jaxlin.passes.affine import arithmetic, arithmetic_dtype, chunk_size
 from jaxlin.passes.device import DeviceRows, exactly
 from jaxlin.precision import Compiled, jit
-from jaxlin.sharding import fetch, place_rows
 
 _ROWS, _COLUMNS, _SAME = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
 
@@ -47,13 +47,13 @@ def open_sharded(
       inputs: (N, D) array, memory map, or anything with `shape`, `dtype` and row slices. A
         process reads the rows of its own devices, and those that `sample` asks for.
       classes: K.
-      over: from `jaxlin.sharding.mesh`; along its `class` axis everything is repeated.
+      over: from `jaxlin.distributed.sharding.mesh`; along its `class` axis everything is repeated.
       shift, scale, dtype: as in `jaxlin.passes.open_rows`.
 
     Raises:
       ValueError: sparse inputs, or more rows on a device than it has memory for.
 
-    >>> from jaxlin.sharding import mesh
+    >>> from jaxlin.distributed.sharding import mesh
     >>> open_sharded(np.eye(2, dtype=np.float32), 3, mesh(1)).dtype
     dtype('float32')
     """
@@ -84,7 +84,7 @@ def _check_memory(inputs: Any, over: Mesh) -> None:
 class ShardedRows(DeviceRows):
     """Rows on the devices of a mesh; its size is N rounded up to fill them.
 
-    >>> from jaxlin.sharding import mesh
+    >>> from jaxlin.distributed.sharding import mesh
     >>> rows = ShardedRows(np.eye(2), 3, mesh(1), None, None, np.dtype(np.float64))
     >>> rows.examples, rows.size
     (2, 2)

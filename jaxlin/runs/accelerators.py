@@ -3,7 +3,7 @@
 All of it is looked at before JAX starts, which takes seconds on a GPU, and without it.
 """
 
-__all__ = ["Machine", "block", "driver", "look", "note", "plugins", "refusal", "sentences"]
+__all__ = ["Machine", "block", "detect", "driver", "note", "plugins", "refusal", "sentences"]
 
 import ctypes
 import logging
@@ -47,7 +47,7 @@ class Machine(NamedTuple):
         return next((f"{name} {self.plugins[name]}" for name in named), None)
 
 
-def look(root: Path = Path("/"), load: Callable = ctypes.CDLL) -> Machine:
+def detect(root: Path = Path("/"), load: Callable = ctypes.CDLL) -> Machine:
     """Look for accelerators.
 
     Args:

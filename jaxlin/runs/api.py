@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxlin.runs import evaluation, gradient_check, landscape_options, prediction, train_options
 from jaxlin.runs.examples import Given
-from jaxlin.runs.keywords import options_of
+from jaxlin.runs.keywords import options_of, with_options
 from jaxlin.runs.run import Run, open_folder
+from jaxlin.runs.sweeps import options as sweep_options
 
 
+@with_options(train_options.Options)
 def train(data: Any = "digits", *, test: Any = None, progress: bool = False, **options: Any) -> Run:
     """Train a linear classifier and write a run folder with its report, as `jaxlin train` does.
 
@@ -42,14 +45,15 @@ def train(data: Any = "digits", *, test: Any = None, progress: bool = False, **o
     (True, True)
     """
     from jaxlin.runs import jobs
-    from jaxlin.runs.train_options import Options, check_options, is_full_batch
 
     words, given = _data_words(data, test, options)
-    chosen = options_of(Options, words, of="runs.train", quiet=not progress)
-    check_options(chosen)
-    return _folder_of(jobs.train, chosen, _built(given, chosen), proves=is_full_batch(chosen))
+    chosen = options_of(train_options.Options, words, of="runs.train", quiet=not progress)
+    train_options.check_options(chosen)
+    proves = train_options.is_full_batch(chosen)
+    return _folder_of(jobs.train, chosen, _built(given, chosen), proves=proves)
 
 
+@with_options(sweep_options.Options)
 def sweep(data: Any = "digits", *, test: Any = None, progress: bool = False, **options: Any) -> Run:
     """Fit many heads in one pass, choose one on validation, test it once, as `jaxlin sweep` does.
 
@@ -69,14 +73,15 @@ def sweep(data: Any = "digits", *, test: Any = None, progress: bool = False, **o
     2
     """
     from jaxlin.runs import jobs
-    from jaxlin.runs.sweeps.options import Options, resolved
-    from jaxlin.runs.train_options import is_full_batch
 
     words, given = _data_words(data, test, options)
-    chosen = resolved(options_of(Options, words, of="runs.sweep", quiet=not progress))
-    return _folder_of(jobs.sweep, chosen, _built(given, chosen), proves=is_full_batch(chosen))
+    asked = options_of(sweep_options.Options, words, of="runs.sweep", quiet=not progress)
+    chosen = sweep_options.resolved(asked)
+    proves = train_options.is_full_batch(chosen)
+    return _folder_of(jobs.sweep, chosen, _built(given, chosen), proves=proves)
 
 
+@with_options(evaluation.Options)
 def evaluate(
     run: Run | str | os.PathLike, data: Any = None, *, progress: bool = False, **options: Any
 ) -> Run:
@@ -96,17 +101,16 @@ def evaluate(
     >>> evaluate(run).results["accuracy"] > 0.9
     True
     """
-    from jaxlin.runs.evaluation import Options
-    from jaxlin.runs.evaluation import evaluate as measured
     from jaxlin.runs.in_hand import is_in_hand
 
     hand = is_in_hand(data, "data")
     words = options | {"run": _folder(run)} | ({} if hand or data is None else {"data": data})
-    chosen = options_of(Options, words, of="runs.evaluate")
-    results = measured(chosen, data if hand else None, quiet=not progress)
+    chosen = options_of(evaluation.Options, words, of="runs.evaluate")
+    results = evaluation.evaluate(chosen, data if hand else None, quiet=not progress)
     return open_folder(chosen.run)._replace(kind="evaluate", results=results, history=[])
 
 
+@with_options(prediction.Options, but=("paths",))
 def predict(
     run: Run | str | os.PathLike, inputs: Any, *, progress: bool = False, **options: Any
 ) -> Run:
@@ -130,18 +134,17 @@ def predict(
     2
     """
     from jaxlin.runs.in_hand import inputs_in_hand
-    from jaxlin.runs.prediction import Options
-    from jaxlin.runs.prediction import predict as predicted
 
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     named = isinstance(paths, list | tuple) and all(isinstance(p, str | os.PathLike) for p in paths)
     words = options | {"run": _folder(run), "paths": paths if named else ()}
-    chosen = options_of(Options, words, of="runs.predict")
+    chosen = options_of(prediction.Options, words, of="runs.predict")
     given = () if named else (inputs_in_hand(inputs),)
-    results = predicted(chosen, given, quiet=not progress)
+    results = prediction.predict(chosen, given, quiet=not progress)
     return open_folder(chosen.run)._replace(kind="predict", results=results, history=[])
 
 
+@with_options(gradient_check.Options)
 def gradcheck(data: Any = None, *, progress: bool = False, **options: Any) -> Run:
     """Check a gradient, as `jaxlin gradcheck` does.
 
@@ -158,7 +161,6 @@ def gradcheck(data: Any = None, *, progress: bool = False, **options: Any) -> Ru
     >>> gradcheck("digits", limit=50).results["verdict"]
     'pass'
     """
-    from jaxlin.runs.gradient_check import Options, check
     from jaxlin.runs.in_hand import in_hand, is_in_hand
     from jaxlin.runs.output import say
 
@@ -166,16 +168,17 @@ def gradcheck(data: Any = None, *, progress: bool = False, **options: Any) -> Ru
     words = dict(options) if hand or data is None else options | {"data": data}
     if isinstance(words.get("at"), Run):
         words["at"] = str(_folder(words["at"]))
-    chosen = options_of(Options, words, of="runs.gradcheck")
+    chosen = options_of(gradient_check.Options, words, of="runs.gradcheck")
 
     def tell(name: str, report: Any) -> None:
         say(f"{name}: {report}\n", quiet=not progress)
 
-    found = check(chosen, tell, in_hand(data, "data") if hand else None)
+    found = gradient_check.check(chosen, tell, in_hand(data, "data") if hand else None)
     report = None if found.out is None else found.out / "gradcheck.html"
     return Run(found.out, None, found.results, [], report, "gradcheck")
 
 
+@with_options(landscape_options.Options)
 def landscape(
     run: Run | str | os.PathLike | None = None,
     data: Any = None,
@@ -200,7 +203,6 @@ def landscape(
     ('5', 'landscape.html')
     """
     from jaxlin.runs.in_hand import in_hand, is_in_hand
-    from jaxlin.runs.landscape_options import Options, check_options, shape_of
     from jaxlin.runs.output import say
     from jaxlin.runs.slices import draw
 
@@ -209,9 +211,9 @@ def landscape(
     words |= {} if hand or data is None else {"data": data}
     if isinstance(words.get("start"), Run):
         words["start"] = _folder(words["start"])
-    chosen = options_of(Options, words, of="runs.landscape", quiet=not progress)
-    shape = shape_of(chosen)
-    check_options(chosen)
+    chosen = options_of(landscape_options.Options, words, of="runs.landscape", quiet=not progress)
+    shape = landscape_options.shape_of(chosen)
+    landscape_options.check_options(chosen)
     out, found = draw(
         *(chosen, shape, lambda *told: say(*told, quiet=not progress)),
         in_hand(data, "data") if hand else None,

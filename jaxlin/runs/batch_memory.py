@@ -11,8 +11,9 @@ import optax
 from jax.sharding import Mesh
 
 from jaxlin.core import Batch, LinearParams
+from jaxlin.distributed.processes import all_reduce
+from jaxlin.distributed.sharding import width
 from jaxlin.memory import HEADROOM, available_bytes, parts_within, tree_bytes
-from jaxlin.sharding import agreed, width
 from jaxlin.stream import is_streamed
 
 
@@ -70,4 +71,4 @@ def batch_parts(
             f"and {free / 2**30:.2f} GiB of memory can be used. Use more --devices, split the "
             "classes with --class-devices, or take fewer examples with --limit."
         )
-    return -agreed(-parts)
+    return int(all_reduce(parts, "max"))

@@ -2,9 +2,9 @@
 
 __all__ = [
     "WHERE_DATA_LIE",
-    "SurvivalOptions",
-    "Watch",
-    "check_survival",
+    "CheckpointOptions",
+    "Checkpointer",
+    "check_checkpoints",
     "identity_of",
     "open_run",
 ]
@@ -30,8 +30,8 @@ WHERE_DATA_LIE = ("data", "data_dir", "labels", "test", "test_labels")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurvivalOptions:
-    """Survival: checkpoints, and going on from them."""
+class CheckpointOptions:
+    """Checkpoints: saving all state, and going on from it."""
 
     save_every: int | None = None
     """Save all state in the run folder's `checkpoints` every so many steps, or passes over the data
@@ -42,7 +42,7 @@ class SurvivalOptions:
     there is none."""
 
 
-def check_survival(options: Any) -> None:
+def check_checkpoints(options: Any) -> None:
     """Refuse what cannot be meant."""
     if options.save_every is not None and not options.save_every > 0:
         raise ValueError(f"--save-every must be positive, got {options.save_every}.")
@@ -53,7 +53,7 @@ def check_survival(options: Any) -> None:
         )
 
 
-class Watch(NamedTuple):
+class Checkpointer(NamedTuple):
     """What a loop of a command needs in order to survive."""
 
     keeper: Any
@@ -62,7 +62,7 @@ class Watch(NamedTuple):
     """`jaxlin.checkpoint.Found` to go on from, or `None`."""
     stopping: Callable[[], str]
 
-    def look(self, where: str) -> None:
+    def stop_if_signaled(self, where: str) -> None:
         """Leave by `Stopped` if a signal has come, where nothing is left to save."""
         from jaxlin.checkpoint import Stopped
 
@@ -77,7 +77,7 @@ class Watch(NamedTuple):
             _warn(f"done, but {failures} of the checkpoints could not be saved.")
         return 3 if failures else 0
 
-    def visit(self, step: int, state: Any, record: dict | None = None, *, last: bool) -> None:
+    def save_if_due(self, step: int, state: Any, record: dict | None = None, *, last: bool) -> None:
         """Save `state` where that is due, this is the last step, or a signal has come; then leave.
 
         Args:
@@ -126,11 +126,11 @@ def _options_alone(config: dict) -> dict:
 @contextmanager
 def open_run(
     options: Any, identity: dict, *, name: str, stopping: Callable[[], str]
-) -> Iterator[tuple[Path, Watch]]:
+) -> Iterator[tuple[Path, Checkpointer]]:
     """The run's folder, made and locked while the context lasts, and what is needed to survive.
 
     Args:
-      options: of the command; with `OutputOptions` and `SurvivalOptions`.
+      options: of the command; with `OutputOptions` and `CheckpointOptions`.
       identity: from `identity_of`.
       name: of the folder under `runs` where `--out` is not given.
       stopping: from `jaxlin.checkpoint.stop_signals`.
@@ -159,7 +159,7 @@ def open_run(
             )
         if found is not None:
             say(f"Going on from step {found.step:,} ({found.folder})", quiet=options.quiet)
-        yield out, Watch(keeper, found, checkpoint.anywhere(stopping))
+        yield out, Checkpointer(keeper, found, checkpoint.anywhere(stopping))
 
 
 def _locked(stack: ExitStack, options: Any, identity: dict, name: str) -> Path:

@@ -105,14 +105,14 @@ def start(options: Any, *, proves: bool) -> Any:
       proves: the run certifies its fits; where the devices cannot, a line says so.
 
     Returns:
-      A `jaxlin.sharding.mesh`, or `None` where one device does everything.
+      A `jaxlin.distributed.sharding.mesh`, or `None` where one device does everything.
     """
     set_flags(options)
     import jax
 
-    from jaxlin.runs.cluster import connect
+    from jaxlin.distributed.cluster import connect
+    from jaxlin.distributed.sharding import mesh
     from jaxlin.runs.output import say
-    from jaxlin.sharding import mesh
 
     connect(options)
     # The package states the precision of its products; this is for those of others.

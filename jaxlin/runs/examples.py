@@ -166,14 +166,14 @@ def held_out(
 
 def run_data(
     config: dict,
-    apart: Any = None,
+    distributed: Any = None,
     *,
     given: Given = NOT_GIVEN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """The `jaxlin.data.Splits` that a run's configuration names, but for those `given`.
 
-    See `jaxlin.data.source.Reading` for `apart` and `progress`.
+    See `jaxlin.data.source.Reading` for `distributed` and `progress`.
     """
     from jaxlin.data import load_splits
     from jaxlin.data.registry import Splits
@@ -187,7 +187,7 @@ def run_data(
             test=None if given.test is not None else config.get("test"),
             test_labels=config.get("test_labels"),
             memory=memory_bytes(config),
-            apart=apart,
+            distributed=distributed,
             progress=progress,
             **reading_of(config),
         )

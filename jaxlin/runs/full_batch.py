@@ -1,6 +1,6 @@
 """The full-batch way to a model: a certified solution, logged as its two bounds close."""
 
-__all__ = ["Solved", "solve"]
+__all__ = ["FullBatchFit", "solve"]
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxlin import checkpoint, solvers
 from jaxlin.core import LinearParams, Solution
 from jaxlin.runs import hosts
-from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.checkpointing import Checkpointer
 from jaxlin.runs.metrics_log import record_log
 from jaxlin.runs.output import say
 from jaxlin.runs.train_options import Options
@@ -25,7 +25,7 @@ SILENCE = 3.0
 """Seconds without a line of progress."""
 
 
-class Solved(NamedTuple):
+class FullBatchFit(NamedTuple):
     """The full-batch counterpart of `jaxlin.train.Fit`."""
 
     params: LinearParams
@@ -48,15 +48,21 @@ class _Before(NamedTuple):
 
 
 def solve(
-    job: Any, out: Path, watch: Watch, *, mesh: Mesh | None, chatty: bool, verbose: bool
-) -> Solved:
+    job: Any,
+    out: Path,
+    checkpointer: Checkpointer,
+    *,
+    mesh: Mesh | None,
+    chatty: bool,
+    verbose: bool,
+) -> FullBatchFit:
     """Solve the problem of `job.config`, writing objective and lower bound to `metrics.jsonl`.
 
     A checkpoint holds all that the fit has learned: a run that goes on from it is the unbroken one,
     bit for bit. A fit of a second or so is saved at its end only, and begins again before that.
     """
     begun, worth_a_line = time.perf_counter(), _news()
-    state, before = _beginning(job, out, watch)
+    state, before = _beginning(job, out, checkpointer)
     records = list(before.records)
     with record_log(out / "metrics.jsonl", records) as log:
 
@@ -86,14 +92,18 @@ def solve(
         def on_carried(evaluations: float, make: Callable[[], Any]) -> None:
             nonlocal carries
             carries = True
-            watch.visit(int(evaluations), partial(packed, make), last=False)
+            checkpointer.save_if_due(int(evaluations), partial(packed, make), last=False)
 
         def on_pass() -> None:
             if not carries:
-                watch.look("where the fit begins")
+                checkpointer.stop_if_signaled("where the fit begins")
 
         if before.solution is None:
-            asked = {} if watch.keeper is None else {"on_carried": on_carried, "on_pass": on_pass}
+            asked = (
+                {}
+                if checkpointer.keeper is None
+                else {"on_carried": on_carried, "on_pass": on_pass}
+            )
             solution = _minimize(job, callback=note, carried=state, mesh=mesh, **asked)
             note(solution.evaluations, solution.objective, solution.lower_bound)
             plain = {
@@ -104,12 +114,12 @@ def solve(
             plain |= {"status": int(solution.status)}
             now = _Before(seconds(), tuple(records), solution=plain)
             record = {"solver": now._asdict()}
-            watch.visit(int(solution.evaluations), solution.params, record, last=True)
+            checkpointer.save_if_due(int(solution.evaluations), solution.params, record, last=True)
             solution = Solution(solution.params, **plain)
         else:
             solution = Solution(state, **before.solution)
     status = in_options(solvers.describe(solution.status), Options)
-    return Solved(solution.params, solution, status, None, seconds())
+    return FullBatchFit(solution.params, solution, status, None, seconds())
 
 
 def _news() -> Callable[[float, float], bool]:
@@ -138,21 +148,21 @@ def _in_words(line: dict) -> str:
     return f"{words}  lower bound {lower_bound:.7f}  relative gap {gap:.1e}"
 
 
-def _beginning(job: Any, out: Path, watch: Watch) -> tuple:
+def _beginning(job: Any, out: Path, checkpointer: Checkpointer) -> tuple:
     """What a fit that goes on has learned, or the parameters that it ended with, and what else is
     behind it; nothing for a run that is new."""
-    if watch.keeper is None:
+    if checkpointer.keeper is None:
         return None, _Before()
     (examples, features), classes = job.train.inputs.shape, len(job.train.class_names)
     dtype, l1 = _dtype(job.config), job.config["regularizer"] == "l1"
     sizes = {"examples": examples, "features": features, "classes": classes, "dtype": dtype}
     checkpoint.check_space(out, states.largest(job.config["loss"], l1=l1, **sizes))
-    if watch.found is None:
+    if checkpointer.found is None:
         return None, _Before()
-    before = _Before(**watch.found.record["solver"])
+    before = _Before(**checkpointer.found.record["solver"])
     params = LinearParams(np.zeros((classes, features), dtype), np.zeros(classes, dtype))
     like = params if before.fit is None else states.blank(before.fit)
-    return hosts.load(watch.found, like), before
+    return hosts.load(checkpointer.found, like), before
 
 
 def _dtype(config: dict) -> np.dtype:

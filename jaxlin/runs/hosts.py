@@ -5,19 +5,17 @@ write goes to a temporary folder of theirs. With one process everything here is 
 """
 
 __all__ = [
-    "across",
-    "apart",
-    "budgeted",
     "check_alike",
+    "distributed_folders",
     "load",
     "own_part",
+    "resume_alike",
     "scores",
+    "set_memory",
     "share_output",
-    "shared",
 ]
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,13 +27,20 @@ import jax
 import numpy as np
 
 from jaxlin import checkpoint, models
-from jaxlin.data import NAMED, scattered
-from jaxlin.data.peers import Peers, together
+from jaxlin.data import NAMED
+from jaxlin.data.distributed_features import DistributedFolders, listing, merge_listings
 from jaxlin.data.rows import take
+from jaxlin.distributed.cluster import reachable_names
+from jaxlin.distributed.peers import Peers
+from jaxlin.distributed.processes import (
+    all_gather,
+    all_gather_json,
+    broadcast_json,
+    gather_results,
+    own_rows,
+)
 from jaxlin.runs.checkpointing import WHERE_DATA_LIE
-from jaxlin.runs.cluster import reachable_names
 from jaxlin.runs.examples import IN_HAND
-from jaxlin.sharding import agreed, own_rows
 
 
 @contextmanager
@@ -52,22 +57,22 @@ def share_output(options: Any) -> Iterator:
         )
 
 
-def shared(watch: Any, options: Any) -> Any:
-    """The `Watch` of a loop that all processes run: they go on from the first one's checkpoint."""
+def resume_alike(checkpointer: Any, options: Any) -> Any:
+    """The `Checkpointer` of a loop of all processes: they go on from the first one's checkpoint."""
     if jax.process_count() == 1:
-        return watch
+        return checkpointer
     first = jax.process_index() == 0
-    found = _from_first(None if watch.found is None else [*watch.found])
+    found = broadcast_json(None if checkpointer.found is None else [*checkpointer.found])
     if found is not None:
         step, folder, record = found
-        watch = watch._replace(found=checkpoint.Found(step, Path(folder), record))
+        checkpointer = checkpointer._replace(found=checkpoint.Found(step, Path(folder), record))
         if not first:
-            watch = watch._replace(
+            checkpointer = checkpointer._replace(
                 keeper=checkpoint.keeper(
                     Path(), identity={}, every=options.save_every, start=step, warn=_mute
                 )
             )
-    return watch
+    return checkpointer
 
 
 def load(found: Any, like: Any) -> Any:
@@ -78,7 +83,7 @@ def load(found: Any, like: Any) -> Any:
     if jax.process_index() == 0:
         plain = checkpoint.load(found, plain)
     data = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, plain)
-    values = jax.tree.map(lambda leaf: _gathered(leaf)[0].astype(leaf.dtype), data)
+    values = jax.tree.map(lambda leaf: all_gather(leaf)[0].astype(leaf.dtype), data)
     return jax.tree.map(_as, values, like)
 
 
@@ -117,7 +122,7 @@ def check_alike(options: Any, values: dict, parts: Sequence[Any]) -> None:
             f"{parts[0].name}: {examples} training examples are too few for {count} processes. "
             "Start fewer of them."
         )
-    first, *others = _from_all(_common(options, values, parts))
+    first, *others = all_gather_json(_common(options, values, parts))
     for number, other in enumerate(others, start=1):
         changed = checkpoint.differences(first, other)
         if changed:
@@ -141,24 +146,11 @@ def _common(options: Any, values: dict, parts: Sequence[Any]) -> dict:
     }
 
 
-def _from_first(value: Any) -> Any:
-    """A JSON value of the first process, on all."""
-    return _from_all(value)[0]
-
-
-def _from_all(value: Any) -> list:
-    """The JSON values of all processes, on all."""
-    text = np.frombuffer(json.dumps(value, default=str).encode(), np.uint8)
-    size = -agreed(-len(text))
-    filled = np.pad(text, (0, size - len(text)), constant_values=ord(" "))
-    return [json.loads(row.astype(np.uint8).tobytes()) for row in _gathered(filled)]
-
-
 def _mute(sentence: str) -> None:
     """The first process says it."""
 
 
-def apart(config: dict) -> scattered.Scattered | None:
+def distributed_folders(config: dict) -> DistributedFolders | None:
     """What of a run's data lies on the disks of several processes; `None` where each has all."""
     if jax.process_count() == 1:
         return None
@@ -166,19 +158,20 @@ def apart(config: dict) -> scattered.Scattered | None:
     paths = [None if name in (None, IN_HAND, *NAMED) else Path(name).expanduser() for name in named]
 
     def seen() -> list[dict]:
-        return [{} if path is None else scattered.listing(path) for path in paths]
+        return [{} if path is None else listing(path) for path in paths]
 
     folders = {}
-    for path, *listings in zip(paths, *together(_from_all, seen), strict=True):
-        if path is not None and (parts := scattered.united(path, listings)) is not None:
+    for path, *listings in zip(paths, *gather_results(all_gather_json, seen), strict=True):
+        parts = None if path is None else merge_listings(path, listings)
+        if path is not None and parts is not None:
             folders[path] = parts
-    return scattered.Scattered(_peers(), folders) if folders else None
+    return DistributedFolders(_peers(), folders) if folders else None
 
 
 @cache
 def _peers() -> Peers:
     """The connections of this process, once."""
-    return Peers(jax.process_index(), _from_all, list(reachable_names()))
+    return Peers(jax.process_index(), all_gather_json, list(reachable_names()))
 
 
 def own_part(inputs: Any) -> Any:
@@ -193,7 +186,7 @@ def _numbers(rows: slice) -> np.ndarray:
     return np.arange(rows.start, rows.stop)
 
 
-def budgeted(parts: Any, memory: float) -> Any:
+def set_memory(parts: Any, memory: float) -> Any:
     """The same `Dataset`s (or `None`); those left in files know how much memory they may take.
 
     It is the `memory` of one process, in GiB, that decides whether they are streamed: the order of
@@ -206,13 +199,6 @@ def budgeted(parts: Any, memory: float) -> Any:
     return parts
 
 
-def across(values: Any, how: str) -> np.ndarray:
-    """The "sum", "min" or "max" of `values` over all processes, in float64."""
-    if jax.process_count() == 1:
-        return values
-    return getattr(np, how)(_gathered(np.asarray(values, np.float64)), axis=0)
-
-
 def scores(model: models.Model, inputs: Any) -> np.ndarray:
     """`jaxlin.models.scores`, each process computing those of its own rows; whole on all."""
     count = len(inputs)
@@ -221,12 +207,4 @@ def scores(model: models.Model, inputs: Any) -> np.ndarray:
         return own
     share = -(-count // jax.process_count())
     filled = np.pad(own, ((0, share - len(own)), (0, 0)))
-    return _gathered(filled).reshape(-1, own.shape[1])[:count]
-
-
-def _gathered(values: np.ndarray) -> np.ndarray:
-    """The arrays of all processes, stacked."""
-    from jax.experimental.multihost_utils import process_allgather
-
-    with jax.enable_x64(True):
-        return np.asarray(process_allgather(values))
+    return all_gather(filled).reshape(-1, own.shape[1])[:count]

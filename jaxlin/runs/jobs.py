@@ -40,11 +40,11 @@ def train(
     _check_folder(options)
     job = prepare(options, given)
     name = f"{job.train.name}-{options.loss}"
-    with open_run(options, job.identity, name=name, stopping=stopping) as (out, watch):
-        watch.look("before the first step")
+    with open_run(options, job.identity, name=name, stopping=stopping) as (out, checkpointer):
+        checkpointer.stop_if_signaled("before the first step")
         say_data(job, quiet=options.quiet)
-        results, failure = train_and_write(job, options, out, watch, mesh)
-        return Done(out, results, failure, 1 if failure else watch.code())
+        results, failure = train_and_write(job, options, out, checkpointer, mesh)
+        return Done(out, results, failure, 1 if failure else checkpointer.code())
 
 
 def sweep(
@@ -68,11 +68,11 @@ def sweep(
     if other is not None:
         check_comparison(other, job.job.test)
     name = f"{job.train.name}-sweep"
-    with open_run(options, job.job.identity, name=name, stopping=stopping) as (out, watch):
-        watch.look("before the first step")
+    with open_run(options, job.job.identity, name=name, stopping=stopping) as (out, checkpointer):
+        checkpointer.stop_if_signaled("before the first step")
         say_data(job.job, quiet=options.quiet)
-        results, failure = sweep_and_write(job, options, out, watch, other)
-        return Done(out, results, failure, 1 if failure else watch.code())
+        results, failure = sweep_and_write(job, options, out, checkpointer, other)
+        return Done(out, results, failure, 1 if failure else checkpointer.code())
 
 
 def _check_folder(options: Any) -> None:

@@ -1,14 +1,15 @@
 """From keywords to the options of a command, refused as the command line refuses its words."""
 
-__all__ = ["NOT_KEYWORDS", "options_of"]
+__all__ = ["NOT_KEYWORDS", "options_of", "with_options"]
 
 import dataclasses
 import difflib
+import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 NOT_KEYWORDS = (
     *("config", "json", "quiet", "verbose"),
@@ -17,6 +18,51 @@ NOT_KEYWORDS = (
 """Options that are the command's alone: what it prints, and its processes."""
 
 _Options = TypeVar("_Options")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _keywords(options_type: type) -> list[dataclasses.Field]:
+    """The options of a command that are keywords, too."""
+    return [each for each in dataclasses.fields(options_type) if each.name not in NOT_KEYWORDS]
+
+
+def with_options(
+    options_type: type, *, but: tuple[str, ...] = ()
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """A decorator that shows the keywords which `**options` stands for, with their defaults.
+
+    Notebooks complete them, and `help` and the reference list them.
+
+    Args:
+      options_type: the command's dataclass.
+      but: options that the function decides.
+
+    >>> from jaxlin.runs.prediction import Options
+    >>> @with_options(Options, but=("run", "paths"))
+    ... def predict(inputs, **options): ...
+    >>> inspect.signature(predict).parameters["top"].default
+    1
+    """
+
+    def shown(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        signature, kinds = inspect.signature(function), get_type_hints(options_type)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        named = {*but, *(parameter.name for parameter in own)}
+        options = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=each.default,
+                annotation=kinds[each.name],
+            )
+            for each in _keywords(options_type)
+            if each.name not in named
+        ]
+        vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
+        return function
+
+    return shown
 
 
 def options_of(
@@ -43,11 +89,7 @@ def options_of(
     ValueError: --loss must be one of softmax, ..., got 'sofmax'. Did you mean softmax?
     """
     kinds = get_type_hints(options_type)
-    known = [
-        field.name
-        for field in dataclasses.fields(options_type)  # type: ignore[arg-type]  # a dataclass
-        if field.name not in NOT_KEYWORDS
-    ]
+    known = [each.name for each in _keywords(options_type)]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlin import metrics, models
 from jaxlin.data import Dataset
+from jaxlin.distributed.processes import all_reduce
 from jaxlin.prefetch import prefetch
 from jaxlin.runs import hosts
 from jaxlin.runs.folder import loss_values, probabilities
@@ -75,7 +76,7 @@ def measure_in_blocks(model: models.Model, data: Dataset, loss: Callable[..., An
         if classes > 5:
             first_five += metrics.top_k_accuracy(scores, labels, k=5) * len(labels)
     sums = [first_five, total, without]
-    counts = hosts.across(np.concatenate([right, of_class, sums]), "sum")
+    counts = all_reduce(np.concatenate([right, of_class, sums]), "sum")
     right, of_class, (first_five, total, without) = np.split(counts, [classes, 2 * classes])
     accuracy = float(right.sum() / examples)
     measured = {

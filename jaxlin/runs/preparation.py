@@ -1,6 +1,6 @@
 """From options to a job: the data in their three parts, and every option that depends on them."""
 
-__all__ = ["Job", "feature_size", "judged", "prepare", "say_data", "split_data"]
+__all__ = ["Job", "evaluation_split", "feature_size", "prepare", "say_data", "split_data"]
 
 import dataclasses
 from collections.abc import Callable
@@ -14,9 +14,10 @@ from jaxlin import preprocess
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import DataError
 from jaxlin.data import NAMED, Dataset
-from jaxlin.data.rows import hold, take
+from jaxlin.data.rows import materialize, take
 from jaxlin.data.telling import reading_counts, reading_lines, splits_lines
 from jaxlin.data.validate import refuse_large
+from jaxlin.distributed.processes import all_reduce
 from jaxlin.runs import hosts
 from jaxlin.runs.checkpointing import identity_of
 from jaxlin.runs.devices import NOT_ABOUT_THE_RUN as ABOUT_DEVICES
@@ -77,7 +78,7 @@ def prepare(options: Options, given: Given = NOT_GIVEN) -> Job:
     hosts.check_alike(options, values, parts)
     own = hosts.own_part(parts[0].inputs)
     refuse_large(own, values["dtype"], file=values["data"])
-    statistics = preprocess.fit(own, options.preprocess, across=hosts.across)
+    statistics = preprocess.fit(own, options.preprocess, all_reduce=all_reduce)
     values["solver"] = "full-batch" if is_full_batch(options) else "minibatch"
     return Job(*parts, statistics, _resolved(values, parts[0].inputs, statistics), given)
 
@@ -111,8 +112,8 @@ def split_data(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """The training, validation and test examples of a configuration; its seed decides."""
-    apart = hosts.apart(config)
-    train_set, validation, test_set = run_data(config, apart, given=given, progress=progress)
+    folders = hosts.distributed_folders(config)
+    train_set, validation, test_set = run_data(config, folders, given=given, progress=progress)
     rng = np.random.default_rng(config["seed"])
     examples, limit = len(train_set.labels), config["limit"]
     if limit is not None and limit < examples:
@@ -129,14 +130,14 @@ def split_data(
             f"{train_set.name}: the {len(train_set.labels)} training examples are of one class "
             "only. A classifier needs two: raise --limit or lower --validation."
         )
-    return hosts.budgeted((train_set, validation, test_set), config["memory"])
+    return hosts.set_memory((train_set, validation, test_set), config["memory"])
 
 
 def _rows(data: Dataset, rows: np.ndarray) -> Dataset:
     """These rows, read if they fit memory, else a view."""
     inputs = take(data.inputs, rows)
     budget = getattr(inputs, "resident_bytes", 0)
-    return data._replace(inputs=hold(inputs, budget), labels=data.labels[rows])
+    return data._replace(inputs=materialize(inputs, budget), labels=data.labels[rows])
 
 
 def _split(
@@ -194,7 +195,7 @@ def feature_size(inputs: Any, statistics: preprocess.Preprocessing) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def judged(
+def evaluation_split(
     train_set: Dataset, validation: Dataset | None, test: Dataset | None
 ) -> tuple[str, Dataset]:
     """The part of the data that pictures and predictions are about: the least seen one."""

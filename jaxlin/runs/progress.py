@@ -20,7 +20,7 @@ def progress(steps: int, *, show: bool, verbose: bool = False) -> Iterator[Calla
     if verbose:
         yield lambda record: print(_line(record), file=sys.stderr, flush=True)
         return
-    if not show or not _draws():
+    if not show or not _has_display():
         yield lambda record: None
         return
 
@@ -36,7 +36,7 @@ _PATIENCE = 1.0
 @contextmanager
 def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
     """The `progress` for `jaxlin.data.load` while the context lasts: a bar, after a second."""
-    if not show or not _draws():
+    if not show or not _has_display():
         yield None
         return
     begun, task = time.monotonic(), None
@@ -58,7 +58,7 @@ def reading(*, show: bool) -> Iterator[Callable[[int, int], None] | None]:
             bar.stop()
 
 
-def _draws() -> bool:
+def _has_display() -> bool:
     """Whether a bar can be drawn: on a terminal, or by a notebook's widgets."""
     return sys.stderr.isatty() or ("ipykernel" in sys.modules and bool(find_spec("ipywidgets")))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlin.runs.checkpointing import SurvivalOptions, check_survival
+from jaxlin.runs.checkpointing import CheckpointOptions, check_checkpoints
 from jaxlin.runs.devices import DeviceOptions, check_devices
 from jaxlin.runs.examples import DataOptions
 from jaxlin.runs.output import OutputOptions
@@ -106,7 +106,7 @@ class Options(
     DescentOptions,
     CertifiedOptions,
     OutputOptions,
-    SurvivalOptions,
+    CheckpointOptions,
     DeviceOptions,
 ):
     """Train a linear classifier and write a run folder with its report."""
@@ -130,7 +130,7 @@ def is_full_batch(options: Options) -> bool:
 def check_options(options: Options) -> None:
     """Refuse numbers that cannot be meant, in one sentence each."""
     check_devices(options)
-    check_survival(options)
+    check_checkpoints(options)
     if options.test_labels is not None and options.test is None:
         raise ValueError("--test-labels needs --test, the features that they belong to.")
     positive: tuple[str, ...] = (

@@ -12,21 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxlin import checkpoint, losses, models, regularizers, sharding, train
+from jaxlin import checkpoint, losses, models, regularizers, train
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
+from jaxlin.distributed import sharding
 from jaxlin.objectives import compose
 from jaxlin.runs import hosts
 from jaxlin.runs.batch_memory import batch_parts
-from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.checkpointing import Checkpointer
 from jaxlin.runs.environment import environment
 from jaxlin.runs.folder import write_pictures, write_predictions
-from jaxlin.runs.full_batch import Solved, solve
+from jaxlin.runs.full_batch import FullBatchFit, solve
 from jaxlin.runs.measures import accuracy_and_loss, measure, measure_in_blocks
 from jaxlin.runs.metrics_log import record_log
 from jaxlin.runs.output import say, write_json
-from jaxlin.runs.preparation import Job, feature_size, judged
+from jaxlin.runs.preparation import Job, evaluation_split, feature_size
 from jaxlin.runs.progress import progress as progress_bar
 from jaxlin.runs.train_options import Options
 from jaxlin.runs.wording import training_lines
@@ -35,11 +36,11 @@ from jaxlin.steps import placed_for_training
 
 
 def train_and_write(
-    job: Job, options: Options, out: Path, watch: Watch, mesh: Mesh | None = None
+    job: Job, options: Options, out: Path, checkpointer: Checkpointer, mesh: Mesh | None = None
 ) -> tuple[dict, str]:
     """Train, evaluate, and write every file of the run folder.
 
-    Leaves by `Stopped` where `watch` says so.
+    Leaves by `Stopped` where `checkpointer` says so.
 
     Returns:
       What `results.json` holds, and a sentence if the run diverged, else "".
@@ -52,9 +53,14 @@ def train_and_write(
     if config["batch_size"] > examples and not full:
         say(f"The batch is the full {examples} examples.", quiet=options.quiet)
     started = time.perf_counter()
-    fit: Callable[..., train.Fit | Solved] = solve if full else _fit
+    fit: Callable[..., train.Fit | FullBatchFit] = solve if full else _fit
     fitted = fit(
-        job, out, hosts.shared(watch, options), mesh=mesh, chatty=chatty, verbose=options.verbose
+        job,
+        out,
+        hosts.resume_alike(checkpointer, options),
+        mesh=mesh,
+        chatty=chatty,
+        verbose=options.verbose,
     )
     dtype = np.float64 if config["dtype"] == "float64" else np.float32
     model = models.Model(
@@ -66,7 +72,7 @@ def train_and_write(
         job.train.pixels,
     )
     models.save(out / "model.safetensors", model)
-    results, scores = _evaluate(job, model, watch)
+    results, scores = _evaluate(job, model, checkpointer)
     results |= {
         "n_train": examples,
         "n_validation": 0 if job.validation is None else len(job.validation.labels),
@@ -83,13 +89,13 @@ def train_and_write(
     diverged = ""
     if isinstance(fitted, train.Fit) and fitted.status == "diverged":
         diverged = _divergence(fitted, job)
-    watch.look("after training")
+    checkpointer.stop_if_signaled("after training")
     first = jax.process_index() == 0
 
-    split, data = judged(job.train, job.validation, job.test)
+    split, data = evaluation_split(job.train, job.validation, job.test)
     if first:
         write_predictions(out / "predictions.csv", model, data, scores[split], split=split)
-    watch.look("after training")  # all processes have to come here
+    checkpointer.stop_if_signaled("after training")  # all processes have to come here
     if not first:
         return results, diverged
     write_pictures(out, model, data, scores[split], split=split, results=results, config=config)
@@ -97,7 +103,7 @@ def train_and_write(
     return results, diverged
 
 
-def _outcome(fitted: train.Fit | Solved) -> dict:
+def _outcome(fitted: train.Fit | FullBatchFit) -> dict:
     """What `results.json` says of a descent, or of a full-batch solution with its certificate."""
     if isinstance(fitted, train.Fit):
         return {"steps": int(fitted.state.step), "status": fitted.status}
@@ -114,7 +120,13 @@ def _outcome(fitted: train.Fit | Solved) -> dict:
 
 
 def _fit(
-    job: Job, out: Path, watch: Watch, *, mesh: Mesh | None, chatty: bool, verbose: bool
+    job: Job,
+    out: Path,
+    checkpointer: Checkpointer,
+    *,
+    mesh: Mesh | None,
+    chatty: bool,
+    verbose: bool,
 ) -> train.Fit:
     """Run the training loop, with a progress bar, one line of JSON a record, and checkpoints."""
     config, statistics = job.config, job.statistics
@@ -150,18 +162,20 @@ def _fit(
     key = jax.random.key(config["seed"])
     placed = first if mesh is None else sharding.place_params(first, mesh)
     progress = train.beginning(descent, placed, examples, config["batch_size"])
-    if watch.keeper is not None:
+    if checkpointer.keeper is not None:
         state, _ = train.pack(progress)
         checkpoint.check_space(out, (key, state))
-        if watch.found is not None:
-            key, state = hosts.load(watch.found, (key, state))
-            progress = train.unpack(state, watch.found.record["progress"])
+        if checkpointer.found is not None:
+            key, state = hosts.load(checkpointer.found, (key, state))
+            progress = train.unpack(state, checkpointer.found.record["progress"])
 
     def on_progress(progress: train.Progress) -> None:
         step = int(progress.state.step)
         tired = config["patience"] is not None and progress.waited >= config["patience"]
         state, record = train.pack(progress)
-        watch.visit(step, (key, state), {"progress": record}, last=tired or step == steps)
+        checkpointer.save_if_due(
+            step, (key, state), {"progress": record}, last=tired or step == steps
+        )
 
     before = [record._asdict() for record in progress.history]
     with (
@@ -182,21 +196,21 @@ def _fit(
             patience=config["patience"],
             on_record=on_record,
             start=progress,
-            on_progress=on_progress if watch.keeper is not None else None,
-            next_due=None if watch.keeper is None else watch.keeper.next_due,
+            on_progress=on_progress if checkpointer.keeper is not None else None,
+            next_due=None if checkpointer.keeper is None else checkpointer.keeper.next_due,
         )
 
 
-def _evaluate(job: Job, model: models.Model, watch: Watch) -> tuple[dict, dict]:
+def _evaluate(job: Job, model: models.Model, checkpointer: Checkpointer) -> tuple[dict, dict]:
     """Results of every part, and the scores they came from; a streamed part that is not shown
     leaves none."""
     loss = losses.named(job.config["loss"], margin=job.config["margin"])
     results: dict = {"train": None, "validation": None, "test": None}
     scores = {}
-    shown, _ = judged(job.train, job.validation, job.test)
+    shown, _ = evaluation_split(job.train, job.validation, job.test)
     for split in results:
         data = getattr(job, split)
-        watch.look("after training")
+        checkpointer.stop_if_signaled("after training")
         blockwise = not isinstance(data and data.inputs, np.ndarray)
         if data is not None and split != shown and blockwise:
             results[split] = measure_in_blocks(model, data, loss)

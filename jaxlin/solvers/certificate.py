@@ -46,7 +46,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxlin.sharding import fetch
+from jaxlin.distributed.sharding import fetch
 from jaxlin.solvers.balance import (
     UNIT,
     balanced_bias,

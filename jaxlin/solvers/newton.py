@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxlin.distributed.sharding import fetch
 from jaxlin.precision import jit
-from jaxlin.sharding import fetch
 from jaxlin.solvers.balance import WIDE
 from jaxlin.solvers.covariance import Sample, sample_of
 from jaxlin.solvers.curvature import (

@@ -34,8 +34,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
+from jaxlin.distributed.sharding import fetch
 from jaxlin.passes import HostRows, ShardedRows, arithmetic, is_small, open_rows, open_sharded
-from jaxlin.sharding import fetch
 from jaxlin.solvers.dual_losses import DualForm, form_of
 
 NOT_FINITE = "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."

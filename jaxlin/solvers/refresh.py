@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxlin.distributed.sharding import fetch
 from jaxlin.passes import arithmetic
-from jaxlin.sharding import fetch
 from jaxlin.solvers.covariance import (
     DENSE_FEATURES,
     WIDE,

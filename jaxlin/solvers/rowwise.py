@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxlin.distributed.sharding import fetch
 from jaxlin.passes import ShardedRows
 from jaxlin.passes.chunks import block_of
 from jaxlin.precision import jit
-from jaxlin.sharding import fetch
 from jaxlin.solvers.dual_losses import DualForm
 from jaxlin.solvers.problem import Problem, examples_of
 

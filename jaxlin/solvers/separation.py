@@ -13,7 +13,7 @@ import scipy.optimize
 import scipy.sparse
 from jax.typing import ArrayLike
 
-from jaxlin.sharding import fetch
+from jaxlin.distributed.sharding import fetch
 from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.problem import Problem, examples_of
 

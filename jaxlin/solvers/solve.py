@@ -90,7 +90,7 @@ def minimize(
       dtype: of the arithmetic; float64 for float64 inputs and for whole numbers beyond 2^24, else
         float32 (the certificate is always float64).
       margin: of the hinges.
-      mesh: from `jaxlin.sharding.mesh`, to spread dense rows over its devices.
+      mesh: from `jaxlin.distributed.sharding.mesh`, to spread dense rows over its devices.
       callback: called with (evaluations, objective, lower_bound) while the fit goes on. Where it is
         given, smooth losses also prove bounds on the way, which costs a few passes.
       carried: of a fit to the same problem that was left: it goes on from there, and ends as the

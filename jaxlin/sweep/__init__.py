@@ -2,7 +2,7 @@
 
 __all__ = [
     "Descent",
-    "Fitted",
+    "FittedHead",
     "Head",
     "Subset",
     "descend",
@@ -14,5 +14,5 @@ __all__ = [
 
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.full_batch import solve
-from jaxlin.sweep.heads import Fitted, Head, Subset, grid, parse_subset
+from jaxlin.sweep.heads import FittedHead, Head, Subset, grid, parse_subset
 from jaxlin.sweep.minibatch import descend

@@ -20,10 +20,11 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxlin import losses, regularizers, sharding, train
+from jaxlin import losses, regularizers, train
 from jaxlin._dtypes import accumulator, widened
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data.rows import take
+from jaxlin.distributed import sharding
 from jaxlin.objectives import weighted_mean, without_absent
 from jaxlin.precision import jit, product
 from jaxlin.preprocess import Preprocessing
@@ -272,8 +273,8 @@ def measure(
     """Accuracy and mean loss of every head, (H,) and (H,), in blocks of `rows` examples.
 
     `data.weights` (N,), such as the inverse sizes of the classes, weigh both. On a `mesh`, where
-    `params` may have more heads (`jaxlin.sharding.place_heads`), every device sees its share of a
-    block of `rows` for each of them.
+    `params` may have more heads (`jaxlin.distributed.sharding.place_heads`), every device sees its
+    share of a block of `rows` for each of them.
 
     >>> from jaxlin import preprocess, sweep
     >>> inputs, labels = np.array([[-1.0], [1.0], [2.0]]), np.array([0, 1, 1])

@@ -25,13 +25,13 @@ from jaxlin import solvers
 from jaxlin.core import Batch, LinearParams, Solution
 from jaxlin.cpu_threads import quiet_blas
 from jaxlin.passes import arithmetic
-from jaxlin.placing import device_of
 from jaxlin.precision import jit
 from jaxlin.preprocess import Preprocessing
 from jaxlin.solvers.dual_losses import form_of
 from jaxlin.solvers.status import silent
-from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.heads import FittedHead, Head
 from jaxlin.sweep.path_rows import PathRows
+from jaxlin.transfer import device_of
 
 FEWEST = 30
 """Heads below which they are done one after another before two programs are compiled."""
@@ -71,7 +71,7 @@ def solve_draws(
     data: Batch,
     statistics: Preprocessing,
     shape: tuple[int, int],
-    done: dict[Head, Fitted],
+    done: dict[Head, FittedHead],
     *,
     classes: int,
     tolerance: float,
@@ -162,7 +162,7 @@ def _start(
     seed: int,
     strengths: Sequence[float],
     at: dict[tuple[int, float], Head],
-    done: dict[Head, Fitted],
+    done: dict[Head, FittedHead],
     shape: tuple[int, int],
     classes: int,
 ) -> LinearParams:

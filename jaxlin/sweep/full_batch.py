@@ -19,7 +19,7 @@ from jaxlin.solvers.path import PathState
 from jaxlin.solvers.status import silent
 from jaxlin.sweep.bank import Descent, measure
 from jaxlin.sweep.few_shot import banks_of, shapes_of, solve_draws
-from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.heads import FittedHead, Head
 from jaxlin.sweep.path_rows import PathRows, few_shot_rows
 
 
@@ -36,12 +36,12 @@ def solve(
     max_iterations: int = 1000,
     dtype: DTypeLike = np.float32,
     mesh: Mesh | None = None,
-    near: Sequence[Fitted] = (),
-    known: Sequence[Fitted] = (),
+    near: Sequence[FittedHead] = (),
+    known: Sequence[FittedHead] = (),
     carried: PathState | None = None,
-    on_fitted: Callable[[Fitted, Callable[[], Any] | None], None] | None = None,
+    on_fitted: Callable[[FittedHead, Callable[[], Any] | None], None] | None = None,
     on_pass: Callable[[], None] = silent,
-) -> list[Fitted]:
+) -> list[FittedHead]:
     """Solve the problem of every head to a certified relative gap.
 
     Heads that differ in their strength only form a path, from the strongest regularization to
@@ -58,8 +58,8 @@ def solve(
       regularizer: "l2", "l1" or "none" (then strengths have to be 0).
       max_iterations: of each fit.
       dtype: of the arithmetic.
-      mesh: from `jaxlin.sharding.mesh`, to spread the rows over its devices; problems so small
-        that the host is quicker stay there.
+      mesh: from `jaxlin.distributed.sharding.mesh`, to spread the rows over its devices; problems
+        so small that the host is quicker stay there.
       near: heads fitted before, to start from the nearest of.
       known: heads of a sweep that was left, in the order they were fitted; they are taken as
         they are.
@@ -71,7 +71,7 @@ def solve(
         exception that it raises ends the sweep.
 
     Returns:
-      A `Fitted` for every head, in the order of `heads`.
+      A `FittedHead` for every head, in the order of `heads`.
 
     >>> from jaxlin import preprocess
     >>> from jaxlin.sweep import grid
@@ -89,7 +89,7 @@ def solve(
             "one seed would fit the same heads again. Give one seed, or `shots`."
         )
     before = {found.head: found for found in known}
-    fitted: list[Fitted | None] = [before.get(head) for head in heads]
+    fitted: list[FittedHead | None] = [before.get(head) for head in heads]
     banks = [] if near else banks_of(heads, regularizer)
     shapes = shapes_of([[heads[h] for h in bank] for bank in banks], data, classes)
     for bank, shape in zip(banks, shapes, strict=True):
@@ -140,12 +140,12 @@ def solve(
 
 
 def coarse_to_fine(
-    evaluate: Callable[[list[float], list[Fitted]], list[Fitted]],
+    evaluate: Callable[[list[float], list[FittedHead]], list[FittedHead]],
     coarse: Sequence[float],
-    better: Callable[[list[Fitted]], int],
+    better: Callable[[list[FittedHead]], int],
     *,
     halvings: int = 4,
-) -> list[Fitted]:
+) -> list[FittedHead]:
     """Search strengths from a coarse grid on: halve the interval around the best again and again.
 
     Args:
@@ -177,7 +177,7 @@ def _path(
     strengths: Sequence[float],
     done: Callable[[int, Solution, Any], None],
     *,
-    start: Fitted | None,
+    start: FittedHead | None,
     carried: PathState | None,
     regularizer: str,
     dtype: DTypeLike,
@@ -215,8 +215,8 @@ def _path(
         init = solution.params
 
 
-def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
-    return Fitted(
+def _fitted(head: Head, solution: Solution, problem: PathRows) -> FittedHead:
+    return FittedHead(
         head,
         problem.outward(solution.params),
         "done" if solution.status == 0 else solvers.describe(solution.status),
@@ -227,12 +227,12 @@ def _fitted(head: Head, solution: Solution, problem: PathRows) -> Fitted:
 
 
 def _validated(
-    found: list[Fitted],
+    found: list[FittedHead],
     validation: Batch | None,
     statistics: Preprocessing,
     margin: float,
     mesh: Mesh | None,
-) -> list[Fitted]:
+) -> list[FittedHead]:
     """The same heads, of one loss, with their accuracies and losses on validation."""
     if validation is None:
         return found
@@ -251,7 +251,7 @@ def _path_of(head: Head) -> tuple:
     return head.loss, head.subset.name, head.shots or 0, head.seed
 
 
-def _nearest(head: Head, near: Sequence[Fitted]) -> Fitted | None:
+def _nearest(head: Head, near: Sequence[FittedHead]) -> FittedHead | None:
     """The fitted head of the same path whose strength is nearest on a log scale."""
     same = [found for found in near if _path_of(found.head) == _path_of(head)]
     if not same or head.strength <= 0:

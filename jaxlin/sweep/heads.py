@@ -1,6 +1,6 @@
 """Heads: the linear classifiers of a sweep, each with the settings that tell it from the others."""
 
-__all__ = ["Fitted", "Head", "Subset", "grid", "parse_subset"]
+__all__ = ["FittedHead", "Head", "Subset", "grid", "parse_subset"]
 
 import itertools
 import re
@@ -57,10 +57,11 @@ class Head(NamedTuple):
     """Examples of each class that it is trained on; `None` is all of them."""
 
 
-class Fitted(NamedTuple):
+class FittedHead(NamedTuple):
     """What became of a head.
 
-    >>> Fitted(Head(1e-4), LinearParams(np.array([[3.0, 4.0]]), np.zeros(1)), "done").weight_norm
+    >>> params = LinearParams(np.array([[3.0, 4.0]]), np.zeros(1))
+    >>> FittedHead(Head(1e-4), params, "done").weight_norm
     5.0
     """
 

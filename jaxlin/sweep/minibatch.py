@@ -22,7 +22,7 @@ from jaxlin.core import Batch
 from jaxlin.preprocess import Preprocessing
 from jaxlin.steps import placed_for_training
 from jaxlin.sweep.bank import Descent, bank_trainer, measure
-from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.heads import FittedHead, Head
 from jaxlin.sweep.progress import (
     GOING,
     Progress,
@@ -73,7 +73,7 @@ def descend(
     on_record: Callable[[BankRecord], None] | None = None,
     resumed: Progress | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
-) -> list[Fitted]:
+) -> list[FittedHead]:
     """Train all heads on the same batches, side by side.
 
     Args:
@@ -91,15 +91,15 @@ def descend(
       init_scale: spread of the initial weights, drawn by a head's seed; 0 starts from zero.
       dtype: of the parameters.
       memory: bytes that a bank may take; more heads are trained bank after bank.
-      mesh: from `jaxlin.sharding.mesh`: every device keeps its rows; the heads are split along
-        its `class` axis.
+      mesh: from `jaxlin.distributed.sharding.mesh`: every device keeps its rows; the heads are
+        split along its `class` axis.
       on_record: called at the end of every epoch of a bank (or `CHUNK_STEPS` of a long one).
       resumed: go on from here. The result is that of an unbroken run, bit for bit.
       on_progress: called as (step, progress) as often as `on_record`, and at the very end; `step`
         counts the steps of all banks. The place to save, or to leave by an exception.
 
     Returns:
-      A `Fitted` for every head, in the order of `heads`.
+      A `FittedHead` for every head, in the order of `heads`.
 
     >>> from jaxlin import preprocess
     >>> from jaxlin.sweep import grid

@@ -29,12 +29,12 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import DTypeLike
 
-from jaxlin import sharding
 from jaxlin.core import LinearParams
+from jaxlin.distributed import sharding
 from jaxlin.precision import jit
 from jaxlin.preprocess import Preprocessing
 from jaxlin.sweep.bank import Descent, bank_trainer, start
-from jaxlin.sweep.heads import Fitted, Head
+from jaxlin.sweep.heads import FittedHead, Head
 from jaxlin.train import TrainState
 
 GOING, STOPPED, DIVERGED = range(3)
@@ -262,11 +262,11 @@ def finish(progress: Progress, which: np.ndarray, mesh: Mesh | None = None) -> P
     return placed(progress, mesh)
 
 
-def fitted_of(head: Head, progress: Progress, h: int, at: int) -> Fitted:
+def fitted_of(head: Head, progress: Progress, h: int, at: int) -> FittedHead:
     accuracy, loss, epoch = progress.quality[h].tolist()
     known = np.isfinite(accuracy)
     objective = float(progress.loss[h])
-    return Fitted(
+    return FittedHead(
         head,
         LinearParams(*(np.asarray(leaf)[at] for leaf in progress.finished)),
         _WORDS[int(progress.status[h])],

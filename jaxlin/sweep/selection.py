@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxlin.sweep.heads import Fitted
+from jaxlin.sweep.heads import FittedHead
 
 
-def best(fitted: Sequence[Fitted]) -> int:
+def best(fitted: Sequence[FittedHead]) -> int:
     """The position of the head with the highest validation accuracy.
 
     Among equals the one of higher strength, then of lower validation loss, then the first. Heads
     that diverged are chosen only if all did.
 
     >>> from jaxlin.sweep import Head
-    >>> heads = [Fitted(Head(s), None, "done", 0.9) for s in (1e-4, 1e-2, 1e-3)]
+    >>> heads = [FittedHead(Head(s), None, "done", 0.9) for s in (1e-4, 1e-2, 1e-3)]
     >>> best(heads)
     1
     """

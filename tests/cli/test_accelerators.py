@@ -44,7 +44,7 @@ class Device(NamedTuple):
 
 @pytest.fixture
 def root(tmp_path):
-    """`root("dev/nvidia0", ...)`: a machine with these files, as `look` sees it."""
+    """`root("dev/nvidia0", ...)`: a machine with these files, as `detect` sees it."""
 
     def machine(*names, library=True, **files):
         for name, text in {**dict.fromkeys(names, ""), **files}.items():
@@ -57,7 +57,7 @@ def root(tmp_path):
             if not library:
                 raise OSError("cannot open shared object file")
 
-        return accelerators.look(tmp_path / "root", load)
+        return accelerators.detect(tmp_path / "root", load)
 
     return machine
 

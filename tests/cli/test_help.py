@@ -38,7 +38,7 @@ def test_the_first_screen_shows_what_most_people_set(page, command):
 def test_the_others_stand_by_subject(page):
     lines = page("train", columns=100)
     titles = [line.partition(":")[0] for line in lines[4:] if line and line[0] != " "]
-    subjects = ["Data", "Objective", "Descent", "Certified", "Output", "Survival", "Devices"]
+    subjects = ["Data", "Objective", "Descent", "Certified", "Output", "Checkpoints", "Devices"]
     assert titles == ["Most used", "Options", *subjects]
     where, title = {}, ""
     for line in lines[4:]:
@@ -46,7 +46,7 @@ def test_the_others_stand_by_subject(page):
         where |= dict.fromkeys(shown([line]), title)
     expected = {
         **{"--labels": "Data", "--margin": "Objective", "--epochs": "Descent"},
-        **{"--tolerance": "Certified", "--json": "Output", "--resume": "Survival"},
+        **{"--tolerance": "Certified", "--json": "Output", "--resume": "Checkpoints"},
         **{"--devices": "Devices", "--config": "Options"},
     }
     assert {option: where[option] for option in expected} == expected

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from jaxlin import models
-from jaxlin.cli import launch
 from jaxlin.cli.parsing import parse
+from jaxlin.distributed import launch
 from jaxlin.runs.train_options import Options, check_options
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"

@@ -5,7 +5,7 @@ import pytest
 
 from jaxlin import preprocess, solvers
 from jaxlin.core import Batch
-from jaxlin.sweep import Fitted, Head, Subset, grid, solve
+from jaxlin.sweep import FittedHead, Head, Subset, grid, solve
 from jaxlin.sweep.full_batch import coarse_to_fine, few_shot_rows
 
 
@@ -108,7 +108,7 @@ def test_coarse_to_fine_walks_to_the_peak_at_eight_steps_a_decade():
     def evaluate(strengths, near):
         tried.extend(strengths)
         return [
-            Fitted(Head(s), None, "done", validation_accuracy=-abs(np.log10(s) - 1.3))
+            FittedHead(Head(s), None, "done", validation_accuracy=-abs(np.log10(s) - 1.3))
             for s in strengths
         ]
 

@@ -15,9 +15,10 @@ from jaxlin import checkpoint, models, preprocess, sweep
 from jaxlin.batches import steps_per_epoch
 from jaxlin.core import Batch, LinearParams
 from jaxlin.data import Dataset
-from jaxlin.data.joined import joined
+from jaxlin.data.concatenation import concatenate
+from jaxlin.distributed.processes import all_reduce
 from jaxlin.runs import hosts
-from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.checkpointing import Checkpointer
 from jaxlin.runs.metrics_log import record_log
 from jaxlin.runs.preparation import split_data
 from jaxlin.runs.progress import progress as progress_bar
@@ -41,8 +42,8 @@ class _HeadRecord(NamedTuple):
 
 
 def fit_all(
-    job: SweepJob, out: Path, watch: Watch, *, chatty: bool, verbose: bool
-) -> list[sweep.Fitted]:
+    job: SweepJob, out: Path, checkpointer: Checkpointer, *, chatty: bool, verbose: bool
+) -> list[sweep.FittedHead]:
     """All heads, with a line of `metrics.jsonl` for every epoch of a bank or head solved."""
     data = as_batch(job.job.train)
     held_out = job.job.validation
@@ -51,8 +52,8 @@ def fit_all(
         weights = selection.selection_weights(held_out.labels, job.job.config["metric"])
         validation = as_batch(held_out, weights)
     begin = _Beginning([], None)
-    if watch.found is not None:
-        begin = (_solved_before if job.full else _descended_before)(job, watch.found)
+    if checkpointer.found is not None:
+        begin = (_solved_before if job.full else _descended_before)(job, checkpointer.found)
     total = len(job.heads) if job.full else _steps(job.job.config, len(data.labels))
     records = list(begin.records)
     with (
@@ -66,7 +67,7 @@ def fit_all(
             bar(shown)
 
         fit = _solve_all if job.full else _descend_all
-        return fit(job, out, data, validation, begin, write, records, watch)
+        return fit(job, out, data, validation, begin, write, records, checkpointer)
 
 
 class _Beginning(NamedTuple):
@@ -101,10 +102,10 @@ def _descend_all(
     begin: _Beginning,
     write: Callable[[dict, Any], None],
     records: list[dict],
-    watch: Watch,
-) -> list[sweep.Fitted]:
+    checkpointer: Checkpointer,
+) -> list[sweep.FittedHead]:
     config = job.job.config
-    if watch.keeper is not None:
+    if checkpointer.keeper is not None:
         sizes = {"active": len(job.heads), "finished": len(job.heads), "rows": 100}
         shapes = blank(job.heads, sizes, **_shapes(job))
         checkpoint.check_space(out, shapes)
@@ -112,7 +113,7 @@ def _descend_all(
     def on_progress(step: int, progress: Progress) -> None:
         record = {"sizes": progress.sizes, "records": records}
         ended = len(progress.done) == len(job.heads)
-        watch.visit(step, progress, {"sweep": record}, last=ended)
+        checkpointer.save_if_due(step, progress, {"sweep": record}, last=ended)
 
     return descend(
         job.heads,
@@ -130,14 +131,14 @@ def _descend_all(
         mesh=job.mesh,
         on_record=lambda record: write(record._asdict(), record),
         resumed=begin.state,
-        on_progress=on_progress if watch.keeper is not None else None,
+        on_progress=on_progress if checkpointer.keeper is not None else None,
     )
 
 
 class _Solved(NamedTuple):
     """The heads solved so far, in that order, and what the path of the last one carries on."""
 
-    heads: list[sweep.Fitted]
+    heads: list[sweep.FittedHead]
     carried: PathState | None
 
 
@@ -156,7 +157,7 @@ def _solved_before(job: SweepJob, found: Any) -> _Beginning:
     for i, (head, rest) in enumerate(record["heads"]):
         named = sweep.Head(**head | {"subset": subsets[head["subset"]]})
         own = LinearParams(*(np.asarray(leaf)[i] for leaf in params))
-        solved.append(sweep.Fitted(named, own, **rest))
+        solved.append(sweep.FittedHead(named, own, **rest))
     return _Beginning(record["records"], _Solved(solved, carried))
 
 
@@ -168,14 +169,14 @@ def _solve_all(
     begin: _Beginning,
     write: Callable[[dict, Any], None],
     records: list[dict],
-    watch: Watch,
-) -> list[sweep.Fitted]:
+    checkpointer: Checkpointer,
+) -> list[sweep.FittedHead]:
     """Every head solved; a sweep that goes on solves those that are missing, bit for bit."""
     before = begin.state or _Solved([], None)
     solved = list(before.heads)
     left: list[Any] = []
 
-    def on_fitted(found: sweep.Fitted, make: Callable[[], Any] | None) -> None:
+    def on_fitted(found: sweep.FittedHead, make: Callable[[], Any] | None) -> None:
         solved.append(found)
         count = len(solved)
         shown = _HeadRecord(count, found.epochs, found.objective, found.validation_accuracy)
@@ -184,19 +185,19 @@ def _solve_all(
         ended = count == len(job.heads) and job.job.config["search"] == "grid"
         if make is not None:
             left[:] = passes, partial(_packed, list(solved), list(records), make)
-            watch.visit(left[0], left[1], last=ended)
+            checkpointer.save_if_due(left[0], left[1], last=ended)
 
     def on_pass() -> None:
         """Within a head that goes unsaved: where a signal has come, all before it is saved."""
         if left:
-            watch.visit(left[0], left[1], last=False)
+            checkpointer.save_if_due(left[0], left[1], last=False)
         else:
-            watch.look("within a head")
+            checkpointer.stop_if_signaled("within a head")
 
     common: dict[str, Any] = {"statistics": job.job.statistics, "on_fitted": on_fitted}
-    common |= {"on_pass": on_pass if watch.keeper is not None else silent}
+    common |= {"on_pass": on_pass if checkpointer.keeper is not None else silent}
     known: dict[str, Any] = {"known": list(solved), "carried": before.carried}
-    solver: Callable[..., list[sweep.Fitted]] = partial(
+    solver: Callable[..., list[sweep.FittedHead]] = partial(
         _solve, job, data, validation, **known, **common
     )
     if job.job.config["search"] == "grid":
@@ -204,8 +205,8 @@ def _solve_all(
     halvings = job.preset.halvings if job.preset is not None else 4
 
     def evaluate(
-        alike: sweep.Head, strengths: list[float], near: list[sweep.Fitted]
-    ) -> list[sweep.Fitted]:
+        alike: sweep.Head, strengths: list[float], near: list[sweep.FittedHead]
+    ) -> list[sweep.FittedHead]:
         return solver([alike._replace(strength=s) for s in strengths], near=near)
 
     fitted = []
@@ -213,7 +214,7 @@ def _solve_all(
         search = partial(evaluate, alike)
         fitted += coarse_to_fine(search, coarse, selection.best, halvings=halvings)
     if left:
-        watch.visit(left[0], left[1], last=True)
+        checkpointer.save_if_due(left[0], left[1], last=True)
     return fitted
 
 
@@ -226,7 +227,7 @@ def _searches(heads: list[sweep.Head]) -> dict[sweep.Head, list[float]]:
 
 
 def _packed(
-    solved: list[sweep.Fitted], records: list[dict], make: Callable[[], Any]
+    solved: list[sweep.FittedHead], records: list[dict], make: Callable[[], Any]
 ) -> tuple[tuple, dict]:
     """The state of a `_Solved` as arrays, and what else is known of its heads as JSON."""
     params = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in solved]) for i in (0, 1)))
@@ -248,7 +249,7 @@ def _solve(
     *,
     statistics: preprocess.Preprocessing,
     **more: Any,
-) -> list[sweep.Fitted]:
+) -> list[sweep.FittedHead]:
     config = job.job.config
     return solve(
         heads,
@@ -300,7 +301,7 @@ def _descent(job: SweepJob, examples: int) -> sweep.Descent:
 
 
 def final_model(
-    job: SweepJob, chosen: sweep.Fitted, watch: Watch, *, refit: bool
+    job: SweepJob, chosen: sweep.FittedHead, checkpointer: Checkpointer, *, refit: bool
 ) -> tuple[models.Model, dict | None]:
     """The model that is tested: the chosen head, refitted on training and validation examples.
 
@@ -312,14 +313,14 @@ def final_model(
     if wanted and job.job.validation is not None and chosen.head.shots is None:
         everything = _everything(job)
         own, kind = hosts.own_part(everything.inputs), job.job.config["preprocess"]
-        statistics = preprocess.fit(own, kind, across=hosts.across)
+        statistics = preprocess.fit(own, kind, all_reduce=all_reduce)
         examples = len(everything.labels)
         units = "mean" if job.preset is None else job.preset.units
         if units in ("sum", "half-sum"):  # the published number stays, and N grows
             strength = chosen.head.strength * len(job.train.labels) / examples
             chosen = chosen._replace(head=chosen.head._replace(strength=strength))
         again = _refit_solved if job.full else _refit_descended
-        chosen = again(job, chosen, as_batch(everything), statistics, watch)
+        chosen = again(job, chosen, as_batch(everything), statistics, checkpointer)
         said = head_json(chosen, job) | {"n": examples}
     dtype = _host_dtype(job.job.config)
     model = models.Model(
@@ -335,22 +336,26 @@ def final_model(
 
 def _everything(job: SweepJob) -> Dataset:
     """Training and validation examples as one set."""
-    everything, apart, _ = split_data(job.job.config | {"validation": 0}, job.job.given)
-    if apart is None:
+    everything, validation, _ = split_data(job.job.config | {"validation": 0}, job.job.given)
+    if validation is None:
         return everything
-    inputs = joined(everything.inputs, apart.inputs)
-    labels = np.concatenate([everything.labels, apart.labels])
+    inputs = concatenate(everything.inputs, validation.inputs)
+    labels = np.concatenate([everything.labels, validation.labels])
     return everything._replace(inputs=inputs, labels=labels)
 
 
 def _refit_solved(
     job: SweepJob,
-    chosen: sweep.Fitted,
+    chosen: sweep.FittedHead,
     data: Batch,
     statistics: preprocess.Preprocessing,
-    watch: Watch,
-) -> sweep.Fitted:
-    on_pass = silent if watch.keeper is None else partial(watch.look, "while refitting")
+    checkpointer: Checkpointer,
+) -> sweep.FittedHead:
+    on_pass = (
+        silent
+        if checkpointer.keeper is None
+        else partial(checkpointer.stop_if_signaled, "while refitting")
+    )
     more: dict[str, Any] = {"statistics": statistics, "near": [chosen], "on_pass": on_pass}
     (found,) = _solve(job, data, None, [chosen.head], **more)
     return found
@@ -358,11 +363,11 @@ def _refit_solved(
 
 def _refit_descended(
     job: SweepJob,
-    chosen: sweep.Fitted,
+    chosen: sweep.FittedHead,
     data: Batch,
     statistics: preprocess.Preprocessing,
-    watch: Watch,
-) -> sweep.Fitted:
+    checkpointer: Checkpointer,
+) -> sweep.FittedHead:
     """The same schedule on all examples, as far along as the head was at its best."""
     config = job.job.config
     epochs, batch_size = chosen.epochs, config["batch_size"]
@@ -383,6 +388,6 @@ def _refit_descended(
         dtype=_dtype(config),
         memory=job.memory,
         mesh=job.mesh,
-        on_record=lambda record: watch.look("while refitting"),
+        on_record=lambda record: checkpointer.stop_if_signaled("while refitting"),
     )
     return found

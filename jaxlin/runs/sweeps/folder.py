@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxlin import models, sweep
 from jaxlin.runs import hosts
-from jaxlin.runs.checkpointing import Watch
+from jaxlin.runs.checkpointing import Checkpointer
 from jaxlin.runs.environment import environment
 from jaxlin.runs.examples import NOT_GIVEN, Given
 from jaxlin.runs.output import write_json
@@ -88,11 +88,11 @@ def _step_sizes(
 
 
 def sweep_and_write(
-    job: SweepJob, options: Any, out: Path, watch: Watch, other: Other | None
+    job: SweepJob, options: Any, out: Path, checkpointer: Checkpointer, other: Other | None
 ) -> tuple[dict, str]:
     """Fit, choose, refit, test, and write every file of the run folder.
 
-    Leaves by `Stopped` where `watch` says so.
+    Leaves by `Stopped` where `checkpointer` says so.
 
     Returns:
       What `sweep.json` holds, and a sentence if no head came to anything, else "".
@@ -100,8 +100,8 @@ def sweep_and_write(
     config, started = job.job.config, time.perf_counter()
     write_json(out / "config.json", config)
     write_json(out / "env.json", environment())
-    watch = hosts.shared(watch, options)
-    fitted = fit_all(job, out, watch, chatty=not options.quiet, verbose=options.verbose)
+    checkpointer = hosts.resume_alike(checkpointer, options)
+    fitted = fit_all(job, out, checkpointer, chatty=not options.quiet, verbose=options.verbose)
     fit_seconds = time.perf_counter() - started
     if all(found.status == "diverged" for found in fitted):
         return {}, (
@@ -111,8 +111,8 @@ def sweep_and_write(
     shots = few_shot(job, fitted) if job.heads[0].shots is not None else None
     position = selection.best(fitted) if shots is None else shots[-1]["position"]
     chosen = fitted[position]
-    model, refit = final_model(job, chosen, watch, refit=not options.no_refit)
-    watch.look("after fitting")
+    model, refit = final_model(job, chosen, checkpointer, refit=not options.no_refit)
+    checkpointer.stop_if_signaled("after fitting")
     models.save(out / "model.safetensors", model)
     results = {
         "best": head_json(chosen, job) | {"position": position},
@@ -133,7 +133,7 @@ def sweep_and_write(
     test_once(job, model, results, out, options.metric, other)
     results["seconds"] = {"heads": fit_seconds, "total": time.perf_counter() - started}
     write_json(out / "sweep.json", results)
-    watch.look("after fitting")  # all processes have to come here
+    checkpointer.stop_if_signaled("after fitting")  # all processes have to come here
     if jax.process_index() != 0:
         return results, ""
     write_sweep_pictures(out, results, config)

@@ -37,7 +37,7 @@ def as_batch(data: Dataset, weights: np.ndarray | None = None) -> Batch:
     return Batch(data.inputs, data.labels.astype(np.int32), weights)
 
 
-def head_json(found: sweep.Fitted, job: SweepJob) -> dict:
+def head_json(found: sweep.FittedHead, job: SweepJob) -> dict:
     """The axes of a fitted head, and what came of it."""
     head = found.head
     described = head._asdict() | {"subset": head.subset.name}
@@ -63,6 +63,6 @@ def head_json(found: sweep.Fitted, job: SweepJob) -> dict:
     }
 
 
-def history_json(found: sweep.Fitted) -> dict:
+def history_json(found: sweep.FittedHead) -> dict:
     """(epoch, validation accuracy, mean objective since the last), as it went on."""
     return {"history": [list(row) for row in found.history]}

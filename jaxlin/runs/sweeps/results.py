@@ -41,7 +41,7 @@ class Other(NamedTuple):
     predicted: list[str]
 
 
-def few_shot(job: SweepJob, fitted: Sequence[sweep.Fitted]) -> list[dict]:
+def few_shot(job: SweepJob, fitted: Sequence[sweep.FittedHead]) -> list[dict]:
     """For every number of shots: the strength best over the draws, and its accuracies."""
     found = []
     for shots in sorted({head.shots for head in job.heads if head.shots is not None}):
@@ -67,7 +67,9 @@ def few_shot(job: SweepJob, fitted: Sequence[sweep.Fitted]) -> list[dict]:
     return found
 
 
-def _test_accuracies(job: SweepJob, heads: Sequence[sweep.Fitted], test: Dataset) -> list[float]:
+def _test_accuracies(
+    job: SweepJob, heads: Sequence[sweep.FittedHead], test: Dataset
+) -> list[float]:
     stacked = LinearParams(*(np.stack([np.asarray(f.params[i]) for f in heads]) for i in (0, 1)))
     weights = selection.selection_weights(test.labels, job.job.config["metric"])
     accuracies, _ = sweep.measure(
@@ -161,7 +163,7 @@ def counted(heads: int) -> str:
     return f"{heads} head{'s' if heads != 1 else ''}"
 
 
-def notes(job: SweepJob, fitted: Sequence[sweep.Fitted], position: int) -> list[str]:
+def notes(job: SweepJob, fitted: Sequence[sweep.FittedHead], position: int) -> list[str]:
     """What a reader should know before trusting the choice."""
     notes, best = [], fitted[position].head
     for axis, option in (("strength", "--strengths"), ("step_size", "--step-sizes")):

@@ -1,0 +1,1 @@
+"""The sections of the lecture: `chapter(lesson)` of each module measures and returns one."""
