@@ -31,7 +31,7 @@ ORDER = (  # of the page; others follow
     *("landscape", "landscape_generic", "full_batch_fashion-mnist", "full_batch_cifar10"),
     *("full_batch_features-uneven", "full_batch_features-apart", "small_problems"),
     *("small_problems_larger", "hinges_fashion-mnist_0.0005", "hinges_fashion-mnist_5e-05"),
-    *("hinges_cifar10_0.0005", "hinges_liblinear", "many_classes", "solver_auto"),
+    *("hinges_cifar10_0.0005", "hinges_liblinear", "many_classes", "sparse_text", "solver_auto"),
     *("sweep_clip", "sweep_heads", "few_shot", "streaming", "shuffle_in_blocks"),
     *("kill_and_resume", "kill_and_resume_certified", "program_cache"),
 )

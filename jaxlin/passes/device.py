@@ -204,7 +204,8 @@ class DeviceRows(Rows):
           rowwise: (xp, scores, *blocks, *extra) -> pytree of sums over the block's rows.
           by_row, extra: as for `total`.
         """
-        found, totals = [], None
+        found: list[Any] = []
+        totals = None
         with arithmetic(np.float64):
             arguments = self._arguments(weights, bias, dtype)
             for part, rows in self._each():

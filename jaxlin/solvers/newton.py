@@ -305,20 +305,17 @@ def _own_curvature(xp: Any, form: DualForm, diagonal: Any, kappa: Any, labels: A
 def _hessian_product(problem: Problem, sample: Sample, bend: _SampledBend) -> Callable:
     """(W, b) -> Hessian times (W, b), from the sampled rows around their mean."""
     mean, strength, form = sample.mean, problem.strength, problem.form
+    rows: Any = sample.rows
+    curved: Callable[..., Any]
     if isinstance(bend, SparseBend):
-        curved = sparse_product(form, sample.rows, bend)
+        curved = sparse_product(form, rows, bend)
     elif problem.on_host:
-
-        def curved(weights: np.ndarray, bias: np.ndarray) -> Any:
-            return _curved(np, form, sample.rows, bend, weights, bias)
-
+        curved = partial(_curved, np, form, rows, bend)
     else:
         size, entries = bend.labels.shape[0], problem.rows.blocks.sampled
-        rows, more = sample.rows, size - len(sample.rows)
+        more = size - len(rows)
         rows = jnp.asarray(np.pad(rows, ((0, more), (0, 0))) if more else rows)
-
-        def curved(weights: np.ndarray, bias: np.ndarray) -> Any:
-            return _curved_compiled(form, entries, rows, bend, weights, bias)
+        curved = partial(_curved_compiled, form, entries, rows, bend)
 
     def product(weights: np.ndarray, bias: np.ndarray) -> tuple[Any, Any]:
         dtype = problem.dtype
