@@ -1,7 +1,6 @@
 """A fit that is left between two steps and goes on from plain arrays: the bits of the whole one."""
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -216,12 +215,10 @@ def test_what_another_fit_left_is_refused():
             fitted(name, carried=carried)
 
 
-def test_over_two_devices_a_fit_goes_on_bit_for_bit_too():
+def test_over_two_devices_a_fit_goes_on_bit_for_bit_too(with_devices):
     """In a process of its own, with an uneven number of rows."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True
-    )
+    words = [sys.executable, __file__]
+    done = subprocess.run(words, env=with_devices(2), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

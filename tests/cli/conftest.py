@@ -113,14 +113,14 @@ def _start(folder, *words, linger=0.0, **variables):
     It rests `linger` seconds after each checkpoint: a busy machine then has time to see and to
     kill it before its end.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1".strip()
     program = "import sys; from jaxlin.cli import main; sys.exit(main())"
     if linger:
         program = LINGERING.format(seconds=linger) + program
     return subprocess.Popen(
         [sys.executable, "-c", program, *words],
         cwd=folder,
-        env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -69,7 +69,8 @@ WORDS = ("train", "--steps", "2", "--quiet", "--overwrite", "--out", "run")
 
 
 def train(folder, cache):
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    keeping = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")  # those of the suite are not meant
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(keeping)}
     variables |= {"MPLCONFIGDIR": str(folder / "matplotlib")}  # it, too, would use that cache
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *WORDS],

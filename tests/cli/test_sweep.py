@@ -173,9 +173,8 @@ def test_the_mean_over_classes_is_reported_where_it_is_asked_for(jaxlin, mine):
     assert done.json["test"]["mean_per_class_accuracy"] == pytest.approx(np.mean(list(shares)))
 
 
-def test_eight_devices_fit_the_heads_of_one(jaxlin, mine):
+def test_eight_devices_fit_the_heads_of_one(jaxlin, mine, with_devices):
     """In a process of its own, which forces eight devices."""
-    import os
     import subprocess
     import sys
 
@@ -183,11 +182,10 @@ def test_eight_devices_fit_the_heads_of_one(jaxlin, mine):
     options = ("sweep", *mine, "--strengths", "1e-3", "1e-1", "--steps", "24", "-q",
                "--optimizer", "sgd")  # fmt: skip
     root = str(Path(__file__).parents[2])
-    flags = {"PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     code = "import sys; from jaxlin.cli import main; sys.exit(main())"
     for count in ("1", "8"):
         subprocess.run([sys.executable, "-c", code, *options, "--devices", count, "--out", count],
-                       env={**os.environ, **flags}, check=True)  # fmt: skip
+                       env=with_devices(8) | {"PYTHONPATH": root}, check=True)  # fmt: skip
     one, eight = (
         json.loads(Path(f"{count}/sweep.json").read_text(encoding="utf-8")) for count in "18"
     )
