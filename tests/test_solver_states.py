@@ -83,12 +83,13 @@ def fitted(name, *, asked=False, **more):
 @cache
 def whole(name):
     """The unbroken fit of which nobody asked anything, and what another one had learned: the same
-    fit, whoever watches."""
+    fit, whoever watches. Each kind of solver is asked once without a callback, too."""
     solution, curve, _ = fitted(name)
     watched, same, left = fitted(name, asked=True)
     assert same == curve
     assert_same(watched, solution)
-    assert_same(fitted(name, callback=None)[0], solution)
+    if name in ("few", "few, hinge", "l1"):
+        assert_same(fitted(name, callback=None)[0], solution)
     return solution, curve, left
 
 
@@ -100,7 +101,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit_that_was_left_goes_on_bit_for_bit(name):
     solution, curve, left = whole(name)
-    some = [left[int(share * len(left))] for share in (0.1, 0.4, 0.8)]
+    some = [left[int(share * len(left))] for share in (0.1, 0.6)]
     for carried, told in left if name == "few" else some:
         rest, later, _ = fitted(name, carried=carried)
         assert_same(rest, solution)

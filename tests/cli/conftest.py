@@ -1,7 +1,10 @@
 """The command line in this process, in an empty folder, and a trained run to work on."""
 
+import copy
+import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tyro  # noqa: F401  before a doctest leaves an array as `builtins._`, which it would hash
+from PIL import Image
 
 from jaxlin.cli import main
 
@@ -66,11 +70,43 @@ def arrays(tmp_path):
 
 
 @pytest.fixture
-def trained(jaxlin):
+def drawn():
+    """Who asks for it has pictures drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _blank_pictures(request, monkeypatch):
+    """Drawing takes longer than these runs: a figure is made, but written as one white pixel."""
+    if not {"drawn", "trained"} & set(request.fixturenames):
+        white = io.BytesIO()
+        Image.new("L", (1, 1), 255).save(white, format="PNG")
+
+        def written(figure, target, **settings):
+            if hasattr(target, "write"):
+                target.write(white.getvalue())
+            else:
+                Path(target).write_bytes(white.getvalue())
+
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", written)
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory):
+    """Where the run of `trained` is kept, and what the command printed."""
+    return {"folder": tmp_path_factory.mktemp("trained") / "run"}
+
+
+@pytest.fixture
+def trained(jaxlin, _trained_once):
     """A quickly trained run on digits, in `run`."""
-    done = jaxlin("train", "--out", "run", *QUICK, "--json")
-    assert done.code == 0, done.err
-    return done.json
+    if "printed" not in _trained_once:
+        done = jaxlin("train", "--out", "run", *QUICK, "--json")
+        assert done.code == 0, done.err
+        shutil.copytree("run", _trained_once["folder"])
+        _trained_once["printed"] = done.json
+    else:
+        shutil.copytree(_trained_once["folder"], "run")
+    return copy.deepcopy(_trained_once["printed"])
 
 
 def _records(folder, *, timed=False):

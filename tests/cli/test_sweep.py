@@ -26,7 +26,7 @@ def mine(tmp_path):
             "--test", "test.npy", "--test-labels", "test_labels.npy")  # fmt: skip
 
 
-def test_a_minibatch_sweep_writes_a_complete_folder(jaxlin):
+def test_a_minibatch_sweep_writes_a_complete_folder(jaxlin, drawn):
     done = jaxlin("sweep", "--strengths", "1e-4", "1e-2", "--step-sizes", "0.01", "0.03",
                   "--losses", "softmax", "hinge", *QUICK, "--out", "run", "--json")  # fmt: skip
     assert done.code == 0, done.err
@@ -131,7 +131,7 @@ def test_a_search_finds_the_peak_of_each_feature_set(jaxlin, mine):
     assert len(set(together)) == len(together) > 2 * 3
 
 
-def test_few_shots_come_with_the_spread_of_their_draws(jaxlin, mine):
+def test_few_shots_come_with_the_spread_of_their_draws(jaxlin, drawn, mine):
     done = jaxlin("sweep", *mine, "--shots", "1", "8", "--seeds", "0", "1", "2", "--strengths",
                   "1e-2", "1", "--tolerance", "1e-3", "--json", "--out", "run")  # fmt: skip
     assert done.code == 0, done.err
