@@ -274,6 +274,7 @@ def test_the_elastic_nets_optima_are_those_of_a_bounded_program(name, weighted):
     counts = np.random.default_rng(0).integers(1, 4, 40) if weighted else np.ones(40)
     loss, strength, l1 = losses.LOSSES[name], 0.01, 0.02
 
+    @jax.jit
     @jax.value_and_grad
     def objective(v):
         plus, minus, bias = v[:9].reshape(3, 3), v[9:18].reshape(3, 3), v[18:]
