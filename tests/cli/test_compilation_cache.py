@@ -64,7 +64,13 @@ def test_the_oldest_go_first(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["0", "1"]
 
 
-PROGRAM = "import sys; from jaxlin.cli import main; sys.exit(main())"
+PROGRAM = """
+import sys
+from matplotlib.figure import Figure
+from jaxlin.cli import main
+Figure.savefig = lambda *arguments, **settings: None  # pictures are no programs
+sys.exit(main())
+"""
 WORDS = ("train", "--steps", "2", "--quiet", "--overwrite", "--out", "run")
 
 
