@@ -1,12 +1,17 @@
 """The suite runs in float64 with strict broadcasting, on the CPU, one BLAS thread a worker.
 
 `.pytest_cache/programs` keeps compiled programs; a second run of the suite takes half the time.
+
+Most of the suite is compilation, of programs that then run for milliseconds. XLA compiles them in a
+third of the time without its optimizations and with its older emitters of loops. Nothing asserted
+here may depend on that: `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= pytest` compiles as users do.
 """
 
 import fcntl
 import json
 import os
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +23,11 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# XLA ends a process that names a flag it does not know: only versions that are known to have it.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false" if version("jaxlib") < "0.11" else ""
+)
 
 import jax
 import numpy as np
@@ -39,6 +49,17 @@ def _no_pile_of_programs():
         and int(memory.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9
     ):
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def with_devices():
+    """A function that gives the variables of a process that is to see so many devices."""
+
+    def variables(count):
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+        return {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
+
+    return variables
 
 
 PRECISION = jax.config.jax_default_matmul_precision

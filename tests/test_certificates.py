@@ -190,13 +190,13 @@ def test_a_corrupted_solution_gets_a_large_gap(name):
 
 
 def test_the_softmax_optimum_is_scipys():
-    inputs, labels = blobs(5, size=60, features=4, classes=4)
+    inputs, labels = blobs(5, size=24, features=2, classes=3)
 
     def objective(flat):
-        weights, bias = flat[:16].reshape(4, 4), flat[16:]
+        weights, bias = flat[:6].reshape(3, 2), flat[6:]
         return objective_by_loop("softmax", inputs, labels, weights, bias, 0.01)
 
-    found = scipy_minimize(objective, np.zeros(20), method="BFGS", options={"gtol": 1e-6})
+    found = scipy_minimize(objective, np.zeros(9), method="BFGS", options={"gtol": 1e-6})
     solution = minimize(inputs, labels, strength=0.01, tolerance=1e-10)
     np.testing.assert_allclose(solution.objective, found.fun, rtol=1e-8)
     assert solution.lower_bound <= found.fun
@@ -274,6 +274,7 @@ def test_the_elastic_nets_optima_are_those_of_a_bounded_program(name, weighted):
     counts = np.random.default_rng(0).integers(1, 4, 40) if weighted else np.ones(40)
     loss, strength, l1 = losses.LOSSES[name], 0.01, 0.02
 
+    @jax.jit
     @jax.value_and_grad
     def objective(v):
         plus, minus, bias = v[:9].reshape(3, 3), v[9:18].reshape(3, 3), v[18:]

@@ -385,12 +385,12 @@ jax.distributed.shutdown()
 """
 
 
-def test_two_processes_of_a_job_save_spread_arrays_and_stop_together(tmp_path):
+def test_two_processes_of_a_job_save_spread_arrays_and_stop_together(tmp_path, with_devices):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     words = [sys.executable, "-c", ONE_OF_TWO, str(tmp_path), str(port)]
-    environment = {**CHILD, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    environment = CHILD | with_devices(1)
     both = [
         subprocess.Popen([*words, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
         for rank in range(2)

@@ -6,7 +6,6 @@ sqrt(terms) units in the last place: 1e-6 relative for the sizes here.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +17,15 @@ from jaxlin.core import Batch, LinearParams
 from jaxlin.distributed import sharding
 from jaxlin.passes import open_sharded
 
-EIGHT = "--xla_force_host_platform_device_count=8"
-
 
 @pytest.fixture(scope="module")
-def found(once, tmp_path_factory):
+def found(once, with_devices, tmp_path_factory):
     def eight():
         out = tmp_path_factory.mktemp("eight") / "run"
         words = [sys.executable, Path(__file__).with_name("eight_devices.py"), out]
-        environment = os.environ | {"XLA_FLAGS": EIGHT, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            words, env=with_devices(8), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         written = json.loads((out / "env.json").read_text(encoding="utf-8"))
         return json.loads(done.stdout) | {"env": written}

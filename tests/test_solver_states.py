@@ -1,7 +1,6 @@
 """A fit that is left between two steps and goes on from plain arrays: the bits of the whole one."""
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -84,12 +83,13 @@ def fitted(name, *, asked=False, **more):
 @cache
 def whole(name):
     """The unbroken fit of which nobody asked anything, and what another one had learned: the same
-    fit, whoever watches."""
+    fit, whoever watches. Each kind of solver is asked once without a callback, too."""
     solution, curve, _ = fitted(name)
     watched, same, left = fitted(name, asked=True)
     assert same == curve
     assert_same(watched, solution)
-    assert_same(fitted(name, callback=None)[0], solution)
+    if name in ("few", "few, hinge", "l1"):
+        assert_same(fitted(name, callback=None)[0], solution)
     return solution, curve, left
 
 
@@ -101,7 +101,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit_that_was_left_goes_on_bit_for_bit(name):
     solution, curve, left = whole(name)
-    some = [left[int(share * len(left))] for share in (0.1, 0.4, 0.8)]
+    some = [left[int(share * len(left))] for share in (0.1, 0.6)]
     for carried, told in left if name == "few" else some:
         rest, later, _ = fitted(name, carried=carried)
         assert_same(rest, solution)
@@ -216,12 +216,10 @@ def test_what_another_fit_left_is_refused():
             fitted(name, carried=carried)
 
 
-def test_over_two_devices_a_fit_goes_on_bit_for_bit_too():
+def test_over_two_devices_a_fit_goes_on_bit_for_bit_too(with_devices):
     """In a process of its own, with an uneven number of rows."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True
-    )
+    words = [sys.executable, __file__]
+    done = subprocess.run(words, env=with_devices(2), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

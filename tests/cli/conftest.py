@@ -1,7 +1,10 @@
 """The command line in this process, in an empty folder, and a trained run to work on."""
 
+import copy
+import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tyro  # noqa: F401  before a doctest leaves an array as `builtins._`, which it would hash
+from PIL import Image
 
 from jaxlin.cli import main
 
@@ -66,11 +70,43 @@ def arrays(tmp_path):
 
 
 @pytest.fixture
-def trained(jaxlin):
+def drawn():
+    """Who asks for it has pictures drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _blank_pictures(request, monkeypatch):
+    """Drawing takes longer than these runs: a figure is made, but written as one white pixel."""
+    if not {"drawn", "trained"} & set(request.fixturenames):
+        white = io.BytesIO()
+        Image.new("L", (1, 1), 255).save(white, format="PNG")
+
+        def written(figure, target, **settings):
+            if hasattr(target, "write"):
+                target.write(white.getvalue())
+            else:
+                Path(target).write_bytes(white.getvalue())
+
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", written)
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory):
+    """Where the run of `trained` is kept, and what the command printed."""
+    return {"folder": tmp_path_factory.mktemp("trained") / "run"}
+
+
+@pytest.fixture
+def trained(jaxlin, _trained_once):
     """A quickly trained run on digits, in `run`."""
-    done = jaxlin("train", "--out", "run", *QUICK, "--json")
-    assert done.code == 0, done.err
-    return done.json
+    if "printed" not in _trained_once:
+        done = jaxlin("train", "--out", "run", *QUICK, "--json")
+        assert done.code == 0, done.err
+        shutil.copytree("run", _trained_once["folder"])
+        _trained_once["printed"] = done.json
+    else:
+        shutil.copytree(_trained_once["folder"], "run")
+    return copy.deepcopy(_trained_once["printed"])
 
 
 def _records(folder, *, timed=False):
@@ -113,14 +149,14 @@ def _start(folder, *words, linger=0.0, **variables):
     It rests `linger` seconds after each checkpoint: a busy machine then has time to see and to
     kill it before its end.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1".strip()
     program = "import sys; from jaxlin.cli import main; sys.exit(main())"
     if linger:
         program = LINGERING.format(seconds=linger) + program
     return subprocess.Popen(
         [sys.executable, "-c", program, *words],
         cwd=folder,
-        env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -76,6 +76,12 @@ def test_hosts_that_have_some_shards_each_fit_the_model_of_one_that_has_all(
     # Statistics are sums in float64, in another order.
     shift = one.preprocessing.shift
     np.testing.assert_allclose(other.preprocessing.shift, shift, rtol=1e-12, atol=1e-14)
+    if "--tolerance" in words:
+        assert results["lower_bound"] == pytest.approx(alone.json["lower_bound"], rel=1e-6)
+        assert results["relative_gap"] <= 1.01e-8
+        # strength |W - W*|^2 <= 1e-8 of the objective, for both
+        bound = 2 * np.sqrt(1e-8 * results["objective"] / 1e-3)
+        assert np.linalg.norm(one.params.weights - other.params.weights) <= bound
     if "--save-every" in words:  # and one process with all shards goes on where they were
         again = ("--data", disks / "all" / "set", "--out", "run", *words, "--resume", "auto")
         done = jaxlin("train", *again)

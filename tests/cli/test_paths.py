@@ -69,7 +69,7 @@ def test_a_tilde_of_nobody_is_a_name(jaxlin, home):
     assert "no such file" in jaxlin("train", "--data", "~nobody-of-this-name/x.npz").refused()
 
 
-def test_odd_names_of_folders_and_classes(jaxlin, tmp_path):
+def test_odd_names_of_folders_and_classes(jaxlin, drawn, tmp_path):
     names = [r"$\frac$", "a<b>&", "%s {0} #", "_^{"]  # the first is no formula
     rng = np.random.default_rng(0)
     for part in ("train", "test"):

@@ -26,7 +26,7 @@ def mine(tmp_path):
             "--test", "test.npy", "--test-labels", "test_labels.npy")  # fmt: skip
 
 
-def test_a_minibatch_sweep_writes_a_complete_folder(jaxlin):
+def test_a_minibatch_sweep_writes_a_complete_folder(jaxlin, drawn):
     done = jaxlin("sweep", "--strengths", "1e-4", "1e-2", "--step-sizes", "0.01", "0.03",
                   "--losses", "softmax", "hinge", *QUICK, "--out", "run", "--json")  # fmt: skip
     assert done.code == 0, done.err
@@ -131,7 +131,7 @@ def test_a_search_finds_the_peak_of_each_feature_set(jaxlin, mine):
     assert len(set(together)) == len(together) > 2 * 3
 
 
-def test_few_shots_come_with_the_spread_of_their_draws(jaxlin, mine):
+def test_few_shots_come_with_the_spread_of_their_draws(jaxlin, drawn, mine):
     done = jaxlin("sweep", *mine, "--shots", "1", "8", "--seeds", "0", "1", "2", "--strengths",
                   "1e-2", "1", "--tolerance", "1e-3", "--json", "--out", "run")  # fmt: skip
     assert done.code == 0, done.err
@@ -173,9 +173,8 @@ def test_the_mean_over_classes_is_reported_where_it_is_asked_for(jaxlin, mine):
     assert done.json["test"]["mean_per_class_accuracy"] == pytest.approx(np.mean(list(shares)))
 
 
-def test_eight_devices_fit_the_heads_of_one(jaxlin, mine):
+def test_eight_devices_fit_the_heads_of_one(jaxlin, mine, with_devices):
     """In a process of its own, which forces eight devices."""
-    import os
     import subprocess
     import sys
 
@@ -183,11 +182,10 @@ def test_eight_devices_fit_the_heads_of_one(jaxlin, mine):
     options = ("sweep", *mine, "--strengths", "1e-3", "1e-1", "--steps", "24", "-q",
                "--optimizer", "sgd")  # fmt: skip
     root = str(Path(__file__).parents[2])
-    flags = {"PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     code = "import sys; from jaxlin.cli import main; sys.exit(main())"
     for count in ("1", "8"):
         subprocess.run([sys.executable, "-c", code, *options, "--devices", count, "--out", count],
-                       env={**os.environ, **flags}, check=True)  # fmt: skip
+                       env=with_devices(8) | {"PYTHONPATH": root}, check=True)  # fmt: skip
     one, eight = (
         json.loads(Path(f"{count}/sweep.json").read_text(encoding="utf-8")) for count in "18"
     )

@@ -117,7 +117,7 @@ def test_an_archive_brings_its_test_set(jaxlin, arrays, tmp_path):
     assert (done.json["n_train"], done.json["test"]["n"]) == (36, 6)
 
 
-def test_a_folder_of_pictures_trains(jaxlin):
+def test_a_folder_of_pictures_trains(jaxlin, drawn):
     for name, level in (("bright", 200), ("dark", 30)):
         for i in range(6):
             folder = Path("pictures/train") / name
@@ -140,7 +140,7 @@ def test_divergence_is_a_failure_that_names_the_knobs(jaxlin, arrays):
     assert np.isfinite(models.load(Path("run/model.safetensors")).params.weights).all()
 
 
-def test_class_names_are_escaped(jaxlin):
+def test_class_names_are_escaped(jaxlin, drawn):
     for name in ("<script>alert(1)</script>".replace("/", "_"), "=1+1"):
         folder = Path("pictures/train") / name
         folder.mkdir(parents=True)
@@ -229,7 +229,7 @@ def test_a_broken_configuration_is_refused(jaxlin, text, sentence):
     assert sentence in jaxlin("train", "--config", "config.json").refused()
 
 
-def test_full_batch_proves_how_far_the_optimum_is(jaxlin, arrays):
+def test_full_batch_proves_how_far_the_optimum_is(jaxlin, drawn, arrays):
     done = jaxlin("train", "--data", "mine.npz", "--tolerance", "1e-3", "--strength", "0.01",
                   "--json", "--out", "run", "-v")  # fmt: skip
     assert done.code == 0, done.err
