@@ -19,8 +19,10 @@ from jaxlin.solvers.dual_losses import DualForm, own_of, total
 
 FLAT = float(np.finfo(np.float32).eps)
 """Metrics are made in float32: less than this share of theirs is no curvature but rounding."""
-TRIALS = 12
-"""Points that one line search looks at, at most."""
+TRIALS = 60
+"""Points that one line search looks at, at most: halvings of a step that is too long by any factor.
+Where fixed parts of the scores are in the hundreds nearly nothing bends at first, and 12 were too
+few for some steps."""
 
 
 def conjugate_gradients(
