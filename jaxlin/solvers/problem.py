@@ -277,8 +277,9 @@ def same_fit(carried: Any, kind: type, problem: Problem) -> Any:
     """
     wide = problem.classes, problem.features
     if isinstance(carried, kind):
-        same = np.size(getattr(carried, "best", ())) == wide[0] * (wide[1] + 1)
-        scores = getattr(carried, "scores", None)
+        state = getattr(carried, "state", carried)
+        same = np.size(getattr(state, "best", ())) == wide[0] * (wide[1] + 1)
+        scores = getattr(state, "scores", None)
         if same and (scores is None or np.shape(scores)[1] == examples_of(problem)):
             return carried
     raise ValueError(

@@ -9,31 +9,33 @@ the proximal point method on the dual, equivalently the augmented Lagrangian met
 method stalls. Inside a round the objective is piecewise quadratic; Newton steps touch only the
 rows that bend (Sun, Toh et al. call this a semismooth Newton augmented Lagrangian method), by a
 dense factorization for few unknowns and by conjugate gradients for many, in the preconditioner of
-few classes (`jaxlin.solvers.preconditioner`) or of many (`jaxlin.solvers.preconditioner`).
+few classes or of many (`jaxlin.solvers.preconditioner`).
 Where so many rows bend that such a step would take more passes than it is worth, a quasi-Newton
 step in that preconditioner is taken instead (`jaxlin.solvers.newton`).
 Scores are affine in the step, so a line search costs no pass over the data. The maximizers are
 feasible dual points throughout: their certificate is the stopping rule.
 """
 
-__all__ = ["HingeFit", "minimize_hinge", "minimize_unregularized", "separated"]
+__all__ = ["HingeFit", "HingeState", "minimize_hinge", "minimize_unregularized", "separated"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlin.passes import arithmetic
-from jaxlin.solvers.balance import WIDE, balanced_bias
-from jaxlin.solvers.certificate import certify, objective_at, smallest_lead
+from jaxlin.solvers.balance import WIDE
+from jaxlin.solvers.certificate import Certificate, certify, objective_at, smallest_lead
 from jaxlin.solvers.covariance import constant_features
-from jaxlin.solvers.dual_losses import DualForm, own_of, settled, total
 from jaxlin.solvers.history import History, own_copy
 from jaxlin.solvers.interior import minimize_small_hinge, suits_interior
+from jaxlin.solvers.lbfgs import GOING
 from jaxlin.solvers.newton import MISSED, NewtonStep, QuasiNewtonStep
 from jaxlin.solvers.problem import Problem, beside, penalty, same_fit
 from jaxlin.solvers.refresh import PreconditionerBuilder
-from jaxlin.solvers.rowwise import columnwise, lifted, moved, rowwise, summing_runner, to_host
+from jaxlin.solvers.rowwise import columnwise, lifted, moved, rowwise, to_host
+from jaxlin.solvers.smoothing import bending_of, bias_steps, line_search, maximizer_of, point_of
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
 
 STEPS = 16
@@ -48,11 +50,13 @@ SHORT = 0.4
 SLIGHT, NEXT, PENALTIES = 1e-6, 1e-2, 5
 """Without a penalty: the first that is tried, for features of unit variance; by what factor the
 next are smaller; how many are tried at most."""
+STALLED = 100
+"""Rounds without a step after which the arithmetic is at its end."""
 SEEN = 1000
 """Rows that tell how the features spread."""
 
 
-class HingeFit(NamedTuple):
+class HingeState(NamedTuple):
     """Between two steps of a loss with kinks, over the classes that occur; n = K * D + K."""
 
     weights: np.ndarray
@@ -61,10 +65,44 @@ class HingeFit(NamedTuple):
     """(K,) float64."""
     best: np.ndarray
     """(n,) float64: the weights row by row, then the bias, of the least objective."""
-    scores: np.ndarray
-    """(K, N) in the dtype of the arithmetic: they were added up step by step."""
-    anchor: np.ndarray
+    scores: Any
+    """(K, N) in the dtype of the arithmetic, where the rows are computed: they are added up step by
+    step, and the next step overwrites them."""
+    anchor: Any
     """(K, N): the dual point of the round before."""
+    smoothing: float
+    floor: float
+    """Of the smoothing: what steps that turned out short ask for."""
+    dear: float
+    """Passes from which on a Newton direction is not worth them."""
+    least: float
+    """Objective so far."""
+    lower: float
+    """The greatest bound that was proved."""
+    claimed: float
+    """The greatest bound that was expected."""
+    promise: float
+    """The gap that the last proof was expected to leave."""
+    norm: float
+    """Of the gradient."""
+    evaluations: float
+    iterations: int
+    stalled: int
+    """Rounds in a row without a step."""
+    steps: int
+    """Of this round."""
+    many: int
+    """Quasi-Newton steps of this round."""
+    short: int
+    """Short steps of this round."""
+    status: int
+    """`Status`, or `GOING`."""
+
+
+class HingeFit(NamedTuple):
+    """A `HingeState` with its arrays on the host, and what was learned about the curvature."""
+
+    state: HingeState
     newton_rows: np.ndarray
     """(2, m) float64: the rows that Newton's preconditioner was built from and their weights."""
     newton_columns: np.ndarray
@@ -82,10 +120,20 @@ class HingeFit(NamedTuple):
     """(2, K, m)"""
     quasi: np.ndarray
     """(2,): the smoothing at that time, steps that it has served."""
-    numbers: np.ndarray
-    """(13,): smoothing, its floor, what is dear; least objective, lower bound, what is claimed and
-    promised of it; evaluations, steps, stalled rounds; and in this round steps, those of
-    quasi-Newton, short ones."""
+
+
+class _Run(NamedTuple):
+    """What a fit is about, and what makes its steps."""
+
+    problem: Problem
+    counts: Any
+    """(N,) in the dtype of the arithmetic, where the rows are computed."""
+    newton: NewtonStep
+    quasi: QuasiNewtonStep
+    report: Callable[..., Any]
+
+    def by_row(self, state: HingeState) -> tuple:
+        return state.scores, self.problem.labels, self.counts, state.anchor
 
 
 def minimize_hinge(
@@ -178,157 +226,200 @@ def _minimize(
     weights: np.ndarray,
     bias: np.ndarray,
     report: Callable[..., Any],
-    carried: Any,
+    carried: HingeFit | None,
     on_carried: Callable[..., Any],
     on_pass: Callable[..., Any],
 ) -> Fit:
-    xp, rows, strength = problem.xp, problem.rows, problem.strength
-    counts = xp.asarray(problem.counts.astype(problem.dtype))
-    precise = problem.dtype if problem.classes > WIDE else np.float64
     newton = NewtonStep(problem, PreconditionerBuilder(problem), keep=on_carried is not silent)
-    quasi = QuasiNewtonStep(problem, newton)
-    status, norm, going_on = Status.MAX_ITERATIONS, np.inf, carried is not None
-    if carried is None:
-        weights, bias = weights.astype(np.float64), bias.astype(np.float64)
-        scores = rows.scores(weights, bias)
-        anchor = xp.zeros_like(scores)
-        smoothing, floor, dear = COARSEST * problem.margin, 0.0, DEAR
-        best, lower, claimed, promise = (np.inf, weights, bias), 0.0, -np.inf, np.inf
-        evaluations, iterations, stalled = 0.5, 0, 0
+    counts = problem.xp.asarray(problem.counts.astype(problem.dtype))
+    run = _Run(problem, counts, newton, QuasiNewtonStep(problem, newton), report)
+    state = _begun(problem, weights, bias) if carried is None else _resumed(run, carried)
+    if state.iterations > problem.max_iterations:
+        state = state._replace(status=Status.MAX_ITERATIONS)
+    while state.status == GOING:
+        on_carried(state.evaluations, partial(_carried, run, state))
+        on_pass()
+        state = _advanced(run, state)
+    return _ended(run, state)
+
+
+def _begun(problem: Problem, weights: np.ndarray, bias: np.ndarray) -> HingeState:
+    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
+    scores = problem.rows.scores(weights, bias)
+    return HingeState(
+        *(weights, bias, _joined(weights, bias), scores, problem.xp.zeros_like(scores)),
+        *(COARSEST * problem.margin, 0.0, DEAR, np.inf, 0.0, -np.inf, np.inf, np.inf, 0.5),
+        *(0, 0, 0, 0, 0, GOING),
+    )
+
+
+def _resumed(run: _Run, carried: HingeFit) -> HingeState:
+    problem = run.problem
+    carried = own_copy(same_fit(carried, HingeFit, problem))
+    run.newton.go_on(carried.newton_rows, carried.newton_columns, carried.newton)
+    quasi = carried.quasi_rows, carried.quasi_columns, carried.quasi
+    run.quasi.go_on(carried.history, carried.last, *quasi)
+    scores, anchor = (beside(problem.rows, part) for part in carried.state[3:5])
+    return carried.state._replace(scores=scores, anchor=anchor)
+
+
+def _carried(run: _Run, state: HingeState) -> HingeFit:
+    scores, anchor = (to_host(run.problem, part) for part in (state.scores, state.anchor))
+    state = state._replace(scores=scores, anchor=anchor)
+    return own_copy(HingeFit(state, *run.newton.state(), *run.quasi.state()))
+
+
+def _joined(weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return np.concatenate([weights.ravel(), bias])
+
+
+def _advanced(run: _Run, state: HingeState) -> HingeState:
+    """One pass later: a step on, or in the next round, or at the end."""
+    problem, strength = run.problem, run.problem.strength
+    if problem.fit_intercept:
+        shift = bias_steps(problem, state.scores, run.counts, state.smoothing, state.anchor)
+        scores = lifted(problem, state.scores, shift)
+        state = state._replace(bias=state.bias + shift, scores=scores)
+    weights, bias = state.weights, state.bias
+    products, sums, (loss, gain) = problem.rows.transpose_total(
+        rowwise(point_of, problem.form), run.by_row(state), problem.margin, state.smoothing,
+        dtype=problem.dtype,
+    )  # fmt: skip
+    if not problem.fit_intercept:
+        sums = np.zeros_like(sums)
+    objective = float(loss) + penalty(problem, weights)
+    gradient = products + 2 * strength * weights
+    run.quasi.learn(weights, bias, gradient, sums)
+    slack = float((gradient**2).sum()) / (4 * strength)
+    # of the problem whose bias stays; the free bias will move by a margin or so
+    bound = float(gain) + float(bias @ sums) - float((products**2).sum()) / (4 * strength)
+    state = state._replace(
+        evaluations=state.evaluations + 0.5,
+        norm=float(np.sqrt((gradient**2).sum() + (sums**2).sum())),
+        claimed=max(state.claimed, bound - float(np.abs(sums).sum()) * problem.margin),
+    )
+    if objective < state.least:
+        state = state._replace(least=objective, best=_joined(weights, bias))
+    blur = max(objective - bound - slack, 0.0)
+    run.report(state.evaluations, state.least, state.lower)
+    goal, gap = problem.tolerance * state.least, state.least - bound
+    if state.least - state.claimed <= 0.8 * goal and gap <= 0.9 * state.promise:
+        state = _certified(run, state._replace(promise=gap))
+        if state.status != GOING:
+            return state
+    rough = 6 if state.smoothing > 0.2 * problem.margin else 1  # soon to be smoothed less
+    enough = (1e-3 if run.newton.exact else 0.5) * rough * max(blur, 0.1 * goal)
+    near = slack < (enough if state.steps else 1e-2 * enough)
+    if near or state.iterations >= problem.max_iterations:
+        return _turned(run, state)
+    state, length = _stepped(run, state, gradient, sums, enough / slack)
+    if length <= 1e-10 or state.steps >= STEPS:
+        return _turned(run, state)
+    return state
+
+
+def _certified(run: _Run, state: HingeState) -> HingeState:
+    """With a proof of where it is; ended if that proves enough."""
+    problem = run.problem
+    proof = _proof(problem, state)
+    state = state._replace(
+        evaluations=state.evaluations + proof.evaluations,
+        lower=max(state.lower, proof.lower_bound),
+    )
+    if proof.objective < state.least or problem.dtype != np.float64:  # its loss is exact
+        state = state._replace(least=proof.objective, best=_joined(state.weights, proof.bias))
+    run.report(state.evaluations, state.least, state.lower)
+    if state.least - state.lower <= problem.tolerance * state.least:
+        return state._replace(status=Status.CONVERGED)
+    return state
+
+
+def _proof(problem: Problem, state: HingeState) -> Certificate:
+    smooth: Any = {"smoothing": state.smoothing, "anchor": state.anchor}
+    dtype = problem.dtype if problem.classes > WIDE else np.float64
+    return certify(problem, state.weights, state.bias, dtype=dtype, **smooth)
+
+
+def _stepped(
+    run: _Run, state: HingeState, gradient: np.ndarray, sums: np.ndarray, within: float
+) -> tuple[HingeState, float]:
+    """A step along Newton's direction, or L-BFGS's, and its length.
+
+    Args:
+      within: what slack is enough for this round, as a share of what there is.
+    """
+    problem, weights, bias = run.problem, state.weights, state.bias
+    bent = columnwise(problem, bending_of, run.by_row(state), problem.margin, state.smoothing)
+    here = (gradient, sums, state.scores, state.smoothing, state.anchor)
+    crowded, cost = run.newton.dear(bent) > state.dear, 0.0
+    if crowded:
+        step, bias_step = run.quasi(bent, weights, bias, *here)
     else:
-        carried = own_copy(same_fit(carried, HingeFit, problem))
-        weights, bias = carried.weights, carried.bias
-        scores, anchor = beside(rows, carried.scores), beside(rows, carried.anchor)
-        newton.go_on(*carried[5:8])
-        quasi.go_on(*carried[8:13])
-        smoothing, floor, dear, least, lower, *others = carried.numbers.tolist()
-        claimed, promise, evaluations, *whole = others
-        best_weights, best_bias = np.split(carried.best, [weights.size])
-        best = least, best_weights.reshape(weights.shape), best_bias
-        iterations, stalled, steps, many, short = map(int, whole)
+        accuracy = np.clip(0.3 * np.sqrt(within), 0.05, 0.3)
+        step, bias_step, cost = run.newton(bent, *here, accuracy)
+    change = problem.rows.scores(step, bias_step)
+    inner = 2 * problem.strength * np.array([(weights * step).sum(), (step * step).sum()])
+    length, missed = line_search(
+        problem, state.scores, change, run.counts, state.smoothing, state.anchor, inner
+    )
+    state = state._replace(
+        evaluations=state.evaluations + cost + 0.5,
+        iterations=state.iterations + 1,
+        steps=state.steps + 1,
+        many=state.many + int(crowded),
+    )
+    if not crowded:
+        run.newton.learn(missed)
+        if length < SHORT and missed < MISSED:  # rows begin or cease to bend on the way
+            more = 2 * state.smoothing
+            state = state._replace(short=state.short + 1, smoothing=more, floor=more)
+            run.quasi.turn()
+    if length <= 1e-10:
+        return state, length
+    weights, bias = weights + length * step, bias + length * bias_step
+    if state.iterations % 25:
+        scores = moved(problem, state.scores, change, length)
+    else:
+        scores = problem.rows.scores(weights, bias)
+        state = state._replace(evaluations=state.evaluations + 0.5)
+    return state._replace(weights=weights, bias=bias, scores=scores), length
 
-    def make() -> HingeFit:
-        bounds = best[0], lower, claimed, promise
-        counts = evaluations, iterations, stalled, steps, many, short
-        numbers = np.array([smoothing, floor, dear, *bounds, *counts], np.float64)
-        by_row = to_host(problem, scores), to_host(problem, anchor)
-        learned: Any = *by_row, *newton.state(), *quasi.state(), numbers
-        least_at = np.concatenate([best[1].ravel(), best[2]])
-        return own_copy(HingeFit(weights, bias, least_at, *learned))
 
-    looseness, most = 1e-3 if newton.exact else 0.5, problem.max_iterations
-    while iterations <= most:
-        if not going_on:
-            steps, many, short = 0, 0, 0
-            quasi.turn()
-        going_on = False
-        while steps < STEPS:
-            on_carried(evaluations, make)
-            on_pass()
-            if problem.fit_intercept:
-                shift = _bias_steps(problem, scores, counts, smoothing, anchor)
-                bias = bias + shift
-                scores = lifted(problem, scores, shift)
-            data = (scores, problem.labels, counts, anchor)
-            products, sums, (loss, gain) = rows.transpose_total(
-                rowwise(_point, problem.form), data, problem.margin, smoothing, dtype=problem.dtype
-            )
-            evaluations += 0.5
-            if not problem.fit_intercept:
-                sums = np.zeros_like(sums)
-            regularizer = penalty(problem, weights)
-            objective = float(loss) + regularizer
-            gradient = products + 2 * strength * weights
-            quasi.learn(weights, bias, gradient, sums)
-            norm = float(np.sqrt((gradient**2).sum() + (sums**2).sum()))
-            slack = float((gradient**2).sum()) / (4 * strength)
-            # of the problem whose bias stays; the free bias will move by a margin or so
-            bound = float(gain) + float(bias @ sums) - float((products**2).sum()) / (4 * strength)
-            claimed = max(claimed, bound - float(np.abs(sums).sum()) * problem.margin)
-            if objective < best[0]:
-                best = (objective, weights, bias)
-            blur = max(objective - bound - slack, 0.0)
-            report(evaluations, best[0], lower)
-            goal = problem.tolerance * best[0]
-            if best[0] - claimed <= 0.8 * goal and best[0] - bound <= 0.9 * promise:
-                promise = best[0] - bound
-                proof = certify(
-                    problem, weights, bias, smoothing=smoothing, anchor=anchor, dtype=precise
-                )
-                evaluations += proof.evaluations
-                lower = max(lower, proof.lower_bound)
-                if proof.objective < best[0] or problem.dtype != np.float64:
-                    best = (proof.objective, weights, proof.bias)  # its loss is exact
-                report(evaluations, best[0], lower)
-                if best[0] - lower <= problem.tolerance * best[0]:
-                    return Fit(
-                        best[1],
-                        best[2],
-                        lower,
-                        norm,
-                        iterations,
-                        evaluations,
-                        Status.CONVERGED,
-                    )
-            rough = 6 if smoothing > 0.2 * problem.margin else 1  # soon to be smoothed less
-            enough = looseness * rough * max(blur, 0.1 * goal)
-            if slack < (enough if steps else 1e-2 * enough) or iterations >= most:
-                break
-            bent = columnwise(problem, _bent, data, problem.margin, smoothing)
-            here = (gradient, sums, scores, smoothing, anchor)
-            crowded = newton.dear(bent) > dear
-            if crowded:
-                step, bias_step = quasi(bent, weights, bias, *here)
-            else:
-                accuracy = np.clip(0.3 * np.sqrt(enough / slack), 0.05, 0.3)
-                step, bias_step, cost = newton(bent, *here, accuracy)
-                evaluations += cost
-            change = rows.scores(step, bias_step)
-            evaluations += 0.5
-            inner = 2 * strength * np.array([(weights * step).sum(), (step * step).sum()])
-            length, missed = _line_search(problem, scores, change, counts, smoothing, anchor, inner)
-            iterations, steps = iterations + 1, steps + 1
-            if crowded:
-                many += 1
-            else:
-                newton.learn(missed)
-                if length < SHORT and missed < MISSED:  # rows begin or cease to bend on the way
-                    short += 1
-                    smoothing = floor = 2 * smoothing
-                    quasi.turn()
-            if length <= 1e-10:
-                break
-            weights, bias = weights + length * step, bias + length * bias_step
-            if iterations % 25:
-                scores = moved(problem, scores, change, length)
-            else:
-                scores = rows.scores(weights, bias)
-                evaluations += 0.5
-        if iterations >= most:
-            break
-        stalled = stalled + 1 if steps == 0 else 0
-        if stalled > 100:
-            status = Status.PRECISION
-            break
-        data = (scores, problem.labels, counts, anchor)  # after the last step
-        anchor = columnwise(problem, _maximizer, data, problem.margin, smoothing)
-        floor = 0.8 * floor
-        if short:
-            continue
-        if many >= STEPS:
+def _turned(run: _Run, state: HingeState) -> HingeState:
+    """Before the next round: smoothed around the dual point of this one."""
+    problem, newton, steps = run.problem, run.newton, state.steps
+    if state.iterations >= problem.max_iterations:
+        return state._replace(status=Status.MAX_ITERATIONS)
+    state = state._replace(stalled=0 if steps else state.stalled + 1)
+    if state.stalled > STALLED:
+        return state._replace(status=Status.PRECISION)
+    smoothing, floor, dear = state.smoothing, 0.8 * state.floor, state.dear
+    anchor = columnwise(problem, maximizer_of, run.by_row(state), problem.margin, smoothing)
+    if not state.short:
+        if state.many >= STEPS:
             dear = 2 * dear
-        if many:
+        if state.many:
             smoothing = max(smoothing * _pace(steps), 0.01 * problem.margin)
         elif steps <= 3 or smoothing > 0.2 * problem.margin:
             finest = _finest(smoothing, steps, newton.exact) * problem.margin
             smoothing = max(smoothing / 3, finest, min(floor, smoothing))
         elif steps >= STEPS:
             smoothing = smoothing * 2
-    proof = certify(problem, weights, bias, smoothing=smoothing, anchor=anchor, dtype=precise)
-    lower = max(lower, proof.lower_bound)
-    if best[0] - lower <= problem.tolerance * best[0]:
-        status = Status.CONVERGED
-    return Fit(best[1], best[2], lower, norm, iterations, evaluations, status)
+    run.quasi.turn()
+    new: Any = {"smoothing": smoothing, "floor": floor, "dear": dear, "anchor": anchor}
+    return state._replace(steps=0, many=0, short=0, **new)
+
+
+def _ended(run: _Run, state: HingeState) -> Fit:
+    problem = run.problem
+    if state.status != Status.CONVERGED:
+        lower = max(state.lower, _proof(problem, state).lower_bound)
+        met = state.least - lower <= problem.tolerance * state.least
+        status = Status.CONVERGED if met else state.status
+        state = state._replace(lower=lower, status=status)
+    weights, bias = np.split(state.best, [state.weights.size])
+    counted = state.iterations, state.evaluations, Status(state.status)
+    return Fit(weights.reshape(state.weights.shape), bias, state.lower, state.norm, *counted)
 
 
 def _finest(smoothing: float, steps: int, exact: bool) -> float:
@@ -343,150 +434,3 @@ def _pace(steps: int) -> float:
     if steps >= STEPS:
         return 1.7
     return 1 / 3 if steps <= 4 else 1 / 1.7 if steps <= 8 else 1.0
-
-
-def _maximizer(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-) -> Any:
-    z = form.shortfalls(xp, scores, own_of(xp, labels, scores.shape[0]), margin)
-    return form.maximizer(xp, z, smoothing, anchor)
-
-
-def _point(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    margin: float,
-    smoothing: float,
-    anchor: Any,
-) -> Any:
-    """What a block adds: residuals, and the sums of its losses and of its dual objective."""
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores, own, margin)
-    z, a = settled(xp, z, form.maximizer(xp, z, smoothing, anchor))
-    residuals = form.residuals(xp, a, own) * counts[None, :]
-    sums = (counts * form.loss(xp, z, own), counts * form.gain(xp, a, margin))
-    return residuals, tuple(part.astype(xp.float64).sum() for part in sums)
-
-
-def _bent(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-) -> Any:
-    """(R,): the weighted trace of each row's second derivative."""
-    a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
-    return counts * total(xp, form.bend(xp, a, smoothing).diagonal)
-
-
-def _slope_at(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-    length: float,
-    change: Any,
-) -> Any:
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores + xp.asarray(length, scores.dtype) * change, own, margin)
-    a = form.maximizer(xp, z, smoothing, anchor)
-    along = total(xp, form.residuals(xp, a, own) * change) * counts
-    return along.astype(xp.float64).sum()
-
-
-def _curvature_along(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-    change: Any,
-) -> Any:
-    a = _maximizer(xp, form, scores, labels, counts, anchor, margin, smoothing)
-    own = own_of(xp, labels, scores.shape[0])
-    curved = form.curve(xp, form.bend(xp, a, smoothing), own, change)
-    return (total(xp, curved * change) * counts).astype(xp.float64).sum()
-
-
-def _line_search(
-    problem: Problem,
-    scores: Any,
-    change: Any,
-    counts: Any,
-    smoothing: float,
-    anchor: Any,
-    inner: Any,
-) -> tuple[float, float]:
-    """Where the derivative of the smoothed objective along the step vanishes (regula falsi).
-
-    Returns:
-      The length, and how many times the curvature that Newton's step assumed there is at its start.
-    """
-    data = (scores, problem.labels, counts, change, anchor)
-
-    def slope(length: float) -> float:
-        loss = problem.rows.total(
-            rowwise(_slope_at, problem.form), data, problem.margin, smoothing, float(length)
-        )
-        return float(loss) + inner[0] + length * inner[1]
-
-    start = slope(0.0)
-    if start >= 0:
-        return 0.0, 1.0
-    curved = rowwise(_curvature_along, problem.form)
-    curvature = float(problem.rows.total(curved, data, problem.margin, smoothing)) + inner[1]
-    return _root(slope, start), curvature / -start
-
-
-def _root(slope: Any, start: Any) -> float:
-    low, at_low, high, at_high = 0.0, start, 1.0, slope(1.0)
-    while at_high < 0 and high < 64:
-        if at_high > 0.05 * start:
-            return high
-        low, at_low, high = high, at_high, 2 * high
-        at_high = slope(high)
-    if at_high < -0.05 * start:
-        return high
-    side = 0
-    for _ in range(12):
-        middle = low - at_low * (high - low) / (at_high - at_low)
-        value = slope(middle)
-        if abs(value) <= -0.05 * start:
-            return middle
-        if value < 0:
-            low, at_low = middle, value
-            at_high, side = (at_high / 2 if side == -1 else at_high), -1
-        else:
-            high, at_high = middle, value
-            at_low, side = (at_low / 2 if side == 1 else at_low), 1
-    return low if low > 0 else middle
-
-
-def _bias_steps(
-    problem: Problem, scores: Any, counts: Any, smoothing: float, anchor: Any
-) -> np.ndarray:
-    """Two guarded Newton steps in the biases alone."""
-    data = (scores, problem.labels, counts)
-    extra = (problem.margin, smoothing, anchor)
-    return balanced_bias(summing_runner(problem), problem.form, data, extra, steps=2, accuracy=1e-7)

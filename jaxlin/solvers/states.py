@@ -13,10 +13,10 @@ from jaxlin.solvers.history import SCALED_BY, History, history_size
 from jaxlin.solvers.lbfgs import State
 from jaxlin.solvers.owlqn import L1Fit
 from jaxlin.solvers.path import PathState
-from jaxlin.solvers.proximal_point import HingeFit
+from jaxlin.solvers.proximal_point import HingeFit, HingeState
 from jaxlin.solvers.refresh import SAMPLED_ROWS, WINDOW
 
-_KINDS = {kind.__name__: kind for kind in (History, State, HingeFit, L1Fit, PathState)}
+_KINDS = {kind.__name__: kind for kind in (History, State, HingeState, HingeFit, L1Fit, PathState)}
 
 
 def shapes_of(state: Any) -> dict[str, Any]:
@@ -75,7 +75,9 @@ def largest(
         numbers: dict[str, Any] = dict.fromkeys(State._fields, 0.0)
         return State(**numbers | arrays)
     scores, drawn = of(classes, examples, dtype=dtype), min(examples, SAMPLED_ROWS)
-    preconditioner = of(2, drawn), of(2, classes, drawn, dtype=dtype)
-    params = of(classes, features), of(classes), one
-    by_newton, by_quasi = (*preconditioner, of(5)), (of(2, size), *preconditioner, of(2))
-    return HingeFit(*params, scores, scores, *by_newton, history(20), *by_quasi, of(13))
+    rows, columns = of(2, drawn), of(2, classes, drawn, dtype=dtype)
+    arrays = {"weights": of(classes, features), "bias": of(classes), "best": one}
+    arrays |= {"scores": scores, "anchor": scores}
+    state = HingeState(**dict.fromkeys(HingeState._fields, 0.0) | arrays)
+    by_newton, by_quasi = (rows, columns, of(5)), (of(2, size), rows, columns, of(2))
+    return HingeFit(state, *by_newton, history(20), *by_quasi)
