@@ -187,7 +187,7 @@ def start_of(
         return start
     with np.errstate(over="ignore", invalid="ignore"):
         value = objective_at(problem, *start)
-    if value <= _loss_at_zero(problem):
+    if value <= _loss_at_zero(problem) * (1 + 1e-9):  # no worse, but for rounding
         return start
     return given_start(None, count, occurring, problem)
 
