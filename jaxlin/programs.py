@@ -193,7 +193,7 @@ def _proofs(blocks: Blocks) -> Iterator[Program]:
             chunks.evaluated,
             rowwise=rowwise(certificate._loss_at, form),
             chunk=_chunk(DOUBLE, blocks),
-            kept=np.dtype(SINGLE).name,
+            kept=np.dtype(SINGLE),
         ),
         (
             *(_of((K, D), DOUBLE), shift, _of((D,), DOUBLE), _of((N, D), HALF)),

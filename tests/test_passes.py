@@ -206,7 +206,7 @@ def test_small_integers_are_in_range_without_a_look(dtype, scale, passes, monkey
     assert len(seen) == passes
 
 
-@pytest.mark.parametrize("kept", [None, np.float32])
+@pytest.mark.parametrize("kept", [None, np.dtype(np.float32)])
 @pytest.mark.parametrize("source", ["device", "parts", "sparse", "mesh"])
 def test_sums_over_functions_of_scores_keep_these_in_another_dtype(source, kept, monkeypatch):
     """What is kept are the scores in float64, rounded once; the sums are those of float64."""

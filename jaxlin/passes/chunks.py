@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxlin.precision import einsum, jit
@@ -109,7 +110,7 @@ def evaluated(
     *,
     rowwise: Callable[..., Any],
     chunk: int,
-    kept: str | None,
+    kept: np.dtype[Any] | None,
 ) -> tuple[Array | None, Any]:
     """The scores and the sums of `DeviceRows.evaluated`."""
     size = rows.shape[0]

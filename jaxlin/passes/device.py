@@ -56,10 +56,6 @@ def exactly(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return as_given
 
 
-def _name(dtype: DTypeLike | None) -> str | None:
-    return None if dtype is None else np.dtype(dtype).name
-
-
 def _from_device(value: Any) -> Any:
     return fetch(value) if isinstance(value, jax.Array) else value
 
@@ -195,7 +191,7 @@ class DeviceRows(Rows):
         by_row: Sequence[Any],
         *extra: Any,
         dtype: DTypeLike = np.float64,
-        kept: DTypeLike | None = None,
+        kept: np.dtype[Any] | None = None,
     ) -> tuple[jax.Array | None, Any]:
         """Sums over the rows of what `rowwise` makes of their scores in `dtype`, and these scores
         as they are `kept`: in a narrower dtype, or not at all.
@@ -209,16 +205,14 @@ class DeviceRows(Rows):
         with arithmetic(np.float64):
             arguments = self._arguments(weights, bias, dtype)
             for part, rows in self._each():
-                whole = self._resident is not None
-                blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
                 scores, sums = chunks.evaluated(
                     *arguments,
                     rows,
-                    blocks,
+                    self._of_part(by_row, part),
                     extra,
                     rowwise=rowwise,
                     chunk=self._chunk(dtype, rows.shape[0]),
-                    kept=_name(kept),
+                    kept=kept,
                 )
                 found.append(scores)
                 totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
@@ -316,8 +310,7 @@ class DeviceRows(Rows):
         with arithmetic(np.float64):
             shift = jnp.asarray(self._subtracted(dtype))
             for part, rows in self._each():
-                whole = self._resident is not None
-                blocks = tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
+                blocks = self._of_part(by_row, part)
                 chunk = self._chunk(dtype, rows.shape[0])
                 found = chunks.transpose_total(
                     blocks, extra, shift, rows, rowwise=rowwise, chunk=chunk
@@ -326,6 +319,11 @@ class DeviceRows(Rows):
                 sums += np.asarray(found[1], np.float64)
                 totals = found[2] if totals is None else jax.tree.map(jnp.add, totals, found[2])
         return self._mapped_back(products, sums, dtype), sums, totals
+
+    def _of_part(self, by_row: Sequence[Any], part: slice) -> tuple[Any, ...]:
+        """The columns that belong to these rows; scalars as they are."""
+        whole = self._resident is not None
+        return tuple(a if whole or not jnp.ndim(a) else a[..., part] for a in by_row)
 
     def _columns(self, by_row: Sequence[Any]) -> int:
         """Rows of a block that is only a block of scores."""

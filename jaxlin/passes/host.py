@@ -102,7 +102,7 @@ class HostRows(Rows):
         by_row: Sequence[Any],
         *extra: Any,
         dtype: DTypeLike = np.float64,
-        kept: DTypeLike | None = None,
+        kept: np.dtype[Any] | None = None,
     ) -> tuple[np.ndarray | None, Any]:
         """Sums over functions of scores, and these; see `DeviceRows.evaluated`."""
         scores = self.scores(weights, bias, dtype)

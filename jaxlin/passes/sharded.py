@@ -150,14 +150,13 @@ class ShardedRows(DeviceRows):
         by_row: Sequence[Any],
         *extra: Any,
         dtype: DTypeLike = np.float64,
-        kept: DTypeLike | None = None,
+        kept: np.dtype[Any] | None = None,
     ) -> tuple[jax.Array | None, Any]:
         axes = tuple(np.ndim(a) for a in by_row)
         with arithmetic(np.float64):
             arguments = self._arguments(weights, bias, dtype)
             chunk = self._chunk(dtype, self.inputs.share)
-            name = None if kept is None else np.dtype(kept).name
-            run = _on_shards(chunks.evaluated, self.over, chunk, rowwise, axes, kept=name)
+            run = _on_shards(chunks.evaluated, self.over, chunk, rowwise, axes, kept=kept)
             return run(*arguments, self._placed, tuple(by_row), extra)
 
     @exactly
@@ -250,7 +249,7 @@ def _on_shards(
     rowwise: Callable[..., Any] | None = None,
     axes: tuple[int, ...] = (),
     precision: str = "highest",
-    kept: str | None = None,
+    kept: np.dtype[Any] | None = None,
 ) -> Compiled[Any]:
     """A walk of `jaxlin.passes.chunks` on the rows of every device, its sums added up.
 

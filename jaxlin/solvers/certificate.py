@@ -284,7 +284,7 @@ def _scores_and_loss(
     weights: ArrayLike,
     bias: ArrayLike,
     dtype: DTypeLike,
-    kept: DTypeLike | None,
+    kept: np.dtype[Any] | None,
 ) -> tuple[AnyArray, float]:
     """Scores (K, N) as they are `kept`, and the mean loss of those in `dtype`: wide scores are
     never there as a whole."""

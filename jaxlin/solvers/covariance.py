@@ -17,6 +17,7 @@ __all__ = [
     "covariance_of",
     "generalized_eigh",
     "product",
+    "rows_at",
     "same_value",
     "sample_of",
     "second_moment",
@@ -82,25 +83,30 @@ class Sample(NamedTuple):
         return np.einsum("m,md->d", self.weights, self.rows.astype(np.float64) ** 2)
 
 
+def rows_at(problem: Problem, indices: np.ndarray) -> Any:
+    """These rows (m, D), a sparse matrix where the inputs are one."""
+    sparse = problem.rows.sparse_sample(indices, problem.dtype) if problem.on_host else None
+    return problem.rows.sample(indices, problem.dtype) if sparse is None else sparse
+
+
 def sample_of(
     problem: Problem, indices: np.ndarray, weights: np.ndarray, mean: np.ndarray | None = None
 ) -> Sample:
     """The sample of these rows; `mean` is theirs where it is not given."""
-    sparse = problem.rows.sparse_sample(indices, problem.dtype) if problem.on_host else None
-    rows = problem.rows.sample(indices, problem.dtype) if sparse is None else sparse
+    rows = rows_at(problem, indices)
     if mean is None:
         mean = np.zeros(problem.features)
         if problem.fit_intercept:
             mean = (weights @ rows / weights.sum()).astype(np.float64)
     alike: Any = constant_features(rows, problem.center) if problem.fit_intercept else []
-    if sparse is None:
-        rows = rows - mean.astype(problem.dtype)[None, :]
-        rows[:, alike] = 0
-        return Sample(indices, rows, weights, mean)
-    varying = np.ones(problem.features)
-    varying[alike] = 0
-    sparse.data *= varying[sparse.indices]
-    return Sample(indices, SparseRows(sparse, mean * varying), weights, mean)
+    if scipy.sparse.issparse(rows):
+        varying = np.ones(problem.features)
+        varying[alike] = 0
+        rows.data *= varying[rows.indices]
+        return Sample(indices, SparseRows(rows, mean * varying), weights, mean)
+    rows = rows - mean.astype(problem.dtype)[None, :]
+    rows[:, alike] = 0
+    return Sample(indices, rows, weights, mean)
 
 
 class SparseRows(LinearOperator):

@@ -17,6 +17,7 @@ import scipy.linalg
 import scipy.sparse
 
 from jaxlin.solvers.certificate import certify
+from jaxlin.solvers.covariance import rows_at
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, bends_of, fits_dense, weights_between
 from jaxlin.solvers.history import (
     History,
@@ -290,10 +291,7 @@ class _Preconditioner:
 
     def __init__(self, problem: Problem, builder: PreconditionerBuilder):
         self.problem, self.builder = problem, builder
-        indices, sparse = builder.sample.indices, None
-        if problem.on_host:
-            sparse = problem.rows.sparse_sample(indices)
-        self._rows = problem.rows.sample(indices, problem.dtype) if sparse is None else sparse
+        self._rows = rows_at(problem, builder.sample.indices)
         self._hessian: np.ndarray | None = None
         self._factor: tuple[np.ndarray, bool] | None = None
         self.damping, self._scale = 1e-6, 1.0

@@ -132,11 +132,11 @@ def through_spectrum(
     def apply(gradient: np.ndarray, bias_gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         centred = (gradient - bias_gradient[..., None] * mean) * scaling
         # one product for all of a batch: NumPy would make one for each
-        right = centred.reshape(-1, len(mean)).astype(vectors.dtype)
+        right = centred.reshape(-1, len(mean)).astype(vectors.dtype, copy=False)
         turned = right @ vectors
-        inside = turned.reshape(*centred.shape[:-1], -1).astype(problem.dtype)
+        inside = turned.reshape(*centred.shape[:-1], -1).astype(problem.dtype, copy=False)
         inside, bias_step = solve(inside, bias_gradient)
-        inside = inside.reshape(turned.shape).astype(vectors.dtype)
+        inside = inside.reshape(turned.shape).astype(vectors.dtype, copy=False)
         if outside is None:
             step = inside @ vectors.T
         else:

@@ -76,7 +76,7 @@ class HingeState(NamedTuple):
     dear: float
     """Passes from which on a Newton direction is not worth them."""
     least: float
-    """Objective so far."""
+    """The least objective so far."""
     lower: float
     """The greatest bound that was proved."""
     claimed: float

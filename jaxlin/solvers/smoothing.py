@@ -77,8 +77,8 @@ def _slope_at(
     change: Any,
 ) -> Any:
     own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores + xp.asarray(length, scores.dtype) * change, own, margin)
-    a = form.maximizer(xp, z, smoothing, anchor)
+    there = scores + xp.asarray(length, scores.dtype) * change
+    a = maximizer_of(xp, form, there, labels, counts, anchor, margin, smoothing)
     along = total(xp, form.residuals(xp, a, own) * change) * counts
     return along.astype(xp.float64).sum()
 
