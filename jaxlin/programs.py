@@ -186,7 +186,7 @@ def _sharded(form: Any, over: Mesh | AbstractMesh, blocks: Blocks) -> tuple[Call
 
 def _proofs(blocks: Blocks) -> Iterator[Program]:
     form, labels, shift = FORMS["softmax"], _of((N,), np.int32), _of((K,), DOUBLE)
-    by_row = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0)
+    by_row, numbers = (_of((K, N)), labels, _of((N,), DOUBLE), 0.0), (1.0, 1.0)
     yield Program(
         "passes.chunks.evaluated",
         partial(
@@ -197,7 +197,7 @@ def _proofs(blocks: Blocks) -> Iterator[Program]:
         ),
         (
             *(_of((K, D), DOUBLE), shift, _of((D,), DOUBLE), _of((N, D), HALF)),
-            *(by_row[1:], (shift, 1.0, 1.0)),
+            *(by_row[1:], (*numbers, shift)),
         ),
         wide=True,
     )
@@ -211,20 +211,20 @@ def _proofs(blocks: Blocks) -> Iterator[Program]:
         yield Program(
             f"passes.chunks.total {function.__name__}",
             partial(chunks.total, rowwise=rowwise(function, form), chunk=chunk),
-            (by_row, (shift, *more, 1.0, 1.0)),
+            (by_row, (*numbers, shift, *more)),
             wide=True,
         )
     function = rowwise(certificate._dual_point, form)
     yield Program(
         "passes.chunks.transpose_total",
         partial(chunks.transpose_total, rowwise=function, chunk=_chunk(DOUBLE, blocks)),
-        (by_row, (shift, _of((3, K), DOUBLE), 1.0, 1.0), _of((D,), DOUBLE), _of((N, D), HALF)),
+        (by_row, (*numbers, shift, _of((3, K), DOUBLE)), _of((D,), DOUBLE), _of((N, D), HALF)),
         wide=True,
     )
     yield Program(
         "solvers.rowwise._columnwise",
-        partial(_columnwise, f=refresh._bent_at, form=form, chunk=chunk),
-        ((_of((K, N)), labels), (1.0,)),
+        partial(_columnwise, f=rowwise(refresh._bent_at, form), chunk=chunk),
+        ((_of((K, N)), labels, 0.0, 0.0), numbers),
     )
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from jaxlin.solvers.balance import WIDE, balanced_bias, feasible, mixed, mixing_that_balances
-from jaxlin.solvers.dual_losses import FORMS, form_of, own_of
+from jaxlin.solvers.dual_losses import FORMS, Block, form_of, own_of
 
 
-def run(f, form, *arguments):
-    return f(np, form, *arguments)
+def sums_of(xp, form, block):
+    return lambda f, *arguments: f(xp, form, block, *arguments)
 
 
 @pytest.mark.parametrize("classes", [5, WIDE + 30])
@@ -23,10 +23,12 @@ def test_the_mass_that_is_moved_balances_and_stays_feasible(name, classes, shift
     counts = generator.uniform(0.5, 1.5, size)
     counts = counts / counts.sum()
     masses = np.bincount(labels, counts)
-    data, extra = (scores, labels, counts), (1.0, 0.3, 0.0)
-    shift = balanced_bias(run, form, data, extra) if shift_first else np.zeros(classes)
-    mixing = mixing_that_balances(run, form, data, shift, extra, masses)
-    a, _ = feasible(np, form, scores, labels, shift, *extra)
+    block = Block(scores, labels, counts, smoothing=0.3)
+    sums, shift = sums_of(np, form, block), np.zeros(classes)
+    if shift_first:
+        shift = balanced_bias(np, form, sums, masses, dtype=scores.dtype)
+    mixing = mixing_that_balances(np, form, sums, shift)
+    a, _ = feasible(np, form, block, shift)
     a = mixed(np, form, a, labels, own, mixing)
     # the sets of the table in `jaxlin.solvers.dual_losses`, up to the rounding of K numbers near 1
     slack = 1e-12
@@ -56,7 +58,9 @@ def test_biases_are_not_shifted_together_by_rounding(name):
     for _ in range(20):
         drift = 0.1 * generator.normal(size=10)
         scores += (drift - drift.mean()).astype(np.float32)[:, None]
-        shift = balanced_bias(run, form, (scores, labels, counts), (1.0, 0.3, 0.0), steps=2)
+        sums = sums_of(np, form, Block(scores, labels, counts, smoothing=0.3))
+        masses = np.bincount(labels, counts)
+        shift = balanced_bias(np, form, sums, masses, dtype=scores.dtype, steps=2)
         scores += shift.astype(np.float32)[:, None]
         common += shift.mean()
     assert abs(common) < 1e-12  # 20 sums of 10 numbers below 1 in float64

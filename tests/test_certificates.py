@@ -65,11 +65,11 @@ def test_the_loss_is_the_maximum_over_its_dual_variables(name):
     np.testing.assert_allclose(form.loss(np, z, own), truth, rtol=1e-12)
     # smoothing 1e-7 moves the maximum by at most smoothing / 2 * |a|^2, and |a| <= 30 here
     a = form.maximizer(np, z, 1e-7, 0.0)
-    value = (form.residuals(np, a, own) * scores).sum(0) + form.gain(np, a, 1.0)
+    value = (form.residuals(np, a, own) * scores).sum(0) + form.gain(np, a, own, 1.0)
     np.testing.assert_allclose(value, truth, atol=1e-4)
     for anchor in generator.normal(size=(20, 4, 50)) * 3:
         a = form.maximizer(np, form.shortfalls(np, anchor, own, 1.0), 1.0, 0.0)
-        value = (form.residuals(np, a, own) * scores).sum(0) + form.gain(np, a, 1.0)
+        value = (form.residuals(np, a, own) * scores).sum(0) + form.gain(np, a, own, 1.0)
         assert (value <= truth + 1e-12).all()
 
 

@@ -13,8 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from jaxlin import losses
 from jaxlin.core import LinearParams
 from jaxlin.solvers import Status, certify, dual_gap, minimize, minimize_compiled, prove
-from jaxlin.solvers.dual_losses import form_of, own_of
-from jaxlin.solvers.krylov import line_minimum, solve_compiled
+from jaxlin.solvers.balance import mixing_that_balances
+from jaxlin.solvers.certificate import dual_point
+from jaxlin.solvers.dual_losses import Block, form_of, own_of
+from jaxlin.solvers.krylov import conjugate_gradients, line_minimum
 from jaxlin.solvers.problem import open_problem
 
 IRIS = load_iris(return_X_y=True)
@@ -245,19 +247,23 @@ def test_what_must_be_static_is_named():
         jax.jit(lambda k: minimize_compiled(*IRIS, classes=k, strength=1.0))(3)
 
 
-def test_conjugate_gradients_solve():
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_conjugate_gradients_solve(xp):
     generator = np.random.default_rng(0)
     root = generator.normal(size=(12, 12))
     matrix, right = root @ root.T + np.eye(12), generator.normal(size=12)
-    found, count = solve_compiled(
-        lambda v: (matrix @ v[0],),
-        lambda v: (v[0] / np.diag(matrix),),
-        (jnp.asarray(right),),
+    found, left, count, done = conjugate_gradients(
+        xp,
+        lambda v: matrix @ v,
+        lambda v: v / np.diag(matrix),
+        xp.asarray(right),
         lambda residual, square, start: square <= 1e-20 * start,
         40,
     )
-    np.testing.assert_allclose(found[0], np.linalg.solve(matrix, right), rtol=1e-6)
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=1e-6)
+    np.testing.assert_allclose(left, right - matrix @ found, atol=1e-9)
     assert 2 <= count <= 40
+    assert done
 
 
 @pytest.mark.parametrize("loss", SMOOTH)
@@ -285,17 +291,23 @@ def test_a_line_search_ends_lower_and_flat(loss):
         assert value(step) < value(0.0)
 
 
+def summed(form, block, f, *arguments):
+    return f(jnp, form, block, *arguments)
+
+
 @pytest.mark.parametrize("loss", SMOOTH)
 def test_mass_is_moved_until_a_dual_point_balances(loss):
     """From maximizers at random scores, to rounding, without leaving the feasible set."""
     generator = np.random.default_rng(0)
     form, labels = form_of(loss), np.arange(60) % 3
-    own, counts = own_of(jnp, labels, 3), generator.uniform(0.5, 1.5, 60)
+    counts = generator.uniform(0.5, 1.5, 60)
     counts = jnp.asarray(counts / counts.sum())
     scores = jnp.asarray(generator.normal(size=(3, 60)) + np.array([[0.5], [0.0], [-0.5]]))
-    a = dual_gap._maximizers(form, scores, own, 1.0)
+    block, nothing = Block(scores, jnp.asarray(labels), counts), jnp.zeros(3)
+    a, own = dual_point(jnp, form, block, nothing, None)
     off = np.abs((form.residuals(jnp, a, own) * counts[None, :]).sum(1)).max()
-    a = dual_gap._mixed(form, a, own, labels, counts)
+    mixing = mixing_that_balances(jnp, form, partial(summed, form, block), nothing)
+    a, _ = dual_point(jnp, form, block, nothing, mixing)
     left = np.abs((form.residuals(jnp, a, own) * counts[None, :]).sum(1)).max()
     assert left < 1e-14 < 1e-2 < off
     assert (a >= 0).all()
@@ -310,7 +322,9 @@ def test_classes_that_fall_apart_balance_among_themselves(dtype, most):
     form, labels = form_of("squared-hinge"), np.arange(60) % 5
     own, group = own_of(jnp, labels, 6), np.array([0, 0, 0, 1, 1, 2])
     a = generator.uniform(0.5, 1.5, (6, 60)) * (group[:, None] == group[labels][None, :])
-    a = jnp.asarray(np.where(own, 0, a * np.where(group == 1, 1e-3, 1)[:, None]), dtype)
+    a = np.where(own, 0, a * np.where(group == 1, 1e-3, 1)[:, None])
+    # a = 2 max(0, z), z = s_k - s_y + 1, in pairs
+    scores = jnp.asarray(np.where(own, 0, a / 2 - 1), dtype)
     counts = generator.uniform(0.5, 1.5, 60)
     counts = jnp.asarray(counts / counts.sum(), dtype)
 
@@ -318,15 +332,17 @@ def test_classes_that_fall_apart_balance_among_themselves(dtype, most):
         of_class = np.abs((form.residuals(jnp, a, own) * counts[None, :]).sum(1))
         return of_class[:3].max(), of_class[3:].max()
 
-    before, after = off(a), off(dual_gap._mixed(form, a, own, labels, counts))
+    block, nothing = Block(scores, jnp.asarray(labels), counts), jnp.zeros(6, dtype)
+    mixing = mixing_that_balances(jnp, form, partial(summed, form, block), nothing)
+    before, after = (off(dual_point(jnp, form, block, nothing, m)[0]) for m in (None, mixing))
     assert min(before) > 4 * most
     assert max(after) < most
 
 
 def test_a_dual_point_that_does_not_balance_proves_less(monkeypatch):
     """With nothing balanced, what is left times the farthest bias keeps the bound true."""
-    monkeypatch.setattr(dual_gap, "_balancing_shift", lambda form, scores, *rest: 0 * scores[:, 0])
-    monkeypatch.setattr(dual_gap, "_mixed", lambda form, a, *rest: a)
+    monkeypatch.setattr(dual_gap, "balanced_bias", lambda *_, **__: jnp.zeros(3))
+    monkeypatch.setattr(dual_gap, "mixing_that_balances", lambda *_: None)
     labels = jnp.asarray(np.repeat([0, 1, 2], [100, 30, 20]))
     masses = np.array([100, 30, 20]) / 150
     best = -(masses * np.log(masses)).sum()  # inputs that say nothing leave the bias alone

@@ -33,6 +33,7 @@ __all__ = [
     "certify",
     "costless_bias",
     "dual_point",
+    "farthest_bias",
     "gains_of",
     "losing_bias",
     "objective_at",
@@ -55,9 +56,9 @@ from jaxlin.solvers.balance import (
     mixing_that_balances,
     shifted,
 )
-from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of, total
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, Block, DualForm, own_of, total
 from jaxlin.solvers.problem import Problem, penalty
-from jaxlin.solvers.rowwise import rowwise, runner, summing_runner
+from jaxlin.solvers.rowwise import rowwise, runner, summing
 
 SLIGHT = 1e-3
 """Of the tolerance: an imbalance that moving mass between classes mends without costing bound."""
@@ -132,25 +133,25 @@ def certify(
     0.6931...
     """
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
-    form, extra = problem.form, (problem.margin, smoothing, anchor)
+    form = problem.form
     dtype = np.dtype(np.float64) if problem.on_host else np.dtype(dtype)
     scores, loss = _scores_and_loss(problem, weights, bias, np.float64 if exact else dtype, dtype)
     with jax.enable_x64(True):
-        data = (scores, problem.labels, problem.xp.asarray(problem.counts))
-        run = summing_runner(problem)
-        shift = np.zeros(problem.classes)
+        by_row = scores, problem.labels, problem.xp.asarray(problem.counts), anchor
+        numbers = problem.margin, smoothing
+        summed = summing(problem, by_row, *numbers)
+        mixing, shift = None, np.zeros(problem.classes)
         if problem.fit_intercept and problem.classes > 1:
             slight = max(1e-15, SLIGHT * problem.tolerance * loss / problem.classes)
-            shift = balanced_bias(run, form, data, extra, accuracy=slight)
-            moved = np.inf if exact else float(run(_loss_at, form, *data, shift, *extra))
+            settings: Any = {"dtype": scores.dtype, "accuracy": slight}
+            shift = balanced_bias(np, form, summed, problem.masses, **settings)
+            moved = np.inf if exact else float(summed(_loss_at, shift))
             if moved < loss:
-                loss, bias = moved, bias + shift
-        mixing = None
+                loss, bias = moved, np.asarray(bias + shift)
         if problem.fit_intercept:
-            mixing = mixing_that_balances(run, form, data, shift, extra, problem.masses)
-        by_row = (*data, anchor)
+            mixing = mixing_that_balances(np, form, summed, shift)
         products, sums, found = problem.rows.transpose_total(
-            rowwise(_dual_point, form), by_row, shift, mixing, *extra[:-1]
+            rowwise(_dual_point, form), by_row, *numbers, shift, mixing
         )
         gain, terms, size = (float(value) for value in found)
     objective = loss + penalty(problem, weights)
@@ -208,75 +209,72 @@ def _bias_bound(problem: Problem, objective: float, radius: float) -> float:
         norm = np.sqrt(objective / problem.strength)
     if problem.l1_strength > 0:
         norm = min(norm, objective / problem.l1_strength)
-    least = float(problem.masses[problem.masses > 0].min())
-    if problem.form.geometry == "one-vs-rest":
-        least = min(least, float((1 - problem.masses).min()))
-    if least <= 0:
-        return 0.0  # a single class: its bias carries no imbalance
-    slack = max(objective / least, np.sqrt(objective / least))
-    return slack + problem.margin + np.sqrt(2) * norm * radius
+    arguments = problem.masses, objective, norm, radius, problem.margin
+    return float(farthest_bias(np, problem.form, *arguments))
 
 
-def _loss_at(
+def farthest_bias(
     xp: ArrayModule,
     form: DualForm,
-    scores: AnyArray,
-    labels: AnyArray,
-    counts: AnyArray,
-    shift: AnyArray,
+    masses: AnyArray,
+    objective: AnyArray,
+    norm: AnyArray,
+    radius: AnyArray,
     margin: AnyArray,
-    smoothing: AnyArray,
-    anchor: AnyArray,
 ) -> AnyArray:
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, shifted(scores, shift), own, margin)
-    return (counts * form.loss(xp, z, own)).sum()
+    """How far apart the optimal biases of two classes can be.
+
+    Args:
+      masses: (K,), the sum of the counts of each class; those of none do not count.
+      objective: one that was reached.
+      norm: of the optimal weights, at most.
+      radius: of the rows.
+    """
+    there = masses > 0
+    least = xp.where(there, masses, 1).min()
+    if form.geometry == "one-vs-rest":
+        others = xp.where(there, 1 - masses, 1).min()
+        least = xp.where(others > 0, xp.minimum(least, others), least)
+    slack = xp.maximum(objective / least, xp.sqrt(objective / least))
+    return slack + margin + 2**0.5 * norm * radius
+
+
+def _loss_at(xp: ArrayModule, form: DualForm, block: Block, shift: AnyArray) -> AnyArray:
+    own = own_of(xp, block.labels, block.scores.shape[0])
+    z = form.shortfalls(xp, shifted(block, shift).scores, own, block.margin)
+    return (block.counts * form.loss(xp, z, own)).sum()
 
 
 def dual_point(
-    xp: ArrayModule,
-    form: DualForm,
-    scores: AnyArray,
-    labels: AnyArray,
-    shift: AnyArray,
-    mixing: AnyArray,
-    margin: AnyArray,
-    smoothing: AnyArray = 1.0,
-    anchor: AnyArray = 0.0,
+    xp: ArrayModule, form: DualForm, block: Block, shift: AnyArray, mixing: AnyArray
 ) -> tuple[AnyArray, AnyArray]:
     """The dual point (K, R) that a `Dual` describes, of a block of rows, and their true classes."""
-    a, own = feasible(xp, form, scores, labels, shift, margin, smoothing, anchor)
-    if mixing is not None:
-        a = mixed(xp, form, a, labels, own, mixing)
-    return a, own
+    a, own = feasible(xp, form, block, shift)
+    return a if mixing is None else mixed(xp, form, a, block.labels, own, mixing), own
 
 
 def _dual_point(
-    xp: ArrayModule,
-    form: DualForm,
-    scores: AnyArray,
-    labels: AnyArray,
-    counts: AnyArray,
-    shift: AnyArray,
-    mixing: AnyArray,
-    margin: AnyArray,
-    smoothing: AnyArray,
-    anchor: AnyArray,
+    xp: ArrayModule, form: DualForm, block: Block, shift: AnyArray, mixing: AnyArray
 ) -> tuple[AnyArray, tuple[AnyArray, ...]]:
-    a, own = dual_point(xp, form, scores, labels, shift, mixing, margin, smoothing, anchor)
-    residuals = counts[None, :] * form.residuals(xp, a, own)
-    gains = gains_of(xp, form, a, counts, margin)
+    a, own = dual_point(xp, form, block, shift, mixing)
+    residuals = block.counts[None, :] * form.residuals(xp, a, own)
+    gains = gains_of(xp, form, a, own, block.counts, block.margin)
     return residuals, (*gains, xp.sqrt(total(xp, residuals**2)).sum())
 
 
 def gains_of(
-    xp: ArrayModule, form: DualForm, a: AnyArray, counts: AnyArray, margin: AnyArray
+    xp: ArrayModule,
+    form: DualForm,
+    a: AnyArray,
+    own: AnyArray,
+    counts: AnyArray,
+    margin: AnyArray,
 ) -> tuple[AnyArray, AnyArray]:
     """The weighted sum of what rows add to the dual objective, and of the sizes of its terms."""
     sizes = xp.abs(form.penalty(xp, a))
     if form.geometry != "softmax":
         sizes = sizes + margin * total(xp, a)
-    return (counts * form.gain(xp, a, margin)).sum(), (counts * sizes).sum()
+    return (counts * form.gain(xp, a, own, margin)).sum(), (counts * sizes).sum()
 
 
 def _scores_and_loss(
@@ -291,7 +289,7 @@ def _scores_and_loss(
     with jax.enable_x64(True):
         by_row = problem.labels, problem.xp.asarray(problem.counts), 0.0
         zero, loss_at = np.zeros(problem.classes), rowwise(_loss_at, problem.form)
-        settings = by_row, zero, problem.margin, 1.0
+        settings = by_row, problem.margin, 1.0, zero
         scores, loss = problem.rows.evaluated(
             loss_at, weights, bias, *settings, dtype=dtype, kept=kept
         )
@@ -310,7 +308,7 @@ def costless_bias(problem: Problem, weights: ArrayLike, bias: ArrayLike) -> floa
         return -problem.margin
     with jax.enable_x64(True):
         scores = problem.rows.scores(weights, bias, np.float64)
-        least = float(runner(problem)(_least_own, problem.form, scores, problem.labels))
+        least = float(runner(problem)(_least_own, scores, problem.labels))
     return least - (80.0 if problem.form.geometry == "softmax" else 2 * problem.margin)
 
 
@@ -342,7 +340,7 @@ def losing_bias(
     return xp.where(present, bias / size, 0).sum() - mean - 2 * rounding - margin
 
 
-def _least_own(xp: ArrayModule, form: DualForm, scores: AnyArray, labels: AnyArray) -> AnyArray:
+def _least_own(xp: ArrayModule, scores: AnyArray, labels: AnyArray) -> AnyArray:
     """The least score that any example gives its class."""
     return xp.take_along_axis(scores, labels[None, :], axis=0).min()
 

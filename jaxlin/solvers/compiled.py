@@ -312,7 +312,7 @@ def _solved(
     status = jnp.where(steps >= limit, int(Status.MAX_ITERATIONS), int(Status.PRECISION))
     status = jnp.where(strength > 0, status, int(Status.NO_PROOF))
     status = jnp.where(gap <= tolerance * objective, int(Status.CONVERGED), status)
-    norm = jnp.sqrt(sum(jnp.vdot(part, part) for part in point.slope))
+    norm = jnp.linalg.norm(point.slope)
     numbers: tuple[Any, ...] = (objective, objective - gap, gap, norm, steps, evaluations)
     numbers = (*numbers, status.astype(jnp.int32))  # arrays, where the host has numbers
     return Solution(LinearParams(weights, bias), *numbers)

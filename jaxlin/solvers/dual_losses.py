@@ -44,9 +44,11 @@ __all__ = [
     "AnyArray",
     "ArrayModule",
     "Bend",
+    "Block",
     "DualForm",
     "form_of",
     "largest",
+    "maximizers",
     "own_of",
     "repeat",
     "settled",
@@ -122,10 +124,10 @@ class DualForm(NamedTuple):
         z = self.shortfalls(xp, scores, own, margin)
         return self.loss(xp, z, own), self.residuals(xp, self.maximizer(xp, z, 1.0, 0.0), own)
 
-    def gain(self, xp: ArrayModule, a: AnyArray, margin: AnyArray) -> AnyArray:
+    def gain(self, xp: ArrayModule, a: AnyArray, own: AnyArray, margin: AnyArray) -> AnyArray:
         """What a row adds to the dual objective: max-free part of a . z - h(a) at s = 0, (R,)."""
         if self.geometry == "softmax":
-            return -self.penalty(xp, a)
+            return _entropy(xp, a, own)
         return margin * total(xp, a) - self.penalty(xp, a)
 
     def smoothed(
@@ -213,6 +215,30 @@ def own_of(xp: ArrayModule, labels: AnyArray, classes: int) -> AnyArray:
     return labels[None, :] == xp.arange(classes)[:, None]
 
 
+class Block(NamedTuple):
+    """Rows as functions of their scores see them."""
+
+    scores: AnyArray
+    """(K, R)"""
+    labels: AnyArray
+    """(R,)"""
+    counts: AnyArray
+    """(R,): their weights."""
+    anchor: AnyArray = 0.0
+    """(K, R) or a number: of the smoothing."""
+    margin: AnyArray = 1.0
+    smoothing: AnyArray = 1.0
+
+
+def maximizers(
+    xp: ArrayModule, form: DualForm, block: Block
+) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """The maximizers a and the shortfalls z of a block of rows, and their true classes, (K, R)."""
+    own = own_of(xp, block.labels, block.scores.shape[0])
+    z = form.shortfalls(xp, block.scores, own, block.margin)
+    return form.maximizer(xp, z, block.smoothing, block.anchor), z, own
+
+
 def _softmax(xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray) -> AnyArray:
     e = xp.exp(z - largest(xp, z)[None, :])
     return e / total(xp, e)[None, :]
@@ -220,6 +246,15 @@ def _softmax(xp: ArrayModule, z: AnyArray, smoothing: AnyArray, anchor: AnyArray
 
 def _negative_entropy(xp: ArrayModule, a: AnyArray) -> AnyArray:
     return total(xp, a * xp.log(xp.where(a > 0, a, 1)))
+
+
+def _entropy(xp: ArrayModule, a: AnyArray, own: AnyArray) -> AnyArray:
+    """- sum a log a, from the rivals, who keep their digits where the true class has nearly all."""
+    rivals = xp.where(own, 0, a)
+    rest = xp.minimum(total(xp, rivals), 1)
+    logs = xp.log(xp.where(rivals > 0, rivals, 1))
+    own_log = xp.log1p(-xp.where(rest < 1, rest, 0))  # at 1 what it multiplies is 0
+    return -total(xp, rivals * logs) - (1 - rest) * own_log
 
 
 def _exponentials(

@@ -40,7 +40,7 @@ from jaxlin._checks import check_label_range, check_labels
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
 from jaxlin.solvers.dual_losses import Bend, DualForm, form_of, own_of
-from jaxlin.solvers.krylov import dot, solve_compiled
+from jaxlin.solvers.krylov import conjugate_gradients, joined, split
 from jaxlin.solvers.truncated_newton import LOW, curvatures
 
 PRODUCTS = 1000
@@ -114,12 +114,12 @@ def moved(
     determined = jnp.where(setting.strength > 0, -1.0, jnp.nan).astype(center.dtype)
     right = _to_center(tuple(determined * part for part in pull), center)
     found = lax.custom_linear_solve(
-        lambda step: _joined(*_product(system, _split(step))),
-        _joined(*right),  # one array: all of it depends on the change, or nothing does
-        lambda _, right: _joined(*_solve(system, _split(right))),
+        partial(_product, system),
+        joined(*right),  # one array: all of it depends on the change, or nothing does
+        lambda _, right: _solve(system, right),
         symmetric=True,
     )
-    return LinearParams(*_from_center(_split(found), center))
+    return LinearParams(*_from_center(split(found), center))
 
 
 def influence(
@@ -318,42 +318,45 @@ def _system(
     return _System(form, *arrays, free, *near), center
 
 
-def _product(system: _System, step: tuple[Array, ...]) -> tuple[Array, Array]:
-    """The Hessian times a step, (K, D) and (K,)."""
-    form, there = system.form, system.present[:, None]
-    changes = step[0] @ system.inputs.T + float(system.free) * step[1][:, None]
+def _product(system: _System, step: Array) -> Array:
+    """The Hessian times a step, (K, D + 1)."""
+    form, there, (weights, bias) = system.form, system.present[:, None], split(step)
+    changes = weights @ system.inputs.T + float(system.free) * bias[:, None]
     changes = jnp.where(there, changes, 0)
     curved = system.counts[None, :] * form.curve(jnp, system.bend, system.own, changes)
     curved = jnp.where(there, curved, 0)
-    sums = curved.sum(1) if system.free else step[1]  # of a fixed bias: 1 times nothing
-    return curved @ system.inputs + 2 * system.strength * step[0], sums
+    sums = curved.sum(1) if system.free else bias  # of a fixed bias: 1 times nothing
+    return joined(curved @ system.inputs + 2 * system.strength * weights, sums)
 
 
-def _solve(system: _System, right: tuple[Array, ...]) -> tuple[Array, Array]:
+def _solve(system: _System, right: Array) -> Array:
     """A step whose product is `right`, by conjugate gradients; NaN if they did not get there."""
-    right = right[0], _without_shift(system, right[1])
+    weights, bias = split(right)
+    right = joined(weights, _without_shift(system, bias))
 
-    def precondition(residual: tuple[Array, ...]) -> tuple[Array, Array]:
-        inside = residual[0] @ system.basis
-        rest = residual[0] - inside @ system.basis.T
-        found = (inside / system.preconditioner[None, :]) @ system.basis.T + rest / (
-            2 * system.strength
-        )
-        return found, residual[1] / system.level
+    def precondition(residual: Array) -> Array:
+        weights, bias = split(residual)
+        inside = weights @ system.basis
+        rest = weights - inside @ system.basis.T
+        found = (inside / system.preconditioner[None, :]) @ system.basis.T
+        return joined(found + rest / (2 * system.strength), bias / system.level)
 
-    enough = (ACCURACY * jnp.finfo(right[0].dtype).eps) ** 2
-    weights, bias = found = solve_compiled(
+    enough = (ACCURACY * jnp.finfo(right.dtype).eps) ** 2
+    found = conjugate_gradients(
+        jnp,
         partial(_product, system),
         precondition,
         right,
         lambda _, square, start: square <= enough * start,
         PRODUCTS,
+        flat=0.0,
     )[0]
-    left = tuple(b - a for a, b in zip(_product(system, found), right, strict=True))
-    most, least = (dot(each, precondition(each)) for each in (right, left))
-    solved = jnp.where(least <= ENOUGH**2 * most, 1.0, jnp.nan).astype(bias.dtype)
+    left = right - _product(system, found)
+    most, least = (jnp.vdot(each, precondition(each)) for each in (right, left))
+    solved = jnp.where(least <= ENOUGH**2 * most, 1.0, jnp.nan).astype(right.dtype)
+    weights, bias = split(found)
     there = system.present[:, None]
-    return jnp.where(there, solved * weights, 0), solved * _without_shift(system, bias)
+    return joined(jnp.where(there, solved * weights, 0), solved * _without_shift(system, bias))
 
 
 def _without_shift(system: _System, bias: Array) -> Array:
@@ -362,14 +365,6 @@ def _without_shift(system: _System, bias: Array) -> Array:
         return jnp.where(system.present, bias, 0)
     mean = jnp.where(system.present, bias, 0).sum() / jnp.maximum(system.present.sum(), 1)
     return jnp.where(system.present, bias - mean, 0)
-
-
-def _joined(weights: Array, bias: Array) -> Array:
-    return jnp.concatenate([weights, bias[:, None]], axis=1)
-
-
-def _split(joined: Array) -> tuple[Array, Array]:
-    return joined[:, :-1], joined[:, -1]
 
 
 def _to_center(gradient: tuple[Array, Array], center: Array) -> tuple[Array, Array]:

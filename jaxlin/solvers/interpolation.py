@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxlin.memory import kept_bytes
 from jaxlin.solvers.certificate import Certificate, Dual, bound_of, dual_point, gains_of
-from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, Block, DualForm, own_of
 from jaxlin.solvers.problem import Problem, penalty, rounded
 from jaxlin.solvers.status import Fit, Status
 
@@ -143,7 +143,7 @@ def _sums(
     own = own_of(xp, labels, one.shape[0])
     scores = (1 - place) * one.astype(xp.float64) + place * other.astype(xp.float64)
     loss = form.loss(xp, form.shortfalls(xp, scores, own, margin), own)
-    a, _ = dual_point(xp, form, one, labels, shift, mixing, margin)
-    b, _ = dual_point(xp, form, other, labels, shift2, mixing2, margin)
-    gains = gains_of(xp, form, (1 - share) * a + share * b, counts, margin)
+    a, _ = dual_point(xp, form, Block(one, labels, counts, margin=margin), shift, mixing)
+    b, _ = dual_point(xp, form, Block(other, labels, counts, margin=margin), shift2, mixing2)
+    gains = gains_of(xp, form, (1 - share) * a + share * b, own, counts, margin)
     return (counts * loss).sum(), *gains

@@ -1,11 +1,18 @@
-"""Preconditioned conjugate gradients, on the host and inside compiled programs, and the least of an
-objective on a line.
+"""Preconditioned conjugate gradients, in NumPy and inside of programs, and where an objective is
+least on a line.
 
-Systems are known by their products alone. On the host vectors are arrays (n,), and a solve that was
-left goes on; in a program they are tuples of arrays, and loops are XLA's.
+Systems are known by their products alone, and unknowns are arrays of any shape. Weights (K, D) and
+bias (K,) are one array of unknowns side by side, (K, D + 1).
 """
 
-__all__ = ["conjugate_gradients", "dot", "line_minimum", "plus", "solve_compiled"]
+__all__ = [
+    "FLAT",
+    "conjugate_gradients",
+    "definite_solution",
+    "joined",
+    "line_minimum",
+    "split",
+]
 
 from collections.abc import Callable
 from typing import Any
@@ -13,113 +20,93 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
-from jaxlin.solvers.dual_losses import DualForm, own_of, total
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of, repeat, total
 
 FLAT = float(np.finfo(np.float32).eps)
-"""Metrics are made in float32: less than this share of theirs is no curvature but rounding."""
+"""Preconditioners are made in float32: less than this share of theirs is no curvature but
+rounding."""
 TRIALS = 60
 """Points that one line search looks at, at most: halvings of a step that is too long by any factor.
 Where fixed parts of the scores are in the hundreds nearly nothing bends at first, and 12 were too
 few for some steps."""
 
 
+def joined(weights: Array, bias: Array) -> Array:
+    """(K, D) and (K,) -> (K, D + 1)."""
+    return jnp.concatenate([weights, bias[:, None]], axis=1)
+
+
+def split(unknowns: Array) -> tuple[Array, Array]:
+    """(K, D + 1) -> (K, D) and (K,)."""
+    return unknowns[:, :-1], unknowns[:, -1]
+
+
 def conjugate_gradients(
-    product: Callable[[np.ndarray], np.ndarray],
-    precondition: Callable[[np.ndarray], np.ndarray],
-    right: np.ndarray,
-    accuracy: float,
+    xp: ArrayModule,
+    product: Callable[[AnyArray], AnyArray],
+    precondition: Callable[[AnyArray], AnyArray],
+    right: AnyArray,
+    enough: Callable[[AnyArray, AnyArray, AnyArray], AnyArray],
     most: int,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[tuple[np.ndarray, np.ndarray], int, bool]:
-    """Solve A d = right to a relative residual of `accuracy`.
+    *,
+    start: tuple[AnyArray, AnyArray] | None = None,
+    flat: float = FLAT,
+) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
+    """Solve A d = right, about.
 
     Args:
-      product, precondition: vector -> A vector, and about A^-1 vector; both positive definite.
-      right: (n,)
-      most: steps after which to stop all the same.
+      product, precondition: x -> A x, and about A^-1 x; linear, both positive (semi)definite.
+      right: an array of any shape.
+      enough: (residual, its square in the preconditioner, that of the first) -> when to stop.
+      most: products that may be taken.
       start: d and right - A d from before, to go on from; by default from 0.
+      flat: share of the preconditioner's curvature along a direction below which A is flat there.
+        No length is right then, and the solve ends before that direction.
 
     Returns:
-      d and right - A d; the steps taken; and whether no more are needed. A d that came to nothing
-      is the direction that would have been tried first. Where A is flat along a direction, up to
-      the rounding of the preconditioner, no length is right: it ends before that direction.
+      d; right - A d; the products taken; and whether no more are needed. A d that came to nothing
+      is the direction that would have been tried first.
     """
-    found, residual = (np.zeros_like(right), right) if start is None else start
-    enough = accuracy**2 * (right @ right)
+    found, residual = (xp.zeros_like(right), right) if start is None else start
     ahead = precondition(residual)
-    along, energy = ahead, residual @ ahead
-    measured = energy  # along @ M along, of the preconditioner M that stands for A
-    count, done = 0, False
-    while count < most and not done:
-        count += 1
-        moved = product(along)
-        curvature = along @ moved
-        if not curvature > FLAT * measured:
-            done = True
-            break
-        length = energy / curvature
-        found, residual = found + length * along, residual - length * moved
-        done = residual @ residual <= enough
-        if not done:
-            ahead = precondition(residual)
-            previous, energy = energy, residual @ ahead
-            share = energy / previous
-            along = ahead + share * along
-            measured = energy + share**2 * measured  # the residual is orthogonal to the last along
-    return (found if found.any() else along, residual), count, done
+    first = xp.vdot(residual, ahead)
 
-
-def dot(one: tuple[Array, ...], other: tuple[Array, ...]) -> Array:
-    """The inner product of two tuples of arrays."""
-    found: Any = sum(jnp.vdot(a, b) for a, b in zip(one, other, strict=True))
-    return found
-
-
-def plus(one: tuple[Array, ...], share: ArrayLike, other: tuple[Array, ...]) -> tuple[Array, ...]:
-    """one + share * other, of tuples of arrays."""
-    return tuple(a + share * b for a, b in zip(one, other, strict=True))
-
-
-def solve_compiled(
-    product: Callable[[tuple[Array, ...]], tuple[Array, ...]],
-    precondition: Callable[[tuple[Array, ...]], tuple[Array, ...]],
-    right: tuple[Array, ...],
-    enough: Callable[[tuple[Array, ...], Array, Array], Array],
-    products: int,
-) -> tuple[tuple[Array, ...], Array]:
-    """Solve `product(x) = right` approximately, from 0.
-
-    Args:
-      product, precondition: of tuples of arrays, linear and positive (semi)definite.
-      enough: (residual, its square in the preconditioner, that of `right`) -> bool, when to stop.
-      products: the most that may be taken.
-
-    Returns:
-      The solution and the number of products.
-    """
-    first = precondition(right)
-    start = dot(right, first)
-    nothing = tuple(jnp.zeros_like(part) for part in right)
-
-    def going(state: tuple[Any, ...]) -> Array:
-        _, residual, _, square, count = state
-        return (count < products) & ~enough(residual, square, start) & (square > 0)
+    def going(state: tuple[Any, ...]) -> AnyArray:
+        return (state[-2] < most) & ~state[-1]
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        found, residual, along, square, count = state
-        curved = product(along)
-        curvature = dot(along, curved)
-        length = jnp.where(curvature > 0, square / jnp.where(curvature > 0, curvature, 1), 0)
-        found, residual = plus(found, length, along), plus(residual, -length, curved)
-        mapped = precondition(residual)
-        after = jnp.where(curvature > 0, dot(residual, mapped), 0)  # 0 ends it
-        return found, residual, plus(mapped, after / square, along), after, count + 1
+        found, residual, along, energy, measured, count, _ = state
+        moved = product(along)
+        curvature = xp.vdot(along, moved)
+        bends = curvature > flat * measured
+        length = xp.where(bends, energy / xp.where(bends, curvature, 1), 0)
+        found, residual = found + length * along, residual - length * moved
+        ahead = precondition(residual)
+        after = xp.vdot(residual, ahead)
+        share = after / energy
+        done = ~bends | enough(residual, after, first) | ~(after > 0)
+        along = xp.where(bends, ahead + share * along, along)
+        # in the preconditioner: the residual is orthogonal to the last direction
+        return found, residual, along, after, after + share**2 * measured, count + 1, done
 
-    begin: tuple[Any, ...] = (nothing, right, first, start, 0)
-    found, _, _, _, count = lax.while_loop(going, step, begin)
-    return found, count
+    begin = found, residual, ahead, first, first, 0, ~(first > 0)
+    found, residual, along, *_, count, done = repeat(xp, going, step, begin)
+    return xp.where((found != 0).any(), found, along), residual, count, done
+
+
+def definite_solution(xp: ArrayModule, system: AnyArray, right: AnyArray) -> AnyArray:
+    """Of a small dense system that is symmetric and positive definite, (K, K) and (K,).
+
+    In a program by Cholesky, since a TPU has no LU in float64; 0 where rounding hides that the
+    system is definite.
+    """
+    if xp is np:
+        return np.linalg.solve(system, right)
+    found = cho_solve(cho_factor(system), right)
+    return jnp.where(jnp.isfinite(found).all(), found, 0)
 
 
 def line_minimum(

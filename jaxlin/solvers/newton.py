@@ -8,7 +8,7 @@ bend on the way. L-BFGS in the preconditioner of that system then gets further w
 __all__ = ["NOTHING", "Built", "NewtonStep", "QuasiNewtonStep"]
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from jaxlin.solvers.curvature import (
     sparse_curvature,
     sparse_product,
 )
-from jaxlin.solvers.dual_losses import Bend, DualForm, own_of
+from jaxlin.solvers.dual_losses import Bend, Block, DualForm, maximizers, own_of
 from jaxlin.solvers.history import History, empty_history, forgotten, pushed, scaled_step
 from jaxlin.solvers.krylov import conjugate_gradients
 from jaxlin.solvers.preconditioner import (
@@ -39,7 +39,7 @@ from jaxlin.solvers.preconditioner import (
 )
 from jaxlin.solvers.problem import Problem
 from jaxlin.solvers.refresh import FEW_CLASSES, PreconditionerBuilder
-from jaxlin.solvers.rowwise import columnwise
+from jaxlin.solvers.rowwise import columnwise, rowwise
 
 BENDING_ROWS = 5120
 """Rows that enter the Hessian at first, in whole blocks, so that none has to be filled up; twice as
@@ -140,17 +140,22 @@ class NewtonStep:
         product = flat(_hessian_product(problem, sample, bend), gradient.shape)
         right = -np.concatenate([gradient.ravel(), bias_gradient])
         state: Any = None
-        count, done = 0, False
+        count, done, within = 0, False, accuracy**2 * (right @ right)
+
+        def enough(residual: np.ndarray, *_: Any) -> bool:
+            return residual @ residual <= within
 
         def go_on(most: int) -> Any:
             preconditioner = flat(self._built.preconditioner, gradient.shape)
-            return conjugate_gradients(product, preconditioner, right, accuracy, most, state)
+            return conjugate_gradients(
+                np, product, preconditioner, right, enough, most, start=state
+            )
 
         if self._built.preconditioner is not None:
-            state, count, done = go_on(self._fresh + WORTH)
+            *state, count, done = go_on(self._fresh + WORTH)
         if not done:
             self._built = build()
-            state, self._fresh, _ = go_on(CG_STEPS)
+            *state, self._fresh, _ = go_on(CG_STEPS)
             count += self._fresh
         step, bias_step = np.split(state[0], [gradient.size])
         return step.reshape(gradient.shape), bias_step, passes * count
@@ -213,7 +218,8 @@ class NewtonStep:
             if isinstance(bend, SparseBend):
                 curvature = sparse_curvature(problem.form, bend)
             else:
-                curvature = columnwise(problem, _own_curvature, bend)[:, : len(at)]
+                of_class = _own_curvature_of(problem.form)
+                curvature = columnwise(problem, of_class, bend)[:, : len(at)]
             preconditioner = class_block_preconditioner(problem, spectrum, sample, curvature)
         if not self._keep:
             return Built(preconditioner)
@@ -254,7 +260,8 @@ def _sampled_bend(
         weights, at = jnp.asarray(np.pad(weights, more)), np.pad(at, more)
         labels = jnp.asarray(problem.host_labels[np.pad(indices, more)])
     by_row = (_taken(problem, scores, at), labels, weights, _taken(problem, anchor, at))
-    found = columnwise(problem, _weighted_bend, by_row, problem.margin, smoothing)
+    weighted = rowwise(_weighted_bend, problem.form)
+    found = columnwise(problem, weighted, by_row, problem.margin, smoothing)
     many = problem.classes > FEW_CLASSES["kinks"]
     if many and isinstance(sample.rows, np.ndarray) and _near(found[0]):
         size = len(sample.indices)
@@ -279,27 +286,20 @@ def _taken_compiled(values: Any, indices: Any) -> Array:
     return jnp.take(values, indices, axis=1, mode="clip")
 
 
-def _weighted_bend(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    weights: np.ndarray,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-) -> Any:
+def _weighted_bend(xp: Any, form: DualForm, block: Block) -> Any:
     """The bend times the weight of its row."""
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores, own, margin)
-    bend = form.bend(xp, form.maximizer(xp, z, smoothing, anchor), smoothing)
+    bend, weights = form.bend(xp, maximizers(xp, form, block)[0], block.smoothing), block.counts
     kappa = xp.where(weights > 0, bend.kappa / xp.where(weights > 0, weights, 1), 0)
-    return bend.diagonal * weights[None, :], kappa.astype(scores.dtype)
+    return bend.diagonal * weights[None, :], kappa.astype(block.scores.dtype)
 
 
-def _own_curvature(xp: Any, form: DualForm, diagonal: Any, kappa: Any, labels: Any) -> Any:
-    own = own_of(xp, labels, diagonal.shape[0])
-    return own_curvature(xp, form, Bend(diagonal, kappa), own)
+@cache
+def _own_curvature_of(form: DualForm) -> Callable[..., Any]:
+    def of(xp: Any, diagonal: Any, kappa: Any, labels: Any) -> Any:
+        own = own_of(xp, labels, diagonal.shape[0])
+        return own_curvature(xp, form, Bend(diagonal, kappa), own)
+
+    return of
 
 
 def _hessian_product(problem: Problem, sample: Sample, bend: _SampledBend) -> Callable:

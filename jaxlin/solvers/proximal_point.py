@@ -277,7 +277,7 @@ def _advanced(run: _Run, state: HingeState) -> HingeState:
     """One pass later: a step on, or in the next round, or at the end."""
     problem, strength = run.problem, run.problem.strength
     if problem.fit_intercept:
-        shift = bias_steps(problem, state.scores, run.counts, state.smoothing, state.anchor)
+        shift = bias_steps(problem, run.by_row(state), state.smoothing)
         scores = lifted(problem, state.scores, shift)
         state = state._replace(bias=state.bias + shift, scores=scores)
     weights, bias = state.weights, state.bias
@@ -349,7 +349,8 @@ def _stepped(
       within: what slack is enough for this round, as a share of what there is.
     """
     problem, weights, bias = run.problem, state.weights, state.bias
-    bent = columnwise(problem, bending_of, run.by_row(state), problem.margin, state.smoothing)
+    bending = rowwise(bending_of, problem.form)
+    bent = columnwise(problem, bending, run.by_row(state), problem.margin, state.smoothing)
     here = (gradient, sums, state.scores, state.smoothing, state.anchor)
     crowded, cost = run.newton.dear(bent) > state.dear, 0.0
     if crowded:
@@ -359,9 +360,7 @@ def _stepped(
         step, bias_step, cost = run.newton(bent, *here, accuracy)
     change = problem.rows.scores(step, bias_step)
     inner = 2 * problem.strength * np.array([(weights * step).sum(), (step * step).sum()])
-    length, missed = line_search(
-        problem, state.scores, change, run.counts, state.smoothing, state.anchor, inner
-    )
+    length, missed = line_search(problem, run.by_row(state), change, state.smoothing, inner)
     state = state._replace(
         evaluations=state.evaluations + cost + 0.5,
         iterations=state.iterations + 1,
@@ -394,7 +393,8 @@ def _turned(run: _Run, state: HingeState) -> HingeState:
     if state.stalled > STALLED:
         return state._replace(status=Status.PRECISION)
     smoothing, floor, dear = state.smoothing, 0.8 * state.floor, state.dear
-    anchor = columnwise(problem, maximizer_of, run.by_row(state), problem.margin, smoothing)
+    maximizer = rowwise(maximizer_of, problem.form)
+    anchor = columnwise(problem, maximizer, run.by_row(state), problem.margin, smoothing)
     if not state.short:
         if state.many >= STEPS:
             dear = 2 * dear

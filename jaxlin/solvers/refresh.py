@@ -23,7 +23,7 @@ from jaxlin.solvers.covariance import (
     spectrum_of,
 )
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, bends_of, fits_dense
-from jaxlin.solvers.dual_losses import DualForm, own_of, total
+from jaxlin.solvers.dual_losses import Block, DualForm, maximizers, total
 from jaxlin.solvers.preconditioner import (
     BELOW_ROWS,
     CLASS_ROWS,
@@ -35,7 +35,7 @@ from jaxlin.solvers.preconditioner import (
     two_level_preconditioner,
 )
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.rowwise import columnwise
+from jaxlin.solvers.rowwise import columnwise, rowwise
 
 SAMPLED_ROWS = 6000
 SAMPLED_ENTRIES = 5e7
@@ -370,7 +370,10 @@ class PreconditionerBuilder:
         problem = self.problem
         scores = problem.rows.scores(weights, bias)
         with arithmetic(problem.dtype):
-            found = columnwise(problem, _bent_at, (scores, problem.labels), problem.margin)
+            by_row = scores, problem.labels, 0.0, 0.0
+            found = columnwise(
+                problem, rowwise(_bent_at, problem.form), by_row, problem.margin, 1.0
+            )
         return fetch(found).astype(np.float64) + 1e-12
 
 
@@ -379,8 +382,6 @@ def _few_sizes(size: int) -> int:
     return int(max(512, np.ceil(1.5 ** np.ceil(np.log(max(size, 1)) / np.log(1.5)))))
 
 
-def _bent_at(xp: Any, form: DualForm, scores: Any, labels: Any, margin: float) -> Any:
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores, own, margin)
-    bend = form.bend(xp, form.maximizer(xp, z, 1.0, 0.0), 1.0)
+def _bent_at(xp: Any, form: DualForm, block: Block) -> Any:
+    bend = form.bend(xp, maximizers(xp, form, block)[0], block.smoothing)
     return total(xp, bend.diagonal - bend.kappa[None, :] * bend.diagonal**2)

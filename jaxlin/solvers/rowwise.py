@@ -2,7 +2,10 @@
 
 What such a function makes is never of the size of all scores unless it is asked for: sums are added
 up and results put in place block by block of rows. Functions take the array module first, so that
-each is written once, for NumPy and for programs.
+each is written once, for NumPy and for programs; most take a `Block` of rows then.
+
+`by_row` are the arrays of a block, scores (K, N), labels (N,), counts (N,) and anchor, and what
+else there is by row; the numbers that follow them are its margin and its smoothing.
 """
 
 __all__ = [
@@ -11,7 +14,7 @@ __all__ = [
     "moved",
     "rowwise",
     "runner",
-    "summing_runner",
+    "summing",
     "to_host",
 ]
 
@@ -28,46 +31,47 @@ from jaxlin.distributed.sharding import fetch
 from jaxlin.passes import ShardedRows
 from jaxlin.passes.chunks import block_of
 from jaxlin.precision import jit
-from jaxlin.solvers.dual_losses import DualForm
+from jaxlin.solvers.dual_losses import Block, DualForm
 from jaxlin.solvers.problem import Problem, examples_of
 
 
 def runner(problem: Problem) -> Callable:
-    """Runs functions of (xp, form, *arrays): in NumPy, or compiled where the rows are."""
+    """Runs functions of (xp, *arrays): in NumPy, or compiled where the rows are."""
     if problem.on_host:
         return lambda f, *arguments: f(np, *arguments)
     return lambda f, *arguments: _compiled(f)(*arguments)
 
 
-def summing_runner(problem: Problem) -> Callable:
-    """Runs functions of (xp, form, scores, labels, counts, *extra, anchor) that sum over rows.
+def summing(
+    problem: Problem, by_row: tuple[Any, ...], margin: float, smoothing: float
+) -> Callable[..., Any]:
+    """(f, *extra) -> f(xp, form, block, *extra) summed over the blocks, in NumPy arrays."""
 
-    Block by block, so that nothing of the size of the scores is made on the way. The last
-    argument belongs to the rows too, unless it is a scalar.
-    """
+    def sums(f: Callable[..., Any], *extra: Any) -> Any:
+        inside = by_row, margin, smoothing, *extra
+        return jax.tree.map(np.asarray, problem.rows.total(rowwise(f, problem.form), *inside))
 
-    def run(
-        f: Callable[..., Any], form: DualForm, scores: Any, labels: Any, counts: Any, *extra: Any
-    ) -> Any:
-        by_row = (scores, labels, counts, extra[-1])
-        return problem.rows.total(rowwise(f, form), by_row, *extra[:-1])
-
-    return run
+    return sums
 
 
 @cache
-def rowwise(f: Callable[..., Any], form: DualForm) -> Callable:
-    """f(xp, form, scores, labels, counts, *extra, anchor), the anchor moved beside the counts."""
+def rowwise(f: Callable[..., Any], form: DualForm, more: int = 0) -> Callable:
+    """f(xp, form, block, *rest) as a function of (xp, *by_row, margin, smoothing, *extra).
 
-    def bound(xp: Any, scores: Any, labels: Any, counts: Any, anchor: Any, *extra: Any) -> Any:
-        return f(xp, form, scores, labels, counts, *extra, anchor)
+    `more` arrays by row, beyond those of a block, come first in its rest, then what is extra.
+    """
+
+    def bound(xp: Any, scores: Any, labels: Any, counts: Any, anchor: Any, *rest: Any) -> Any:
+        margin, smoothing, *extra = rest[more:]
+        block = Block(scores, labels, counts, anchor, margin, smoothing)
+        return f(xp, form, block, *rest[:more], *extra)
 
     return bound
 
 
 @cache
 def _compiled(f: Callable[..., Any]) -> Callable:
-    return jit(partial(f, jnp), static_argnums=0)
+    return jit(partial(f, jnp))
 
 
 def to_host(problem: Problem, values: Any) -> np.ndarray:
@@ -76,29 +80,27 @@ def to_host(problem: Problem, values: Any) -> np.ndarray:
 
 
 def columnwise(problem: Problem, f: Callable[..., Any], by_row: Any, *extra: Any) -> Any:
-    """f(xp, form, *by_row, *extra), made block by block of rows.
+    """f(xp, *by_row, *extra), made block by block of rows.
 
     Args:
       f: its results' last axis is the rows'.
       by_row: arrays whose last axis is the rows', the first of them (K, N).
     """
     if problem.on_host:
-        return f(np, problem.form, *by_row, *extra)
+        return f(np, *by_row, *extra)
     if isinstance(problem.rows, ShardedRows):
-        return runner(problem)(f, problem.form, *by_row, *extra)
+        return runner(problem)(f, *by_row, *extra)
     classes, size = by_row[0].shape
     chunk = problem.rows.blocks.columns(classes, size)
-    return _columnwise(tuple(by_row), extra, f=f, form=problem.form, chunk=chunk)
+    return _columnwise(tuple(by_row), extra, f=f, chunk=chunk)
 
 
-@partial(jit, static_argnames=("f", "form", "chunk"))
-def _columnwise(
-    by_row: Any, extra: Any, *, f: Callable[..., Any], form: DualForm, chunk: int
-) -> Any:
+@partial(jit, static_argnames=("f", "chunk"))
+def _columnwise(by_row: Any, extra: Any, *, f: Callable[..., Any], chunk: int) -> Any:
     size = by_row[0].shape[-1]
 
     def block(start: Any) -> Any:
-        return f(jnp, form, *block_of(by_row, start, chunk), *extra)
+        return f(jnp, *block_of(by_row, start, chunk), *extra)
 
     if chunk == size:
         return block(0)

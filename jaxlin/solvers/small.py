@@ -388,15 +388,20 @@ def _sought(space: Space, point: _Point, target: float, preconditioner: Any) -> 
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
     right = -point.gradient.ravel()
-    first = preconditioner or _gram(space, point)
-    step, count, done = conjugate_gradients(product, first, right, accuracy, _worth(space))
+    within = accuracy**2 * (right @ right)
+
+    def solve(preconditioner: Any, most: int, start: Any = None) -> Any:
+        def enough(residual: Any, *_: Any) -> Any:
+            return residual @ residual <= within
+
+        return conjugate_gradients(np, product, preconditioner, right, enough, most, start=start)
+
+    step, left, count, done = solve(preconditioner or _gram(space, point), _worth(space))
     if not done:
         preconditioner = _blockwise(space, point)
-        step, more, _ = conjugate_gradients(
-            product, preconditioner, right, accuracy, PRODUCTS, start=step
-        )
+        step, _, more, _ = solve(preconditioner, PRODUCTS, (step, left))
         count += more
-    return step[0].reshape(shape), count, preconditioner
+    return step.reshape(shape), count, preconditioner
 
 
 def _worth(space: Space) -> int:

@@ -11,126 +11,68 @@ from typing import Any
 import numpy as np
 
 from jaxlin.solvers.balance import balanced_bias
-from jaxlin.solvers.dual_losses import DualForm, own_of, settled, total
+from jaxlin.solvers.dual_losses import Block, DualForm, maximizers, settled, total
 from jaxlin.solvers.problem import Problem
-from jaxlin.solvers.rowwise import rowwise, summing_runner
+from jaxlin.solvers.rowwise import rowwise, summing
 
 
-def maximizer_of(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-) -> Any:
-    z = form.shortfalls(xp, scores, own_of(xp, labels, scores.shape[0]), margin)
-    return form.maximizer(xp, z, smoothing, anchor)
+def maximizer_of(xp: Any, form: DualForm, block: Block) -> Any:
+    return maximizers(xp, form, block)[0]
 
 
-def point_of(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    margin: float,
-    smoothing: float,
-    anchor: Any,
-) -> Any:
+def point_of(xp: Any, form: DualForm, block: Block) -> Any:
     """What a block adds: residuals, and the sums of its losses and of its dual objective."""
-    own = own_of(xp, labels, scores.shape[0])
-    z = form.shortfalls(xp, scores, own, margin)
-    z, a = settled(xp, z, form.maximizer(xp, z, smoothing, anchor))
-    residuals = form.residuals(xp, a, own) * counts[None, :]
-    sums = (counts * form.loss(xp, z, own), counts * form.gain(xp, a, margin))
-    return residuals, tuple(part.astype(xp.float64).sum() for part in sums)
+    a, z, own = maximizers(xp, form, block)
+    z, a = settled(xp, z, a)
+    residuals = form.residuals(xp, a, own) * block.counts[None, :]
+    parts = form.loss(xp, z, own), form.gain(xp, a, own, block.margin)
+    return residuals, tuple((block.counts * part).astype(xp.float64).sum() for part in parts)
 
 
-def bending_of(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-) -> Any:
+def bending_of(xp: Any, form: DualForm, block: Block) -> Any:
     """(R,): the weighted trace of each row's second derivative."""
-    a = maximizer_of(xp, form, scores, labels, counts, anchor, margin, smoothing)
-    return counts * total(xp, form.bend(xp, a, smoothing).diagonal)
+    a = maximizer_of(xp, form, block)
+    return block.counts * total(xp, form.bend(xp, a, block.smoothing).diagonal)
 
 
-def _slope_at(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-    length: float,
-    change: Any,
-) -> Any:
-    own = own_of(xp, labels, scores.shape[0])
-    there = scores + xp.asarray(length, scores.dtype) * change
-    a = maximizer_of(xp, form, there, labels, counts, anchor, margin, smoothing)
-    along = total(xp, form.residuals(xp, a, own) * change) * counts
+def _slope_at(xp: Any, form: DualForm, block: Block, change: Any, length: float) -> Any:
+    there = block.scores + xp.asarray(length, block.scores.dtype) * change
+    a, _, own = maximizers(xp, form, block._replace(scores=there))
+    along = total(xp, form.residuals(xp, a, own) * change) * block.counts
     return along.astype(xp.float64).sum()
 
 
-def _curvature_along(
-    xp: Any,
-    form: DualForm,
-    scores: Any,
-    labels: Any,
-    counts: Any,
-    anchor: Any,
-    margin: float,
-    smoothing: float,
-    change: Any,
-) -> Any:
-    a = maximizer_of(xp, form, scores, labels, counts, anchor, margin, smoothing)
-    own = own_of(xp, labels, scores.shape[0])
-    curved = form.curve(xp, form.bend(xp, a, smoothing), own, change)
-    return (total(xp, curved * change) * counts).astype(xp.float64).sum()
+def _curvature_along(xp: Any, form: DualForm, block: Block, change: Any) -> Any:
+    a, _, own = maximizers(xp, form, block)
+    curved = form.curve(xp, form.bend(xp, a, block.smoothing), own, change)
+    return (total(xp, curved * change) * block.counts).astype(xp.float64).sum()
 
 
 def line_search(
-    problem: Problem,
-    scores: Any,
-    change: Any,
-    counts: Any,
-    smoothing: float,
-    anchor: Any,
-    inner: np.ndarray,
+    problem: Problem, by_row: tuple, change: Any, smoothing: float, inner: np.ndarray
 ) -> tuple[float, float]:
     """Where the derivative of the smoothed objective along the step vanishes (regula falsi).
 
     Args:
+      by_row: scores, labels, counts and anchor.
       change: of the scores along the step.
       inner: derivative of the penalty at the start, and what each unit of length adds.
 
     Returns:
       The length, and how many times the curvature that Newton's step assumed there is at its start.
     """
-    data = (scores, problem.labels, counts, change, anchor)
+
+    def summed(f: Any, *extra: float) -> float:
+        data = (*by_row, change), problem.margin, smoothing, *extra
+        return float(problem.rows.total(rowwise(f, problem.form, 1), *data))
 
     def slope(length: float) -> float:
-        loss = problem.rows.total(
-            rowwise(_slope_at, problem.form), data, problem.margin, smoothing, float(length)
-        )
-        return float(loss) + inner[0] + length * inner[1]
+        return summed(_slope_at, float(length)) + inner[0] + length * inner[1]
 
     start = slope(0.0)
     if start >= 0:
         return 0.0, 1.0
-    curved = rowwise(_curvature_along, problem.form)
-    curvature = float(problem.rows.total(curved, data, problem.margin, smoothing)) + inner[1]
+    curvature = summed(_curvature_along) + inner[1]
     return _root(slope, start), curvature / -start
 
 
@@ -158,10 +100,8 @@ def _root(slope: Any, start: Any) -> float:
     return low if low > 0 else middle
 
 
-def bias_steps(
-    problem: Problem, scores: Any, counts: Any, smoothing: float, anchor: Any
-) -> np.ndarray:
+def bias_steps(problem: Problem, by_row: tuple, smoothing: float) -> np.ndarray:
     """Two guarded Newton steps in the biases alone."""
-    data = (scores, problem.labels, counts)
-    extra = (problem.margin, smoothing, anchor)
-    return balanced_bias(summing_runner(problem), problem.form, data, extra, steps=2, accuracy=1e-7)
+    sums = summing(problem, by_row, problem.margin, smoothing)
+    settings: Any = {"dtype": by_row[0].dtype, "steps": 2, "accuracy": 1e-7}
+    return balanced_bias(np, problem.form, sums, problem.masses, **settings)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlin.solvers.dual_losses import Bend, DualForm, own_of, total
-from jaxlin.solvers.krylov import dot, line_minimum, plus, solve_compiled
+from jaxlin.solvers.krylov import conjugate_gradients, joined, line_minimum, split
 
 PRODUCTS = 250
 """Conjugate gradient steps of one Newton step at most."""
@@ -65,8 +65,8 @@ class Point(NamedTuple):
     scores: Array
     """(K, N)."""
     value: Array
-    slope: tuple[Array, Array]
-    """The gradient, (K, D) and (K,)."""
+    slope: Array
+    """The gradient, (K, D + 1), `joined`."""
     gap: Array
     """About how far from the optimum: the duality gap, if the dual point were balanced."""
 
@@ -107,7 +107,7 @@ def evaluate(form: DualForm, data: Data, weights: Array, bias: Array, *, free: b
     if free:  # what a Newton step in the bias would gain, twice
         bent, _ = curvatures(form, data.counts, a, own)
         gap = gap + (sums**2 / (bent + jnp.finfo(bias.dtype).tiny)).sum()
-    return Point(weights, bias, scores, value, (slope, sums), gap)
+    return Point(weights, bias, scores, value, joined(slope, sums), gap)
 
 
 def curvatures(form: DualForm, counts: Array, a: Array, own: Array) -> tuple[Array, Bend]:
@@ -123,8 +123,9 @@ def curvatures(form: DualForm, counts: Array, a: Array, own: Array) -> tuple[Arr
 
 def _direction(
     form: DualForm, data: Data, point: Point, target: Array, *, free: bool
-) -> tuple[tuple[Array, ...], Array, Array]:
-    """The Newton step, inexactly, the change of the scores along it, and the products taken."""
+) -> tuple[Array, Array, Array]:
+    """The Newton step (K, D + 1), inexactly, the change of the scores along it, and the products
+    taken."""
     own = own_of(jnp, data.labels, len(point.bias))
     z = form.shortfalls(jnp, point.scores, own, data.margin)
     bent, bend = curvatures(form, data.counts, form.maximizer(jnp, z, 1.0, 0.0), own)
@@ -133,33 +134,38 @@ def _direction(
     curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + ridge
     preconditioner = curvature * data.variances + 2 * data.strength + tiny
 
-    def changes(step: tuple[Array, ...]) -> Array:
-        found = step[0] @ data.inputs.T + step[1][:, None]
+    def changes(step: Array) -> Array:
+        weights, bias = split(step)
+        found = weights @ data.inputs.T + bias[:, None]
         return jnp.where(data.present[:, None], found, 0)
 
-    def product(step: tuple[Array, ...]) -> tuple[Array, Array]:
+    def product(step: Array) -> Array:
+        weights, bias = split(step)
         curved = data.counts[None, :] * form.curve(jnp, bend, own, changes(step))
-        sums = curved.sum(1) + ridge * step[1] if free else jnp.zeros_like(step[1])
-        return curved @ data.inputs + 2 * data.strength * step[0], sums
+        sums = curved.sum(1) + ridge * bias if free else jnp.zeros_like(bias)
+        return joined(curved @ data.inputs + 2 * data.strength * weights, sums)
 
-    def precondition(residual: tuple[Array, ...]) -> tuple[Array, Array]:
-        return residual[0] / preconditioner[None, :], residual[1] / curvature
+    def precondition(residual: Array) -> Array:
+        weights, bias = split(residual)
+        return joined(weights / preconditioner[None, :], bias / curvature)
 
     share = jnp.clip(jnp.sqrt(point.gap / jnp.maximum(point.value, tiny)), 1e-3, 0.1)
 
-    def enough(residual: tuple[Array, ...], square: Array, start: Array) -> Array:
-        proved = jnp.vdot(residual[0], residual[0]) <= 0.4 * data.strength * target * point.value
+    def enough(residual: Array, square: Array, start: Array) -> Array:
+        weights, bias = split(residual)
+        proved = jnp.vdot(weights, weights) <= 0.4 * data.strength * target * point.value
         if free:
-            off = (residual[1] ** 2 / (bent + tiny)).sum()
+            off = (bias**2 / (bent + tiny)).sum()
             proved = proved & (off <= 0.1 * target * point.value)
         return proved | (square <= share**2 * start)
 
-    right = tuple(-part for part in point.slope)
-    step, count = solve_compiled(product, precondition, right, enough, PRODUCTS)
+    step, _, count, _ = conjugate_gradients(
+        jnp, product, precondition, -point.slope, enough, PRODUCTS, flat=0.0
+    )
     change = changes(step)
     largest = jnp.abs(jnp.where(data.present[:, None], point.scores, 0)).max()
     share = jnp.minimum(1, FARTHEST * (1 + largest) / jnp.maximum(jnp.abs(change).max(), tiny))
-    return plus(tuple(map(jnp.zeros_like, step)), share, step), share * change, count
+    return share * step, share * change, count
 
 
 def newton(
@@ -193,13 +199,14 @@ def newton(
     def step(state: _State) -> _State:
         point = state.point
         along, change, products = _direction(form, data, point, target, free=free)
-        linear = 2 * data.strength * jnp.vdot(point.weights, along[0])
-        square = data.strength * jnp.vdot(along[0], along[0])
+        along_weights, along_bias = split(along)
+        linear = 2 * data.strength * jnp.vdot(point.weights, along_weights)
+        square = data.strength * jnp.vdot(along_weights, along_weights)
         rows = data.labels, data.counts, data.margin
-        slope = dot(point.slope, along)
+        slope = jnp.vdot(point.slope, along)
         length = line_minimum(form, point.scores, change, *rows, slope, linear, square)
-        params = plus((point.weights, point.bias), length, along)
-        new = evaluate(form, data, *params, free=free)
+        weights = point.weights + length * along_weights
+        new = evaluate(form, data, weights, point.bias + length * along_bias, free=free)
         gained = (new.gap <= 0.5 * state.least) | (new.value < state.lowest * (1 - noise))
         stale = jnp.where(gained, 0, state.stale + 1)
         return _State(
