@@ -70,6 +70,8 @@ SMALL = {
     "runs.gradient_check._figure": "one gradient",
     "runs.slices._directions": "one gradient",
     "distributed.sharding._copied": "a copy",
+    "solvers.history._compiled": "vectors, as large as the parameters",
+    "solvers.history._put_compiled": "a copy",
     "solvers.rowwise._lifted": "element-wise work",
     "solvers.rowwise._moved": "element-wise work",
     "solvers.newton._taken_compiled": "a copy",

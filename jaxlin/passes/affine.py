@@ -48,6 +48,7 @@ class Rows:
         self._moved = False
         self._proving: Any = None
         self._coarse: Any = None
+        self._counts: Any = None
 
     @property
     def resident(self) -> bool:

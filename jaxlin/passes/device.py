@@ -56,6 +56,15 @@ def exactly(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return as_given
 
 
+def _on_host(value: Any) -> np.ndarray:
+    return np.asarray(value, np.float64)
+
+
+def _widened(value: Any) -> jax.Array:
+    with jax.enable_x64(True):
+        return value.astype(np.float64)
+
+
 def _from_device(value: Any) -> Any:
     return fetch(value) if isinstance(value, jax.Array) else value
 
@@ -249,14 +258,17 @@ class DeviceRows(Rows):
         counts: ArrayLike,
         *extra: Any,
         dtype: DTypeLike | None = None,
-    ) -> tuple[Any, np.ndarray, np.ndarray]:
+    ) -> tuple[Any, Any, Any]:
+        """The sums of what `rowwise` makes of each block of scores: values, and of residuals their
+        products with the rows and themselves, in float64, which lie where the weights came from."""
         dtype = np.dtype(dtype or self.dtype)
         value: Any = 0.0
         products: Any = 0.0
         sums: Any = 0.0
+        widened = _widened if isinstance(weights, jax.Array) else _on_host
         with arithmetic(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
-            counts = jnp.asarray(counts, dtype)
+            counts = self._placed_counts(counts, dtype)
             for part, rows in self._each():
                 whole = self._resident is not None
                 found = chunks.fused(
@@ -272,8 +284,8 @@ class DeviceRows(Rows):
                     precision=self.precision,
                 )
                 value += np.asarray(found[0], np.float64).sum(0)
-                products += np.asarray(found[1], np.float64)
-                sums += np.asarray(found[2], np.float64)
+                products += widened(found[1])
+                sums += widened(found[2])
         return value, self._mapped_back(products, sums, dtype), sums
 
     @exactly
@@ -319,6 +331,12 @@ class DeviceRows(Rows):
                 sums += np.asarray(found[1], np.float64)
                 totals = found[2] if totals is None else jax.tree.map(jnp.add, totals, found[2])
         return self._mapped_back(products, sums, dtype), sums, totals
+
+    def _placed_counts(self, counts: ArrayLike, dtype: np.dtype) -> jax.Array:
+        """Once for all passes that are asked for with the same."""
+        if self._counts is None or self._counts[0] is not counts or self._counts[1] != dtype:
+            self._counts = counts, dtype, jnp.asarray(counts, dtype)
+        return self._counts[2]
 
     def _of_part(self, by_row: Sequence[Any], part: slice) -> tuple[Any, ...]:
         """The columns that belong to these rows; scalars as they are."""
@@ -388,12 +406,15 @@ class DeviceRows(Rows):
     def _arguments(
         self, weights: ArrayLike, bias: ArrayLike, dtype: DTypeLike
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
-        raw_weights = weights * self.scale
-        raw_bias = bias - raw_weights @ self._folded(dtype)
-        dtype = np.dtype(dtype)
+        dtype, widened = np.dtype(dtype), _widened if isinstance(weights, jax.Array) else _on_host
+        with jax.enable_x64(True):
+            raw_weights = widened(weights) * self.scale[None, :]
+            raw_bias = widened(bias) - raw_weights @ self._folded(dtype)
+            raw_weights, raw_bias = raw_weights.astype(dtype), raw_bias.astype(dtype)
         subtracted = jnp.asarray(self._subtracted(dtype))
-        return jnp.asarray(raw_weights, dtype), jnp.asarray(raw_bias, dtype), subtracted
+        return jnp.asarray(raw_weights), jnp.asarray(raw_bias), subtracted
 
-    def _mapped_back(self, products: np.ndarray, sums: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-        return (products - np.outer(sums, self._folded(dtype))) * self.scale
+    def _mapped_back(self, products: Any, sums: Any, dtype: DTypeLike) -> Any:
+        with jax.enable_x64(True):
+            outer = sums[:, None] * self._folded(dtype)[None, :]
+            return (products - outer) * self.scale[None, :]

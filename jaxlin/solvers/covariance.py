@@ -15,6 +15,7 @@ __all__ = [
     "cholesky_solver",
     "constant_features",
     "covariance_of",
+    "factor_solver",
     "generalized_eigh",
     "product",
     "rows_at",
@@ -32,6 +33,7 @@ from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -46,7 +48,7 @@ from jaxlin.precision import exact, jit
 from jaxlin.solvers.dual_losses import AnyArray, ArrayModule
 from jaxlin.solvers.problem import Problem
 
-Solver = Callable[[np.ndarray], np.ndarray]
+Solver = Callable[[AnyArray], AnyArray]
 """Right sides (K, D) of a system -> their solutions."""
 
 DENSE_FEATURES = 4500
@@ -257,16 +259,28 @@ def unit_system(
     return system, scaling, ridge
 
 
-def cholesky_solver(system: np.ndarray) -> Solver:
-    """Overwrites the (symmetric) system; its transpose is laid out as LAPACK wants it."""
-    factor, _ = scipy.linalg.cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
+def cholesky_solver(system: np.ndarray, xp: ArrayModule = np) -> Solver:
+    """Overwrites the (symmetric) system; its transpose is laid out as LAPACK wants it.
 
-    def solve(right: np.ndarray) -> np.ndarray:
-        rows = right.reshape(-1, len(factor)).astype(factor.dtype)
-        solved = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False)
-        return solved.T.reshape(right.shape).astype(np.float64)
+    Right sides are rows, arrays (m, D) of the array module.
+    """
+    factor, _ = scipy.linalg.cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
+    return factor_solver(factor, xp)
+
+
+def factor_solver(factor: np.ndarray, xp: ArrayModule) -> Solver:
+    """Of the system whose lower Cholesky factor this is: (m, D) -> (m, D), float64."""
+    lower, solve_with = xp.asarray(factor), _scipy_of(xp).cho_solve
+
+    def solve(right: AnyArray) -> AnyArray:
+        found = solve_with((lower, True), right.astype(lower.dtype).T, check_finite=False)
+        return found.T.astype(np.float64)
 
     return solve
+
+
+def _scipy_of(xp: ArrayModule) -> Any:
+    return scipy.linalg if xp is np else jax.scipy.linalg
 
 
 def spectrum_of(
@@ -299,7 +313,7 @@ def spectrum_of(
     def rest(bend: float) -> Solver:
         changed = system * system.dtype.type(bend / curvature)
         changed[np.diag_indices_from(changed)] += ridge * (1 - bend / curvature)
-        return cholesky_solver(changed)
+        return cholesky_solver(changed, problem.vectors)
 
     return Spectrum(vectors.astype(problem.dtype), values / curvature, ridges, scaling, rest)
 
@@ -387,7 +401,7 @@ def _spectrum_of_rows(problem: Problem, sample: Sample, curvature: float, most: 
     missing = np.maximum(variances * scaling**2 - vectors.astype(np.float64) ** 2 @ values, 0)
 
     def rest(bend: float) -> Solver:
-        inverse = 1 / np.maximum(bend * missing + ridge, 1e-8)
+        inverse = problem.vectors.asarray(1 / np.maximum(bend * missing + ridge, 1e-8))
         return lambda right: right * inverse[None, :]
 
     return Spectrum(vectors, values, _along(vectors, ridge) + 1e-12, scaling, rest)

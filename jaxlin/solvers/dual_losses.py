@@ -49,6 +49,7 @@ __all__ = [
     "form_of",
     "largest",
     "maximizers",
+    "module_of",
     "own_of",
     "repeat",
     "settled",
@@ -58,6 +59,8 @@ __all__ = [
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -67,6 +70,11 @@ ArrayModule = Any
 """NumPy or jax.numpy."""
 AnyArray = Any
 """An array of the array module, or a number, perhaps traced."""
+
+
+def module_of(array: AnyArray) -> ArrayModule:
+    """jax.numpy of XLA's arrays, NumPy of all else."""
+    return jnp if isinstance(array, jax.Array) else np
 
 
 class Bend(NamedTuple):

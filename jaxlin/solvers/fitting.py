@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlin.passes import DeviceRows
+from jaxlin.solvers.dual_losses import ArrayModule
 from jaxlin.solvers.history import History, empty_history, own_copy
 from jaxlin.solvers.lbfgs import GOING, START, State, finer
 from jaxlin.solvers.problem import Problem, beside, same_fit
@@ -75,10 +76,10 @@ def opened(
         start.
       wanted: of `Fitting`.
     """
-    origin = None
+    origin, xp = None, problem.vectors
     if last is not None:
         point, origin = _ahead(last.state, problem), (last.state.best, last.state.strength)
-    history = empty_history(point.size)
+    history = empty_history(point.size, xp=xp)
     builder = PreconditionerBuilder(problem, shared=None if last is None else last.builder)
     follows, preconditioner, strength = near or builder.starts_exact(), None, problem.strength
     if last is not None:
@@ -86,16 +87,18 @@ def opened(
         if _within(problem.strength, last.state.strength, NEAR):
             # the penalty's part of the differences of gradients is known exactly
             more = 2 * (problem.strength - last.state.strength)
-            history = _at_other_strength(last.state.history, more, point.size - problem.classes)
+            split = point.size - problem.classes
+            history = _at_other_strength(xp, last.state.history, more, split)
             if _within(problem.strength, last.state.built_strength, RELATED):
                 preconditioner, strength = _metric_of(last), last.state.built_strength
     if preconditioner is None and follows:
         preconditioner, _ = builder.following(*params_of(problem, point))
     elif preconditioner is None:
         preconditioner = builder.gram(*params_of(problem, point))
-    nothing = np.zeros_like(point)
+    there = xp.asarray(point)
+    nothing = xp.zeros_like(there)
     state = State(
-        point, nothing, nothing, point, nothing, history, np.full(WINDOW, np.nan),
+        there, nothing, nothing, point, np.zeros_like(point), history, np.full(WINDOW, np.nan),
         *recipe_in(builder), np.inf, 1.0, START, np.inf, 0.0, np.inf, np.inf, np.inf, np.inf,
         0, 0, 0, 0.0, _digits_at_first(problem, last), problem.strength, strength, 0.1, 0.0, GOING,
     )  # fmt: skip
@@ -107,6 +110,11 @@ def resumed(carried: State, problem: Problem, **wanted: Any) -> Fitting:
     state = own_copy(same_fit(carried, State, problem))
     if state.digits < 0 and problem.rows.coarse is None:  # it was left on a device of other units
         state = finer(state)
+    xp, history = problem.vectors, state.history
+    points, gradients = (xp.asarray(part) for part in history[:2])
+    vectors = {name: xp.asarray(getattr(state, name)) for name in ("point", "gradient", "step")}
+    vectors["history"] = history._replace(points=points, gradients=gradients)
+    state = state._replace(**vectors)
     builder = PreconditionerBuilder(problem)
     preconditioner = builder.go_on(*params_of(problem, state.built), state.recipe)
     return Fitting(problem, state, builder, preconditioner, **wanted)
@@ -148,13 +156,12 @@ def _within(one: float, other: float, factor: float) -> bool:
     return other > 0 and 1 / factor < one / other < factor
 
 
-def _at_other_strength(history: History, more: float, split: int) -> History:
+def _at_other_strength(xp: ArrayModule, history: History, more: float, split: int) -> History:
     """A history of one's own, whose gradients are those of a penalty that is so much stiffer."""
-    rows = history.rows()
-    points, gradients = (np.zeros_like(part) for part in history[:2])
-    points[rows], gradients[rows] = history.points[rows], history.gradients[rows]
-    gradients[rows, :split] += more * points[rows, :split]
-    return history._replace(points=points, gradients=gradients)
+    points, gradients = (xp.asarray(part) for part in history[:2])
+    stiffer = gradients[:, :split] + more * points[:, :split]
+    gradients = xp.concatenate([stiffer, gradients[:, split:]], axis=1)
+    return history._replace(points=points.copy(), gradients=gradients)
 
 
 def _metric_of(fitting: Fitting) -> Callable:

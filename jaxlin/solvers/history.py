@@ -1,8 +1,11 @@
 """The history of a quasi-Newton method: its last pairs of differences, and what follows from them.
 
-Vectors are flat float64 arrays on the host, (n,) with n = K * D + K: the weights row by row, then
-the bias. Differences of gradients correct a preconditioner, an approximate inverse Hessian M, by
-the two loops of L-BFGS. They also give the point of least gradient among all combinations of the
+Vectors are flat float64 arrays, (n,) with n = K * D + K: the weights row by row, then the bias.
+They lie on the host or on an accelerator; to the host come the numbers that decide, and systems of
+as many unknowns as there are pairs.
+
+Differences of gradients correct a preconditioner, an approximate inverse Hessian M, by the two
+loops of L-BFGS. They also give the point of least gradient among all combinations of the
 iterates, whose dual point proves far more than the last iterate's (the gap of a single iterate
 overstates its distance to the optimum by a condition number).
 
@@ -22,10 +25,16 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from jaxlin.precision import jit
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, module_of
 
 SCALED_BY = 3
 """Pairs by whose mean length M is scaled: one alone swings by a factor of two."""
@@ -34,7 +43,7 @@ COMBINED = 20
 
 
 class History(NamedTuple):
-    """A ring of M pairs; `pushed` writes into it, so that the one it was given is used up."""
+    """A ring of M pairs; `pushed` writes into it: the one it was given is used up."""
 
     points: np.ndarray
     """(M, n): differences of points."""
@@ -67,9 +76,9 @@ def history_size(size: int, most: int = 30) -> int:
     return int(np.clip(5e8 // (16 * size), 5, most))
 
 
-def empty_history(size: int, most: int = 30) -> History:
-    """For vectors (size,)."""
-    points, gradients = np.zeros((2, history_size(size, most), size))
+def empty_history(size: int, most: int = 30, xp: ArrayModule = np) -> History:
+    """For vectors (size,) of this array module."""
+    points, gradients = (xp.zeros((history_size(size, most), size)) for _ in range(2))
     return History(points, gradients, 0, 0, np.full(SCALED_BY, np.nan))
 
 
@@ -80,31 +89,44 @@ def forgotten(history: History, keep: int) -> History:
 
 def pushed(history: History, point: np.ndarray, gradient: np.ndarray) -> History:
     """One more pair; pairs without curvature (rounding) are left out."""
-    curvature = point @ gradient
-    if not curvature > 1e-16 * np.sqrt((point @ point) * (gradient @ gradient)):
+    curvature, square = float(point @ gradient), float((point @ point) * (gradient @ gradient))
+    if not curvature > 1e-16 * np.sqrt(square):
         return history
-    size = len(history.points)
-    history.points[history.next], history.gradients[history.next] = point, gradient
+    size, row = len(history.points), history.next
     return history._replace(
+        points=_put(history.points, row, point),
+        gradients=_put(history.gradients, row, gradient),
         next=(history.next + 1) % size,
         held=min(history.held + 1, size),
         lengths=np.append(history.lengths[1:], np.nan),
     )
 
 
-def step_from(history: History, precondition: Callable, gradient: np.ndarray) -> np.ndarray:
+def _put(vectors: AnyArray, row: int, vector: AnyArray) -> AnyArray:
+    if isinstance(vectors, jax.Array):
+        return _put_compiled(vectors, row, vector)
+    vectors[row] = vector
+    return vectors
+
+
+@partial(jit, donate_argnums=0)
+def _put_compiled(vectors: jax.Array, row: int, vector: jax.Array) -> jax.Array:
+    return vectors.at[row].set(vector)
+
+
+def step_from(history: History, precondition: Callable, gradient: AnyArray) -> AnyArray:
     """The quasi-Newton step: minus the corrected inverse Hessian times the gradient.
 
     Args:
       precondition: vector -> M vector.
     """
-    reduced, coefficients = _reduced(history, gradient)
-    return _corrected(history, precondition(reduced), coefficients)
+    reduced, shares = _run(_reduced, history, gradient)
+    return _run(_corrected, history, precondition(reduced), shares)
 
 
 def scaled_step(
-    history: History, precondition: Callable, gradient: np.ndarray
-) -> tuple[np.ndarray, History]:
+    history: History, precondition: Callable, gradient: AnyArray
+) -> tuple[AnyArray, History]:
     """The step with M scaled as its last pairs say, and the history that knows how.
 
     By the mean of the lengths s'y / y'My of the youngest pairs (Oren and Luenberger, 1974): a
@@ -113,46 +135,27 @@ def scaled_step(
     Args:
       precondition: of several vectors (..., n) at once, which costs little more than of one.
     """
-    known = np.isfinite(history.lengths)
+    known, xp = np.isfinite(history.lengths), module_of(gradient)
     unknown = max(min(SCALED_BY, history.held) - int(known.sum()), 0)
-    rows = history.rows()[history.held - unknown :]
+    asked = unknown if xp is np else SCALED_BY  # programs are compiled for sizes
+    rows = (history.next - asked + np.arange(asked)) % len(history.points)
     points, gradients = history.points[rows], history.gradients[rows]
-    reduced, coefficients = _reduced(history, gradient)
-    step, *images = precondition(np.stack([reduced, *gradients]))
-    found = [
-        np.clip((s @ y) / (y @ image), 1e-3, 1e3)
-        for s, y, image in zip(points, gradients, images, strict=True)
-    ]
+    reduced, shares = _run(_reduced, history, gradient)
+    images = precondition(xp.concatenate([reduced[None], gradients]))
+    step, squares = images[0], (gradients * images[1:]).sum(1)
+    found = np.asarray((points * gradients).sum(1) / xp.where(squares == 0, 1, squares))
+    found = np.clip(found[asked - unknown :], 1e-3, 1e3)
     lengths = np.concatenate([history.lengths[known], found])
     if len(lengths):
-        step = step * np.exp(np.mean(np.log(lengths)))
+        step = step * float(np.exp(np.mean(np.log(lengths))))
         missing = np.full(SCALED_BY - len(lengths), np.nan)
         history = history._replace(lengths=np.concatenate([missing, lengths]))
-    return _corrected(history, step, coefficients), history
-
-
-def _reduced(history: History, gradient: np.ndarray) -> tuple[np.ndarray, list[Any]]:
-    """The gradient without what the pairs explain, and how much of each, youngest first."""
-    reduced, coefficients = gradient.copy(), []
-    for row in history.rows()[::-1]:
-        s, y = history.points[row], history.gradients[row]
-        coefficients.append((s @ reduced) / (s @ y))
-        reduced -= coefficients[-1] * y
-    return reduced, coefficients
-
-
-def _corrected(history: History, image: np.ndarray, coefficients: Any) -> np.ndarray:
-    """Minus what M makes of the reduced gradient, with what the pairs know."""
-    step = image.copy()
-    for row, coefficient in zip(history.rows(), reversed(coefficients), strict=True):
-        s, y = history.points[row], history.gradients[row]
-        step += (coefficient - (y @ step) / (s @ y)) * s
-    return -step
+    return _run(_corrected, history, step, shares), history
 
 
 def least_gradient(
-    history: History, point: np.ndarray, gradient: np.ndarray, split: int
-) -> tuple[np.ndarray, np.ndarray]:
+    history: History, point: AnyArray, gradient: AnyArray, split: int
+) -> tuple[AnyArray, AnyArray]:
     """The combination of the last iterates whose gradient is least, and its gradient.
 
     Args:
@@ -164,16 +167,107 @@ def least_gradient(
     """
     if not history.held:
         return point, gradient
-    rows = history.rows()[-COMBINED:]
-    differences = history.gradients[rows]
-    scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
-    ours, bias = differences[:, :split], differences[:, split:]
-    system = ours @ ours.T + scale * (bias @ bias.T)
-    target = ours @ gradient[:split] + scale * (bias @ gradient[split:])
+    found = _run(partial(_normal_equations, split), history, gradient)
+    system, target = (np.asarray(part) for part in found)
     units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     system = system * units[:, None] * units[None, :]
     mix = -np.linalg.lstsq(system, target * units, rcond=1e-12)[0] * units
-    combined = point.copy()
-    for share, row in zip(mix, rows, strict=True):
-        combined += share * history.points[row]
-    return combined, gradient + mix @ differences
+    return _run(_combined, history, point, gradient, mix)
+
+
+def _run(f: Callable[..., Any], history: History, *vectors: AnyArray) -> Any:
+    """f(xp, points, gradients, next, held, *vectors), compiled where these are XLA's."""
+    arguments = *history[:4], *vectors
+    if module_of(history.points) is np:
+        return f(np, *arguments)
+    return _compiled(getattr(f, "func", f), *getattr(f, "args", ()))(*arguments)
+
+
+@cache
+def _compiled(f: Callable[..., Any], *settings: int) -> Callable[..., Any]:
+    return jit(partial(f, *settings, jnp))
+
+
+def _walk(xp: ArrayModule, count: AnyArray, body: Callable[..., Any], state: Any) -> Any:
+    """state = body(i, state), `count` times."""
+    if xp is not np:
+        return lax.fori_loop(0, count, body, state)
+    for i in range(count):
+        state = body(i, state)
+    return state
+
+
+def _reduced(
+    xp: ArrayModule,
+    points: AnyArray,
+    gradients: AnyArray,
+    after: AnyArray,
+    held: AnyArray,
+    gradient: AnyArray,
+) -> tuple[AnyArray, AnyArray]:
+    """The gradient without what the pairs explain, youngest first, and how much each does, (M,)."""
+
+    def explain(i: AnyArray, state: tuple[AnyArray, AnyArray]) -> tuple[AnyArray, AnyArray]:
+        reduced, shares = state
+        row = (after - 1 - i) % len(points)
+        share = (points[row] @ reduced) / (points[row] @ gradients[row])
+        return reduced - share * gradients[row], _put(shares, row, share)
+
+    return _walk(xp, held, explain, (gradient, xp.zeros(len(points))))
+
+
+def _corrected(
+    xp: ArrayModule,
+    points: AnyArray,
+    gradients: AnyArray,
+    after: AnyArray,
+    held: AnyArray,
+    image: AnyArray,
+    shares: AnyArray,
+) -> AnyArray:
+    """Minus what M makes of the reduced gradient, with what the pairs know."""
+
+    def correct(i: AnyArray, step: AnyArray) -> AnyArray:
+        row = (after - held + i) % len(points)
+        s, y = points[row], gradients[row]
+        return step + (shares[row] - (y @ step) / (s @ y)) * s
+
+    return -_walk(xp, held, correct, image)
+
+
+def _youngest(xp: ArrayModule, vectors: AnyArray, after: AnyArray, held: AnyArray) -> AnyArray:
+    """The `COMBINED` youngest of the ring, youngest first; in a program zeros for those missing."""
+    most = min(COMBINED, len(vectors))
+    back = xp.arange(most if xp is not np else min(most, held))
+    found = vectors[(after - 1 - back) % len(vectors)]
+    return found if xp is np else xp.where((back < held)[:, None], found, 0)
+
+
+def _normal_equations(
+    split: int,
+    xp: ArrayModule,
+    points: AnyArray,
+    gradients: AnyArray,
+    after: AnyArray,
+    held: AnyArray,
+    gradient: AnyArray,
+) -> tuple[AnyArray, AnyArray]:
+    differences = _youngest(xp, gradients, after, held)
+    scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
+    ours, bias = differences[:, :split], differences[:, split:]
+    target = ours @ gradient[:split] + scale * (bias @ gradient[split:])
+    return ours @ ours.T + scale * (bias @ bias.T), target
+
+
+def _combined(
+    xp: ArrayModule,
+    points: AnyArray,
+    gradients: AnyArray,
+    after: AnyArray,
+    held: AnyArray,
+    point: AnyArray,
+    gradient: AnyArray,
+    mix: AnyArray,
+) -> tuple[AnyArray, AnyArray]:
+    moved, changed = (mix @ _youngest(xp, part, after, held) for part in (points, gradients))
+    return point + moved, gradient + changed

@@ -59,6 +59,9 @@ GOING = -1
 class State(NamedTuple):
     """A fit between two passes: float64 arrays of fixed shapes and numbers; n = K * D + K.
 
+    Point, gradient, step and history lie where vectors do (`Problem.vectors`), all else on the
+    host.
+
     A fit that goes on from it takes the very steps of one that was never left, bit for bit. The
     preconditioner, whose factors would fill a disk, is built again from the same rows, drawn by the
     same seed, at the point where it was built before.
@@ -139,15 +142,15 @@ def finer(state: State) -> State:
 
 def accepted(state: State, value: float, gradient: np.ndarray, noise: float) -> bool:
     """By Armijo's rule; where the decrease drowns in rounding, by the slope at the trial."""
-    slope = state.gradient @ state.step
+    slope = float(state.gradient @ state.step)
     if value <= state.value + 1e-4 * state.length * slope:
         return True
-    return bool(value <= state.value + noise and gradient @ state.step <= -0.8 * slope)
+    return value <= state.value + noise and float(gradient @ state.step) <= -0.8 * slope
 
 
 def shortened(state: State, value: float) -> State:
     """Before a trial at half the length or less, by quadratic interpolation."""
-    slope, length = state.gradient @ state.step, state.length
+    slope, length = float(state.gradient @ state.step), state.length
     rise = value - state.value - length * slope
     shorter = -slope * length**2 / (2 * rise) if np.isfinite(rise) and rise > 0 else 0.0
     length = float(min(max(shorter, 0.1 * length), 0.5 * length))

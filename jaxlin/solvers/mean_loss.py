@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from jaxlin.solvers.dual_losses import DualForm, own_of
+from jaxlin.solvers.dual_losses import DualForm, module_of, own_of
 from jaxlin.solvers.problem import Problem
 
 
@@ -45,11 +45,12 @@ def rows_asked(question: Question) -> tuple:
 def mean_losses(questions: list[Question]) -> list:
     """The answers, as `mean_loss` gives them, to questions of equal `rows_asked`, from one pass."""
     first, count = questions[0].problem, len(questions)
+    xp = module_of(questions[0].weights)
     padded = questions + questions[:1] * (_bank_size(count) - count)
     found = first.rows.fused(
         _rowwise_of(first.form, len(padded)),
-        _first_or_stacked([q.weights for q in padded], np.concatenate),
-        _first_or_stacked([q.bias for q in padded], np.concatenate),
+        _first_or_stacked([q.weights for q in padded], xp.concatenate),
+        _first_or_stacked([q.bias for q in padded], xp.concatenate),
         first.labels,
         _first_or_stacked([q.problem.counts for q in padded], np.stack),
         first.margin,
@@ -58,7 +59,8 @@ def mean_losses(questions: list[Question]) -> list:
     if count == 1:
         parts = [found]
     else:
-        parts = list(zip(*(np.split(np.asarray(x), len(padded)) for x in found), strict=True))
+        apart = (module_of(x).split(x, len(padded)) for x in found)
+        parts = list(zip(*apart, strict=True))
     return [_answer(q.problem, *part) for q, part in zip(questions, parts, strict=False)]
 
 
@@ -68,7 +70,7 @@ def _answer(
     """Where a common shift of all classes changes no loss, the gradients of the classes sum to 0:
     the rest is rounding, which has no curvature of its own to be held against."""
     if problem.form.geometry != "one-vs-rest":
-        gradient, sums = gradient - gradient.mean(0), sums - sums.mean()
+        gradient, sums = gradient - gradient.mean(0)[None, :], sums - sums.mean()
     return float(np.squeeze(value)), gradient, sums if problem.fit_intercept else 0 * sums
 
 

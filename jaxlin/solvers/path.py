@@ -22,7 +22,7 @@ from jaxlin.solvers.fitting import Fitting, restored
 from jaxlin.solvers.history import own_copy
 from jaxlin.solvers.interpolation import end_of, fill, reach
 from jaxlin.solvers.lbfgs import State
-from jaxlin.solvers.problem import Problem, open_problem, reweighted
+from jaxlin.solvers.problem import Problem, open_problem, reweighted, wide
 from jaxlin.solvers.smooth import begin, minimize_smooth, together
 from jaxlin.solvers.solve import solution_of, solver_of, start_of
 from jaxlin.solvers.status import Fit, silent
@@ -137,7 +137,7 @@ def minimize_path(
     )
     on_pass = on_pass or silent
     ends = carried, on_carried or silent, on_pass
-    with quiet_blas():
+    with quiet_blas(), wide(opened[0][0]):
         paths = together(
             [
                 _walk(*each, init, _told(callback, f, folds), *ends)

@@ -50,16 +50,17 @@ from jax import Array, lax
 from scipy.linalg import get_lapack_funcs
 
 from jaxlin.passes import arithmetic
-from jaxlin.precision import jit
+from jaxlin.precision import exact, jit
 from jaxlin.solvers.covariance import (
     Sample,
     Spectrum,
     cholesky_solver,
+    factor_solver,
     stiffness,
     unit_system,
 )
 from jaxlin.solvers.curvature import DENSE_SIDE, Bends, block_inverses, class_blocks, dense_factor
-from jaxlin.solvers.dual_losses import DualForm, total
+from jaxlin.solvers.dual_losses import DualForm, module_of, total
 from jaxlin.solvers.problem import Problem
 
 BELOW_ROWS = 3000
@@ -74,11 +75,11 @@ def flat(operator: Callable, shape: tuple[int, int]) -> Callable:
     Of a preconditioner the vectors may be several, (..., n).
     """
 
-    def apply(vectors: np.ndarray) -> Any:
-        batch = vectors.shape[:-1]
-        weights, bias = np.split(vectors, [shape[0] * shape[1]], axis=-1)
+    def apply(vectors: Any) -> Any:
+        batch, xp = vectors.shape[:-1], module_of(vectors)
+        weights, bias = xp.split(vectors, [shape[0] * shape[1]], axis=-1)
         found = operator(weights.reshape(*batch, *shape), bias)
-        return np.concatenate([found[0].reshape(*batch, -1), found[1]], axis=-1)
+        return xp.concatenate([found[0].reshape(*batch, -1), found[1]], axis=-1)
 
     return apply
 
@@ -87,15 +88,37 @@ def gram_preconditioner(
     problem: Problem, covariance: np.ndarray, sample: Sample, curvature: Any
 ) -> Callable:
     """The inverse of curvature * C + 2 strength on every class, and of `curvature` on the bias."""
-    stiff, mean = stiffness(problem, sample, np.diag(covariance), curvature), sample.mean
+    stiff = stiffness(problem, sample, np.diag(covariance), curvature)
     system, scaling, _ = unit_system(covariance, stiff, curvature)
-    solve = cholesky_solver(system)
+    solve = cholesky_solver(system, problem.vectors)
 
-    def apply(gradient: np.ndarray, bias_gradient: np.ndarray) -> Any:
-        step = solve((gradient - bias_gradient[..., None] * mean) * scaling) * scaling
-        if not problem.fit_intercept:
-            return step, np.zeros_like(bias_gradient)
-        return step, bias_gradient / curvature - step @ mean
+    def in_units(right: Any, bias_gradient: Any) -> tuple[Any, Any]:
+        return solve(right), bias_gradient / curvature
+
+    return _around_mean(problem, sample.mean, scaling, in_units)
+
+
+def _around_mean(
+    problem: Problem, mean: np.ndarray, scaling: np.ndarray, solve: Callable
+) -> Callable:
+    """A preconditioner that is known for rows less their mean, in coordinates of unit curvature.
+
+    Args:
+      mean, scaling: (D,).
+      solve: (m, D) gradients in these coordinates, a row for each class of each of a batch, and
+        (..., K) in the bias of centred rows -> the steps.
+    """
+    mean, scaling = (problem.vectors.asarray(part)[None, :] for part in (mean, scaling))
+
+    @exact
+    def apply(gradient: Any, bias_gradient: Any) -> tuple[Any, Any]:
+        # one product for all of a batch: NumPy would make one for each
+        right = gradient.reshape(-1, mean.size) - bias_gradient.reshape(-1, 1) * mean
+        step, bias_step = solve(right * scaling, bias_gradient)
+        step = step.astype(np.float64) * scaling
+        moved = (step @ mean[0]).reshape(bias_gradient.shape)
+        step = step.reshape(gradient.shape)
+        return step, bias_step - moved if problem.fit_intercept else 0 * bias_gradient
 
     return apply
 
@@ -105,8 +128,9 @@ def spectral_preconditioner(
 ) -> Callable:
     """The Gram preconditioner where the covariance was not formed."""
     inverse = 1 / (curvature * spectrum.variances + spectrum.ridges)
+    inverse = problem.vectors.asarray(inverse)[None, None, :]
 
-    def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
+    def solve(turned: Any, bias_gradient: Any) -> tuple[Any, Any]:
         return turned * inverse, bias_gradient / curvature
 
     return through_spectrum(problem, spectrum, mean, curvature, solve)
@@ -121,33 +145,29 @@ def through_spectrum(
     Args:
       mean: (D,), around which the rows were taken.
       curvature: of the Gram preconditioner.
-      solve: (..., K, q) gradient along the vectors, in their dtype, and (..., K) in the bias of
+      solve: (b, K, q) gradients along the vectors, in their dtype, and (b, K) in the bias of
         centred rows -> the steps, of the same shapes.
     """
-    vectors, scaling, outside = spectrum.vectors, spectrum.scaling, None
+    vectors, outside = spectrum.vectors, None
     if spectrum.rest is not None:
         outside = spectrum.rest(curvature)
         vectors = vectors.astype(np.float64)  # what is left of the span must be next to nothing
+    vectors = problem.vectors.asarray(vectors)
 
-    def apply(gradient: np.ndarray, bias_gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        centred = (gradient - bias_gradient[..., None] * mean) * scaling
-        # one product for all of a batch: NumPy would make one for each
-        right = centred.reshape(-1, len(mean)).astype(vectors.dtype, copy=False)
+    def in_units(right: Any, bias_gradient: Any) -> tuple[Any, Any]:
+        right = right.astype(vectors.dtype, copy=False)
         turned = right @ vectors
-        inside = turned.reshape(*centred.shape[:-1], -1).astype(problem.dtype, copy=False)
-        inside, bias_step = solve(inside, bias_gradient)
+        by_class = turned.reshape(-1, problem.classes, turned.shape[1])
+        by_class = by_class.astype(problem.dtype, copy=False)
+        inside, bias_step = solve(by_class, bias_gradient.reshape(-1, problem.classes))
         inside = inside.reshape(turned.shape).astype(vectors.dtype, copy=False)
+        bias_step = bias_step.reshape(bias_gradient.shape)
         if outside is None:
-            step = inside @ vectors.T
-        else:
-            step = outside(right - turned @ vectors.T)
-            step = step + (inside - step @ vectors) @ vectors.T
-        step = step.reshape(centred.shape).astype(np.float64) * scaling
-        if not problem.fit_intercept:
-            return step, np.zeros_like(bias_gradient)
-        return step, bias_step - step @ mean
+            return inside @ vectors.T, bias_step
+        step = outside(right - turned @ vectors.T)
+        return step + (inside - step @ vectors) @ vectors.T, bias_step
 
-    return apply
+    return _around_mean(problem, mean, spectrum.scaling, in_units)
 
 
 def two_level_preconditioner(
@@ -169,18 +189,18 @@ def two_level_preconditioner(
     below = spectrum.of_rows(problem, sample.rows[some], slice(dense, None))
     squares = below**2 * dtype.type(size / len(below))
     inverses = block_inverses(problem, squares, spectrum.ridges[dense:], bends.of_rows(some))
+    xp = problem.vectors
+    inverses, bent = xp.asarray(inverses), xp.asarray(mean_bend)[None, :]
+    solve_dense = factor_solver(factor, xp) if dense else None
 
-    def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
-        step, bias_step = np.empty_like(turned), bias_gradient / mean_bend
-        if dense:
-            ends = bias_gradient[..., None].astype(dtype)
-            right = np.concatenate([turned[..., :dense], ends], axis=-1)
-            flat = right.reshape(-1, classes * (dense + 1)).T
-            solved = scipy.linalg.cho_solve((factor, True), flat, check_finite=False)
-            solved = solved.T.reshape(right.shape)
-            step[..., :dense], bias_step = solved[..., :-1], solved[..., -1].astype(np.float64)
-        step[..., dense:] = np.einsum("jkl,...lj->...kj", inverses, turned[..., dense:])
-        return step, bias_step
+    def solve(turned: Any, bias_gradient: Any) -> tuple[Any, Any]:
+        step = xp.einsum("jkl,blj->bkj", inverses, turned[..., dense:])
+        if solve_dense is None:
+            return step, bias_gradient / bent
+        ends = bias_gradient[..., None].astype(dtype)
+        right = xp.concatenate([turned[..., :dense], ends], axis=-1)
+        solved = solve_dense(right.reshape(len(right), -1)).reshape(right.shape)
+        return xp.concatenate([solved[..., :-1], step], axis=-1), solved[..., -1]
 
     return through_spectrum(problem, spectrum, sample.mean, float(mean_bend.mean()), solve)
 
@@ -257,13 +277,15 @@ def class_block_preconditioner(
     else:
         with arithmetic(blocks.dtype):
             inverses = np.array(_inverses_compiled(blocks, ridges))
-    below = 1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12)
+    xp = problem.vectors
+    below = xp.asarray(1 / np.maximum(below + spectrum.ridges[None, leading:], 1e-12))[None]
+    blockwise = xp.asarray(inverses)[None]
 
-    def solve(turned: Any, bias_gradient: np.ndarray) -> tuple[Any, Any]:
+    def solve(turned: Any, bias_gradient: Any) -> tuple[Any, Any]:
         ends = bias_gradient[..., None].astype(dtype)
-        right = np.concatenate([turned[..., :leading], ends], axis=-1)
-        solved = (inverses @ right[..., None])[..., 0]
-        step = np.concatenate([solved[..., :-1], below * turned[..., leading:]], axis=-1)
+        right = xp.concatenate([turned[..., :leading], ends], axis=-1)
+        solved = (blockwise @ right[..., None])[..., 0]
+        step = xp.concatenate([solved[..., :-1], below * turned[..., leading:]], axis=-1)
         return step, solved[..., -1].astype(np.float64)
 
     return through_spectrum(problem, spectrum, sample.mean, mean, solve)

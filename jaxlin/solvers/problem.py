@@ -17,6 +17,7 @@ __all__ = [
     "beside",
     "examples_of",
     "handed_back",
+    "keeps_vectors",
     "newton_suits",
     "norm_limit",
     "open_problem",
@@ -24,19 +25,31 @@ __all__ = [
     "reweighted",
     "rounded",
     "same_fit",
+    "wide",
 ]
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from jaxlin._checks import check_labels
 from jaxlin.core import DataError
 from jaxlin.distributed.sharding import fetch
-from jaxlin.passes import HostRows, ShardedRows, arithmetic, is_small, open_rows, open_sharded
-from jaxlin.solvers.dual_losses import DualForm, form_of
+from jaxlin.passes import (
+    DeviceRows,
+    HostRows,
+    ShardedRows,
+    arithmetic,
+    is_small,
+    open_rows,
+    open_sharded,
+)
+from jaxlin.platforms import arithmetic_of
+from jaxlin.solvers.dual_losses import DualForm, form_of, module_of
 
 NOT_FINITE = "`inputs` holds NaN or infinity. Impute or drop those entries before fitting."
 NARROW = 300
@@ -96,14 +109,30 @@ class Problem(NamedTuple):
     def on_host(self) -> bool:
         return isinstance(self.rows, HostRows)
 
+    @property
+    def vectors(self) -> Any:
+        """The array module of a smooth fit's parameters, gradients and what is made of them: where
+        the rows are, if that is an accelerator, so that none waits for the host; else NumPy."""
+        near = type(self.rows) is DeviceRows and keeps_vectors(self.rows.device)
+        return jnp if near and self.form.smooth and self.l1_strength == 0 else np
 
-def penalty(problem: Problem, weights: ArrayLike) -> float:
+
+def keeps_vectors(device: Any) -> bool:
+    """Whether vectors lie on this device: not on a CPU, whose BLAS they are next to, nor where sums
+    in float64 are emulated."""
+    return device.platform != "cpu" and arithmetic_of(device).float64 == "native"
+
+
+def wide(problem: Problem) -> AbstractContextManager[None]:
+    """A context in which vectors are in float64 wherever they lie."""
+    return nullcontext() if problem.vectors is np else jax.enable_x64(True)
+
+
+def penalty(problem: Problem, weights: Any) -> float:
     """strength |W|^2 + l1_strength |W|_1, in float64."""
-    weights = np.asarray(weights, np.float64)
-    value = problem.strength * float(np.sum(weights**2))
-    return value + (
-        problem.l1_strength * float(np.abs(weights).sum()) if problem.l1_strength else 0
-    )
+    weights = module_of(weights).asarray(weights, np.float64)
+    value = problem.strength * float((weights**2).sum())
+    return value + (problem.l1_strength * float(abs(weights).sum()) if problem.l1_strength else 0)
 
 
 def handed_back(

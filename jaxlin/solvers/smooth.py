@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxlin.solvers.certificate import certify, smallest_lead
 from jaxlin.solvers.covariance import Sample
+from jaxlin.solvers.dual_losses import module_of
 from jaxlin.solvers.fitting import (
     LONG,
     SHARE,
@@ -50,7 +51,7 @@ from jaxlin.solvers.lbfgs import (
 )
 from jaxlin.solvers.mean_loss import Question, mean_loss, mean_losses, rows_asked
 from jaxlin.solvers.preconditioner import flat
-from jaxlin.solvers.problem import Problem, penalty, rounded
+from jaxlin.solvers.problem import Problem, penalty, rounded, wide
 from jaxlin.solvers.separation import parted
 from jaxlin.solvers.status import Fit, Status, silent
 
@@ -83,8 +84,9 @@ def minimize_smooth(
       on_pass: called before each pass over the data; an exception that it raises ends the fit.
     """
     wanted: Any = {"report": report, "on_state": on_carried}
-    fitting = begin(problem, weights, bias, carried=carried, on_pass=on_pass, **wanted)
-    return _run(fitting, on_pass)[0]
+    with wide(problem):
+        fitting = begin(problem, weights, bias, carried=carried, on_pass=on_pass, **wanted)
+        return _run(fitting, on_pass)[0]
 
 
 def _run(fitting: Fitting, on_pass: Callable[..., Any]) -> tuple[Fit, Fitting]:
@@ -182,7 +184,8 @@ def advance(fitting: Fitting, answer: Any) -> Fitting:
     weights, _ = params_of(problem, there)
     loss, gradient, sums = answer
     value = loss + penalty(problem, weights)
-    gradient = np.concatenate([(gradient + 2 * problem.strength * weights).ravel(), sums])
+    gradient = gradient + 2 * problem.strength * weights
+    gradient = module_of(there).concatenate([gradient.ravel(), sums])
     state = state._replace(evaluations=state.evaluations + 1)
     if state.trial == START:
         state = state._replace(value=value, gradient=gradient, least=value, best=there, trial=0)
@@ -213,7 +216,7 @@ def _refreshed(fitting: Fitting) -> Fitting:
     preconditioner, target = fitting.preconditioner, problem.tolerance * state.value
     known = state.decrements[~np.isnan(state.decrements)]
     if builder.worth_rebuilding(known, state.since, state.gap, target):
-        params = params_of(problem, state.point)
+        params = params_of(problem, np.asarray(state.point))
         preconditioner, cost = builder.following(*params, instead=preconditioner)
         # the youngest pairs know this neighborhood better than a sample of rows does
         state = renewed(state, KEPT)._replace(
@@ -285,7 +288,7 @@ def _certified(fitting: Fitting, prospect: _Prospect) -> Fitting:
     """With a certificate of the point that should prove most; ended if it proves enough."""
     problem, state = fitting.problem, fitting.state
     dtype = _dtype(problem, state)
-    params = rounded(problem, *params_of(problem, _ahead_of(fitting, prospect)))
+    params = rounded(problem, *params_of(problem, np.asarray(_ahead_of(fitting, prospect))))
     proof = certify(problem, *params, dtype=dtype, exact=True)
     state = state._replace(
         evaluations=state.evaluations + proof.evaluations,
@@ -308,7 +311,7 @@ def _shown(fitting: Fitting, prospect: _Prospect) -> Fitting:
     problem, state = fitting.problem, fitting.state
     if prospect.gap > 0.7 * state.milestone * state.value:
         return fitting
-    params = params_of(problem, _ahead_of(fitting, prospect))
+    params = params_of(problem, np.asarray(_ahead_of(fitting, prospect)))
     proof = certify(problem, *params, dtype=_dtype(problem, state))
     state = state._replace(
         seen=max(state.seen, proof.lower_bound),
@@ -343,7 +346,8 @@ def _unregularized(problem: Problem, state: State, sample: Sample) -> Status | N
     The objective is above its least value by no more than <gradient, distance to the optimum>, here
     in units of the features' sizes, so that nothing depends on the units they came in.
     """
-    (weights, bias), slopes = params_of(problem, state.point), params_of(problem, state.gradient)
+    here = np.asarray(state.point), np.asarray(state.gradient)
+    (weights, bias), slopes = (params_of(problem, part) for part in here)
     if smallest_lead(problem, weights, bias) > 0:
         return Status.SEPARABLE
     sizes = _sizes(sample)
@@ -362,6 +366,7 @@ def _sizes(sample: Sample) -> np.ndarray:
 def _ended(fitting: Fitting) -> tuple[Fit, Fitting]:
     """The fit, and the end of it for the next strength."""
     problem, state = fitting.problem, fitting.state
+    state = state._replace(best=np.asarray(state.best))
     if state.status != Status.CONVERGED and problem.strength > 0 and fitting.proved:
         weights, bias = params_of(problem, state.best)
         proof = certify(problem, weights, bias)
@@ -382,7 +387,7 @@ def _ended(fitting: Fitting) -> tuple[Fit, Fitting]:
         if strength != problem.strength and 0 not in (strength, problem.strength):
             velocity = (state.best - before) / np.log(problem.strength / strength)
             state = state._replace(velocity=velocity)
-    norm = float(np.linalg.norm(state.gradient))
+    norm = float(np.linalg.norm(np.asarray(state.gradient)))
     fit = Fit(
         *(weights, bias, state.lower, norm, state.iterations, state.evaluations),
         *(Status(state.status), fitting.proof),
