@@ -198,13 +198,7 @@ def differs(name, carried, expected, solution) -> bool:
 def test_the_best_so_far_is_what_a_fit_without_steps_left_hands_back(name):
     carried, _ = whole(name)[2][5]
     state = carried.state if name == "few, hinge" else carried
-    state = state._replace(best=state.best + 0.5)
-    if name == "l1":
-        numbers = state.numbers.copy()
-        numbers[1] = 0.0
-        state = state._replace(numbers=numbers)
-    else:
-        state = state._replace(least=0.0)  # nothing undercuts it
+    state = state._replace(best=state.best + 0.5, least=0.0)  # nothing undercuts it
     marked = carried._replace(state=state) if name == "few, hinge" else state
     rest, *_ = fitted(name, carried=marked, max_iterations=0)
     weights = state.best[: rest.params.weights.size]

@@ -281,7 +281,8 @@ def _prospect_of(problem: Problem, state: State) -> _Prospect:
     points = least_gradient(state.history, *here, split), here
     gaps = [float(slope[:split] @ slope[:split]) / (4 * problem.strength) for _, slope in points]
     best = int(gaps[1] <= gaps[0])
-    return _Prospect(*points[best], gaps[best])
+    point, gradient = points[best]
+    return _Prospect(point, gradient, gaps[best])
 
 
 def _certified(fitting: Fitting, prospect: _Prospect) -> Fitting:

@@ -66,11 +66,11 @@ def largest(
 
     one = of(size)
     if l1:
-        return L1Fit(one, one, one, history(30), one, of(classes * features), of(10))
+        arrays: dict[str, Any] = dict.fromkeys(("point", "gradient", "best", "built"), one)
+        arrays |= {"history": history(30), "free": of(classes * features)}
+        return L1Fit(**dict.fromkeys(L1Fit._fields, 0.0) | arrays)
     if form_of(loss).smooth:
-        arrays: dict[str, Any] = {
-            name: one for name in ("point", "gradient", "step", "best", "velocity", "built")
-        }
+        arrays = {name: one for name in ("point", "gradient", "step", "best", "velocity", "built")}
         arrays |= {"history": history(30), "decrements": of(WINDOW), "recipe": of(7)}
         numbers: dict[str, Any] = dict.fromkeys(State._fields, 0.0)
         return State(**numbers | arrays)
