@@ -1,7 +1,6 @@
 """The command line in this process, in an empty folder, and a trained run to work on."""
 
 import copy
-import io
 import json
 import multiprocessing
 import os
@@ -17,10 +16,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tyro  # noqa: F401  before a doctest leaves an array as `builtins._`, which it would hash
-from PIL import Image
+from matplotlib.figure import Figure
 
 from jaxlin.cli import main
 
+SAVEFIG = Figure.savefig
 QUICK = ("--steps", "40", "--batch-size", "64")
 
 
@@ -78,19 +78,10 @@ def drawn():
 
 
 @pytest.fixture(autouse=True)
-def _blank_pictures(request, monkeypatch):
-    """Drawing takes longer than these runs: a figure is made, but written as one white pixel."""
-    if not {"drawn", "trained"} & set(request.fixturenames):
-        white = io.BytesIO()
-        Image.new("L", (1, 1), 255).save(white, format="PNG")
-
-        def written(figure, target, **settings):
-            if hasattr(target, "write"):
-                target.write(white.getvalue())
-            else:
-                Path(target).write_bytes(white.getvalue())
-
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", written)
+def _blank_pictures(request, monkeypatch, white_pixel):
+    """Drawing takes longer than these runs."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", white_pixel)
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +92,11 @@ def _trained_once(tmp_path_factory):
 
 @pytest.fixture
 def trained(jaxlin, _trained_once):
-    """A quickly trained run on digits, in `run`."""
+    """A quickly trained run on digits, in `run`, with its pictures."""
     if "printed" not in _trained_once:
-        done = jaxlin("train", "--out", "run", *QUICK, "--json")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", SAVEFIG)
+            done = jaxlin("train", "--out", "run", *QUICK, "--json")
         assert done.code == 0, done.err
         shutil.copytree("run", _trained_once["folder"])
         _trained_once["printed"] = done.json
