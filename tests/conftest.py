@@ -8,6 +8,9 @@ here may depend on that: `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= pytest` co
 """
 
 import fcntl
+import functools
+import gc
+import io
 import json
 import os
 import subprocess
@@ -24,6 +27,8 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Programs say of each operation which lines of Python it is from: a tenth of the time to make one.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # XLA ends a process that names a flag it does not know: only versions that are known to have it.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false" if version("jaxlib") < "0.11" else ""
@@ -32,6 +37,12 @@ os.environ.setdefault(
 import jax
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
+from PIL import Image
+
+# JAX loads all dialects of MLIR for each program, half of what it takes to write one: once will do.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (N,) + (N, 1) is a bug
@@ -41,14 +52,20 @@ collect_ignore = ["eight_devices.py"]  # a program of its own, which tests/test_
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_pile_of_programs():
-    """A worker keeps every program it compiles, 4 GB by the end: above 1.5 GB they go."""
+    """A worker keeps every program it compiles, 4 GB by the end: above 2.5 GB they go.
+
+    What earlier modules left is no longer searched for garbage, half a second each time.
+    """
+    gc.freeze()
     yield
     memory = Path("/proc/self/statm")
     if (
         memory.exists()
-        and int(memory.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") > 1.5e9
+        and int(memory.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") > 2.5e9
     ):
         jax.clear_caches()
+        gc.unfreeze()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +104,21 @@ def once(tmp_path_factory):
         return json.loads(path.read_text(encoding="utf-8"))
 
     return found
+
+
+@pytest.fixture(scope="session")
+def white_pixel():
+    """In the place of `Figure.savefig`: a figure is made, but written as one white pixel."""
+    white = io.BytesIO()
+    Image.new("L", (1, 1), 255).save(white, format="PNG")
+
+    def written(figure, target, **settings):
+        if hasattr(target, "write"):
+            target.write(white.getvalue())
+        else:
+            Path(target).write_bytes(white.getvalue())
+
+    return written
 
 
 @pytest.fixture

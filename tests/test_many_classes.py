@@ -48,9 +48,9 @@ def test_sparse_hessians_are_the_dense_ones(name):
 @pytest.mark.parametrize("name", ["hinge", "one-vs-rest"])
 def test_many_classes_are_certified_below_what_another_tolerance_reaches(name):
     generator = np.random.default_rng(1)
-    labels = np.arange(1500) % 250
-    centers = generator.normal(size=(250, 16))
-    inputs = (centers[labels] + 0.5 * generator.normal(size=(1500, 16))).astype(np.float32)
+    labels = np.arange(900) % 150
+    centers = generator.normal(size=(150, 16))
+    inputs = (centers[labels] + 0.5 * generator.normal(size=(900, 16))).astype(np.float32)
     settings = dict(loss=name, strength=1e-2)
     solution = minimize(inputs, labels, tolerance=1e-2, **settings)
     assert solution.status == Status.CONVERGED
@@ -183,11 +183,11 @@ def test_a_block_that_rounding_made_indefinite_is_inverted_as_a_positive_one():
 
 @pytest.mark.usefixtures("as_if_large")
 def test_softmax_of_many_classes_is_certified_where_some_are_hard_to_tell_apart():
-    generator = np.random.default_rng(3)
-    labels = np.arange(9000) % 60
+    generator, size = np.random.default_rng(3), 4000
+    labels = np.arange(size) % 60
     centers = generator.normal(size=(30, 24))[np.arange(60) // 2]
     centers = centers + 0.3 * generator.normal(size=(60, 24))
-    inputs = (centers[labels] + 0.7 * generator.normal(size=(9000, 24))).astype(np.float32)
+    inputs = (centers[labels] + 0.7 * generator.normal(size=(size, 24))).astype(np.float32)
     solution = minimize(inputs, labels, strength=1e-5, tolerance=1e-5)
     assert solution.status == Status.CONVERGED
     wide = inputs.astype(np.float64)
@@ -195,5 +195,5 @@ def test_softmax_of_many_classes_is_certified_where_some_are_hard_to_tell_apart(
     for weights, bias in (solution.params, other):
         weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
         scores = wide @ weights.T + bias
-        losses = logsumexp(scores, axis=1) - scores[np.arange(9000), labels]
+        losses = logsumexp(scores, axis=1) - scores[np.arange(size), labels]
         assert solution.lower_bound <= losses.mean() + 1e-5 * np.sum(weights**2)

@@ -19,6 +19,14 @@ QUICK = {"steps": 40, "batch_size": 64}
 WORDS = ("--steps", "40", "--batch-size", "64", "-q")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _blank_pictures(white_pixel):
+    """Drawing takes longer than these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", white_pixel)
+        yield
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """The same run by the command and from Python: its folder, and the `Run`."""

@@ -75,7 +75,7 @@ def test_another_failure_is_not_taken_for_missing_memory(data, monkeypatch):
 
 
 def test_the_command_line_says_it_in_one_line(tmp_path):
-    script = f"""
+    script = """
 import sys
 from jaxlin.cli import main
 from jaxlin.solvers import refresh
@@ -83,9 +83,12 @@ def fail(*arguments):
     raise MemoryError
 refresh.covariance_of = fail
 sys.exit(main(["train", "--loss", "squared-hinge", "--solver", "full-batch", "--quiet",
-               "--out", {str(tmp_path / "run")!r}]))
+               "--data", "mine.npz", "--out", "run"]))
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert run.returncode == 0
+    inputs, labels = np.random.default_rng(0).normal(size=(200, 64)), np.arange(200) % 3
+    np.savez(tmp_path / "mine.npz", inputs=inputs, labels=labels)
+    words = [sys.executable, "-c", script]
+    run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
     (line,) = [line for line in run.stderr.splitlines() if "not the memory" in line]
     assert line.startswith("jaxlin: There is not the memory for the covariance of 64 features;")

@@ -1,23 +1,26 @@
 """The command line in this process, in an empty folder, and a trained run to work on."""
 
 import copy
-import io
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tyro  # noqa: F401  before a doctest leaves an array as `builtins._`, which it would hash
-from PIL import Image
+from matplotlib.figure import Figure
 
 from jaxlin.cli import main
 
+SAVEFIG = Figure.savefig
 QUICK = ("--steps", "40", "--batch-size", "64")
 
 
@@ -75,19 +78,10 @@ def drawn():
 
 
 @pytest.fixture(autouse=True)
-def _blank_pictures(request, monkeypatch):
-    """Drawing takes longer than these runs: a figure is made, but written as one white pixel."""
-    if not {"drawn", "trained"} & set(request.fixturenames):
-        white = io.BytesIO()
-        Image.new("L", (1, 1), 255).save(white, format="PNG")
-
-        def written(figure, target, **settings):
-            if hasattr(target, "write"):
-                target.write(white.getvalue())
-            else:
-                Path(target).write_bytes(white.getvalue())
-
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", written)
+def _blank_pictures(request, monkeypatch, white_pixel):
+    """Drawing takes longer than these runs."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", white_pixel)
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +92,11 @@ def _trained_once(tmp_path_factory):
 
 @pytest.fixture
 def trained(jaxlin, _trained_once):
-    """A quickly trained run on digits, in `run`."""
+    """A quickly trained run on digits, in `run`, with its pictures."""
     if "printed" not in _trained_once:
-        done = jaxlin("train", "--out", "run", *QUICK, "--json")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", SAVEFIG)
+            done = jaxlin("train", "--out", "run", *QUICK, "--json")
         assert done.code == 0, done.err
         shutil.copytree("run", _trained_once["folder"])
         _trained_once["printed"] = done.json
@@ -135,40 +131,75 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-LINGERING = """
-import time
-from jaxlin.checkpoint import store
-sync_folder = store.sync_folder  # what a save does last
-store.sync_folder = lambda home: (sync_folder(home), time.sleep({seconds}))
-"""
+class Forked:
+    """A command in a forked process (`forked.py`): what these tests use of `subprocess.Popen`."""
+
+    def __init__(self, **asked):
+        folder = Path(tempfile.mkdtemp(prefix="jaxlin-said-"))
+        self.said = [folder / "stdout", folder / "stderr"]
+        for file in self.said:
+            file.touch()
+        asked |= {"stdout": str(self.said[0]), "stderr": str(self.said[1])}
+        words = (FORKED, {"ASKED": json.dumps(asked)}, "__main__")
+        self.process = FORKS.Process(target=runpy.run_path, args=words, daemon=True)
+        self.process.start()
+        self.pid = self.process.pid
+        self.kill, self.terminate = self.process.kill, self.process.terminate
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    poll = returncode.fget
+
+    def so_far(self) -> list[str]:
+        """What it has written to stdout and stderr."""
+        return [file.read_text(encoding="utf-8") for file in self.said]
+
+    def communicate(self, timeout=120):
+        self.process.join(timeout)
+        assert self.returncode is not None, self.so_far()
+        return self.so_far()
 
 
-def _start(folder, *words, linger=0.0, **variables):
-    """`jaxlin WORDS` in a process of its own, with one device.
+FORKED = str(Path(__file__).with_name("forked.py"))
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["jax", "jaxlin.cli.child", "jaxlin.cli.train", "jaxlin.cli.sweep", "jaxlin.runs.training",
+     "jaxlin.runs.sweeps", "jaxlin.sweep", "sklearn.datasets", "matplotlib.figure"]
+)  # fmt: skip
+
+
+def _start(folder, *words, linger=0.0, devices=1, fresh=False, **variables):
+    """`jaxlin WORDS` in a process of its own, which sees so many devices.
 
     It rests `linger` seconds after each checkpoint: a busy machine then has time to see and to
-    kill it before its end.
+    kill it before its end. With `fresh` it is a new interpreter, not a forked one.
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1".strip()
-    program = "import sys; from jaxlin.cli import main; sys.exit(main())"
-    if linger:
-        program = LINGERING.format(seconds=linger) + program
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}"}
+    environment = os.environ | flags | variables
+    if not fresh:
+        return Forked(
+            folder=str(Path(folder).resolve()), words=[str(word) for word in words],
+            environment=dict(environment), linger=linger,
+        )  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-c", program, *words],
+        [sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.exit(main())", *words],
         cwd=folder,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | variables,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def _start_both(folder, *words, others=(), **variables):
+def _start_both(folder, *words, others=(), **settings):
     """The same as a run of two processes; `others` are words for the second alone."""
     joined = ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2")
     own = ("--heartbeat", "5", "--process-id")
     return [
-        _start(folder, *words, *more, *joined, *own, str(i), **variables)
+        _start(folder, *words, *more, *joined, *own, str(i), **settings)
         for i, more in enumerate(((), others))
     ]
 

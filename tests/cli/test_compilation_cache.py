@@ -71,7 +71,7 @@ from jaxlin.cli import main
 Figure.savefig = lambda *arguments, **settings: None  # pictures are no programs
 sys.exit(main())
 """
-WORDS = ("train", "--steps", "2", "--quiet", "--overwrite", "--out", "run")
+WORDS = ("train", "--data", "mine.npz", "--steps", "2", "--quiet", "--overwrite", "--out", "run")
 
 
 def train(folder, cache):
@@ -90,6 +90,7 @@ def train(folder, cache):
     return (folder / "run" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.usefixtures("arrays")  # not those of scikit-learn, which is long to import
 def test_a_run_keeps_its_programs_and_bears_damaged_ones_and_none(tmp_path):
     kept = tmp_path / "kept"
     first = train(tmp_path, kept)

@@ -109,7 +109,7 @@ def test_predict_refuses_what_it_cannot_read(jaxlin, trained):
     assert "--top must be 1 or more" in jaxlin("predict", "run", "rows.npy", "--top", "0").refused()
 
 
-def test_report_draws_the_same_page_again(jaxlin, trained):
+def test_report_draws_the_same_page_again(jaxlin, drawn, trained):
     shutil.copytree("run", "copy")
     for name in ("report.html", "curves.png", "templates.png", "confusion.png"):
         Path("copy", name).unlink()
@@ -119,7 +119,7 @@ def test_report_draws_the_same_page_again(jaxlin, trained):
     assert "Worst mistakes" in Path("copy/report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_is_self_contained(jaxlin, trained):
+def test_the_page_is_self_contained(jaxlin, drawn, trained):
     page = Path("run/report.html").read_text(encoding="utf-8")
     body = page.split("</head>")[1]
     assert "Plotly" in page

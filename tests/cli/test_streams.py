@@ -8,15 +8,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PROGRAM = "import sys; from jaxlin.cli import main; sys.exit(main())"
 FULL = Path("/dev/full")
-QUICK = ("--steps", "3", "--out", "run")
+QUICK = ("--data", "mine.npz", "--steps", "3", "--out", "run")
 RUN = {
     *("config.json", "confusion.png", "curves.png", "env.json", "metrics.jsonl"),
     *("model.safetensors", "predictions.csv", "report.html", "results.json", "templates.png"),
 }
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Sixty pictures as `mine.npz`, others, and two: scikit-learn's are long to import."""
+    labels = np.arange(60) % 3
+    grey = np.random.default_rng(0).integers(0, 80, (60, 8, 8)) + 80 * labels[:, None, None]
+    grey = grey.astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", inputs=grey, labels=labels)
+    np.savez(tmp_path / "other.npz", inputs=grey + np.uint8(9), labels=labels)
+    np.save(tmp_path / "x.npy", grey[:2])
 
 
 @pytest.fixture
@@ -55,23 +67,17 @@ def test_a_reader_that_has_gone_is_no_failure(shell, words, buffered):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_is_written_whoever_reads_its_numbers(shell, tmp_path):
     done = shell("train", *QUICK, "--json", "--quiet", unread=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.name for path in (tmp_path / "run").iterdir()} == RUN
-    for command in ("evaluate", "predict"):
-        pictures = [str(tmp_path / "x.npy")] if command == "predict" else []
-        np_save(tmp_path / "x.npy")
-        done = shell(command, "run", *pictures, unread=True, PYTHONUNBUFFERED="1")
+    for words in (("evaluate", "run", "--data", "other.npz"), ("predict", "run", "x.npy")):
+        done = shell(*words, unread=True, PYTHONUNBUFFERED="1")
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def np_save(path):
-    import numpy as np
-
-    np.save(path, np.zeros((2, 64)))
-
-
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("into", ["2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_streams_are_the_null_device(shell, tmp_path, into):
     done = shell("train", *QUICK, "--verbose", into=into)

@@ -173,19 +173,16 @@ def test_the_mean_over_classes_is_reported_where_it_is_asked_for(jaxlin, mine):
     assert done.json["test"]["mean_per_class_accuracy"] == pytest.approx(np.mean(list(shares)))
 
 
-def test_eight_devices_fit_the_heads_of_one(jaxlin, mine, with_devices):
-    """In a process of its own, which forces eight devices."""
-    import subprocess
-    import sys
-
+def test_eight_devices_fit_the_heads_of_one(jaxlin, mine, processes):
+    """In processes that are made to see eight devices."""
     # Plain descent: Adam would blow up the rounding of a gradient that is zero, as the bias's is.
     options = ("sweep", *mine, "--strengths", "1e-3", "1e-1", "--steps", "24", "-q",
                "--optimizer", "sgd")  # fmt: skip
-    root = str(Path(__file__).parents[2])
-    code = "import sys; from jaxlin.cli import main; sys.exit(main())"
-    for count in ("1", "8"):
-        subprocess.run([sys.executable, "-c", code, *options, "--devices", count, "--out", count],
-                       env=with_devices(8) | {"PYTHONPATH": root}, check=True)  # fmt: skip
+    for code, _, err in processes.finish([
+        processes.start(".", *options, "--devices", count, "--out", count, devices=8)
+        for count in ("1", "8")
+    ]):  # fmt: skip
+        assert code == 0, err
     one, eight = (
         json.loads(Path(f"{count}/sweep.json").read_text(encoding="utf-8")) for count in "18"
     )
