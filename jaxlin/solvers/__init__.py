@@ -22,7 +22,7 @@ What lies where, in the order in which a fit comes by:
     krylov          conjugate gradients, the least of an objective on a line
 
     dual_losses     the losses as maxima over dual variables
-    certificate     the proof; `balance` makes its dual point balance, `dual_gap` is the same
+    certificate     the proof; `balance` makes its dual point balance, `dual_gap` is the gap
                     inside of a program
     rowwise         functions of scores, row by row, wherever these lie
     separation      whether there is an optimum at all without a penalty
