@@ -6,7 +6,7 @@ import copy
 import inspect
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -56,13 +56,14 @@ def exactly(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return as_given
 
 
-def _on_host(value: Any) -> np.ndarray:
-    return np.asarray(value, np.float64)
+def _widening(weights: Any) -> Callable[[Any], Any]:
+    """To float64, on the device or on the host: where these weights lie."""
 
+    def on_device(value: Any) -> jax.Array:
+        with jax.enable_x64(True):
+            return value.astype(np.float64)
 
-def _widened(value: Any) -> jax.Array:
-    with jax.enable_x64(True):
-        return value.astype(np.float64)
+    return on_device if isinstance(weights, jax.Array) else partial(np.asarray, dtype=np.float64)
 
 
 def _from_device(value: Any) -> Any:
@@ -265,19 +266,17 @@ class DeviceRows(Rows):
         value: Any = 0.0
         products: Any = 0.0
         sums: Any = 0.0
-        widened = _widened if isinstance(weights, jax.Array) else _on_host
+        widened = _widening(weights)
         with arithmetic(dtype):
             weights, bias, shift = self._arguments(weights, bias, dtype)
             counts = self._placed_counts(counts, dtype)
             for part, rows in self._each():
-                whole = self._resident is not None
                 found = chunks.fused(
                     weights,
                     bias,
                     shift,
                     rows,
-                    labels if whole else labels[part],
-                    counts if whole else counts[..., part],
+                    *self._of_part((labels, counts), part),
                     extra,
                     rowwise=rowwise,
                     chunk=self._chunk(dtype, rows.shape[0]),
@@ -406,7 +405,7 @@ class DeviceRows(Rows):
     def _arguments(
         self, weights: ArrayLike, bias: ArrayLike, dtype: DTypeLike
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        dtype, widened = np.dtype(dtype), _widened if isinstance(weights, jax.Array) else _on_host
+        dtype, widened = np.dtype(dtype), _widening(weights)
         with jax.enable_x64(True):
             raw_weights = widened(weights) * self.scale[None, :]
             raw_bias = widened(bias) - raw_weights @ self._folded(dtype)

@@ -47,7 +47,7 @@ from jaxlin.solvers.dual_losses import (
     settled,
     total,
 )
-from jaxlin.solvers.krylov import conjugate_gradients, definite_solution
+from jaxlin.solvers.krylov import conjugate_gradients, definite_solution, within
 
 UNIT = 2.0**-53
 """Relative rounding of float64."""
@@ -220,15 +220,8 @@ def _solved(
     accuracy: float,
 ) -> AnyArray:
     """Conjugate gradients in K numbers with Jacobi's preconditioner."""
-    enough = accuracy**2 * (right @ right)
-    return conjugate_gradients(
-        xp,
-        product,
-        lambda residual: residual / diagonal,
-        right,
-        lambda residual, *_: residual @ residual <= enough,
-        PRODUCTS,
-    )[0]
+    enough = within(right, accuracy)
+    return conjugate_gradients(xp, product, lambda r: r / diagonal, right, enough, PRODUCTS)[0]
 
 
 def mixed(

@@ -41,7 +41,7 @@ from jax import Array
 from jaxlin.passes import arithmetic
 from jaxlin.precision import jit
 from jaxlin.solvers.covariance import Sample, product, second_moment, suits_blas
-from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, Block, DualForm, maximizers
 from jaxlin.solvers.problem import Problem
 
 DENSE_SIDE = 1100
@@ -94,10 +94,10 @@ def bends_of(
 ) -> Bends:
     """At the sample's `scores` (K, m)."""
     form, dtype = problem.form, problem.dtype
-    own = own_of(np, problem.host_labels[sample.indices], problem.classes)
-    z = form.shortfalls(np, np.asarray(scores, dtype), own, problem.margin)
-    bend = form.bend(np, form.maximizer(np, z, smoothing, anchor), smoothing)
-    weights = sample.weights
+    weights, labels = sample.weights, problem.host_labels[sample.indices]
+    numbers = anchor, problem.margin, smoothing
+    a, _, own = maximizers(np, form, Block(np.asarray(scores, dtype), labels, weights, *numbers))
+    bend = form.bend(np, a, smoothing)
     pull = None
     if np.any(bend.kappa):
         pull = (form.pull(np, bend, own) * np.sqrt(weights * bend.kappa)[None, :]).astype(dtype)

@@ -31,10 +31,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxlin.precision import jit
-from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, module_of
+from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, module_of, repeat
 
 SCALED_BY = 3
 """Pairs by whose mean length M is scaled: one alone swings by a factor of two."""
@@ -167,7 +166,7 @@ def least_gradient(
     """
     if not history.held:
         return point, gradient
-    found = _run(partial(_normal_equations, split), history, gradient)
+    found = _run(_normal_equations, history, gradient, split=split)
     system, target = (np.asarray(part) for part in found)
     units = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     system = system * units[:, None] * units[None, :]
@@ -175,37 +174,30 @@ def least_gradient(
     return _run(_combined, history, point, gradient, mix)
 
 
-def _run(f: Callable[..., Any], history: History, *vectors: AnyArray) -> Any:
-    """f(xp, points, gradients, next, held, *vectors), compiled where these are XLA's."""
-    arguments = *history[:4], *vectors
+def _run(f: Callable[..., Any], history: History, *vectors: AnyArray, **settings: int) -> Any:
+    """f(xp, history, *vectors, **settings), compiled where these are XLA's."""
     if module_of(history.points) is np:
-        return f(np, *arguments)
-    return _compiled(getattr(f, "func", f), *getattr(f, "args", ()))(*arguments)
+        return f(np, history, *vectors, **settings)
+    return _compiled(f, **settings)(history, *vectors)
 
 
 @cache
-def _compiled(f: Callable[..., Any], *settings: int) -> Callable[..., Any]:
-    return jit(partial(f, *settings, jnp))
+def _compiled(f: Callable[..., Any], **settings: int) -> Callable[..., Any]:
+    return jit(partial(f, jnp, **settings))
 
 
-def _walk(xp: ArrayModule, count: AnyArray, body: Callable[..., Any], state: Any) -> Any:
-    """state = body(i, state), `count` times."""
-    if xp is not np:
-        return lax.fori_loop(0, count, body, state)
-    for i in range(count):
-        state = body(i, state)
-    return state
+def _walk(xp: ArrayModule, history: History, body: Callable[..., Any], state: Any) -> Any:
+    """state = body(i, state), as many times as there are pairs."""
+
+    def step(counted: tuple[AnyArray, Any]) -> tuple[AnyArray, Any]:
+        return counted[0] + 1, body(*counted)
+
+    return repeat(xp, lambda counted: counted[0] < history.held, step, (0, state))[1]
 
 
-def _reduced(
-    xp: ArrayModule,
-    points: AnyArray,
-    gradients: AnyArray,
-    after: AnyArray,
-    held: AnyArray,
-    gradient: AnyArray,
-) -> tuple[AnyArray, AnyArray]:
+def _reduced(xp: ArrayModule, history: History, gradient: AnyArray) -> tuple[AnyArray, AnyArray]:
     """The gradient without what the pairs explain, youngest first, and how much each does, (M,)."""
+    points, gradients, after, *_ = history
 
     def explain(i: AnyArray, state: tuple[AnyArray, AnyArray]) -> tuple[AnyArray, AnyArray]:
         reduced, shares = state
@@ -213,46 +205,32 @@ def _reduced(
         share = (points[row] @ reduced) / (points[row] @ gradients[row])
         return reduced - share * gradients[row], _put(shares, row, share)
 
-    return _walk(xp, held, explain, (gradient, xp.zeros(len(points))))
+    return _walk(xp, history, explain, (gradient, xp.zeros(len(points))))
 
 
-def _corrected(
-    xp: ArrayModule,
-    points: AnyArray,
-    gradients: AnyArray,
-    after: AnyArray,
-    held: AnyArray,
-    image: AnyArray,
-    shares: AnyArray,
-) -> AnyArray:
+def _corrected(xp: ArrayModule, history: History, image: AnyArray, shares: AnyArray) -> AnyArray:
     """Minus what M makes of the reduced gradient, with what the pairs know."""
 
     def correct(i: AnyArray, step: AnyArray) -> AnyArray:
-        row = (after - held + i) % len(points)
-        s, y = points[row], gradients[row]
+        row = (history.next - history.held + i) % len(shares)
+        s, y = history.points[row], history.gradients[row]
         return step + (shares[row] - (y @ step) / (s @ y)) * s
 
-    return -_walk(xp, held, correct, image)
+    return -_walk(xp, history, correct, image)
 
 
-def _youngest(xp: ArrayModule, vectors: AnyArray, after: AnyArray, held: AnyArray) -> AnyArray:
+def _youngest(xp: ArrayModule, history: History, vectors: AnyArray) -> AnyArray:
     """The `COMBINED` youngest of the ring, youngest first; in a program zeros for those missing."""
     most = min(COMBINED, len(vectors))
-    back = xp.arange(most if xp is not np else min(most, held))
-    found = vectors[(after - 1 - back) % len(vectors)]
-    return found if xp is np else xp.where((back < held)[:, None], found, 0)
+    back = xp.arange(most if xp is not np else min(most, history.held))
+    found = vectors[(history.next - 1 - back) % len(vectors)]
+    return found if xp is np else xp.where((back < history.held)[:, None], found, 0)
 
 
 def _normal_equations(
-    split: int,
-    xp: ArrayModule,
-    points: AnyArray,
-    gradients: AnyArray,
-    after: AnyArray,
-    held: AnyArray,
-    gradient: AnyArray,
+    xp: ArrayModule, history: History, gradient: AnyArray, *, split: int
 ) -> tuple[AnyArray, AnyArray]:
-    differences = _youngest(xp, gradients, after, held)
+    differences = _youngest(xp, history, history.gradients)
     scale = split / max(len(gradient) - split, 1)  # of the bias, as a factor of its squares
     ours, bias = differences[:, :split], differences[:, split:]
     target = ours @ gradient[:split] + scale * (bias @ gradient[split:])
@@ -260,14 +238,7 @@ def _normal_equations(
 
 
 def _combined(
-    xp: ArrayModule,
-    points: AnyArray,
-    gradients: AnyArray,
-    after: AnyArray,
-    held: AnyArray,
-    point: AnyArray,
-    gradient: AnyArray,
-    mix: AnyArray,
+    xp: ArrayModule, history: History, point: AnyArray, gradient: AnyArray, mix: AnyArray
 ) -> tuple[AnyArray, AnyArray]:
-    moved, changed = (mix @ _youngest(xp, part, after, held) for part in (points, gradients))
+    moved, changed = (mix @ _youngest(xp, history, part) for part in history[:2])
     return point + moved, gradient + changed

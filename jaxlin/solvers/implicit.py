@@ -39,7 +39,7 @@ from jax.typing import ArrayLike
 from jaxlin._checks import check_label_range, check_labels
 from jaxlin.core import LinearParams
 from jaxlin.precision import jit
-from jaxlin.solvers.dual_losses import Bend, DualForm, form_of, own_of
+from jaxlin.solvers.dual_losses import Bend, Block, DualForm, form_of, maximizers
 from jaxlin.solvers.krylov import conjugate_gradients, joined, split
 from jaxlin.solvers.truncated_newton import LOW, curvatures
 
@@ -221,8 +221,9 @@ def objective(
     form: DualForm, params: LinearParams, labels: Array, present: Array, setting: Setting
 ) -> Array:
     """The weighted mean of the losses + strength |W|^2, as a function of all of its arguments."""
-    own, z = _shortfalls(form, params, labels, present, setting)
-    value = (normalized(setting.sample_weight) * form.loss(jnp, z, own)).sum()
+    block = _block(params, labels, present, setting)
+    _, z, own = maximizers(jnp, form, block)
+    value = (block.counts * form.loss(jnp, z, own)).sum()
     return value + setting.strength * jnp.vdot(params.weights, params.weights)
 
 
@@ -266,14 +267,11 @@ def _qr(matrix: Array) -> tuple[Array, ...]:
     return tuple(jnp.linalg.qr(matrix))
 
 
-def _shortfalls(
-    form: DualForm, params: LinearParams, labels: Array, present: Array, setting: Setting
-) -> tuple[Array, Array]:
-    """The true class of every row, (K, N) bool, and what the loss is a function of, (K, N)."""
-    own = own_of(jnp, labels, len(params.bias))
+def _block(params: LinearParams, labels: Array, present: Array, setting: Setting) -> Block:
+    """The rows with their scores."""
     scores = params.weights @ setting.inputs.T + params.bias[:, None]
     scores = jnp.where(present[:, None], scores + jnp.asarray(setting.offsets).T, LOW)
-    return own, form.shortfalls(jnp, scores, own, setting.margin)
+    return Block(scores, labels, normalized(setting.sample_weight), margin=setting.margin)
 
 
 def _gradient(
@@ -286,9 +284,9 @@ def _gradient(
     free: bool,
 ) -> tuple[Array, Array]:
     """Of the objective in the parameters, (K, D) and (K,), as a function of the setting."""
-    own, z = _shortfalls(form, params, labels, present, setting)
-    residuals = form.residuals(jnp, form.maximizer(jnp, z, 1.0, 0.0), own)
-    residuals = residuals * normalized(setting.sample_weight)[None, :]
+    block = _block(params, labels, present, setting)
+    a, _, own = maximizers(jnp, form, block)
+    residuals = form.residuals(jnp, a, own) * block.counts[None, :]
     sums = residuals.sum(1) if free else jnp.zeros_like(params.bias)
     return residuals @ setting.inputs + 2 * setting.strength * params.weights, sums
 
@@ -303,9 +301,9 @@ def _system(
     free: bool,
 ) -> tuple[_System, Array]:
     """The Hessian, in parameters of centred inputs where the bias is free, and the center (D,)."""
-    own, z = _shortfalls(form, params, labels, present, setting)
-    counts = normalized(setting.sample_weight)
-    second, bend = curvatures(form, counts, form.maximizer(jnp, z, 1.0, 0.0), own)
+    block = _block(params, labels, present, setting)
+    counts, (a, _, own) = block.counts, maximizers(jnp, form, block)
+    second, bend = curvatures(form, counts, a, own)
     centred, center = less_mean(setting.inputs, counts, free=free)
     _, variances, basis = uncorrelated(centred, counts)
     tiny = jnp.finfo(centred.dtype).tiny

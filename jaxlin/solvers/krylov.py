@@ -12,6 +12,7 @@ __all__ = [
     "joined",
     "line_minimum",
     "split",
+    "within",
 ]
 
 from collections.abc import Callable
@@ -23,7 +24,15 @@ from jax import Array, lax
 from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
-from jaxlin.solvers.dual_losses import AnyArray, ArrayModule, DualForm, own_of, repeat, total
+from jaxlin.solvers.dual_losses import (
+    AnyArray,
+    ArrayModule,
+    Block,
+    DualForm,
+    maximizers,
+    repeat,
+    total,
+)
 
 FLAT = float(np.finfo(np.float32).eps)
 """Preconditioners are made in float32: less than this share of theirs is no curvature but
@@ -97,6 +106,12 @@ def conjugate_gradients(
     return xp.where((found != 0).any(), found, along), residual, count, done
 
 
+def within(right: AnyArray, accuracy: float) -> Callable[..., AnyArray]:
+    """`enough`: the residual is at most `accuracy` times as long as `right`, (n,) both."""
+    most = accuracy**2 * (right @ right)
+    return lambda residual, *_: residual @ residual <= most
+
+
 def definite_solution(xp: ArrayModule, system: AnyArray, right: AnyArray) -> AnyArray:
     """Of a small dense system that is symmetric and positive definite, (K, K) and (K,).
 
@@ -132,7 +147,7 @@ def line_minimum(
     Returns:
       The step, nonnegative.
     """
-    own = own_of(jnp, labels, scores.shape[0])
+    block = Block(scores, labels, counts, margin=margin)
     accuracy = 0.1 * jnp.abs(slope)
 
     def going(state: tuple[Any, ...]) -> Array:
@@ -140,8 +155,7 @@ def line_minimum(
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         count, t, low, high, _ = state
-        z = form.shortfalls(jnp, scores + t * along, own, margin)
-        a = form.maximizer(jnp, z, 1.0, 0.0)
+        a, _, own = maximizers(jnp, form, block._replace(scores=scores + t * along))
         firsts = counts * total(jnp, form.residuals(jnp, a, own) * along)
         seconds = counts * total(jnp, along * form.curve(jnp, form.bend(jnp, a, 1.0), own, along))
         first, second = firsts.sum() + linear + 2 * t * square, seconds.sum() + 2 * square

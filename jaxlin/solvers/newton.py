@@ -30,7 +30,7 @@ from jaxlin.solvers.curvature import (
 )
 from jaxlin.solvers.dual_losses import Bend, Block, DualForm, maximizers, own_of
 from jaxlin.solvers.history import History, empty_history, forgotten, pushed, scaled_step
-from jaxlin.solvers.krylov import conjugate_gradients
+from jaxlin.solvers.krylov import conjugate_gradients, within
 from jaxlin.solvers.preconditioner import (
     class_block_preconditioner,
     flat,
@@ -140,10 +140,7 @@ class NewtonStep:
         product = flat(_hessian_product(problem, sample, bend), gradient.shape)
         right = -np.concatenate([gradient.ravel(), bias_gradient])
         state: Any = None
-        count, done, within = 0, False, accuracy**2 * (right @ right)
-
-        def enough(residual: np.ndarray, *_: Any) -> bool:
-            return residual @ residual <= within
+        count, done, enough = 0, False, within(right, accuracy)
 
         def go_on(most: int) -> Any:
             preconditioner = flat(self._built.preconditioner, gradient.shape)

@@ -140,12 +140,25 @@ def _run_of(problem: Problem, report: Callable[..., Any], on_pass: Callable[...,
 def _begun(run: _Run, point: np.ndarray) -> L1Fit:
     problem, digits = run.problem, int(run.problem.dtype == np.float64)
     value, gradient = _evaluated(run, point, digits)
-    arrays: dict[str, Any] = dict.fromkeys(("point", "best", "built"), point)
-    arrays |= {"gradient": gradient, "history": empty_history(point.size)}
-    arrays["free"] = np.zeros(problem.classes * problem.features)
-    numbers: dict[str, Any] = dict.fromkeys(L1Fit._fields, 0) | {"value": value, "least": value}
-    numbers |= {"lower": 0.0, "promise": np.inf, "damping": 1e-6, "evaluations": 1.0}
-    return L1Fit(**numbers | arrays)._replace(digits=digits, status=GOING)
+    return L1Fit(
+        point=point,
+        gradient=gradient,
+        best=point,
+        history=empty_history(point.size),
+        built=point,
+        free=np.zeros(problem.classes * problem.features),
+        value=value,
+        least=value,
+        lower=0.0,
+        promise=np.inf,
+        damping=1e-6,
+        evaluations=1.0,
+        iterations=0,
+        failures=0,
+        since=0,
+        digits=digits,
+        status=GOING,
+    )
 
 
 def _evaluated(run: _Run, point: np.ndarray, digits: int) -> tuple[float, np.ndarray]:

@@ -35,7 +35,7 @@ from jaxlin.cpu_threads import parts_of, sharing
 from jaxlin.solvers.certificate import certify
 from jaxlin.solvers.covariance import constant_features
 from jaxlin.solvers.dual_losses import own_of
-from jaxlin.solvers.krylov import conjugate_gradients
+from jaxlin.solvers.krylov import conjugate_gradients, within
 from jaxlin.solvers.problem import Problem, newton_suits, rounded
 from jaxlin.solvers.smooth import minimize_smooth
 from jaxlin.solvers.status import Fit, Status, improving, later, silent
@@ -388,12 +388,9 @@ def _sought(space: Space, point: _Point, target: float, preconditioner: Any) -> 
     enough = np.sqrt(0.3 * target * point.value / point.gap)  # gaps fall with residuals squared
     accuracy = max(np.clip(np.sqrt(point.gap / point.value), 1e-3, 0.1), min(enough, 0.5))
     right = -point.gradient.ravel()
-    within = accuracy**2 * (right @ right)
+    enough = within(right, accuracy)
 
     def solve(preconditioner: Any, most: int, start: Any = None) -> Any:
-        def enough(residual: Any, *_: Any) -> Any:
-            return residual @ residual <= within
-
         return conjugate_gradients(np, product, preconditioner, right, enough, most, start=start)
 
     step, left, count, done = solve(preconditioner or _gram(space, point), _worth(space))

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlin.solvers.dual_losses import Bend, DualForm, own_of, total
+from jaxlin.solvers.dual_losses import Bend, Block, DualForm, maximizers, total
 from jaxlin.solvers.krylov import conjugate_gradients, joined, line_minimum, split
 
 PRODUCTS = 250
@@ -87,11 +87,9 @@ class _State(NamedTuple):
 
 def evaluate(form: DualForm, data: Data, weights: Array, bias: Array, *, free: bool) -> Point:
     """The objective and its gradient: two products."""
-    own = own_of(jnp, data.labels, len(bias))
     scores = weights @ data.inputs.T + bias[:, None] + data.offsets
     scores = jnp.where(data.present[:, None], scores, LOW)
-    z = form.shortfalls(jnp, scores, own, data.margin)
-    a = form.maximizer(jnp, z, 1.0, 0.0)
+    a, z, own = maximizers(jnp, form, _block(data, scores))
     residuals = form.residuals(jnp, a, own) * data.counts[None, :]
     value = (data.counts * form.loss(jnp, z, own)).sum() + data.strength * jnp.vdot(
         weights, weights
@@ -110,6 +108,10 @@ def evaluate(form: DualForm, data: Data, weights: Array, bias: Array, *, free: b
     return Point(weights, bias, scores, value, joined(slope, sums), gap)
 
 
+def _block(data: Data, scores: Array) -> Block:
+    return Block(scores, data.labels, data.counts, margin=data.margin)
+
+
 def curvatures(form: DualForm, counts: Array, a: Array, own: Array) -> tuple[Array, Bend]:
     """Second derivatives of the mean loss in each class's bias, (K,), and the `Bend`."""
     bend = form.bend(jnp, a, 1.0)
@@ -126,9 +128,8 @@ def _direction(
 ) -> tuple[Array, Array, Array]:
     """The Newton step (K, D + 1), inexactly, the change of the scores along it, and the products
     taken."""
-    own = own_of(jnp, data.labels, len(point.bias))
-    z = form.shortfalls(jnp, point.scores, own, data.margin)
-    bent, bend = curvatures(form, data.counts, form.maximizer(jnp, z, 1.0, 0.0), own)
+    a, _, own = maximizers(jnp, form, _block(data, point.scores))
+    bent, bend = curvatures(form, data.counts, a, own)
     tiny, ridge = jnp.finfo(point.value.dtype).tiny, jnp.finfo(point.value.dtype).eps
     # where all rows are far on one side or the other the bias bends nothing: a ridge then does
     curvature = bent.sum() / jnp.maximum(data.present.sum(), 1) + ridge
