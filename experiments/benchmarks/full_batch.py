@@ -208,6 +208,9 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    peers = [peer for peer in options.peers.split(",") if peer]
+    if unknown := sorted(set(peers) - set(PEERS)):
+        parser.error(f"--peers: {', '.join(unknown)}: choose from {', '.join(PEERS)}")
 
     inputs, labels, seen = load(options.data, options.data_dir)
     strength = STRENGTHS[options.data] if options.strength is None else options.strength
@@ -217,7 +220,7 @@ def main(arguments=None):
     rows = in_float32(inputs, seen)
     curves = {"jaxlin": heard, "jaxlin, certified": watched}
     evaluation, products = one_evaluation(inputs, labels, seen, rows, strength)
-    for peer in filter(None, options.peers.split(",")):
+    for peer in peers:
         title, run = PEERS[peer]
         curves[title] = run(rows, labels, strength, options.seconds)
     best = min(value for found in curves.values() for _, value, *_ in found)

@@ -129,7 +129,7 @@ def main(arguments=None):
     parser.add_argument("--tolerance", type=float, default=1e-5, help="least gap to ask for")
     parser.add_argument("--seconds", type=float, default=60, help="of liblinear's longest fit")
     parser.add_argument("--losses", default="softmax,hinge,crammer-singer")
-    parser.add_argument("--peers", default="liblinear")
+    parser.add_argument("--peers", default="liblinear", choices=["liblinear", "none"])
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -139,7 +139,7 @@ def main(arguments=None):
     record = {"data": options.data, "rows": len(labels), "strength": options.strength}
     for loss in options.losses.split(","):
         record[loss], _ = certified(inputs, labels, loss, options, preprocessing=seen)
-    if options.peers:
+    if options.peers == "liblinear":
         ones = np.ones((len(inputs), 1), np.float32)
         wide = np.concatenate([in_float32(inputs, seen), ones], axis=1)
         ours, solution = certified(wide, labels, "crammer-singer", options, fit_intercept=False)

@@ -320,6 +320,8 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(arguments)
+    if unknown := sorted({peer for peer in args.peers.split(",") if peer} - set(PEERS)):
+        parser.error(f"--peers: {', '.join(unknown)}: choose from {', '.join(PEERS)}")
 
     def keep(result: dict) -> None:
         if args.out is None:

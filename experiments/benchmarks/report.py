@@ -30,12 +30,15 @@ ORDER = (  # of the page; others follow
     *("accuracy", "minibatch", "gradient_check", "gradient_bug_zoo", "verdict_stress"),
     *("landscape", "landscape_generic", "full_batch_fashion-mnist", "full_batch_cifar10"),
     *("full_batch_features-uneven", "full_batch_features-apart", "small_problems"),
-    *("small_problems_larger", "hinges_fashion-mnist_0.0005", "hinges_fashion-mnist_5e-05"),
-    *("hinges_cifar10_0.0005", "hinges_liblinear", "many_classes", "sparse_text", "solver_auto"),
+    *("small_others", "hinges_digits_0.0005", "hinges_fashion-mnist_0.0005"),
+    *("hinges_fashion-mnist_5e-05", "hinges_cifar10_0.0005", "many_classes", "sparse_text"),
     *("sweep_clip", "sweep_heads", "few_shot", "streaming", "shuffle_in_blocks"),
     *("kill_and_resume", "kill_and_resume_certified", "program_cache"),
 )
-KEPT = ("jax", "numpy", "scikit-learn", "scipy", "optax", "torch", "jaxopt", "loss-landscapes")
+KEPT = (
+    *("jax", "numpy", "scikit-learn", "scipy", "optax", "torch", "jaxopt"),
+    *("scikit-learn-intelex", "loss-landscapes"),
+)
 MARK = re.compile(r"^<!-- table: (\S+) -->\n(?:\n*((?:\|.*\n)+))?", re.M)
 INLINE = re.compile(r"<!-- ([\w.-]+): (.+?) / (.+?) -->")
 NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?$")
