@@ -107,6 +107,7 @@ def run(options):
                 print("     the result differs", file=sys.stderr)
             shutil.rmtree(folder / "killed")
             since = []
+    shutil.rmtree(folder / "unbroken")
     return {
         "seed": options.seed,
         "kills": len(kills),

@@ -35,7 +35,6 @@ from jaxlin.data import Dataset, load_splits
 from jaxlin.plots.style import COLORS, INK, new_figure, save, tidy
 from jaxlin.sweep.presets import PRESETS
 
-
 TOLERANCE = 1e-3
 """Proved relative gap of a fit with --strengths; that of the protocols."""
 

@@ -99,22 +99,24 @@ def run(data: str, data_dir: Path | None, out: Path, limit: int | None) -> dict:
 def leave_table(folder: Path, results: dict) -> None:
     from benchmarks.report import save_table
 
-    means = [float(np.mean(row["test_accuracy"])) for row in results["streamed"]]
+    means = {
+        (row["window_share"], row["blocks_of_a_window"]): np.mean(row["test_accuracy"])
+        for row in results["streamed"]
+    }
+    shares, blocks = (list(dict.fromkeys(key)) for key in zip(*means, strict=True))
     save_table(
         folder,
         "shuffle_in_blocks",
         title=f"Blocks or a complete shuffle: {results['data']} sorted by class, test accuracy",
-        columns=["order", "test accuracy"],
+        columns=["a window of", *(f"{n} block{'s' * (n > 1)}" for n in blocks)],
         rows=[
-            ["complete shuffle", f"{np.mean(results['complete_shuffle']):.3f}"],
-            [
-                "windows of several shares of the data, blocks of several sizes",
-                f"{min(means):.3f} to {max(means):.3f}",
-            ],
-            ["the order of the file", f"{results['file_order']:.3f}"],
+            [f"{100 * share:g} % of the data", *(f"{means[share, n]:.3f}" for n in blocks)]
+            for share in shares
         ],
         notes=[
-            "![Test accuracy against the blocks of a window](../pictures/shuffle_in_blocks.png)"
+            f"A complete shuffle in memory {np.mean(results['complete_shuffle']):.3f}, the order "
+            f"of the file {results['file_order']:.3f}; means over {SEEDS} seeds.",
+            "![Test accuracy against the blocks of a window](../pictures/shuffle_in_blocks.png)",
         ],
         changes="windows that hold few classes.",
         measured=results,

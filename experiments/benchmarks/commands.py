@@ -123,9 +123,7 @@ def save(folder: Path, found: dict, kept: dict) -> None:
         title=f"A second `jaxlin train --tolerance 1e-4` on {kept['rows']:,} x {kept['width']} "
         "features: seconds of the whole command",
         columns=["programs", *(f"pair {i}" for i in range(1, len(kept["runs"]) + 1))],
-        rows=[
-            [way, *(f"{run[way]:.1f}" for run in kept["runs"])] for way in ("kept", "not kept")
-        ],
+        rows=[[way, *(f"{run[way]:.1f}" for run in kept["runs"])] for way in ("kept", "not kept")],
         notes=[f"In turn; kept programs take {kept['ratio']:.2f} times as long (median)."],
         changes="the share of compilation in the run.",
         measured=kept,

@@ -5,7 +5,7 @@ contender fits the same l2 softmax problem; seconds are the least of several, af
 that is timed apart (it compiles where that is worth it). Beside each time stands how far above
 the optimum the fit stopped, because a loose fit is a fast one. "jaxlin, compiled" is
 `minimize_compiled` under `jax.jit`, from float32 arrays on the device to parameters and a float32
-gap there; its first call compiles for one shape. On digits also two hinges beside `LinearSVC`, and a
+gap there; its first call compiles for one shape. On digits also hinges beside `LinearSVC`, and a
 cross-validation of 5 folds over 10 values of C.
 
     python experiments/benchmarks/small_problems.py --out results/small_problems
@@ -113,11 +113,12 @@ def others():
 
 def objective_of(model, inputs, labels):
     """scikit-learn's: sum of losses + |coef|^2 / 2."""
-    scores = inputs @ model.coef_.T + model.intercept_
+    weights, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
+    scores = inputs @ weights.T + bias
     if scores.shape[1] == 1:
         scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
     own = scores[np.arange(len(labels)), labels]
-    return (logsumexp(scores, axis=1) - own).sum() + (model.coef_**2).sum() / 2
+    return (logsumexp(scores, axis=1) - own).sum() + (weights**2).sum() / 2
 
 
 def times_of(build, arrays, repeats):
