@@ -24,7 +24,7 @@ from pathlib import Path
 
 from jaxlin import checkpoint
 
-JAXLIN = (sys.executable, "-c", "import sys; from jaxlin.cli import main; sys.exit(main())")
+JAXLIN = (sys.executable, "-m", "jaxlin")
 
 
 def command(options, out):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxlin"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+WHOLE = PACKAGE / "__init__.py", PACKAGE / "__main__.py"  # the package itself: above all
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path not in WHOLE)
 LAYERS = [  # lowest first; modules of one layer do not know each other
     "core cpu_threads _checks _dtypes prefetch transfer platforms",
     "precision blocks",

@@ -68,7 +68,11 @@ def test_commands_are_measured_by_what_their_folders_say(run, monkeypatch, tmp_p
     calls = []
 
     def start(command, *, check, env):
-        assert command[1:4] == ["-m", "jaxlin", "train"]
+        assert command[1:4] == [
+            "-m",
+            "jaxlin",
+            "train",
+        ]  # which is the command (`cli/test_help.py`)
         calls.append(env.get("JAXLIN_CACHE", "kept"))
         assert cli.main(command[3:]) == 0
 

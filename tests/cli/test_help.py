@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -80,3 +82,15 @@ def test_defaults_and_choices_are_told(page):
     assert "One of sgd, momentum, nesterov, adagrad, rmsprop, adam," in text
     assert "-q, --quiet Print nothing" in text
     assert "None" not in text
+
+
+def test_the_package_is_the_command(jaxlin):
+    """`python -m jaxlin`, where no folder of scripts is on the path."""
+    whole = subprocess.run(
+        [sys.executable, "-m", "jaxlin", "data", "formats"], capture_output=True, text=True
+    )
+    done = jaxlin("data", "formats")
+    assert (whole.returncode, whole.stdout) == (done.code, done.out)
+    wrong = subprocess.run([sys.executable, "-m", "jaxlin", "tran"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr == jaxlin("tran").err
