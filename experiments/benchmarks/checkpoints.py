@@ -138,7 +138,7 @@ def save(folder, results, repeats):
         title="What a checkpoint costs",
         columns=["what", "measured"],
         rows=[
-            [f"{name}: {what}", text(value)]
+            [f"{name}: {what.replace('_', ' ')}", text(value)]
             for name, measured in results.items()
             for what, value in measured.items()
         ],

@@ -15,7 +15,8 @@ which goes on from jaxlin's fit to 1e-5. The strengths near the chosen one are m
     python experiments/benchmarks/probe.py --features results/lite0/efficientnet-lite0 \
         --columns 0:1280 --out experiments
 
-writes `tables/probe.json`, `tables/probe.md` and `pictures/probe.png` under --out.
+writes `tables/probe.json`, `tables/probe.md` and `pictures/probe.png` (or of another --name) under
+--out.
 """
 
 import argparse
@@ -256,11 +257,14 @@ def table(result: dict) -> str:
     ]
     for name, found in result["peers"].items():
         least, most = found["excess"]
+        asked, chosen = len(result["bounds"]), " | "
+        if found["measured"] == asked:  # a choice among a part of them is none
+            chosen = f"{found['chosen']:.2g} | {found['validation_accuracy']:.4f}"
         lines.append(
-            f"| {TITLES[name]} | {found['measured']} | {found['seconds']:,.0f} (extrapolated) | "
-            f"{found['times_jaxlin_seconds']:.1f} | {found['times_jaxlin_processor_seconds']:.1f} "
-            f"| {least:.0e} to {most:.0e} | {found['chosen']:.2g} | "
-            f"{found['validation_accuracy']:.4f} |"
+            f"| {TITLES[name]} | {found['measured']} of {asked} | {found['seconds']:,.0f} "
+            f"(extrapolated) | {found['times_jaxlin_seconds']:.1f} | "
+            f"{found['times_jaxlin_processor_seconds']:.1f} | {least:.0e} to {most:.0e} | "
+            f"{chosen} |"
         )
     lines += [
         "",
@@ -318,6 +322,7 @@ def main(arguments=None):
     parser.add_argument("--limit", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--name", default="probe", help="of what it writes")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(arguments)
     if unknown := sorted({peer for peer in args.peers.split(",") if peer} - set(PEERS)):
@@ -329,9 +334,9 @@ def main(arguments=None):
         for folder in ("tables", "pictures"):
             (args.out / folder).mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1) + "\n"
-        (args.out / "tables" / "probe.json").write_text(text, encoding="utf-8")
-        (args.out / "tables" / "probe.md").write_text(table(result), encoding="utf-8")
-        draw(result, args.out / "pictures" / "probe.png")
+        (args.out / "tables" / f"{args.name}.json").write_text(text, encoding="utf-8")
+        (args.out / "tables" / f"{args.name}.md").write_text(table(result), encoding="utf-8")
+        draw(result, args.out / "pictures" / f"{args.name}.png")
 
     result = run(args, keep)
     keep(result)

@@ -33,7 +33,7 @@ ORDER = (  # of the page; others follow
     *("small_others", "hinges_digits_0.0005", "hinges_fashion-mnist_0.0005"),
     *("hinges_fashion-mnist_5e-05", "hinges_cifar10_0.0005", "many_classes", "sparse_text"),
     *("sweep_clip", "sweep_heads", "few_shot", "streaming", "shuffle_in_blocks"),
-    *("kill_and_resume", "kill_and_resume_certified", "program_cache"),
+    *("kill_and_resume", "kill_and_resume_certified", "checkpoints", "program_cache"),
 )
 KEPT = (
     *("jax", "numpy", "scikit-learn", "scipy", "optax", "torch", "jaxopt"),
