@@ -33,6 +33,7 @@ from feature_shards import Extractor, extract
 from jaxlin import cli
 from jaxlin.data import Dataset, load_splits
 from jaxlin.plots.style import COLORS, INK, new_figure, save, tidy
+from jaxlin.sweep.mcnemar import p_value_in_words
 from jaxlin.sweep.presets import PRESETS
 
 TOLERANCE = 1e-3
@@ -195,10 +196,9 @@ def say(result: dict, out: Path) -> None:
 
 def _say_pairs(pairs: dict) -> None:
     low, high = pairs["interval"]
-    chance = f"= {pairs['p_value']:.2g}" if pairs["p_value"] else "< 1e-300"
     print(f"    against the first: {pairs['difference']:+.4f} ({low:+.4f} to {high:+.4f}); right "
           f"only this one: {pairs['only_first']:,}, only the first: {pairs['only_second']:,} "
-          f"pictures, exact McNemar p {chance}")  # fmt: skip
+          f"pictures, exact McNemar test: {p_value_in_words(pairs['p_value'])}")  # fmt: skip
 
 
 def main(arguments=None) -> int:

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import ArrayLike
 
 from jaxlin.plots.style import COLORS, LOSS_MAP
-from jaxlin.report.page import Section, chart, page, table
+from jaxlin.report.page import Section, chart, facts_table, page
 
 _MAP = [[float(t), to_hex(LOSS_MAP(float(t)))] for t in np.linspace(0, 1, 17)]
 
@@ -58,7 +58,7 @@ def plane_page(
     sections = [
         Section("Seen from above", above + notes),
         Section("As a surface", surface),
-        Section("What is shown", table([(key, str(value)) for key, value in facts.items()])),
+        Section("What is shown", facts_table(facts)),
     ]
     lead = "Point at the plane for values; turn the surface; slide the strength of the l2 term."
     return page(title, sections, lead=lead)
@@ -189,7 +189,7 @@ def ray_page(
     figure.update_layout(xaxis_title=name, yaxis_title="loss", hovermode="closest")
     sections = [
         Section("", chart(figure, height=520)),
-        Section("What is shown", table([(key, str(value)) for key, value in facts.items()])),
+        Section("What is shown", facts_table(facts)),
     ]
     lead = "Point at the line for values; drag to zoom; click a name in the legend to hide it."
     return page(title, sections, lead=lead)

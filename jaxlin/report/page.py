@@ -4,10 +4,20 @@ Text that came from outside (class names, paths) is escaped by Jinja's autoescap
 the only script is plotly.js, written into the file, so a page works without a network.
 """
 
-__all__ = ["Section", "chart", "escape", "figure_tag", "image_tag", "page", "table"]
+__all__ = [
+    "Section",
+    "chart",
+    "escape",
+    "facts_table",
+    "figure_tag",
+    "image_tag",
+    "page",
+    "readable",
+    "table",
+]
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -67,6 +77,28 @@ def chart(figure: Any, *, height: int = 380) -> Markup:
     )
 
 
+def readable(value: Any) -> str:
+    """A value of a run's results for people: numbers with eight digits, and no brackets.
+
+    >>> readable({"step": 0.8277455619612099, "loss": [10.0, 3]})
+    'step 0.82774556, loss 10, 3'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {readable(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(readable, value))
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def facts_table(facts: Mapping) -> Markup:
+    """What a run's results say, a row for each.
+
+    >>> facts_table({"least_loss": 0.25})
+    Markup('<table><tbody><tr><td>least loss</td><td>0.25</td></tr></tbody></table>')
+    """
+    return table([(name.replace("_", " "), readable(value)) for name, value in facts.items()])
+
+
 def table(rows: Sequence[Sequence], *, head: Sequence[str] = ()) -> Markup:
     """A table; every cell is escaped unless it is `Markup`."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
@@ -107,7 +139,7 @@ th, td { padding: .28rem 1.1rem .28rem 0; border-bottom: 1px solid var(--line);
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .9rem; }
 img { max-width: 100%; height: auto; } img.pixels { image-rendering: pixelated; }
 code, pre { font: .88em ui-monospace, SFMono-Regular, Menlo, monospace; }
-pre { background: #f6f8fb; padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; }
+pre { background: #f6f8fb; padding: .8rem 1rem; white-space: pre-wrap; border-radius: 6px; }
 .numbers { display: flex; flex-wrap: wrap; gap: .8rem 2.6rem; margin: 1.2rem 0; }
 .numbers div { min-width: 7rem; } .numbers b { display: block; font-size: 1.7rem;
   font-variant-numeric: tabular-nums; } .numbers span { color: var(--soft); font-size: .88rem; }

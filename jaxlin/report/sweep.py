@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from jaxlin.report.page import Section, chart, figure_tag, page, table
 from jaxlin.report.training import _flat
+from jaxlin.sweep.mcnemar import p_value_in_words
 
 _ROWS = 60
 _DRAWN = 14
@@ -108,7 +109,7 @@ def _comparison(found: Mapping) -> Markup:
         ("only the other is right on", f"{found['only_second']:,}"),
         ("difference", f"{100 * found['difference']:+.2f} points, 95 % interval "
                        f"{low:+.2f} to {high:+.2f}"),
-        ("exact McNemar test", f"p = {found['p_value']:.3g}"),
+        ("exact McNemar test", p_value_in_words(found["p_value"])),
     ]  # fmt: skip
     note = (
         "<p>The same test examples for both: only those on which they differ tell them apart.</p>"

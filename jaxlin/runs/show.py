@@ -65,9 +65,10 @@ def _checks(results: Mapping) -> Iterator[str]:
 
 
 def _facts(results: Mapping) -> Iterator[str]:
+    from jaxlin.report.page import readable
+
     for name, value in results.items():
-        if not isinstance(value, list | dict):
-            yield f"{name:<14} {value}"
+        yield f"{name.replace('_', ' '):<14} {readable(value)}"
 
 
 _BODY = {

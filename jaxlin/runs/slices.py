@@ -24,6 +24,7 @@ from jaxlin.plots import landscape as pictures
 from jaxlin.plots.style import literal, save
 from jaxlin.precision import jit
 from jaxlin.report import landscape as pages
+from jaxlin.report.page import readable
 from jaxlin.runs.examples import moved, reading_of, training_data
 from jaxlin.runs.folder import load_run
 from jaxlin.runs.landscape_options import continues
@@ -142,7 +143,7 @@ def compute(job: Job, options: Any, shape: Sequence[int], out: Path, say: Callab
     found["seconds"] = round(time.perf_counter() - started, 3)
     write_json(out / "landscape.json", found)
     for key, value in found.items():
-        say(f"{key:<14} {value}")
+        say(f"{key.replace('_', ' '):<14} {readable(value)}")
     say(f"Look at        {out / 'landscape.html'}")
     return found
 
@@ -192,10 +193,14 @@ def _line(job: Job, options: Any, points: int, extent: float, facts: dict, out: 
             **job.keywords(),
         )  # fmt: skip
         step, value = profile.minimum()
-        exact = {"kinks": len(profile.breakpoints), "minimum": {"step": step, "loss": value}}
         inside = profile.breakpoints[
             (profile.breakpoints >= steps[0]) & (profile.breakpoints <= steps[-1])
         ]
+        exact = {
+            "kinks": len(profile.breakpoints),
+            "kinks_shown": len(inside),
+            "minimum": {"step": step, "loss": value},
+        }
         drawing = {"kinks": inside, "kink_values": profile(inside), "minimum": (step, value)}
         steps = np.unique(np.concatenate([steps, inside[:: max(1, len(inside) // 2000)]]))
 

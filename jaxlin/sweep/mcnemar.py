@@ -4,7 +4,7 @@ Intervals of two accuracies overlap long after the difference is certain, becaus
 are right (or wrong) for both. Only those on which the two differ tell.
 """
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "p_value_in_words"]
 
 import math
 from typing import NamedTuple
@@ -68,3 +68,12 @@ def compare(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> Compariso
         (max(-1.0, p - q - half), min(1.0, p - q + half)),
         p_value,
     )
+
+
+def p_value_in_words(p_value: float) -> str:
+    """A p-value as it is reported: no chance is 0, but some are too small for a float64.
+
+    >>> p_value_in_words(0.0312), p_value_in_words(0.0)
+    ('p = 0.0312', 'p < 1e-300')
+    """
+    return f"p = {p_value:.3g}" if p_value > 1e-300 else "p < 1e-300"

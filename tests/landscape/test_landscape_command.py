@@ -41,7 +41,13 @@ def test_an_exact_ray_has_its_minimum_below_every_step(tmp_path, capsys):
     assert code == 0
     found = json.loads(printed)
     assert found["kinks"] == 40 * 9
-    assert found["minimum"]["loss"] <= files.load(out / "landscape.npz").values.min() + 1e-12
+    step, loss = found["minimum"].values()
+    assert loss <= files.load(out / "landscape.npz").values.min() + 1e-12
+    assert 0 < found["kinks_shown"] <= 40 * 9
+    page = (out / "landscape.html").read_text(encoding="utf-8")
+    assert f"<td>step {step:.8g}, loss {loss:.8g}</td>" in page
+    assert f"<td>kinks shown</td><td>{found['kinks_shown']}</td>" in page
+    assert f"{found['kinks_shown']} kinks" in page  # the legend, of the same ones
 
 
 def test_the_plane_of_a_path_explains_most_of_it(tmp_path, capsys):

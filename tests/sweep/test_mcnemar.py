@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from jaxlin.sweep.mcnemar import compare
+from jaxlin.sweep.mcnemar import compare, p_value_in_words
 from jaxlin.sweep.selection import pareto
 
 
@@ -61,3 +61,11 @@ def test_pareto_is_that_of_comparing_all_pairs():
     assert not any(beaten[i] for i in front)
     points = {(accuracy[i], cost[i]) for i in range(40) if not beaten[i]}
     assert {(accuracy[i], cost[i]) for i in front} == points
+
+
+def test_no_chance_is_said_to_be_nothing():
+    right, wrong = np.zeros(2000, int), np.ones(2000, int)
+    found = compare(right, wrong, right)  # 2 / 2**2000 is no float64
+    assert found.p_value == 0
+    assert p_value_in_words(found.p_value) == "p < 1e-300"
+    assert p_value_in_words(compare(right[:5], wrong[:5], right[:5]).p_value) == "p = 0.0625"

@@ -16,7 +16,7 @@ from jaxlin.data import Dataset, as_images
 from jaxlin.lecture.nouns import BEYOND, Chapter, Claim, Lesson, Table, judge
 from jaxlin.scores import linear
 from jaxlin.solvers import minimize, relative_gap
-from jaxlin.sweep.mcnemar import compare
+from jaxlin.sweep.mcnemar import compare, p_value_in_words
 
 STRENGTHS = (1e-2, 1e-3, 1e-4)
 TOLERANCE = 1e-3
@@ -53,7 +53,8 @@ def chapter(lesson: Lesson) -> Chapter:
                 f"the same {len(lesson.test.labels):,} pictures",
                 BEYOND,
                 f"Right by pixels alone are {paired.only_first:,} pictures, by features alone "
-                f"{paired.only_second:,}; exact McNemar test: p = {paired.p_value:.2g}.",
+                f"{paired.only_second:,}; exact McNemar test: "
+                f"{p_value_in_words(paired.p_value)}.",
             ),
         ),
     )

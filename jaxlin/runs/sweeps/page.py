@@ -9,6 +9,7 @@ from typing import Any
 from jaxlin.runs.folder import read_json
 from jaxlin.runs.output import say, write_text
 from jaxlin.runs.sweeps.results import counted
+from jaxlin.sweep.mcnemar import p_value_in_words
 
 _ROWS = 12
 
@@ -80,8 +81,9 @@ def sweep_lines(results: dict) -> Iterator[str]:
         low, high = (100 * end for end in found["interval"])
         yield (
             f"compared    {100 * found['difference']:+.2f} points to {found['with']} "
-            f"(95 % interval {low:+.2f} to {high:+.2f}, p = {found['p_value']:.3g}; right where "
-            f"the other is wrong {found['only_first']:,}, the reverse {found['only_second']:,})"
+            f"(95 % interval {low:+.2f} to {high:+.2f}, {p_value_in_words(found['p_value'])}; "
+            f"right where the other is wrong {found['only_first']:,}, the reverse "
+            f"{found['only_second']:,})"
         )
     for note in results["notes"]:
         yield f"note        {note}"
