@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from full_batch_peers import PEERS
+from full_batch_peers import PEERS, peers_named
 from report import save_table
 
 from jaxlin import preprocess
@@ -231,9 +231,7 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    peers = [peer for peer in options.peers.split(",") if peer]
-    if unknown := sorted(set(peers) - set(PEERS)):
-        parser.error(f"--peers: {', '.join(unknown)}: choose from {', '.join(PEERS)}")
+    peers = peers_named(parser, options.peers, PEERS)
 
     inputs, labels, seen = load(options.data, options.data_dir)
     strength = STRENGTHS[options.data] if options.strength is None else options.strength

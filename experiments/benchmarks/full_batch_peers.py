@@ -195,3 +195,11 @@ PEERS = {
     "optax": ("optax lbfgs", optax_curve),
     "jaxopt": ("jaxopt LBFGS", jaxopt_curve),
 }
+
+
+def peers_named(parser, text, known):
+    """The names with commas between, all of which are `known`; the parser ends it otherwise."""
+    names = [name for name in text.split(",") if name]
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"--peers: {', '.join(unknown)}: choose from {', '.join(known)}")
+    return names

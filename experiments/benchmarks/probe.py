@@ -27,6 +27,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from full_batch_peers import peers_named
 from probe_peers import TITLES, Clock, accuracy, measured, say, scikit_peer, torch_peer
 
 from jaxlin import metrics, models, preprocess, solvers, sweep
@@ -196,7 +197,7 @@ def run(args, keep) -> dict:
     }
     result["peers"] = {}
     keep(result)
-    for name in args.peers.split(",") if args.peers else ():
+    for name in args.peers:
         if name == "torch":
             rows[name] = torch_peer(train, validation, bounds, classes, args.seed)
         else:
@@ -325,8 +326,7 @@ def main(arguments=None):
     parser.add_argument("--name", default="probe", help="of what it writes")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(arguments)
-    if unknown := sorted({peer for peer in args.peers.split(",") if peer} - set(PEERS)):
-        parser.error(f"--peers: {', '.join(unknown)}: choose from {', '.join(PEERS)}")
+    args.peers = peers_named(parser, args.peers, PEERS)
 
     def keep(result: dict) -> None:
         if args.out is None:

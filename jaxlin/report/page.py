@@ -8,11 +8,11 @@ __all__ = [
     "Section",
     "chart",
     "escape",
+    "facts_lines",
     "facts_table",
     "figure_tag",
     "image_tag",
     "page",
-    "readable",
     "table",
 ]
 
@@ -77,17 +77,26 @@ def chart(figure: Any, *, height: int = 380) -> Markup:
     )
 
 
-def readable(value: Any) -> str:
-    """A value of a run's results for people: numbers with eight digits, and no brackets.
-
-    >>> readable({"step": 0.8277455619612099, "loss": [10.0, 3]})
-    'step 0.82774556, loss 10, 3'
-    """
+def _readable(value: Any) -> str:
+    """A value for people: numbers with eight digits, and no brackets."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {readable(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {_readable(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(readable, value))
+        return ", ".join(map(_readable, value))
     return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _in_words(facts: Mapping) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _readable(value)) for name, value in facts.items()]
+
+
+def facts_lines(facts: Mapping) -> list[str]:
+    """What a run's results say, a line of a terminal for each.
+
+    >>> facts_lines({"least_loss": {"step": 0.8277455619612099, "loss": [10.0, 3]}})
+    ['least loss     step 0.82774556, loss 10, 3']
+    """
+    return [f"{name:<14} {value}" for name, value in _in_words(facts)]
 
 
 def facts_table(facts: Mapping) -> Markup:
@@ -96,7 +105,7 @@ def facts_table(facts: Mapping) -> Markup:
     >>> facts_table({"least_loss": 0.25})
     Markup('<table><tbody><tr><td>least loss</td><td>0.25</td></tr></tbody></table>')
     """
-    return table([(name.replace("_", " "), readable(value)) for name, value in facts.items()])
+    return table(_in_words(facts))
 
 
 def table(rows: Sequence[Sequence], *, head: Sequence[str] = ()) -> Markup:

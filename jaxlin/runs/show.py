@@ -65,10 +65,9 @@ def _checks(results: Mapping) -> Iterator[str]:
 
 
 def _facts(results: Mapping) -> Iterator[str]:
-    from jaxlin.report.page import readable
+    from jaxlin.report.page import facts_lines
 
-    for name, value in results.items():
-        yield f"{name.replace('_', ' '):<14} {readable(value)}"
+    yield from facts_lines(results)
 
 
 _BODY = {

@@ -24,7 +24,7 @@ from jaxlin.plots import landscape as pictures
 from jaxlin.plots.style import literal, save
 from jaxlin.precision import jit
 from jaxlin.report import landscape as pages
-from jaxlin.report.page import readable
+from jaxlin.report.page import facts_lines
 from jaxlin.runs.examples import moved, reading_of, training_data
 from jaxlin.runs.folder import load_run
 from jaxlin.runs.landscape_options import continues
@@ -142,8 +142,8 @@ def compute(job: Job, options: Any, shape: Sequence[int], out: Path, say: Callab
         found = _plane(job, options, shape, extent, facts, out)
     found["seconds"] = round(time.perf_counter() - started, 3)
     write_json(out / "landscape.json", found)
-    for key, value in found.items():
-        say(f"{key.replace('_', ' '):<14} {readable(value)}")
+    for line in facts_lines(found):
+        say(line)
     say(f"Look at        {out / 'landscape.html'}")
     return found
 
