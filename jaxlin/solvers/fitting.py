@@ -81,6 +81,7 @@ def opened(
         point, origin = _ahead(last.state, problem), (last.state.best, last.state.strength)
     history = empty_history(point.size, xp=xp)
     builder = PreconditionerBuilder(problem, shared=None if last is None else last.builder)
+    passes = builder.passes
     follows, preconditioner, strength = near or builder.starts_exact(), None, problem.strength
     if last is not None:
         follows = follows or bool(last.state.recipe[0])
@@ -92,7 +93,8 @@ def opened(
             if _within(problem.strength, last.state.built_strength, RELATED):
                 preconditioner, strength = _metric_of(last), last.state.built_strength
     if preconditioner is None and follows:
-        preconditioner, _ = builder.following(*params_of(problem, point))
+        preconditioner, cost = builder.following(*params_of(problem, point))
+        passes += cost
     elif preconditioner is None:
         preconditioner = builder.gram(*params_of(problem, point))
     there = xp.asarray(point)
@@ -100,7 +102,8 @@ def opened(
     state = State(
         there, nothing, nothing, point, np.zeros_like(point), history, np.full(WINDOW, np.nan),
         *recipe_in(builder), np.inf, 1.0, START, np.inf, 0.0, np.inf, np.inf, np.inf, np.inf,
-        0, 0, 0, 0.0, _digits_at_first(problem, last), problem.strength, strength, 0.1, 0.0, GOING,
+        0, 0, 0, passes, _digits_at_first(problem, last), problem.strength, strength, 0.1, 0.0,
+        GOING,
     )  # fmt: skip
     return Fitting(problem, state, builder, preconditioner, origin=origin, **wanted)
 

@@ -162,7 +162,8 @@ def begin(
         passes = first.evaluations / SHARE
     point = np.concatenate([np.asarray(weights, np.float64).ravel(), bias]).astype(np.float64)
     fitting = opened(problem, point, last, near, **wanted)
-    return fitting._replace(state=fitting.state._replace(evaluations=passes))
+    state = fitting.state
+    return fitting._replace(state=state._replace(evaluations=passes + state.evaluations))
 
 
 def _dtype(problem: Problem, state: State) -> np.dtype:
