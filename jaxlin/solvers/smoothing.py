@@ -101,7 +101,7 @@ def _root(slope: Any, start: Any) -> float:
 
 
 def bias_steps(problem: Problem, by_row: tuple, smoothing: float) -> np.ndarray:
-    """Two guarded Newton steps in the biases alone."""
+    """A guarded Newton step in the biases alone."""
     sums = summing(problem, by_row, problem.margin, smoothing)
-    settings: Any = {"dtype": by_row[0].dtype, "steps": 2, "accuracy": 1e-7}
+    settings: Any = {"dtype": by_row[0].dtype, "steps": 1, "accuracy": 1e-7}
     return balanced_bias(np, problem.form, sums, problem.masses, **settings)
